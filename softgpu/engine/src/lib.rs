@@ -1,0 +1,3 @@
+pub mod exec { pub mod lanes; }
+pub mod ops { }
+

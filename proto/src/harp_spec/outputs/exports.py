@@ -1,0 +1,115 @@
+"""Export lists of the two libcuda.so.1 of this project: the soft GPU's and the interposer's.
+
+Every function of every header exists as a symbol. Those that the library implements (a
+``pub unsafe fn cuX(`` in its ``src/api``) are called; the others answer CUDA_ERROR_NOT_SUPPORTED.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from harp_spec import facts, rust
+from harp_spec.render import Output, rust_file
+from harp_spec.spec.aliases import SAME_ABI
+
+IMPLEMENTATION = re.compile(r"^pub unsafe fn (cu\w+)\s*[(<]", re.MULTILINE)
+PER_THREAD_TWIN = re.compile(r"(cu\w+?)_(ptsz|ptds)")
+
+
+@dataclass(frozen=True)
+class Export:
+    """A supported symbol: the function it calls and how its arguments are handed on."""
+
+    symbol: str
+    parameters: str
+    call: str
+
+
+def outputs() -> Iterator[Output]:
+    yield exports_file("softgpu/driver", paths_in_api("softgpu/driver"))
+    yield exports_file("interposer", paths_in_api("interposer"))
+    yield rust_file(
+        "softgpu/driver/src/generated/mod.rs", "exports_mod.rs.j2", "proto/abi", modules=["exports"]
+    )
+    yield rust_file(
+        "interposer/src/generated/mod.rs", "exports_mod.rs.j2", "proto/abi", modules=["exports"]
+    )
+
+
+def exports_file(crate: str, implemented: dict[str, str]) -> Output:
+    supported, unsupported = [], []
+    for function in all_functions().values():
+        export = supported_export(function, implemented)
+        supported.append(export) if export else unsupported.append(function.name)
+    return rust_file(
+        f"{crate}/src/generated/exports.rs",
+        "exports.rs.j2",
+        f"proto/abi and {crate}/src/api",
+        supported=sorted(supported, key=lambda export: export.symbol),
+        unsupported=sorted(unsupported + list(interop_names())),
+    )
+
+
+def paths_in_api(crate: str) -> dict[str, str]:
+    """Rust path of every function that the crate's ``src/api`` implements."""
+    found = {}
+    for path in sorted((facts.ROOT / crate / "src" / "api").glob("*.rs")):
+        for name in IMPLEMENTATION.findall(path.read_text()):
+            found[name] = f"crate::api::{name}"
+    return found
+
+
+@cache
+def all_functions() -> dict[str, facts.Function]:
+    """Every function of every committed release, the newest declaration of each."""
+    merged: dict[str, facts.Function] = {}
+    for release in facts.releases():
+        merged |= facts.load(release).functions
+    return dict(sorted(merged.items()))
+
+
+def interop_names() -> set[str]:
+    return {name for release in facts.releases() for name in facts.load(release).interop}
+
+
+def implementation_of(name: str, implemented: dict[str, str]) -> str | None:
+    return implemented.get(name) or implemented.get(SAME_ABI.get(name, ""))
+
+
+def supported_export(function: facts.Function, implemented: dict[str, str]) -> Export | None:
+    parameters = rust.parameters(function)
+    arguments = [rust.identifier(name) for name, _ in function.params]
+    if path := implementation_of(function.name, implemented):
+        return Export(function.name, parameters, f"{path}({', '.join(arguments)})")
+    twin = PER_THREAD_TWIN.fullmatch(function.name)
+    path = twin and implementation_of(twin[1], implemented)
+    if not path:
+        return None
+    streams = [i for i, (_, c_type) in enumerate(function.params) if c_type == "CUstream"]
+    if streams:
+        for i in streams:
+            arguments[i] = f"per_thread({arguments[i]})"
+        return Export(function.name, parameters, f"{path}({', '.join(arguments)})")
+    inner = f"{path}({', '.join(arguments)})"
+    return Export(
+        function.name, parameters, f"harp_driver_front::per_thread_stream(|| unsafe {{ {inner} }})"
+    )
+
+
+def check_aliases() -> None:
+    """The same signature under both names, or the alias would corrupt its caller."""
+    functions = all_functions()
+    aliases = facts.newest().aliases
+    for old, new in SAME_ABI.items():
+        signatures = [
+            [rust.resolve(c_type, aliases) for _, c_type in functions[name].params]
+            for name in (old, new)
+        ]
+        if signatures[0] != signatures[1]:
+            raise ValueError(f"spec/aliases.py: {old} and {new} differ: {signatures}")
+
+
+check_aliases()

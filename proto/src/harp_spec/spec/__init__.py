@@ -1,0 +1,1 @@
+"""The reviewed meaning of the API: what the headers do not say."""

@@ -1,0 +1,75 @@
+//! Which PTX of an image a device takes.
+
+use crate::container::{fatbins, is_fatbin, Entry, Fatbin, Kind};
+use crate::decompress::unpack;
+use crate::{ImageError, ELF_MAGIC};
+
+/// PTX text without padding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ptx {
+    pub text: Vec<u8>,
+}
+
+/// The PTX of an image for a device of architecture `arch` (86): of every fatbin in it the highest
+/// architecture that the device has, else the lowest above it (an interpreter takes any target).
+///
+/// # Errors
+/// [`ImageError::NoPtx`] where a fatbin, or a bare cubin, holds machine code only.
+pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
+    if is_fatbin(image) {
+        return fatbins(image)?.iter().map(|fatbin| select_entry(fatbin, arch)).collect();
+    }
+    if image.starts_with(&ELF_MAGIC) {
+        return Err(ImageError::NoPtx { machine_code_for: cubin_arch(image).into_iter().collect() });
+    }
+    let text = without_padding(image);
+    if looks_like_ptx(text) {
+        return Ok(vec![Ptx { text: text.to_vec() }]);
+    }
+    Err(ImageError::UnknownForm)
+}
+
+fn select_entry(fatbin: &Fatbin, arch: u32) -> Result<Ptx, ImageError> {
+    let mut candidates: Vec<&Entry> =
+        fatbin.entries.iter().filter(|entry| entry.kind == Kind::Ptx).collect();
+    // Best first: what the device has before what it lacks, plain before arch-specific, then the
+    // nearest architecture.
+    candidates.sort_by_key(|entry| {
+        let above = entry.arch > arch;
+        (above, entry.arch_specific, entry.arch.abs_diff(arch))
+    });
+    let Some(best) = candidates.first() else {
+        let mut machine_code_for: Vec<u32> = fatbin
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::Cubin)
+            .map(|entry| entry.arch)
+            .collect();
+        machine_code_for.sort_unstable();
+        machine_code_for.dedup();
+        return Err(ImageError::NoPtx { machine_code_for });
+    };
+    let mut text = unpack(best)?;
+    text.truncate(without_padding(&text).len());
+    Ok(Ptx { text })
+}
+
+/// The bytes before the first zero.
+fn without_padding(text: &[u8]) -> &[u8] {
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    &text[..end]
+}
+
+/// Whether `text` begins as PTX does: white space and comments aside, with a directive.
+pub(crate) fn looks_like_ptx(text: &[u8]) -> bool {
+    let start = text.trim_ascii_start();
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    start.starts_with(b".") || start.starts_with(b"//") || start.starts_with(b"/*")
+}
+
+/// The architecture of a cubin: newer toolkits keep it in bits 8 to 15 of the ELF flags.
+fn cubin_arch(image: &[u8]) -> Option<u32> {
+    let flags = u32::from_le_bytes(image.get(48..52)?.try_into().ok()?);
+    let os_abi = *image.get(7)?;
+    Some(if os_abi == 0x41 { flags >> 8 & 0xff } else { flags & 0xff })
+}

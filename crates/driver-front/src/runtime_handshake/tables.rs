@@ -338,7 +338,7 @@ mod tests {
         let table = words_of(TABLES[3].0).unwrap();
         // SAFETY: the table has four words.
         let all = unsafe { std::slice::from_raw_parts(table, 4) };
-        assert_eq!(all[0], storage_put as usize);
+        assert_eq!(all[0], storage_put as *const () as usize);
         assert_eq!(all[3], 0);
     }
 

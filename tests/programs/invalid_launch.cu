@@ -1,0 +1,43 @@
+// Launches that cannot be: each is refused with its own error, the error is reported once, and a good launch
+// after them works.
+#include "expect.h"
+
+__global__ void fill(int *out, int value) { out[blockIdx.x * blockDim.x + threadIdx.x] = value; }
+
+__global__ void __launch_bounds__(64) bounded(int *out) { out[threadIdx.x] = 1; }
+
+void refused(const char *what, cudaError_t wanted) {
+    expect_error(what, wanted, cudaGetLastError());
+    expect_error("  and then", cudaSuccess, cudaGetLastError());
+}
+
+int main() {
+    DeviceArray<int> out(256);
+    fill<<<1, 1025>>>(out, 1);
+    refused("1025 threads", cudaErrorInvalidConfiguration);
+    fill<<<1, dim3(32, 32, 2)>>>(out, 1);
+    refused("32x32x2 threads", cudaErrorInvalidConfiguration);
+    fill<<<1, dim3(1, 1, 65)>>>(out, 1);
+    refused("a block 65 deep", cudaErrorInvalidConfiguration);
+    fill<<<1, 0>>>(out, 1);
+    refused("no threads", cudaErrorInvalidConfiguration);
+    fill<<<0, 32>>>(out, 1);
+    refused("no blocks", cudaErrorInvalidConfiguration);
+    fill<<<dim3(1, 65536), 32>>>(out, 1);
+    refused("a grid 65536 high", cudaErrorInvalidConfiguration);
+    fill<<<1, 32, 1 << 20>>>(out, 1);
+    refused("a megabyte of shared memory", cudaErrorInvalidValue);
+    expect_error("a launch without a function", cudaErrorInvalidDeviceFunction,
+                 cudaLaunchKernel((const void *)&refused, dim3(1), dim3(1), nullptr, 0, nullptr));
+    expect_error("  peeked", cudaErrorInvalidDeviceFunction, cudaPeekAtLastError());
+    expect_error("  taken", cudaErrorInvalidDeviceFunction, cudaGetLastError());
+    expect_error("  gone", cudaSuccess, cudaGetLastError());
+    bounded<<<1, 65>>>(out);
+    refused("65 threads of at most 64", cudaErrorInvalidValue);
+
+    fill<<<2, 128>>>(out, 42);
+    expect_error("a good launch", cudaSuccess, cudaGetLastError());
+    expect_error("and its end", cudaSuccess, cudaDeviceSynchronize());
+    expect_same("its result", std::vector<int>(256, 42), out.read());
+    return verdict();
+}

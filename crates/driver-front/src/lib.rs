@@ -23,6 +23,7 @@ mod notices;
 pub mod proc_address;
 #[cfg(feature = "runtime-handshake")]
 mod runtime_handshake;
+mod visible_devices;
 
 pub use default_stream::{default_stream, per_thread_stream, resolve_stream};
 pub use entry::{guard, unsupported, unsupported_calls};
@@ -30,6 +31,7 @@ pub use front_driver::{install, DeviceIdentity, FrontDriver};
 pub use notices::{notice, quiet};
 #[cfg(feature = "runtime-handshake")]
 pub use runtime_handshake::export_table;
+pub use visible_devices::visible_devices;
 
 /// `cuGetExportTable` of a build without the runtime handshake: there are no private tables.
 ///

@@ -1,0 +1,78 @@
+"""The command `harp`: administration of a pool and of this host. Heavy imports happen per command."""
+
+import importlib
+import sys
+from typing import NoReturn
+
+import click
+
+from harp_client import __version__
+from harp_client.errors import HarpError, tell
+
+EPILOG = """\b
+Examples:
+  harp doctor                                     check this host end to end
+  harp ca create pool-ca --pool lab               a certificate authority for a pool
+  harp server --credentials pool-ca/servers/gpu1  offer this machine's devices
+  harp-run -- python train.py                     run a program on a pooled device
+"""
+
+COMMANDS = {
+    "ca": "harp_server.commands:ca",
+    "doctor": "harp_client.doctor:doctor",
+    "server": "harp_server.commands:server",
+    "settings": "harp_client.cli:settings_page",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when the command is used or listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="harp %(version)s")
+def harp() -> None:
+    """HARP pools accelerators: programs use GPUs of other machines unmodified."""
+
+
+@click.command("settings")
+@click.option("--markdown", is_flag=True, help="Print the reference page instead.")
+def settings_page(markdown: bool) -> None:
+    """List the environment variables that HARP reads, with their values here."""
+    from harp_client import settings
+
+    if markdown:
+        click.echo(settings.markdown(), nl=False)
+        return
+    for setting in settings.ALL:
+        value = setting.get()
+        shown = (
+            f"= {value}" if value is not None else f"(default {setting.default.replace('`', '')})"
+        )
+        click.echo(f"{setting.name} {shown}")
+
+
+def main() -> NoReturn:
+    """Entry point of `harp`: exit status 0 ok, 1 failure, 2 usage."""
+    try:
+        status = harp.main(standalone_mode=False)
+    except HarpError as error:
+        status = tell("harp", error)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except click.Abort:
+        status = 130
+    except BrokenPipeError:
+        status = 1
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,60 @@
+"""Asks the libcuda.so.1 of this process which devices it has; prints JSON. Run under `harp-run` by
+`harp doctor`: an ordinary CUDA program, in as few calls as it takes."""
+
+import ctypes
+import json
+import sys
+
+NAME_MAX = 256
+COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
+
+
+class CudaError(Exception):
+    """A driver call that did not return CUDA_SUCCESS."""
+
+
+def devices(cuda: ctypes.CDLL) -> dict[str, object]:
+    """The driver's version and its devices."""
+
+    def call(name: str, *arguments: object) -> None:
+        status = getattr(cuda, name)(*arguments)
+        if status != 0:
+            raise CudaError(f"{name} returned {status}")
+
+    call("cuInit", 0)
+    version, count = ctypes.c_int(), ctypes.c_int()
+    call("cuDriverGetVersion", ctypes.byref(version))
+    call("cuDeviceGetCount", ctypes.byref(count))
+    found = []
+    for index in range(count.value):
+        device, memory = ctypes.c_int(), ctypes.c_size_t()
+        name = ctypes.create_string_buffer(NAME_MAX)
+        call("cuDeviceGet", ctypes.byref(device), index)
+        call("cuDeviceGetName", name, NAME_MAX, device)
+        call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+        capability = []
+        for attribute in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR):
+            value = ctypes.c_int()
+            call("cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
+            capability.append(str(value.value))
+        found.append(
+            {
+                "name": name.value.decode(errors="replace"),
+                "memory": memory.value,
+                "compute_capability": ".".join(capability),
+            }
+        )
+    return {"driver_version": version.value, "devices": found}
+
+
+def main() -> int:
+    try:
+        print(json.dumps(devices(ctypes.CDLL("libcuda.so.1"))))
+    except (OSError, CudaError) as error:
+        print(f"probe: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The command `harp-run`: runs an unmodified CUDA program on a pooled device.
+
+Kept light: nothing heavier than the standard library is imported on the way to the program.
+"""
+
+import getopt
+import os
+import sys
+from typing import NamedTuple, NoReturn
+
+from harp_client import __version__, native, program, settings
+from harp_client.errors import HarpError, tell
+from harp_client.target import Flags, Target, choose
+
+HELP = """\
+Usage: harp-run [OPTIONS] [--] PROGRAM [ARGUMENTS...]
+
+Runs an unmodified CUDA program on a device of a HARP pool. Without a pool it starts one for this
+run alone, with a soft GPU: a device that executes kernels on the CPU.
+
+Which pool:
+  -s, --server HOST:PORT   use this pool server
+  -c, --credentials DIR    ca.pem, client.pem and client.key to show it
+      --server-name NAME   name that its certificate must carry (default: harp-server)
+      --context NAME       a context of the configuration file
+      --embedded           start a pool for this run, whatever is configured
+      --device DEVICE      device of the embedded pool: soft (default) or the path of a libcuda.so.1
+      --direct             no pool: load the soft GPU into the program itself (for development)
+
+How:
+      --stats              print calls, waits, bytes and the TLS session at the end
+      --sync               make every call wait for its reply (for debugging)
+      --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only for
+                           the soft GPU of an embedded pool or --direct)
+  -v, --verbose            say what is set and started
+  -V, --version            print the version
+  -h, --help               print this
+
+Examples:
+  harp-run -- python train.py
+  harp-run --stats -- ./vector_add
+  harp-run --server gpu1:7443 --credentials ~/.config/harp/credentials -- python train.py
+
+Exit status: the program's; 128+N if signal N ended it; 125 if harp-run itself failed, 126 if the
+program cannot be executed, 127 if it is not found. Environment: see docs/environment.md.
+"""
+
+SHORT = "s:c:vVh"
+LONG = [
+    "server=",
+    "credentials=",
+    "server-name=",
+    "context=",
+    "embedded",
+    "device=",
+    "direct",
+    "stats",
+    "sync",
+    "ptx",
+    "no-ptx",
+    "verbose",
+    "version",
+    "help",
+]
+
+
+class Options(NamedTuple):
+    """The parsed command line."""
+
+    command: list[str]
+    flags: Flags
+    embedded: bool
+    direct: bool
+    device: str | None
+    stats: bool
+    sync: bool
+    ptx: bool | None
+    verbose: bool
+
+
+def main() -> NoReturn:
+    """Entry point of `harp-run`."""
+    try:
+        status = _run(_parse(sys.argv[1:]))
+    except HarpError as error:
+        status = tell("harp-run", error)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def _parse(arguments: list[str]) -> Options:
+    """Options up to `--` or the first word that is none; everything after is the program's."""
+    try:
+        found, command = getopt.getopt(arguments, SHORT, LONG)
+    except getopt.GetoptError as error:
+        raise HarpError(error.msg, "harp-run --help", 125) from None
+    values = {name.lstrip("-"): value for name, value in found}
+    if "h" in values or "help" in values:
+        print(HELP, end="")
+        sys.exit(0)
+    if "V" in values or "version" in values:
+        print(f"harp-run {__version__}")
+        sys.exit(0)
+    if not command:
+        raise HarpError("no program given", "harp-run -- PROGRAM; see harp-run --help", 125)
+    flags = Flags(
+        server=values.get("s", values.get("server")),
+        credentials=values.get("c", values.get("credentials")),
+        server_name=values.get("server-name"),
+        context=values.get("context"),
+    )
+    embedded, direct = "embedded" in values, "direct" in values
+    if (embedded or direct) and any(flags):
+        word = "--direct" if direct else "--embedded"
+        raise HarpError(f"{word} uses no running pool", f"drop {word} or the server's options", 125)
+    if "device" in values and direct:
+        raise HarpError("--device is for the embedded pool", "drop --direct or --device", 125)
+    return Options(
+        command=command,
+        flags=flags,
+        embedded=embedded,
+        direct=direct,
+        device=values.get("device"),
+        stats="stats" in values,
+        sync="sync" in values,
+        ptx=True if "ptx" in values else False if "no-ptx" in values else None,
+        verbose="v" in values or "verbose" in values,
+    )
+
+
+def _run(options: Options) -> int:
+    environ = dict(os.environ)
+    parts = native.find(environ)
+    target = None if options.embedded or options.direct else choose(options.flags, environ)
+    if target is not None and options.device is not None:
+        raise HarpError("--device is for the embedded pool", "add --embedded or drop --device", 125)
+    # A program that uses the pool never runs inside an outer harp-run's preload.
+    environ = native.without_preload(environ)
+    for option, setting in (
+        (options.stats, settings.HARP_STATS),
+        (options.sync, settings.HARP_SYNC),
+    ):
+        if option:
+            environ[setting.name] = "1"
+    if options.direct:
+        _say(options, "direct: the soft GPU runs inside the program")
+        native.preload(parts.softgpu, environ)
+        _ask_for_ptx(options, environ, default=True)
+        return program.run(options.command, environ)
+    if target is not None:
+        return _run_at(target, options, parts, environ)
+    from harp_client.pool import EmbeddedPool
+
+    device = options.device or "soft"
+    pool = EmbeddedPool(device, options.verbose, environ)
+    try:
+        return _run_at(pool.target, options, parts, environ)
+    finally:
+        pool.close()
+
+
+def _run_at(
+    target: Target, options: Options, parts: native.NativeParts, environ: dict[str, str]
+) -> int:
+    _say(options, f"pool server {target.server}, credentials {target.credentials}")
+    native.preload(parts.interposer, environ)
+    environ.update(target.environment())
+    _ask_for_ptx(options, environ, default=target.ptx)
+    return program.run(options.command, environ)
+
+
+def _ask_for_ptx(options: Options, environ: dict[str, str], default: bool) -> None:
+    """CuPy compiles to machine code unless told otherwise before it is imported."""
+    chosen = options.ptx
+    if chosen is None and settings.HARP_PTX.get(environ) is not None:
+        chosen = settings.HARP_PTX.is_on(environ)
+    if (default if chosen is None else chosen) and "CUPY_COMPILE_WITH_PTX" not in environ:
+        environ["CUPY_COMPILE_WITH_PTX"] = "1"
+        _say(options, "set CUPY_COMPILE_WITH_PTX=1: a soft GPU executes PTX, not machine code")
+
+
+def _say(options: Options, text: str) -> None:
+    if options.verbose:
+        print(f"harp-run: {text}", file=sys.stderr)

@@ -1,0 +1,158 @@
+"""Every HARP_* environment variable, declared once: its name, default, reader and meaning.
+
+docs/environment.md is generated from this table (`harp settings --markdown`), and a test fails when
+a source file of any language reads a HARP_* variable that is not declared here.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+PROGRAM = "the program (interposer)"
+RUN = "harp-run, harp"
+SERVER = "harp server, harp-worker"
+SOFT = "the soft GPU"
+
+
+class Setting(NamedTuple):
+    """One environment variable. An empty value means the same as an unset one."""
+
+    name: str
+    default: str
+    reader: str
+    meaning: str
+
+    def get(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """The value set by the user, or None."""
+        return (os.environ if environ is None else environ).get(self.name) or None
+
+    def is_on(self, environ: Mapping[str, str] | None = None) -> bool:
+        """Whether a yes-or-no variable says yes: anything but nothing and "0"."""
+        return self.get(environ) not in (None, "0")
+
+
+HARP_SERVER = Setting(
+    "HARP_SERVER",
+    "the embedded pool",
+    PROGRAM,
+    "Address `HOST:PORT` of the pool server. Set by `harp-run`; read by `harp-run` as the default "
+    "of `--server`.",
+)
+HARP_CREDENTIALS = Setting(
+    "HARP_CREDENTIALS",
+    "`$XDG_CONFIG_HOME/harp/credentials`",
+    PROGRAM,
+    "Folder with `ca.pem`, `client.pem` and `client.key`: who the pool is and who the user is.",
+)
+HARP_SERVER_NAME = Setting(
+    "HARP_SERVER_NAME",
+    "`harp-server`",
+    PROGRAM,
+    "DNS name that the server's certificate must carry, and that is sent as the TLS server name.",
+)
+HARP_SYNC = Setting(
+    "HARP_SYNC",
+    "`0`",
+    PROGRAM,
+    "`1` makes every call wait for its reply: an error is then reported by the call that caused "
+    "it. For debugging; slow.",
+)
+HARP_STATS = Setting(
+    "HARP_STATS",
+    "`0`",
+    PROGRAM,
+    "`1` prints one summary on stderr when the program ends: calls sent and waited for, bytes, "
+    "TLS version and cipher. The same as `harp-run --stats`.",
+)
+HARP_LOG = Setting(
+    "HARP_LOG",
+    "`warn`",
+    PROGRAM,
+    "How much is said on stderr: `quiet` (errors that end a session only), `warn`, `debug`.",
+)
+HARP_CONNECT_TIMEOUT = Setting(
+    "HARP_CONNECT_TIMEOUT",
+    "`4`",
+    PROGRAM,
+    "Seconds that connecting to the server may take, handshake included.",
+)
+HARP_SPIN_US = Setting(
+    "HARP_SPIN_US",
+    "chosen for the machine",
+    PROGRAM,
+    "Microseconds that a waiting call polls its socket before it sleeps. `0` always sleeps.",
+)
+HARP_CONTEXT = Setting(
+    "HARP_CONTEXT",
+    "`current` of the configuration file",
+    RUN,
+    "Name of the context (server and credentials) to take from the configuration file.",
+)
+HARP_CONFIG = Setting(
+    "HARP_CONFIG",
+    "`$XDG_CONFIG_HOME/harp/config.toml`",
+    RUN,
+    "The configuration file.",
+)
+HARP_PTX = Setting(
+    "HARP_PTX",
+    "`1` for the embedded soft GPU, else `0`",
+    RUN,
+    "`1` asks client libraries to hand over PTX instead of machine code (for CuPy: "
+    "`CUPY_COMPILE_WITH_PTX=1`). A soft GPU needs it. The same as `harp-run --ptx`.",
+)
+HARP_NATIVE_DIR = Setting(
+    "HARP_NATIVE_DIR",
+    "inside the installed package",
+    RUN,
+    "Folder with the native parts: `interposer/libcuda.so.1`, `softgpu/libcuda.so.1`, "
+    "`bin/harp-worker`, `bin/harp-gate`.",
+)
+HARP_STATE_DIR = Setting(
+    "HARP_STATE_DIR",
+    "`$XDG_RUNTIME_DIR/harp`, else `harp-UID` in the folder for temporary files",
+    RUN,
+    "Where an embedded pool keeps the credentials of its one user while it runs.",
+)
+HARP_SOFT_MEMORY = Setting(
+    "HARP_SOFT_MEMORY", "`4GiB`", SOFT, "Memory of each soft device: bytes, or with MiB/GiB."
+)
+HARP_SOFT_CC = Setting(
+    "HARP_SOFT_CC", "`8.6`", SOFT, "Compute capability that the soft device reports."
+)
+HARP_SOFT_DEVICES = Setting("HARP_SOFT_DEVICES", "`1`", SOFT, "Number of soft devices.")
+HARP_SOFT_THREADS = Setting(
+    "HARP_SOFT_THREADS", "all cores", SOFT, "Threads that execute the kernels of a soft device."
+)
+HARP_SOFT_DRIVER_VERSION = Setting(
+    "HARP_SOFT_DRIVER_VERSION",
+    "`13000`",
+    SOFT,
+    "What `cuDriverGetVersion` answers (1000 × major + 10 × minor).",
+)
+
+ALL = tuple(value for value in list(globals().values()) if isinstance(value, Setting))
+
+
+def markdown() -> str:
+    """The reference page, docs/environment.md."""
+    lines = [
+        "# Environment variables",
+        "",
+        "Generated from `client/src/harp_client/settings.py` by",
+        "`harp settings --markdown > docs/environment.md`. A flag of a command wins over the",
+        "variable, the variable over the configuration file, the file over the default.",
+        "",
+    ]
+    for reader in (PROGRAM, RUN, SERVER, SOFT):
+        rows = [setting for setting in ALL if setting.reader == reader]
+        if rows:
+            lines += [
+                f"## Read by {reader}",
+                "",
+                "| variable | default | meaning |",
+                "|---|---|---|",
+            ]
+            lines += [f"| `{row.name}` | {row.default} | {row.meaning} |" for row in rows]
+            lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""Which pool a program is to use: flag, then environment, then configuration file, then embedded."""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from harp_client import settings
+from harp_client.errors import HarpError
+
+CREDENTIAL_FILES = ("ca.pem", "client.pem", "client.key")
+SERVER_NAME = "harp-server"
+
+
+class Target(NamedTuple):
+    """A running pool server and how to be let in."""
+
+    server: str
+    credentials: str
+    server_name: str = SERVER_NAME
+    ptx: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """What the interposer reads."""
+        return {
+            settings.HARP_SERVER.name: self.server,
+            settings.HARP_CREDENTIALS.name: self.credentials,
+            settings.HARP_SERVER_NAME.name: self.server_name,
+        }
+
+
+class Flags(NamedTuple):
+    """What the command line says about the target; None where it says nothing."""
+
+    server: str | None = None
+    credentials: str | None = None
+    server_name: str | None = None
+    context: str | None = None
+
+
+def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | None:
+    """The running pool to use, or None for an embedded one.
+
+    Raises HarpError when a pool is named but the way to it is not complete.
+    """
+    context = _context(flags.context or settings.HARP_CONTEXT.get(environ), environ)
+    server = flags.server or settings.HARP_SERVER.get(environ) or context.get("server")
+    if not server:
+        if flags.credentials:
+            raise HarpError("--credentials needs a server", "add --server HOST:PORT", 125)
+        return None
+    host, colon, port = server.rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise HarpError(
+            f"server {server!r} is not HOST:PORT", "write it like gpu1.example:7443", 125
+        )
+    chosen = (
+        flags.credentials or settings.HARP_CREDENTIALS.get(environ) or context.get("credentials")
+    )
+    credentials = os.path.abspath(
+        os.path.expanduser(chosen or os.path.join(config_folder(environ), "credentials"))
+    )
+    _check_credentials(credentials, server)
+    return Target(
+        server,
+        credentials,
+        flags.server_name
+        or settings.HARP_SERVER_NAME.get(environ)
+        or context.get("server_name")
+        or SERVER_NAME,
+        context.get("ptx", False) is True,
+    )
+
+
+def config_folder(environ: Mapping[str, str] = os.environ) -> str:
+    """$XDG_CONFIG_HOME/harp."""
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return os.path.join(home, "harp")
+
+
+def contexts(environ: Mapping[str, str] = os.environ) -> tuple[str | None, dict[str, Any]]:
+    """The configuration file's current context's name and its contexts; empty without a file."""
+    path = settings.HARP_CONFIG.get(environ) or os.path.join(config_folder(environ), "config.toml")
+    try:
+        with open(path, "rb") as file:
+            import tomllib
+
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        return None, {}
+    except (OSError, ValueError) as error:
+        raise HarpError(
+            f"cannot read {path}: {error}", "correct or remove the file", 125
+        ) from error
+    found = content.get("contexts", {})
+    current = content.get("current")
+    if not isinstance(found, dict) or not all(isinstance(c, dict) for c in found.values()):
+        raise HarpError(
+            f"{path}: every context is a table [contexts.NAME]", "correct the file", 125
+        )
+    return (current if isinstance(current, str) else None), found
+
+
+def _context(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    current, found = contexts(environ)
+    name = name or current
+    if name is None:
+        return {}
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise HarpError(f"no context {name!r} in the configuration file", f"known: {known}", 125)
+    context: dict[str, Any] = found[name]
+    return context
+
+
+def _check_credentials(folder: str, server: str) -> None:
+    how = "`harp ca user CA_DIR NAME` on the pool's machine makes such a folder; name it with --credentials"
+    for name in CREDENTIAL_FILES:
+        path = os.path.join(folder, name)
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            raise HarpError(
+                f"no credentials for {server}: {path}: {error.strerror}", how, 125
+            ) from error

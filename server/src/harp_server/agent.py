@@ -1,0 +1,243 @@
+"""The server's agent: one port, one gate, one worker per session.
+
+The agent never reads a byte of a client. The gate accepts connections and passes each socket here;
+the agent gives it to an idle worker together with a certificate made for that session alone, and
+from then on only hears what the worker reports.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harp_client.errors import HarpError
+from harp_client.native import NativeParts
+
+from harp_server.ca import SERVER_NAME, SessionIssuer
+from harp_server.channel import Message
+from harp_server.logs import Log
+from harp_server.process import Process, how_it_ended
+from harp_server.session import Session
+from harp_server.workers import IdleWorkers, WorkerCommand
+
+GATE_RESTART_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What workers load, and the jail that leaves open what it needs."""
+
+    libcuda: str
+    jail: str
+
+    @classmethod
+    def resolve(cls, device: str, parts: NativeParts) -> "Device":
+        """The device that `--device` names: `soft`, or the path of a libcuda."""
+        if device == "soft":
+            return cls(parts.softgpu, "soft")
+        if not os.path.isfile(device):
+            raise HarpError(
+                f"--device {device}: no such library",
+                "use --device soft, or the path of a libcuda.so.1 (ldconfig -p | grep libcuda)",
+                2,
+            )
+        return cls(os.path.abspath(device), "nvidia")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server offers and how."""
+
+    parts: NativeParts
+    device: Device
+    issuer: SessionIssuer
+    root_certificate: str
+    environ: dict[str, str]
+    idle_workers: int = 1
+    max_sessions: int = 64
+
+
+class Agent:
+    """Runs the gate and the workers of one server."""
+
+    def __init__(self, offer: Offer, listener: socket.socket, log: Log) -> None:
+        self._offer = offer
+        self._listener = listener
+        self._log = log
+        self._idle = IdleWorkers(
+            WorkerCommand(
+                program=offer.parts.worker,
+                libcuda=offer.device.libcuda,
+                root_certificate=offer.root_certificate,
+                jail=offer.device.jail,
+                environ=offer.environ,
+            ),
+            offer.idle_workers,
+            log,
+        )
+        self._gate: Process | None = None
+        self._sessions: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT` that clients connect to."""
+        host, port = self._listener.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def start(self) -> None:
+        """Starts the gate and the first worker. Raises HarpError when either fails."""
+        self._idle.fill()
+        try:
+            self._start_gate()
+        except OSError as error:
+            raise HarpError(
+                f"cannot execute {self._offer.parts.gate}: {error.strerror}", "harp doctor"
+            ) from error
+        try:
+            await self._idle.probe()
+        except (HarpError, TimeoutError) as error:
+            cause = error.cause if isinstance(error, HarpError) else "it was not ready in time"
+            raise HarpError(
+                f"no worker can offer {self._offer.device.libcuda}: {cause}", "harp doctor"
+            ) from error
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Accepts nothing more, lets sessions end for `drain_seconds`, ends what is left."""
+        self._stopping = True
+        self._listener.close()
+        if self._gate is not None:
+            await self._gate.end()
+        await self._idle.close()
+        if self._tasks:
+            if drain_seconds > 0:
+                self._log.info("draining", sessions=len(self._sessions), seconds=drain_seconds)
+            await asyncio.wait(self._tasks, timeout=drain_seconds)
+        await asyncio.gather(*(s.worker.process.end() for s in list(self._sessions.values())))
+        await asyncio.gather(*self._tasks)
+
+    def _start_gate(self) -> None:
+        listener = self._listener.fileno()
+        self._gate = Process(
+            lambda control: [
+                self._offer.parts.gate,
+                "--control-fd",
+                str(control),
+                "--listen-fd",
+                str(listener),
+            ],
+            self._offer.environ,
+            self._from_gate,
+            inherit=[listener],
+        )
+        self._gate.exited.add_done_callback(self._gate_exited)
+
+    def _gate_exited(self, exited: "asyncio.Future[int]") -> None:
+        if self._stopping:
+            return
+        self._log.error("gate lost", cause=how_it_ended(exited.result()))
+        asyncio.get_running_loop().call_later(GATE_RESTART_SECONDS, self._restart_gate)
+
+    def _restart_gate(self) -> None:
+        if self._stopping:
+            return
+        try:
+            self._start_gate()
+        except OSError as error:
+            self._log.error("gate not started", cause=str(error))
+            asyncio.get_running_loop().call_later(10 * GATE_RESTART_SECONDS, self._restart_gate)
+
+    def _from_gate(self, message: Message, client: int | None) -> None:
+        if client is None:
+            if message.get("event") == "refused":
+                fields = {k: v for k, v in message.items() if k != "event"}
+                self._log.warning("connection refused", **fields)
+            return
+        address, name = str(message.get("peer", "?")), message.get("sni")
+        refusal = None
+        if name != SERVER_NAME:
+            refusal = f"asks for server name {name!r}, this is {SERVER_NAME!r}"
+        elif len(self._sessions) >= self._offer.max_sessions:
+            refusal = f"all {self._offer.max_sessions} sessions are in use"
+        elif self._stopping:
+            refusal = "the server is stopping"
+        if refusal is not None:
+            os.close(client)
+            self._log.warning("connection refused", peer=address, reason=refusal)
+            return
+        task = asyncio.create_task(self._serve(client, address))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, client: int, address: str) -> None:
+        """Gives the client to a worker and waits for the session's end."""
+        session_id = secrets.token_hex(8)
+        try:
+            worker = await self._idle.take()
+        except HarpError as error:
+            os.close(client)
+            self._log.error("connection dropped", address=address, cause=error.cause)
+            return
+        session = Session(session_id, address, worker, self._log)
+        self._sessions[session_id] = session
+        try:
+            certificate, key = self._offer.issuer.issue(session_id)
+            assignment = {
+                "session": session_id,
+                "pool": self._offer.issuer.pool,
+                "peer": address,
+                "cert_pem": certificate,
+                "key_pem": key,
+            }
+            worker.serve(assignment, client, session.event)
+        except OSError as error:
+            self._log.error("connection dropped", address=address, cause=str(error))
+            await worker.process.end()
+        else:
+            os.close(client)
+            client = -1
+            await session.run()
+        finally:
+            if client >= 0:
+                os.close(client)
+            del self._sessions[session_id]
+
+
+def listen(address: str) -> socket.socket:
+    """A listening socket for `HOST:PORT` (`[V6]:PORT`; port 0 picks a free one)."""
+    host, port = parse_address(address)
+    try:
+        family, kind, proto, _name, where = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(128)
+    except OSError as error:
+        raise HarpError(
+            f"cannot listen on {address}: {error.strerror or error}",
+            "choose another --listen HOST:PORT",
+        ) from error
+    return listener
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """Splits `HOST:PORT`. Raises HarpError when it is not one."""
+    host, colon, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise HarpError(
+            f"{address!r} is not an address", "write HOST:PORT, such as 127.0.0.1:7443", 2
+        )
+    return host, int(port)
+
+
+def worker_environ(environ: dict[str, str]) -> dict[str, str]:
+    """What gate and workers see: nothing of the agent's environment that they do not read."""
+    kept: Sequence[str] = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "RUST_BACKTRACE")
+    prefixes = ("HARP_SOFT_", "HARP_LOG", "CUDA_", "NVIDIA_")
+    return {k: v for k, v in environ.items() if k in kept or k.startswith(prefixes)}

@@ -1,0 +1,313 @@
+"""The pool's small certificate authority.
+
+    root (ca.pem)
+    ├── server intermediate   signs sessions of one server; path length 0, server use only
+    │   └── session leaf      made for one session by that server's agent, 24 hours
+    └── user leaf             a person or a service of a tenant, client use only
+
+Identities are SPIFFE URIs in the certificates. A server intermediate is limited to server use, so
+that a stolen one can never mint users: verifiers check the usage of every certificate of a chain.
+Private keys are written with mode 0600 into folders with mode 0700.
+"""
+
+import datetime
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from harp_client.errors import HarpError
+
+SERVER_NAME = "harp-server"
+"""DNS name in every session certificate: what clients check, wherever the server runs."""
+
+ROOT_DAYS = 3650
+SERVER_DAYS = 365
+USER_DAYS = 365
+SESSION_HOURS = 24
+CLOCK_SKEW = datetime.timedelta(minutes=5)
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate with its private key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    def certificate_pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+    @classmethod
+    def load(cls, certificate: Path, key: Path) -> "KeyPair":
+        """Reads both files. Raises HarpError naming the one that does not serve."""
+        try:
+            loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+        except OSError as error:
+            raise HarpError(f"cannot read {certificate}: {error.strerror}") from error
+        except ValueError as error:
+            raise HarpError(f"{certificate} is not a PEM certificate") from error
+        try:
+            private = serialization.load_pem_private_key(key.read_bytes(), None)
+        except OSError as error:
+            raise HarpError(f"cannot read {key}: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            raise HarpError(f"{key} is not a PEM private key without a passphrase") from error
+        if not isinstance(private, ec.EllipticCurvePrivateKey):
+            raise HarpError(f"{key} is not an elliptic-curve key")
+        if private.public_key() != loaded.public_key():
+            raise HarpError(f"{key} does not belong to {certificate}")
+        return cls(loaded, private)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionIssuer:
+    """What one server needs: the root to check users by, and its own intermediate."""
+
+    pool: str
+    root_pem: bytes
+    intermediate: KeyPair
+
+    def issue(self, session: str) -> tuple[str, str]:
+        """A fresh leaf for `session`: (certificate chain, private key), both PEM text."""
+        leaf = _certificate(
+            issuer=self.intermediate,
+            common_name=f"session {session}",
+            uri=f"spiffe://{self.pool}/session/{session}",
+            dns=SERVER_NAME,
+            usage=ExtendedKeyUsageOID.SERVER_AUTH,
+            lifetime=datetime.timedelta(hours=SESSION_HOURS),
+        )
+        chain = leaf.certificate_pem() + self.intermediate.certificate_pem()
+        return chain.decode("ascii"), leaf.key_pem().decode("ascii")
+
+    def save(self, folder: Path) -> None:
+        """Writes a server's credentials folder: ca.pem, server.pem, server.key."""
+        _write(folder / "ca.pem", self.root_pem)
+        _write(folder / "server.pem", self.intermediate.certificate_pem())
+        _write(folder / "server.key", self.intermediate.key_pem())
+
+    @classmethod
+    def load(cls, folder: Path) -> "SessionIssuer":
+        """Reads a server's credentials folder and checks that it is one and is still valid."""
+        how = f"harp ca server CA_DIR NAME makes such a folder; {folder} needs ca.pem, server.pem and server.key"
+        try:
+            root_pem = (folder / "ca.pem").read_bytes()
+            root = x509.load_pem_x509_certificate(root_pem)
+            intermediate = KeyPair.load(folder / "server.pem", folder / "server.key")
+        except OSError as error:
+            raise HarpError(f"no server credentials in {folder}: {error.strerror}", how) from error
+        except ValueError as error:
+            raise HarpError(f"{folder / 'ca.pem'} is not a PEM certificate", how) from error
+        except HarpError as error:
+            raise HarpError(error.cause, how) from error
+        certificate = intermediate.certificate
+        try:
+            certificate.verify_directly_issued_by(root)
+        except Exception as error:
+            raise HarpError(
+                f"{folder / 'server.pem'} was not issued by {folder / 'ca.pem'}", how
+            ) from error
+        if not _is_authority(certificate):
+            raise HarpError(
+                f"{folder / 'server.pem'} cannot sign sessions: it is not a server's", how
+            )
+        if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
+            raise HarpError(
+                f"{folder / 'server.pem'} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
+                how,
+            )
+        return cls(_pool_of(certificate), root_pem, intermediate)
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The root of one pool."""
+
+    pool: str
+    root: KeyPair
+
+    @classmethod
+    def create(cls, pool: str) -> "Authority":
+        """A new root for the pool named `pool` (its SPIFFE trust domain)."""
+        pool = _label(pool, "pool")
+        root = _certificate(
+            issuer=None,
+            common_name=f"HARP pool {pool}",
+            uri=f"spiffe://{pool}",
+            path_length=1,
+            lifetime=datetime.timedelta(days=ROOT_DAYS),
+        )
+        return cls(pool, root)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Authority":
+        """Reads ca.pem and ca.key."""
+        try:
+            root = KeyPair.load(folder / "ca.pem", folder / "ca.key")
+        except HarpError as error:
+            raise HarpError(error.cause, f"harp ca create {folder}") from error
+        return cls(_pool_of(root.certificate), root)
+
+    def save(self, folder: Path) -> None:
+        """Writes ca.pem and ca.key; refuses to overwrite another authority."""
+        if (folder / "ca.key").exists():
+            raise HarpError(
+                f"{folder} already holds an authority",
+                "choose another folder: everything issued by the old one would stop working",
+            )
+        _write(folder / "ca.pem", self.root.certificate_pem())
+        _write(folder / "ca.key", self.root.key_pem())
+
+    def issue_server(self, name: str) -> SessionIssuer:
+        """An intermediate for the server called `name`."""
+        name = _label(name, "server")
+        intermediate = _certificate(
+            issuer=self.root,
+            common_name=f"HARP server {name}",
+            uri=f"spiffe://{self.pool}/server/{name}",
+            usage=ExtendedKeyUsageOID.SERVER_AUTH,
+            path_length=0,
+            lifetime=datetime.timedelta(days=SERVER_DAYS),
+        )
+        return SessionIssuer(self.pool, self.root.certificate_pem(), intermediate)
+
+    def issue_user(self, tenant: str, user: str, days: int = USER_DAYS) -> KeyPair:
+        """A client certificate for `user` of `tenant`."""
+        tenant, user = _label(tenant, "tenant"), _label(user, "user")
+        return _certificate(
+            issuer=self.root,
+            common_name=f"{user} of {tenant}",
+            uri=f"spiffe://{self.pool}/tenant/{tenant}/user/{user}",
+            usage=ExtendedKeyUsageOID.CLIENT_AUTH,
+            lifetime=datetime.timedelta(days=days),
+        )
+
+
+def save_user(folder: Path, root_pem: bytes, user: KeyPair) -> None:
+    """Writes a user's credentials folder: ca.pem, client.pem, client.key."""
+    _write(folder / "ca.pem", root_pem)
+    _write(folder / "client.pem", user.certificate_pem())
+    _write(folder / "client.key", user.key_pem())
+
+
+def identity(certificate: x509.Certificate) -> str:
+    """The SPIFFE URI of a certificate, or ''."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
+
+
+def _certificate(
+    *,
+    issuer: KeyPair | None,
+    common_name: str,
+    uri: str,
+    lifetime: datetime.timedelta,
+    dns: str | None = None,
+    usage: x509.ObjectIdentifier | None = None,
+    path_length: int | None = None,
+) -> KeyPair:
+    """Makes a P-256 key and its certificate; without an issuer it signs itself.
+
+    `path_length` set means: an authority. A certificate never outlives its issuer.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+    now = datetime.datetime.now(datetime.UTC)
+    until = now + lifetime
+    if issuer is not None:
+        until = min(until, issuer.certificate.not_valid_after_utc)
+    is_authority = path_length is not None
+    signer = key if issuer is None else issuer.key
+    alternative: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
+    if dns is not None:
+        alternative.insert(0, x509.DNSName(dns))
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name if issuer is None else issuer.certificate.subject)
+        .public_key(key.public_key())
+        .serial_number(int.from_bytes(secrets.token_bytes(16)) >> 1 or 1)
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(until)
+        .add_extension(x509.BasicConstraints(is_authority, path_length), critical=True)
+        .add_extension(_key_usage(is_authority), critical=True)
+        .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+    if usage is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    return KeyPair(builder.sign(signer, hashes.SHA256()), key)
+
+
+def _key_usage(is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _pool_of(certificate: x509.Certificate) -> str:
+    uri = identity(certificate)
+    if not uri.startswith("spiffe://"):
+        raise HarpError("the certificate names no pool (it has no spiffe:// identity)")
+    return uri.removeprefix("spiffe://").partition("/")[0]
+
+
+def _label(text: str, what: str) -> str:
+    """`text` if it can stand in a SPIFFE path or trust domain."""
+    if not _LABEL.fullmatch(text):
+        raise HarpError(
+            f"{text!r} cannot name a {what}",
+            "use lower-case letters, digits, '.', '_' and '-', beginning and ending with a letter or digit",
+            2,
+        )
+    return text
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file that only its owner reads, whole or not at all."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

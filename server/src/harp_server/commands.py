@@ -1,0 +1,230 @@
+"""The commands of the device side: `harp server` and `harp ca`."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+
+import click
+from harp_client import native
+from harp_client.errors import HarpError
+
+SERVER_HELP = """Offer this machine's devices to a pool.
+
+    One port, mutual TLS 1.3. Every session is served by a worker process of its own.
+
+    \b
+    Examples:
+      harp server --credentials pool-ca/servers/gpu1
+      harp server --listen 0.0.0.0:7443 --device soft --credentials pool-ca/servers/gpu1
+      harp server --device /usr/lib/x86_64-linux-gnu/libcuda.so.1 --credentials /etc/harp
+
+    SIGTERM and SIGINT stop it: it accepts nothing more and waits up to --drain seconds for the
+    sessions to end. A second signal ends them at once.
+    """
+
+
+@click.command(help=SERVER_HELP)
+@click.option(
+    "--listen", default="127.0.0.1:7443", show_default=True, help="HOST:PORT; port 0 picks one."
+)
+@click.option(
+    "--device", default="soft", show_default=True, help="soft, or the path of a libcuda.so.1."
+)
+@click.option(
+    "--credentials",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder with ca.pem, server.pem and server.key (harp ca server makes it).",
+)
+@click.option(
+    "--idle-workers",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    help="Workers started ahead of need.",
+)
+@click.option(
+    "--max-sessions",
+    type=click.IntRange(1, 10_000),
+    default=64,
+    show_default=True,
+    help="Sessions at one time; more are refused.",
+)
+@click.option(
+    "--drain",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Seconds that sessions get to end when the server is stopped.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "console"]),
+    default="auto",
+    show_default=True,
+    help="Form of the log lines on stderr.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.option("--ready-fd", type=int, help="Also write the address to this descriptor when ready.")
+def server(
+    listen: str,
+    device: str,
+    credentials: Path,
+    idle_workers: int,
+    max_sessions: int,
+    drain: float,
+    log_format: str,
+    log_level: str,
+    ready_fd: int | None,
+) -> None:
+    from harp_server import logs
+    from harp_server.agent import Agent, Device, Offer, worker_environ
+    from harp_server.agent import listen as open_port
+    from harp_server.ca import SessionIssuer
+
+    environ = native.without_preload(os.environ)
+    parts = native.find(environ)
+    offer = Offer(
+        parts=parts,
+        device=Device.resolve(device, parts),
+        issuer=SessionIssuer.load(credentials),
+        root_certificate=str((credentials / "ca.pem").absolute()),
+        environ=worker_environ(environ),
+        idle_workers=idle_workers,
+        max_sessions=max_sessions,
+    )
+    log = logs.configure(log_format, log_level)
+    port = open_port(listen)
+
+    async def run() -> None:
+        stop = _stop_signals()
+        agent = Agent(offer, port, log)
+        try:
+            await agent.start()
+        except HarpError:
+            await agent.stop(0)
+            raise
+        log.info("server ready", address=agent.address, device=device, pool=offer.issuer.pool)
+        print(f"harp server: ready on {agent.address}", flush=True)
+        if ready_fd is not None:
+            with os.fdopen(ready_fd, "w") as ready, contextlib.suppress(BrokenPipeError):
+                ready.write(f"{agent.address}\n")
+        await stop.get()
+        stopping = asyncio.create_task(agent.stop(drain))
+        again = asyncio.create_task(stop.get())
+        await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            await agent.stop(0)
+        again.cancel()
+        await stopping
+        log.info("server stopped")
+
+    asyncio.run(run())
+
+
+def _stop_signals() -> "asyncio.Queue[int]":
+    """A queue that gets every SIGTERM and SIGINT from now on."""
+    asked: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.put_nowait, number)
+    return asked
+
+
+@click.group()
+def ca() -> None:
+    """The pool's certificate authority: who may serve and who may use.
+
+    \b
+    Examples:
+      harp ca create pool-ca --pool lab
+      harp ca server pool-ca gpu1
+      harp ca user pool-ca alice --tenant research
+    """
+
+
+@ca.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--pool", default="harp", show_default=True, help="Name of the pool.")
+def create(folder: Path, pool: str) -> None:
+    """Make a new authority in FOLDER.
+
+    Its key (FOLDER/ca.key) makes servers and users: keep it away from both.
+    """
+    from harp_server.ca import Authority
+
+    Authority.create(pool).save(folder)
+    click.echo(f"pool {pool}: authority in {folder}")
+
+
+@ca.command("server")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("name", default=lambda: socket.gethostname().lower())
+def issue_server(folder: Path, name: str) -> None:
+    """Make the credentials of server NAME (default: this machine's name).
+
+    They lie in FOLDER/servers/NAME: copy that folder to the server and give it to
+    `harp server --credentials`.
+    """
+    from harp_server.ca import Authority
+
+    into = folder / "servers" / name
+    _refuse_to_replace(into / "server.key")
+    Authority.load(folder).issue_server(name).save(into)
+    click.echo(f"server {name}: credentials in {into}")
+
+
+@ca.command("user")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--tenant", default="default", show_default=True, help="Who is accountable.")
+@click.option(
+    "--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Validity."
+)
+def issue_user(folder: Path, name: str, tenant: str, days: int) -> None:
+    """Make the credentials of user NAME.
+
+    They lie in FOLDER/users/NAME: copy that folder to the user, who gives it to
+    `harp-run --credentials` or puts it at ~/.config/harp/credentials.
+    """
+    from harp_server.ca import Authority, save_user
+
+    into = folder / "users" / name
+    _refuse_to_replace(into / "client.key")
+    authority = Authority.load(folder)
+    save_user(into, authority.root.certificate_pem(), authority.issue_user(tenant, name, days))
+    click.echo(f"user {name} of {tenant}: credentials in {into}")
+
+
+@ca.command()
+@click.argument("certificate", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+def show(certificate: Path) -> None:
+    """Say whose a CERTIFICATE is, who issued it and until when it is valid."""
+    from cryptography import x509
+
+    from harp_server.ca import identity
+
+    try:
+        found = x509.load_pem_x509_certificates(certificate.read_bytes())
+    except ValueError as error:
+        raise HarpError(f"{certificate} is not a PEM certificate") from error
+    for one in found:
+        click.echo(f"identity  {identity(one) or '(none)'}")
+        click.echo(f"subject   {one.subject.rfc4514_string()}")
+        click.echo(f"issuer    {one.issuer.rfc4514_string()}")
+        click.echo(
+            f"valid     {one.not_valid_before_utc:%Y-%m-%d} to {one.not_valid_after_utc:%Y-%m-%d}"
+        )
+
+
+def _refuse_to_replace(path: Path) -> None:
+    if path.exists():
+        raise HarpError(f"{path} exists already", f"remove {path.parent} to issue it anew")

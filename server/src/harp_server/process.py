@@ -1,0 +1,91 @@
+"""One native child of the agent: started with its control channel, watched, ended within a bound."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from harp_server.channel import Channel, Message, OnMessage
+
+END_SECONDS = 2.0
+
+
+class Process:
+    """A running child. Children also set PR_SET_PDEATHSIG themselves: none outlives the agent.
+
+    Each child leads a process group of its own, so that Ctrl-C in the server's terminal reaches the
+    agent alone and sessions can be drained.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[int], Sequence[str]],
+        environ: Mapping[str, str],
+        on_message: OnMessage,
+        *,
+        inherit: Sequence[int] = (),
+    ) -> None:
+        """Starts `command(control_fd)`. Raises OSError when it cannot be executed."""
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._channel = Channel(on_message, self._channel_closed)
+        self.channel_fault = ""
+        try:
+            self._child = subprocess.Popen(
+                list(command(self._channel.child_fd)),
+                env=dict(environ),
+                pass_fds=[self._channel.child_fd, *inherit],
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+            )
+        except OSError:
+            self._channel.close()
+            raise
+        finally:
+            self._channel.started()
+        self.pid = self._child.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def alive(self) -> bool:
+        return not self.exited.done()
+
+    def send(self, message: Message, descriptor: int | None = None) -> None:
+        """Sends to the child. Raises OSError when it is gone."""
+        self._channel.send(message, descriptor)
+
+    def signal(self, number: int) -> None:
+        """Signals the child if it still lives."""
+        if self.alive:
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    async def end(self, seconds: float = END_SECONDS) -> int:
+        """Asks the child to end, kills it after `seconds`; returns its exit status."""
+        self._channel.close()
+        self.signal(signal.SIGTERM)
+        try:
+            return await asyncio.wait_for(asyncio.shield(self.exited), seconds)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            return await self.exited
+
+    def _channel_closed(self, fault: str) -> None:
+        self.channel_fault = fault
+        if fault:
+            self.signal(signal.SIGKILL)
+
+    def _reap(self) -> None:
+        status = self._child.wait()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._channel.drain()
+        self.exited.set_result(status)
+
+
+def how_it_ended(status: int) -> str:
+    """A child's exit status in words."""
+    if status < 0:
+        return f"killed by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with status {status}"

@@ -1,0 +1,156 @@
+"""Workers: one native process per session, some started ahead and waiting."""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harp_client.errors import HarpError
+
+from harp_server.channel import Message
+from harp_server.logs import Log
+from harp_server.process import Process, how_it_ended
+
+READY_SECONDS = 20.0
+"""How long a worker may take to load its libcuda before it counts as stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """How a worker is started."""
+
+    program: str
+    libcuda: str
+    root_certificate: str
+    jail: str
+    environ: dict[str, str]
+
+    def line(self, control_fd: int) -> Sequence[str]:
+        return [
+            self.program,
+            "--control-fd",
+            str(control_fd),
+            "--libcuda",
+            self.libcuda,
+            "--ca",
+            self.root_certificate,
+            "--jail",
+            self.jail,
+        ]
+
+
+class Worker:
+    """One worker process: starting, then ready, then serving its one session, then gone."""
+
+    def __init__(self, command: WorkerCommand) -> None:
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._on_event: Callable[[Message], None] | None = None
+        self.process = Process(command.line, command.environ, self._message)
+        self.process.exited.add_done_callback(self._exited)
+
+    def serve(self, assignment: Message, client: int, on_event: Callable[[Message], None]) -> None:
+        """Hands the client's socket over; `on_event` gets what the worker then reports.
+
+        Raises OSError when the worker has just died.
+        """
+        self._on_event = on_event
+        self.process.send(assignment, client)
+
+    def _message(self, message: Message, descriptor: int | None) -> None:
+        if descriptor is not None:
+            os.close(descriptor)
+        if message.get("event") == "ready":
+            if not self.ready.done():
+                self.ready.set_result(None)
+        elif self._on_event is not None:
+            self._on_event(message)
+
+    def _exited(self, exited: "asyncio.Future[int]") -> None:
+        if not self.ready.done():
+            self.ready.set_exception(HarpError(f"the worker {how_it_ended(exited.result())}"))
+            self.ready.exception()  # told by whoever waits; nobody waiting is no error
+
+
+class IdleWorkers:
+    """Keeps `count` workers started ahead of need."""
+
+    def __init__(self, command: WorkerCommand, count: int, log: Log) -> None:
+        self._command = command
+        self._count = count
+        self._log = log
+        self._workers: deque[Worker] = deque()
+        self._refill_soon: asyncio.TimerHandle | None = None
+        self._failures = 0
+        self._closed = False
+
+    def fill(self) -> None:
+        """Starts workers until `count` are idle. After failures it waits before it tries again."""
+        self._refill_soon = None
+        while not self._closed and len(self._workers) < self._count:
+            worker = self._start()
+            if worker is None:
+                return
+            self._workers.append(worker)
+            worker.process.exited.add_done_callback(lambda _e, w=worker: self._lost(w))
+
+    async def take(self) -> Worker:
+        """A ready worker, for the caller to use and to end. Raises HarpError when none starts."""
+        while True:
+            worker = self._workers.popleft() if self._workers else self._start()
+            self.fill()
+            if worker is None:
+                raise HarpError(f"cannot start {self._command.program}")
+            try:
+                await asyncio.wait_for(asyncio.shield(worker.ready), READY_SECONDS)
+            except TimeoutError:
+                await worker.process.end(0)
+                raise HarpError(f"the worker was not ready in {READY_SECONDS:.0f} s") from None
+            if worker.process.alive:
+                self._failures = 0
+                return worker
+
+    async def probe(self) -> None:
+        """Waits until the first idle worker is ready. Raises HarpError with the reason if it fails."""
+        if not self._workers:
+            worker = self._start(raising=True)
+            assert worker is not None
+            self._workers.append(worker)
+        worker = self._workers[0]
+        await asyncio.wait_for(asyncio.shield(worker.ready), READY_SECONDS)
+        self.fill()
+
+    async def close(self) -> None:
+        """Ends the idle workers."""
+        self._closed = True
+        if self._refill_soon is not None:
+            self._refill_soon.cancel()
+        workers = list(self._workers)
+        await asyncio.gather(*(worker.process.end() for worker in workers))
+
+    def _start(self, raising: bool = False) -> Worker | None:
+        try:
+            return Worker(self._command)
+        except OSError as error:
+            self._failures += 1
+            if raising:
+                raise HarpError(
+                    f"cannot execute {self._command.program}: {error.strerror}"
+                ) from error
+            self._log.error("worker not started", program=self._command.program, cause=str(error))
+            return None
+
+    def _lost(self, worker: Worker) -> None:
+        """An idle worker died before it was used."""
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        if self._closed:
+            return
+        self._failures += 1
+        status: Any = worker.process.exited.result()
+        self._log.error("idle worker lost", pid=worker.process.pid, cause=how_it_ended(status))
+        if self._refill_soon is None:
+            delay = min(0.1 * 2**self._failures, 30.0)
+            self._refill_soon = asyncio.get_running_loop().call_later(delay, self.fill)

@@ -1,0 +1,190 @@
+"""`harp server`: sessions, their log lines, its end and its death, with stand-in gate and workers."""
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pool.conftest import BOUND, HARP, Pool, Server, processes_with, wait_until
+
+StartServer = Callable[..., Server]
+
+
+def echo(stream: ssl.SSLSocket, line: bytes) -> bytes:
+    stream.sendall(line)
+    return stream.recv(len(line))
+
+
+def test_session_is_served_and_logged(start_server: StartServer) -> None:
+    server = start_server()
+    with server.connect() as stream:
+        assert stream.version() == "TLSv1.3"
+        assert echo(stream, b"hello\n") == b"hello\n"
+    wait_until(lambda: bool(server.lines("session end")), "the session's end is logged")
+    (start,), (end,) = server.lines("session start"), server.lines("session end")
+    assert start["peer"] == "spiffe://lab/tenant/research/user/alice"
+    assert start["program"] == "fake [31m", "terminal escapes are stripped"
+    assert end["session"] == start["session"]
+    assert (end["calls"], end["waits"], end["bytes_in"], end["bytes_out"]) == (1, 1, 6, 6)
+    assert end["cause"] == "client closed"
+    assert server.stop() == 0
+
+
+def test_each_session_has_its_own_worker_and_certificate(start_server: StartServer) -> None:
+    server = start_server("--idle-workers", "0")
+    with server.connect() as one, server.connect() as two:
+        assert one.getpeercert(True) != two.getpeercert(True)
+        assert echo(one, b"1\n") + echo(two, b"2\n") == b"1\n2\n"
+        workers = {line["worker"] for line in server.lines("session start")}
+        assert len(workers) == 2
+
+
+def test_a_dying_worker_ends_its_session_only(start_server: StartServer) -> None:
+    server = start_server()
+    with server.connect() as victim, server.connect() as bystander:
+        echo(bystander, b"before\n")
+        victim.sendall(b"die\n")
+        wait_until(lambda: bool(server.lines("session end")), "the lost session is logged")
+        assert echo(bystander, b"after\n") == b"after\n"
+    (lost,) = [line for line in server.lines("session end") if line["level"] == "error"]
+    assert "signal 11" in str(lost["cause"])
+    assert lost["calls"] is None, "a dead worker has told no counts"
+
+
+def test_a_violation_is_logged_as_an_error_with_its_counts(start_server: StartServer) -> None:
+    server = start_server()
+    with server.connect() as stream:
+        stream.sendall(b"fault\n")
+        wait_until(lambda: bool(server.lines("session end")), "the session's end is logged")
+    (end,) = server.lines("session end")
+    assert (end["level"], end["cause"], end["calls"]) == ("error", "protocol violation", 1)
+
+
+def test_another_pools_user_is_refused(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    stranger = Pool(tmp_path, "other")
+    (stranger.user / "ca.pem").write_bytes((server.pool.user / "ca.pem").read_bytes())
+    with pytest.raises(OSError), server.connect(stranger.user) as stream:  # noqa: PT011
+        assert echo(stream, b"hello\n")
+    wait_until(lambda: bool(server.lines("connection refused")), "the refusal is logged")
+    assert not server.lines("session start")
+    with server.connect() as stream:
+        assert echo(stream, b"still here\n") == b"still here\n"
+
+
+def test_sessions_are_limited(start_server: StartServer) -> None:
+    server = start_server("--max-sessions", "1")
+    with server.connect() as stream:
+        echo(stream, b"first\n")
+        with pytest.raises(OSError):  # noqa: PT011
+            server.connect()
+        (refused,) = server.lines("connection refused")
+        assert "all 1 sessions" in str(refused["reason"])
+
+
+def test_stop_drains_and_leaves_nothing(start_server: StartServer, native_dir: Path) -> None:
+    server = start_server("--drain", str(BOUND))
+    stream = server.connect()
+    echo(stream, b"hello\n")
+    server.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: bool(server.lines("draining")), "the server drains")
+    assert echo(stream, b"still\n") == b"still\n", "a draining server serves its sessions"
+    with pytest.raises(OSError):  # noqa: PT011
+        server.connect()
+    stream.close()
+    server.process.communicate(timeout=BOUND)
+    assert server.process.returncode == 0
+    assert server.lines("session end")[0]["cause"] == "client closed"
+    assert not processes_with(str(native_dir / "bin"))
+
+
+def test_drain_is_bounded_by_a_second_signal(start_server: StartServer, native_dir: Path) -> None:
+    server = start_server("--drain", "3600")
+    with server.connect() as stream:
+        echo(stream, b"hello\n")
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: bool(server.lines("draining")), "the server drains")
+        server.process.send_signal(signal.SIGINT)
+        server.process.communicate(timeout=BOUND)
+    assert server.process.returncode == 0
+    assert not processes_with(str(native_dir / "bin"))
+
+
+def test_a_killed_server_leaves_nothing(start_server: StartServer, native_dir: Path) -> None:
+    server = start_server()
+    with server.connect() as stream:
+        echo(stream, b"hello\n")
+        assert processes_with(str(native_dir / "bin"))
+        os.kill(server.process.pid, signal.SIGKILL)
+        wait_until(lambda: not processes_with(str(native_dir / "bin")), "nothing is left", 10)
+        assert stream.recv(1) == b""
+
+
+def test_a_lost_gate_is_replaced(start_server: StartServer, native_dir: Path) -> None:
+    server = start_server()
+    (gate,) = processes_with(str(native_dir / "bin" / "harp-gate"))
+    os.kill(gate, signal.SIGKILL)
+    wait_until(lambda: bool(server.lines("gate lost")), "the loss is logged")
+    with server.connect() as stream:
+        assert echo(stream, b"hello\n") == b"hello\n"
+
+
+def test_a_lost_idle_worker_is_replaced(start_server: StartServer, native_dir: Path) -> None:
+    server = start_server()
+    (idle,) = processes_with(str(native_dir / "bin" / "harp-worker"))
+    os.kill(idle, signal.SIGKILL)
+    wait_until(lambda: bool(server.lines("idle worker lost")), "the loss is logged")
+    with server.connect() as stream:
+        assert echo(stream, b"hello\n") == b"hello\n"
+
+
+def run_server(environ: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HARP, "server", *options], env=environ, capture_output=True, text=True, timeout=BOUND
+    )
+
+
+def assert_one_line(text: str, *parts: str) -> None:
+    """One readable line with a next step, and no traceback."""
+    assert len(text.splitlines()) == 1, text
+    assert "Next: " in text
+    for part in parts:
+        assert part in text
+
+
+def test_start_failures_are_one_line(
+    environ: dict[str, str], pool: Pool, tmp_path: Path, native_dir: Path
+) -> None:
+    credentials = ("--credentials", str(pool.server))
+    nowhere = run_server(environ, "--credentials", str(tmp_path / "nowhere"))
+    assert nowhere.returncode == 1
+    assert_one_line(nowhere.stderr, "no server credentials", "harp ca server")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        busy = run_server(environ, *credentials, "--listen", f"127.0.0.1:{port}")
+    assert_one_line(busy.stderr, "cannot listen on", "--listen")
+
+    assert_one_line(run_server(environ, *credentials, "--listen", "7443").stderr, "HOST:PORT")
+    missing = run_server(environ, *credentials, "--device", "/nowhere/libcuda.so.1")
+    assert_one_line(missing.stderr, "/nowhere/libcuda.so.1", "--device soft")
+
+    (native_dir / "bin" / "harp-gate").unlink()
+    gateless = run_server(environ, *credentials, "--listen", "127.0.0.1:0")
+    assert_one_line(gateless.stderr, "harp-gate", "harp doctor")
+
+
+def test_a_worker_that_cannot_start_is_told(
+    environ: dict[str, str], pool: Pool, native_dir: Path
+) -> None:
+    worker = native_dir / "bin" / "harp-worker"
+    worker.write_text("#!/bin/sh\necho 'harp-worker: no device' >&2\nexit 1\n")
+    done = run_server(environ, "--credentials", str(pool.server), "--listen", "127.0.0.1:0")
+    assert done.returncode == 1
+    assert "harp-worker: no device" in done.stderr
+    assert "ended with status 1. Next: harp doctor" in done.stderr
+    assert "Traceback" not in done.stderr

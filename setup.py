@@ -32,7 +32,7 @@ class BuildWithNativeParts(build_py):
         cargo = shutil.which("cargo")
         if cargo is None:
             raise SystemExit(
-                "harp-pool: building needs a Rust toolchain (cargo). Next: install it from rustup.rs"
+                "harp-pool: building needs Rust (cargo). Next: install it from rustup.rs"
             )
         subprocess.run([cargo, "build", "--release", "--locked"], cwd=ROOT, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"

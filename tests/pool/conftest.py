@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from harp_server.ca import Authority, save_user
 
 FAKES = Path(__file__).parent / "fakes"

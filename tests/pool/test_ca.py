@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.x509 import verification
+
 from harp_client.errors import HarpError
 from harp_server.ca import SERVER_NAME, Authority, SessionIssuer, identity, save_user
 

@@ -1,4 +1,4 @@
-"""`harp server`: sessions, their log lines, its end and its death, with stand-in gate and workers."""
+"""`harp server`: sessions, their log lines, its end and its death, with stand-in processes."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from pool.conftest import BOUND, HARP, Pool, Server, processes_with, wait_until
 
 StartServer = Callable[..., Server]

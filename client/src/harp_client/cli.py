@@ -1,4 +1,4 @@
-"""The command `harp`: administration of a pool and of this host. Heavy imports happen per command."""
+"""The command `harp`: administration of a pool and of this host. Imports happen per command."""
 
 import importlib
 import sys

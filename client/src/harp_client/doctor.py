@@ -145,7 +145,8 @@ def _probe(name: str, options: list[str]) -> Finding:
         return Finding(name, False, " / ".join(lines))
     answer = json.loads(done.stdout)
     shown = [
-        f"{device['name']} ({device['memory'] / 2**30:.1f} GiB, compute {device['compute_capability']})"
+        f"{device['name']} ({device['memory'] / 2**30:.1f} GiB, "
+        f"compute {device['compute_capability']})"
         for device in answer["devices"]
     ]
     return Finding(name, bool(shown), ", ".join(shown) or "no devices")

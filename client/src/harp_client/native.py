@@ -4,6 +4,7 @@
 target folder. Standard library only: `harp-run` starts through here.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,8 +12,8 @@ from typing import NamedTuple
 from harp_client import settings
 from harp_client.errors import HarpError
 
-# File in the layout -> file that cargo builds. Both libraries carry the SONAME libcuda.so.1; clients
-# that search by file name need that name on disk too, so each has a folder of its own.
+# File in the layout -> file that cargo builds. Both libraries carry the SONAME libcuda.so.1; some
+# clients search by file name and need that name on disk too, so each has a folder of its own.
 LAYOUT = {
     "interposer/libcuda.so.1": "libharp_interposer.so",
     "softgpu/libcuda.so.1": "libharp_softgpu.so",
@@ -84,10 +85,8 @@ def link_built(built: str) -> NativeParts:
         link = os.path.join(parts.root, part)
         if not os.path.lexists(link):
             os.makedirs(os.path.dirname(link), exist_ok=True)
-            try:
+            with contextlib.suppress(FileExistsError):  # made by another command meanwhile
                 os.symlink(os.path.join("..", "..", product), link)
-            except FileExistsError:
-                pass  # another command made it at the same moment
     return parts
 
 

@@ -1,5 +1,6 @@
 """The embedded pool of one `harp-run`: an agent in a child process, tied to this process's life."""
 
+import contextlib
 import json
 import os
 import select
@@ -51,10 +52,8 @@ class EmbeddedPool:
 
     def close(self) -> None:
         """Ends the pool and what it left, within a bound."""
-        try:
+        with contextlib.suppress(OSError):  # it may have ended before us
             os.write(self._lifeline, GOODBYE)
-        except OSError:
-            pass  # it ended before us
         os.close(self._lifeline)
         try:
             self._agent.wait(GOODBYE_SECONDS)

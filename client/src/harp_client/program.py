@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from harp_client.errors import HarpError
 
@@ -35,7 +35,7 @@ SI_KERNEL = 0x80  # siginfo code of signals that the terminal's driver makes
 PR_SET_PDEATHSIG = 1
 
 
-def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(command: list[str], environ: Mapping[str, str]) -> int:
     """Runs `command` and returns the exit status for `harp-run`: the program's own, or 128+signal.
 
     Raises HarpError (126, 127) when it cannot be executed.
@@ -49,7 +49,7 @@ def run(command: Sequence[str], environ: Mapping[str, str]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(command: Sequence[str], environ: Mapping[str, str], mask: set[signal.Signals]) -> int:
+def _start(command: list[str], environ: Mapping[str, str], mask: set[int | signal.Signals]) -> int:
     """Forks and executes; the child reports a failed exec through a pipe that exec closes."""
     libc = ctypes.CDLL(None)
     parent = os.getpid()

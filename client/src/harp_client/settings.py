@@ -66,9 +66,10 @@ HARP_STATS = Setting(
 )
 HARP_LOG = Setting(
     "HARP_LOG",
-    "`warn`",
+    "`normal`",
     PROGRAM,
-    "How much is said on stderr: `quiet` (errors that end a session only), `warn`, `debug`.",
+    "How much is said on stderr: `quiet` (only what ends a session), `normal` (causes of "
+    "failures and unsupported calls, once each) or `debug`.",
 )
 HARP_CONNECT_TIMEOUT = Setting(
     "HARP_CONNECT_TIMEOUT",

@@ -1,4 +1,4 @@
-"""Which pool a program is to use: flag, then environment, then configuration file, then embedded."""
+"""Which pool a program is to use: flag, then environment, then configuration file, or embedded."""
 
 import os
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ def _context(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _check_credentials(folder: str, server: str) -> None:
-    how = "`harp ca user CA_DIR NAME` on the pool's machine makes such a folder; name it with --credentials"
+    how = "`harp ca user CA_DIR NAME` makes such a folder; name it with --credentials"
     for name in CREDENTIAL_FILES:
         path = os.path.join(folder, name)
         try:

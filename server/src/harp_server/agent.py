@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from harp_client.errors import HarpError
 from harp_client.native import NativeParts
-
 from harp_server.ca import SERVER_NAME, SessionIssuer
 from harp_server.channel import Message
 from harp_server.logs import Log
@@ -237,7 +236,14 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def worker_environ(environ: dict[str, str]) -> dict[str, str]:
-    """What gate and workers see: nothing of the agent's environment that they do not read."""
+    """What gate and workers see: nothing of the agent's environment that they do not read.
+
+    CUDA_VISIBLE_DEVICES is the program's choice among the devices it is given; a worker sees all.
+    """
     kept: Sequence[str] = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "RUST_BACKTRACE")
     prefixes = ("HARP_SOFT_", "HARP_LOG", "CUDA_", "NVIDIA_")
-    return {k: v for k, v in environ.items() if k in kept or k.startswith(prefixes)}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in kept or (name.startswith(prefixes) and name != "CUDA_VISIBLE_DEVICES")
+    }

@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
 from harp_client.errors import HarpError
 
 SERVER_NAME = "harp-server"
@@ -104,7 +105,7 @@ class SessionIssuer:
     @classmethod
     def load(cls, folder: Path) -> "SessionIssuer":
         """Reads a server's credentials folder and checks that it is one and is still valid."""
-        how = f"harp ca server CA_DIR NAME makes such a folder; {folder} needs ca.pem, server.pem and server.key"
+        how = "harp ca server CA_DIR NAME makes such a folder: ca.pem, server.pem, server.key"
         try:
             root_pem = (folder / "ca.pem").read_bytes()
             root = x509.load_pem_x509_certificate(root_pem)
@@ -293,7 +294,7 @@ def _label(text: str, what: str) -> str:
     if not _LABEL.fullmatch(text):
         raise HarpError(
             f"{text!r} cannot name a {what}",
-            "use lower-case letters, digits, '.', '_' and '-', beginning and ending with a letter or digit",
+            "use lower-case letters and digits, and '.', '_' or '-' between them",
             2,
         )
     return text

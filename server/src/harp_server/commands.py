@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 
 import click
+
 from harp_client import native
 from harp_client.errors import HarpError
 

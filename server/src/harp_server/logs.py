@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import structlog
+
 from harp_client.errors import printable
 
 Log = structlog.typing.FilteringBoundLogger

@@ -1,4 +1,4 @@
-"""One native child of the agent: started with its control channel, watched, ended within a bound."""
+"""One native child of the agent: started with its control channel, watched, ended in time."""
 
 import asyncio
 import os

@@ -23,7 +23,7 @@ class StateFolder:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         base = _base(environ)
-        with _locked(base / "lock"):
+        with _Locked(base / "lock"):
             for stale in base.glob("pool-*"):
                 _remove_if_stale(stale)
             self.path = base / f"pool-{os.getpid()}-{secrets.token_hex(4)}"
@@ -81,7 +81,7 @@ def _lock(path: Path, operation: int) -> int:
     return descriptor
 
 
-class _locked:
+class _Locked:
     """Holds the lock file at `path` for the length of a `with` block."""
 
     def __init__(self, path: Path) -> None:

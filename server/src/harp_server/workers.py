@@ -1,14 +1,13 @@
 """Workers: one native process per session, some started ahead and waiting."""
 
 import asyncio
+import functools
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harp_client.errors import HarpError
-
 from harp_server.channel import Message
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
@@ -93,7 +92,7 @@ class IdleWorkers:
             if worker is None:
                 return
             self._workers.append(worker)
-            worker.process.exited.add_done_callback(lambda _e, w=worker: self._lost(w))
+            worker.process.exited.add_done_callback(functools.partial(self._lost, worker))
 
     async def take(self) -> Worker:
         """A ready worker, for the caller to use and to end. Raises HarpError when none starts."""
@@ -112,7 +111,7 @@ class IdleWorkers:
                 return worker
 
     async def probe(self) -> None:
-        """Waits until the first idle worker is ready. Raises HarpError with the reason if it fails."""
+        """Waits until the first idle worker is ready. Raises HarpError with the reason if not."""
         if not self._workers:
             worker = self._start(raising=True)
             assert worker is not None
@@ -141,7 +140,7 @@ class IdleWorkers:
             self._log.error("worker not started", program=self._command.program, cause=str(error))
             return None
 
-    def _lost(self, worker: Worker) -> None:
+    def _lost(self, worker: Worker, exited: "asyncio.Future[int]") -> None:
         """An idle worker died before it was used."""
         if worker not in self._workers:
             return
@@ -149,8 +148,8 @@ class IdleWorkers:
         if self._closed:
             return
         self._failures += 1
-        status: Any = worker.process.exited.result()
-        self._log.error("idle worker lost", pid=worker.process.pid, cause=how_it_ended(status))
+        cause = how_it_ended(exited.result())
+        self._log.error("idle worker lost", pid=worker.process.pid, cause=cause)
         if self._refill_soon is None:
             delay = min(0.1 * 2**self._failures, 30.0)
             self._refill_soon = asyncio.get_running_loop().call_later(delay, self.fill)

@@ -1,0 +1,68 @@
+# HARP: `make demo` and `make test` need nothing but Python 3.11+, stable Rust, a C compiler and make.
+#
+#   make demo     an unmodified CuPy program on an embedded pool, over mutual TLS
+#   make test     all tests
+#   make build    the native parts and the commands, in .venv/bin
+#   make lint     formatting, lints and types of all languages
+#   make bench    measure, beside the baselines; writes bench/out/latest.json
+#   make clients  the client programs' toolkits and libraries that demo and test use
+#   make clean    remove everything that was built or downloaded
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CARGO ?= cargo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build native lint bench clients clean prerequisites settings
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+prerequisites:
+	@tools/prerequisites.sh $(PYTHON)
+
+$(VENV)/.ready: pyproject.toml setup.py requirements/dev.txt | prerequisites
+	@echo "== Python environment ($(VENV))"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --requirement requirements/dev.txt
+	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+native: | prerequisites
+	@echo "== native parts (cargo, release)"
+	$(CARGO) build --release --locked
+
+build: $(VENV)/.ready native
+
+clients: $(VENV)/.ready
+	@echo "== client programs: toolkits and libraries (.cache)"
+	$(BIN)/python tests/clients/toolkit.py
+
+demo: build clients
+	@echo "== demo: examples/cupy_demo.py under harp-run"
+	@$(BIN)/python examples/demo.py
+
+test: build clients
+	@echo "== tests of the native parts"
+	$(CARGO) test --workspace --locked
+	@echo "== tests of everything, end to end"
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+bench: build clients
+	$(BIN)/python bench/run.py
+
+# The reference of environment variables, from their one declaration.
+settings: $(VENV)/.ready
+	$(BIN)/harp settings --markdown > docs/environment.md
+
+clean:
+	rm -rf target build .cache $(VENV) bench/out .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.conftest import BOUND, HARP_RUN, Pool, Server, processes_with, wait_until
+from pool.standins import BOUND, HARP_RUN, Pool, Server, processes_with, wait_until
 
 SHOW = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))"
 

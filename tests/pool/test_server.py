@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.conftest import BOUND, HARP, Pool, Server, processes_with, wait_until
+from pool.standins import BOUND, HARP, Pool, Server, processes_with, wait_until
 
 StartServer = Callable[..., Server]
 

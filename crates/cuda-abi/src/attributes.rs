@@ -20,8 +20,14 @@ mod tests {
             name(DEVICE_ATTRIBUTES, 75),
             Some("CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR")
         );
-        assert_eq!(name(FUNCTION_ATTRIBUTES, 5), Some("CU_FUNC_ATTRIBUTE_PTX_VERSION"));
-        assert_eq!(name(POINTER_ATTRIBUTES, 7), Some("CU_POINTER_ATTRIBUTE_BUFFER_ID"));
+        assert_eq!(
+            name(FUNCTION_ATTRIBUTES, 5),
+            Some("CU_FUNC_ATTRIBUTE_PTX_VERSION")
+        );
+        assert_eq!(
+            name(POINTER_ATTRIBUTES, 7),
+            Some("CU_POINTER_ATTRIBUTE_BUFFER_ID")
+        );
         assert_eq!(name(DEVICE_ATTRIBUTES, 0), None);
     }
 }

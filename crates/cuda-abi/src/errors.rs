@@ -32,8 +32,14 @@ mod tests {
     #[test]
     fn codes_have_names_and_texts() {
         assert_eq!(error_name(CUDA_SUCCESS), Some(c"CUDA_SUCCESS"));
-        assert_eq!(error_name(CUDA_ERROR_ILLEGAL_ADDRESS), Some(c"CUDA_ERROR_ILLEGAL_ADDRESS"));
-        assert_eq!(error_string(CUDA_ERROR_OUT_OF_MEMORY), Some(c"out of memory"));
+        assert_eq!(
+            error_name(CUDA_ERROR_ILLEGAL_ADDRESS),
+            Some(c"CUDA_ERROR_ILLEGAL_ADDRESS")
+        );
+        assert_eq!(
+            error_string(CUDA_ERROR_OUT_OF_MEMORY),
+            Some(c"out of memory")
+        );
         assert_eq!(error_name(12345), None);
     }
 

@@ -19,6 +19,8 @@ impl Export {
 
 /// Address of `symbol` in a table sorted by name.
 pub fn find(table: &[Export], symbol: &str) -> Option<*const c_void> {
-    let found = table.binary_search_by(|export| export.name.cmp(symbol)).ok()?;
+    let found = table
+        .binary_search_by(|export| export.name.cmp(symbol))
+        .ok()?;
     Some(table[found].address)
 }

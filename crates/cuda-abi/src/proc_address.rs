@@ -56,13 +56,19 @@ mod tests {
         assert_eq!(lookup("cuMemAlloc", 13000, 0), Ok("cuMemAlloc_v2"));
         assert_eq!(lookup("cuCtxCreate", 11039, 0), Ok("cuCtxCreate_v2"));
         assert_eq!(lookup("cuCtxCreate", 12050, 0), Ok("cuCtxCreate_v4"));
-        assert_eq!(lookup("cuStreamGetCaptureInfo", 12030, 0), Ok("cuStreamGetCaptureInfo_v3"));
+        assert_eq!(
+            lookup("cuStreamGetCaptureInfo", 12030, 0),
+            Ok("cuStreamGetCaptureInfo_v3")
+        );
     }
 
     #[test]
     fn per_thread_twins_are_preferred_only_when_asked_for() {
         assert_eq!(lookup("cuMemcpyHtoD", 12000, 2), Ok("cuMemcpyHtoD_v2_ptds"));
-        assert_eq!(lookup("cuLaunchKernel", 12000, 2), Ok("cuLaunchKernel_ptsz"));
+        assert_eq!(
+            lookup("cuLaunchKernel", 12000, 2),
+            Ok("cuLaunchKernel_ptsz")
+        );
         assert_eq!(lookup("cuLaunchKernel", 12000, 1), Ok("cuLaunchKernel"));
         assert_eq!(lookup("cuMemAlloc", 12000, 2), Ok("cuMemAlloc_v2"));
     }
@@ -70,16 +76,27 @@ mod tests {
     #[test]
     fn absent_and_too_new_names_are_told_apart() {
         assert_eq!(lookup("", 0, 0), Err(QueryFailure::NotFound));
-        assert_eq!(lookup("cuSubgridCreate", 13050, 0), Err(QueryFailure::NotFound));
-        assert_eq!(lookup("cuLibraryLoadData", 11080, 0), Err(QueryFailure::VersionNotSufficient));
+        assert_eq!(
+            lookup("cuSubgridCreate", 13050, 0),
+            Err(QueryFailure::NotFound)
+        );
+        assert_eq!(
+            lookup("cuLibraryLoadData", 11080, 0),
+            Err(QueryFailure::VersionNotSufficient)
+        );
         // A versioned name is an export, not a base name.
-        assert_eq!(lookup("cuMemAlloc_v2", 13000, 0), Err(QueryFailure::NotFound));
+        assert_eq!(
+            lookup("cuMemAlloc_v2", 13000, 0),
+            Err(QueryFailure::NotFound)
+        );
     }
 
     #[test]
     fn tables_are_sorted_by_name_then_version() {
         for table in [DEFAULT, PER_THREAD] {
-            assert!(table.windows(2).all(|p| (p[0].0, p[0].1) < (p[1].0, p[1].1)));
+            assert!(table
+                .windows(2)
+                .all(|p| (p[0].0, p[0].1) < (p[1].0, p[1].1)));
         }
     }
 }

@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable, Iterable
 
 from harp_spec import facts
-from harp_spec.outputs import cuda_abi, exports
+from harp_spec.outputs import cuda_abi, exports, wire
 from harp_spec.render import Output
 
 OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
     "cuda-abi": cuda_abi.outputs,
     "exports": exports.outputs,
+    "wire": wire.outputs,
 }
 
 #: Folders that hold nothing but generated files: a file there that nothing generates is stale too.

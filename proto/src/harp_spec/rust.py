@@ -35,8 +35,43 @@ SCALARS = {
 }
 
 KEYWORDS = frozenset(
-    "as break const continue crate dyn else enum extern false fn for if impl in let loop match mod "
-    "move mut pub ref return self static struct super trait true type unsafe use where while".split()
+    [
+        "as",
+        "break",
+        "const",
+        "continue",
+        "crate",
+        "dyn",
+        "else",
+        "enum",
+        "extern",
+        "false",
+        "fn",
+        "for",
+        "if",
+        "impl",
+        "in",
+        "let",
+        "loop",
+        "match",
+        "mod",
+        "move",
+        "mut",
+        "pub",
+        "ref",
+        "return",
+        "self",
+        "static",
+        "struct",
+        "super",
+        "trait",
+        "true",
+        "type",
+        "unsafe",
+        "use",
+        "where",
+        "while",
+    ]
 )
 
 

@@ -1,0 +1,116 @@
+"""Contexts and the per-thread stack of current ones.
+
+Which context is current is client state; the server hears of it by ``harp_set_current``. The client
+knows each primary context by one handle for the life of the process.
+"""
+
+from harp_spec.spec.vocabulary import (
+    ONE_WAY,
+    OUT,
+    REPLY,
+    VALUE,
+    Area,
+    Create,
+    Custom,
+    Out,
+    Use,
+)
+
+CONTEXT = Area("context", 0x0200)
+
+KEEPS_CONTEXTS = Custom("keeps the context's flags, references and thread stacks")
+WAITS = Custom("waits on a waiter thread, not on the executor", uses=("cuCtxSynchronize",))
+
+CONTEXT.local(
+    "client state",
+    "cuCtxGetApiVersion",
+    "cuCtxGetCurrent",
+    "cuCtxGetDevice",
+    "cuCtxGetDevice_v2",
+    "cuCtxGetFlags",
+    "cuCtxGetId",
+    "cuCtxPopCurrent_v2",
+    "cuCtxPushCurrent_v2",
+    "cuCtxSetCurrent",
+    "cuCtxSetFlags",
+    "cuDevicePrimaryCtxGetState",
+    "cuDevicePrimaryCtxSetFlags_v2",
+)
+
+CONTEXT.call(
+    "cuDevicePrimaryCtxRetain",
+    0x0201,
+    REPLY,
+    {"pctx": Create("Context"), "dev": VALUE},
+    client=KEEPS_CONTEXTS,
+    needs_context=False,
+)
+CONTEXT.call(
+    "cuDevicePrimaryCtxRelease_v2",
+    0x0202,
+    REPLY,
+    {"dev": VALUE},
+    carries={"context": Use("Context", destroys=True)},
+    client=KEEPS_CONTEXTS,
+    needs_context=False,
+)
+CONTEXT.call(
+    "cuDevicePrimaryCtxReset_v2",
+    0x0203,
+    REPLY,
+    {"dev": VALUE},
+    carries={"context": Use("Context")},
+    client=KEEPS_CONTEXTS,
+    server=Custom(
+        "everything in the context ends while its handle stays",
+        uses=("cuDevicePrimaryCtxReset_v2",),
+    ),
+    needs_context=False,
+)
+CONTEXT.call(
+    "cuCtxCreate_v2",
+    0x0204,
+    REPLY,
+    {"pctx": Create("Context"), "flags": VALUE, "dev": VALUE},
+    client=KEEPS_CONTEXTS,
+    needs_context=False,
+)
+CONTEXT.via("cuCtxCreate_v3", REPLY, "cuCtxCreate_v2")
+CONTEXT.via("cuCtxCreate_v4", REPLY, "cuCtxCreate_v2")
+CONTEXT.call(
+    "cuCtxDestroy_v2",
+    0x0205,
+    REPLY,
+    {"ctx": Use("Context", destroys=True)},
+    client=KEEPS_CONTEXTS,
+    needs_context=False,
+)
+CONTEXT.call("cuCtxSynchronize", 0x0206, REPLY, {}, server=WAITS, waits=True, record="skip")
+CONTEXT.via(
+    "cuCtxSynchronize_v2",
+    REPLY,
+    "cuCtxSynchronize",
+    reason="as cuCtxSynchronize with the context current",
+)
+CONTEXT.call("cuCtxGetLimit", 0x0207, REPLY, {"pvalue": OUT, "limit": VALUE}, record="skip")
+CONTEXT.call("cuCtxSetLimit", 0x0208, REPLY, {"limit": VALUE, "value": VALUE})
+CONTEXT.call("cuCtxGetCacheConfig", 0x0209, REPLY, {"pconfig": OUT}, record="skip")
+CONTEXT.call(
+    "cuCtxSetCacheConfig", 0x020A, ONE_WAY, {"config": VALUE}, predicts=("INVALID_CONTEXT",)
+)
+CONTEXT.call(
+    "cuCtxGetStreamPriorityRange",
+    0x020B,
+    REPLY,
+    {"leastPriority": Out(optional=True), "greatestPriority": Out(optional=True)},
+    record="skip",
+)
+CONTEXT.call("cuCtxResetPersistingL2Cache", 0x020C, REPLY, {})
+CONTEXT.call(
+    "cuCtxEnablePeerAccess", 0x020D, REPLY, {"peerContext": Use("Context"), "Flags": VALUE}
+)
+CONTEXT.call("cuCtxDisablePeerAccess", 0x020E, REPLY, {"peerContext": Use("Context")})
+CONTEXT.call("cuCtxGetSharedMemConfig", 0x020F, REPLY, {"pConfig": OUT}, record="skip")
+CONTEXT.call(
+    "cuCtxSetSharedMemConfig", 0x0210, ONE_WAY, {"config": VALUE}, predicts=("INVALID_CONTEXT",)
+)

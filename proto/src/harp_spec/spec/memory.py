@@ -1,0 +1,194 @@
+"""Device memory, page-locked host memory, pointer queries and pools.
+
+The client keeps a map of the device ranges that the session owns: it classifies pointers and checks
+the bounds of copies and memsets before they leave.
+"""
+
+from harp_spec.codecs import I32, U32, U64, handle, sequence
+from harp_spec.spec.vocabulary import (
+    ONE_WAY,
+    OUT,
+    REPLY,
+    STREAM,
+    VALUE,
+    Area,
+    Create,
+    Custom,
+    Device,
+    Use,
+)
+
+MEMORY = Area("memory", 0x0400)
+
+KEEPS_RANGES = Custom("keeps the map of device ranges")
+
+MEMORY.call(
+    "cuMemAlloc_v2",
+    0x0401,
+    REPLY,
+    {"dptr": OUT, "bytesize": VALUE},
+    client=KEEPS_RANGES,
+    charge=("memory", "bytesize"),
+)
+MEMORY.call(
+    "cuMemAllocPitch_v2",
+    0x0402,
+    REPLY,
+    {
+        "dptr": OUT,
+        "pPitch": OUT,
+        "WidthInBytes": VALUE,
+        "Height": VALUE,
+        "ElementSizeBytes": VALUE,
+    },
+    client=KEEPS_RANGES,
+    charge=("memory", "pPitch * Height"),
+)
+MEMORY.call(
+    "cuMemFree_v2",
+    0x0403,
+    REPLY,
+    {"dptr": Device()},
+    client=KEEPS_RANGES,
+    needs_context=False,
+)
+MEMORY.call("cuMemGetInfo_v2", 0x0404, REPLY, {"free": OUT, "total": OUT}, record="skip")
+
+MEMORY.local("client's map of ranges", "cuMemGetAddressRange_v2")
+MEMORY.local(
+    "client's map of ranges",
+    "cuPointerGetAttribute",
+    "cuPointerGetAttributes",
+    "cuPointerSetAttribute",
+)
+MEMORY.local(
+    "client memory",
+    "cuMemAllocHost_v2",
+    "cuMemFreeHost",
+    "cuMemHostAlloc",
+    "cuMemHostGetDevicePointer_v2",
+    "cuMemHostGetFlags",
+    "cuMemHostRegister_v2",
+    "cuMemHostUnregister",
+)
+
+MEMORY.call(
+    "cuMemAllocAsync",
+    0x0410,
+    REPLY,
+    {"dptr": OUT, "bytesize": VALUE, "hStream": STREAM},
+    client=KEEPS_RANGES,
+    needs_context=False,
+    charge=("memory", "bytesize"),
+)
+MEMORY.call(
+    "cuMemAllocFromPoolAsync",
+    0x0411,
+    REPLY,
+    {"dptr": OUT, "bytesize": VALUE, "pool": Use("Pool"), "hStream": STREAM},
+    client=KEEPS_RANGES,
+    needs_context=False,
+    charge=("memory", "bytesize"),
+)
+MEMORY.call(
+    "cuMemFreeAsync",
+    0x0412,
+    ONE_WAY,
+    {"dptr": Device(), "hStream": STREAM},
+    client=KEEPS_RANGES,
+    needs_context=False,
+    predicts=("INVALID_VALUE", "INVALID_HANDLE", "INVALID_CONTEXT"),
+)
+
+POOL_VALUE = Custom("the value's size depends on the attribute")
+POOL_STRUCT = Custom("flattens a structure with pointers")
+MEMORY.wire(
+    "cuMemPoolCreate",
+    0x0413,
+    REPLY,
+    {
+        "pool": handle("Pool"),
+        "alloc_type": U32,
+        "handle_types": U32,
+        "location_type": U32,
+        "location": I32,
+        "max_bytes": U64,
+        "usage": U32,
+    },
+    client=POOL_STRUCT,
+    server=Custom(POOL_STRUCT.reason, uses=("cuMemPoolCreate",)),
+)
+MEMORY.call(
+    "cuMemPoolDestroy",
+    0x0414,
+    ONE_WAY,
+    {"pool": Use("Pool", destroys=True)},
+    needs_context=False,
+    predicts=("INVALID_HANDLE",),
+)
+MEMORY.call(
+    "cuMemPoolTrimTo",
+    0x0415,
+    REPLY,
+    {"pool": Use("Pool"), "minBytesToKeep": VALUE},
+    needs_context=False,
+)
+MEMORY.wire(
+    "cuMemPoolSetAttribute",
+    0x0416,
+    REPLY,
+    {"pool": handle("Pool"), "attribute": U32, "value": U64},
+    client=POOL_VALUE,
+    server=Custom(POOL_VALUE.reason, uses=("cuMemPoolSetAttribute",)),
+)
+MEMORY.wire(
+    "cuMemPoolGetAttribute",
+    0x0417,
+    REPLY,
+    {"pool": handle("Pool"), "attribute": U32},
+    {"value": U64},
+    client=POOL_VALUE,
+    server=Custom(POOL_VALUE.reason, uses=("cuMemPoolGetAttribute",)),
+    record="skip",
+)
+MEMORY.wire(
+    "cuMemPoolSetAccess",
+    0x0418,
+    REPLY,
+    {
+        "pool": handle("Pool"),
+        "location_types": sequence(U32),
+        "locations": sequence(I32),
+        "flags": sequence(U32),
+    },
+    client=POOL_STRUCT,
+    server=Custom(POOL_STRUCT.reason, uses=("cuMemPoolSetAccess",)),
+)
+MEMORY.wire(
+    "cuMemPoolGetAccess",
+    0x0419,
+    REPLY,
+    {"pool": handle("Pool"), "location_type": U32, "location": I32},
+    {"flags": U32},
+    client=POOL_STRUCT,
+    server=Custom(POOL_STRUCT.reason, uses=("cuMemPoolGetAccess",)),
+    record="skip",
+)
+ONE_ALIAS = Custom("gives one handle for the same pool")
+MEMORY.call(
+    "cuDeviceGetDefaultMemPool",
+    0x041A,
+    REPLY,
+    {"pool_out": Create("Pool"), "dev": VALUE},
+    client=ONE_ALIAS,
+    needs_context=False,
+)
+MEMORY.local("the pool last set, or the default one", "cuDeviceGetMemPool")
+MEMORY.call(
+    "cuDeviceSetMemPool",
+    0x041B,
+    REPLY,
+    {"dev": VALUE, "pool": Use("Pool")},
+    client=Custom("remembers it for cuDeviceGetMemPool"),
+    needs_context=False,
+)

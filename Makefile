@@ -5,6 +5,7 @@
 #   make build    the native parts and the commands, in .venv/bin
 #   make lint     formatting, lints and types of all languages
 #   make bench    measure, beside the baselines; writes bench/out/latest.json
+#   make generate  rewrite the generated files (spec, environment reference)
 #   make clients  the client programs' toolkits and libraries that demo and test use
 #   make clean    remove everything that was built or downloaded
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build native lint bench clients clean prerequisites settings
+.PHONY: help demo test build native lint bench generate settings clients clean prerequisites
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -59,7 +60,10 @@ lint: $(VENV)/.ready
 bench: build clients
 	$(BIN)/python bench/run.py
 
-# The reference of environment variables, from their one declaration.
+# Everything that is generated from the call spec, and the reference of environment variables.
+generate: settings
+	cd proto/src && ../../$(BIN)/python -m harp_spec.gen write
+
 settings: $(VENV)/.ready
 	$(BIN)/harp settings --markdown > docs/environment.md
 

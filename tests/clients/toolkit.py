@@ -1,8 +1,8 @@
 """CUDA compilers and runtimes for the test programs, from pinned PyPI wheels.
 
-No GPU and no installed CUDA are needed: the wheels named in `requirements-cuda-*.txt` are unpacked once
-under `.cache/cuda/<version>` in the checkout, each into a tree laid out like an installed toolkit
-(`bin`, `include`, `lib`, `lib64`).
+No GPU and no installed CUDA are needed: the wheels named in `requirements-cuda-*.txt` are unpacked
+once under `.cache/cuda/<version>` in the checkout, each into a tree laid out like an installed
+toolkit (`bin`, `include`, `lib`, `lib64`).
 
     python tests/clients/toolkit.py          # unpack what is missing, print where it is
 """
@@ -56,8 +56,17 @@ def prepare_once(place: Path, recipe: bytes, make: Callable[[Path], None]) -> Pa
 
 
 def unpack(requirements: Path, into: Path) -> None:
-    """Downloads the pinned wheels of a requirements file and unpacks them, without their dependencies."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    """Downloads and unpacks the wheels that a requirements file pins, without dependencies."""
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+    ]
     command += ["--disable-pip-version-check", "--root-user-action", "ignore"]
     command += ["--target", str(into), "--requirement", str(requirements)]
     subprocess.run(command, check=True)
@@ -75,7 +84,9 @@ def _make_tree(version: str) -> Callable[[Path], None]:
             # The compiler's own headers go with the compiler, not with the runtime.
             compiler = toolkit(COMPILER)
             (place / "include" / "crt").symlink_to(compiler / "include" / "crt")
-            (place / "include" / "fatbinary_section.h").symlink_to(compiler / "include" / "fatbinary_section.h")
+            (place / "include" / "fatbinary_section.h").symlink_to(
+                compiler / "include" / "fatbinary_section.h"
+            )
         (place / "lib64").symlink_to("lib")
         for library in sorted((place / "lib").glob("lib*.so.*")):
             (place / "lib" / (library.name.split(".so.")[0] + ".so")).symlink_to(library.name)
@@ -84,7 +95,7 @@ def _make_tree(version: str) -> Callable[[Path], None]:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    """Mirrors a folder with hard links, so that programs in it find their neighbours in the mirror."""
+    """Mirrors a folder with hard links: its programs find their neighbours in the mirror."""
     for folder, _, names in os.walk(source):
         mirror = target / Path(folder).relative_to(source)
         mirror.mkdir(parents=True, exist_ok=True)
@@ -94,7 +105,7 @@ def _link_tree(source: Path, target: Path) -> None:
 
 
 def toolkit(version: str = COMPILER) -> Path:
-    """The unpacked tree of a CUDA release in `RUNTIMES`; the one called `COMPILER` has `bin/nvcc`."""
+    """The tree of a CUDA release in `RUNTIMES`; that of `COMPILER` has `bin/nvcc`."""
     if version not in RUNTIMES:
         raise ValueError(f"no CUDA {version} here: choose one of {', '.join(RUNTIMES)}")
     recipe = (HERE / f"requirements-cuda-{version}.txt").read_bytes() + Path(__file__).read_bytes()

@@ -1,10 +1,10 @@
 """Builds the CUDA programs of this folder, each in the variants that users build.
 
-A program is a `.cu` file, a folder of `.cu` files (relocatable device code, linked by nvcc), or a `.cpp` file
-that uses the driver API alone. A line `// nvcc: ...` in a `.cu` file adds compiler options. A variant of the
-first two names how the CUDA runtime is linked and its release, such as `static-13.0` or `shared-12.9`; of the
-last, how the driver is found: `dlopen` or `linked`. Results are kept in `.cache/programs` by the content of
-their sources.
+A program is a `.cu` file, a folder of `.cu` files (relocatable device code, linked by nvcc), or a
+`.cpp` file that uses the driver API alone. A line `// nvcc: ...` in a `.cu` file adds compiler
+options. A variant of the first two names how the CUDA runtime is linked and its release, such as
+`static-13.0` or `shared-12.9`; of the last, how the driver is found: `dlopen` or `linked`. Results
+are kept in `.cache/programs` by the content of their sources.
 
     python tests/programs/build.py                        # everything
     python tests/programs/build.py vector_add static-13.0 # prints the path of the program
@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "clients"))
+sys.path.insert(0, str(HERE.parent))
 
-import toolkit  # noqa: E402
+from clients import toolkit  # noqa: E402
 
-RUNTIME_VARIANTS = tuple(f"{linkage}-{release}" for release in toolkit.RUNTIMES for linkage in ("static", "shared"))
+RUNTIME_VARIANTS = tuple(
+    f"{linkage}-{release}" for release in toolkit.RUNTIMES for linkage in ("static", "shared")
+)
 DRIVER_VARIANTS = ("dlopen", "linked")
 SYSTEM_LIBRARIES = ("-lpthread", "-ldl", "-lrt")
 
@@ -47,7 +49,7 @@ class Program:
 
     @property
     def options(self) -> list[str]:
-        """What the program's own text asks of nvcc, or the architecture that nvcc itself takes by default."""
+        """What the program's text asks of nvcc, or the architecture that nvcc takes by default."""
         asked = re.findall(r"^// nvcc: (.*)$", self.sources[-1].read_text(), re.MULTILINE)
         options = " ".join(asked).split()
         return options if any("arch" in option for option in options) else ["-arch=sm_75", *options]
@@ -59,14 +61,20 @@ class Program:
     def place(self) -> Path:
         """The folder of this program's results, named by the content they are built from."""
         digest = hashlib.sha256(Path(__file__).read_bytes())
-        for path in (*self.sources, *sorted(self.sources[0].parent.glob("*.h")), *sorted(HERE.glob("*.h"))):
+        for path in (
+            *self.sources,
+            *sorted(self.sources[0].parent.glob("*.h")),
+            *sorted(HERE.glob("*.h")),
+        ):
             digest.update(path.read_bytes())
         return toolkit.CACHE / "programs" / f"{self.name}-{digest.hexdigest()[:12]}"
 
 
 def programs() -> dict[str, Program]:
     """Every program of this folder by name."""
-    found = {path.stem: Program(path.stem, (path,)) for path in [*HERE.glob("*.cu"), *HERE.glob("*.cpp")]}
+    found = {
+        path.stem: Program(path.stem, (path,)) for path in [*HERE.glob("*.cu"), *HERE.glob("*.cpp")]
+    }
     for folder in {path.parent for path in HERE.glob("*/*.cu")}:
         found[folder.name] = Program(folder.name, tuple(sorted(folder.glob("*.cu"))))
     return dict(sorted(found.items()))
@@ -118,7 +126,14 @@ def _compile(program: Program, source: Path, release: str) -> Path:
     compiled = program.place() / f"{source.stem}-{headers}.o"
     if compiled.exists():
         return compiled
-    command = [toolkit.toolkit() / "bin/nvcc", "-std=c++17", "-O2", "-cudart", "none", *program.options]
+    command = [
+        toolkit.toolkit() / "bin/nvcc",
+        "-std=c++17",
+        "-O2",
+        "-cudart",
+        "none",
+        *program.options,
+    ]
     if program.relocatable:
         command.append("-rdc=true")
     if headers == "12.9":
@@ -135,9 +150,21 @@ def _build_driver_program(program: Program, variant: str, out: Path) -> None:
     if variant == "dlopen":
         _run(*command, *SYSTEM_LIBRARIES)
         return
-    # -lcuda wants a library to link with, and a machine without a GPU has none: one with these names will do.
+    # -lcuda wants a library to link with, and a machine without a GPU has none: one with the
+    # names that are used will do.
     compiled = out.with_suffix(".o")
-    _run("g++", "-std=c++17", "-O2", "-DLINKED", "-I", include, "-c", *program.sources, "-o", compiled)
+    _run(
+        "g++",
+        "-std=c++17",
+        "-O2",
+        "-DLINKED",
+        "-I",
+        include,
+        "-c",
+        *program.sources,
+        "-o",
+        compiled,
+    )
     names = re.findall(r"\bU (cu[A-Z]\w+)", _run("nm", "--undefined-only", compiled))
     stub = out.with_suffix(".stub.c")
     stub.write_text("".join(f"void {name}(void) {{}}\n" for name in names))
@@ -155,13 +182,18 @@ def _run(*command: object) -> str:
 
 
 def build_everything() -> None:
-    """Builds all programs in all variants, as many at once as there are cores, and shows how far it is."""
+    """Builds all programs in all variants, as many at once as there are cores, with progress."""
     toolkit.main()
-    wanted = [(program.name, variant) for program in programs().values() for variant in program.variants]
-    wanted = [(name, variant) for name, variant in wanted if not (programs()[name].place() / variant).exists()]
+    missing = [
+        (program.name, variant)
+        for program in programs().values()
+        for variant in program.variants
+        if not (program.place() / variant).exists()
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (name, variant) in enumerate(pool.map(lambda pair: (build(*pair), pair)[1], wanted), 1):
-            toolkit.progress(f"built {name} {variant} ({done} of {len(wanted)})")
+        built = pool.map(lambda case: build(*case), missing)
+        for done, ((name, variant), _) in enumerate(zip(missing, built, strict=True), 1):
+            toolkit.progress(f"built {name} {variant} ({done} of {len(missing)})")
 
 
 def main() -> int:

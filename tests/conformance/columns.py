@@ -1,0 +1,143 @@
+"""The ways a program can be run, which must not differ in what it prints and how it ends.
+
+direct       the soft GPU inside the program's own process
+pool         through a running `harp server` with the soft GPU
+pool-sync    the same with every call waiting for its reply
+embedded     through the pool that `harp-run` starts when none is configured
+native       the machine's own NVIDIA driver, where there is one
+native-pool  through a running `harp server` on that driver
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pool.standins import HARP_RUN, Pool, Server
+
+SOFT = ("direct", "pool", "pool-sync")
+NATIVE = ("native", "native-pool")
+
+SECONDS = 120.0
+"""Longest that one program may run before it counts as hanging."""
+
+DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "1GiB"}
+"""What the soft GPU looks like in every column, so that answers about it are equal."""
+
+
+class Outcome(NamedTuple):
+    """What a program left behind."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def told(self) -> str:
+        """All of it, for a failure's report."""
+        return f"status {self.status}\n--- stdout\n{self.stdout}--- stderr\n{self.stderr}"
+
+
+def native_driver() -> str | None:
+    """Path of NVIDIA's own libcuda.so.1, or None where this machine has no GPU of theirs."""
+    if not Path("/dev/nvidiactl").exists():
+        return None
+    probe = "import ctypes; ctypes.CDLL('libcuda.so.1'); print(open('/proc/self/maps').read())"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    paths = {line.split()[-1] for line in done.stdout.splitlines() if "libcuda.so" in line}
+    return min(paths, default=None)
+
+
+class Columns:
+    """Runs programs in any column; servers are started when the first program needs them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.servers: dict[str, tuple[Pool, Server]] = {}
+        self.outcomes: dict[tuple[str, ...], Outcome] = {}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "CUDA_"))}
+        self.environ = {**kept, **DEVICES, "XDG_CONFIG_HOME": str(folder / "config")}
+        self.environ["CUPY_CACHE_DIR"] = str(folder / "cupy")
+        for name in ("HARP_SERVER", "HARP_CREDENTIALS", "HARP_CONTEXT", "HARP_CONFIG"):
+            self.environ.pop(name, None)
+
+    def run(
+        self, column: str, command: Sequence[object], environ: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """Runs `command` in a column. The same command is run in the same column only once."""
+        words = [str(word) for word in command]
+        key = (column, *words, *(environ or {}))
+        if key not in self.outcomes:
+            self.outcomes[key] = finish(
+                [*self.wrapper(column), *words], {**self.environ, **(environ or {})}
+            )
+        return self.outcomes[key]
+
+    def wrapper(self, column: str) -> list[str]:
+        """What stands before a program's command line in this column."""
+        match column:
+            case "direct":
+                return [*HARP_RUN, "--direct", "--"]
+            case "embedded":
+                return [*HARP_RUN, "--embedded", "--"]
+            case "pool":
+                return [*HARP_RUN, "--ptx", *self.server_options("soft"), "--"]
+            case "pool-sync":
+                return [*HARP_RUN, "--ptx", "--sync", *self.server_options("soft"), "--"]
+            case "native":
+                needs_native_driver()
+                return []
+            case "native-pool":
+                return [*HARP_RUN, *self.server_options(needs_native_driver()), "--"]
+        raise ValueError(f"no column {column}")
+
+    def server_options(self, device: str) -> list[str]:
+        """The options that send `harp-run` to a server for this device."""
+        if device not in self.servers:
+            name = "soft" if device == "soft" else "native"
+            pool = Pool(self.folder, name)
+            log = self.folder / f"{name}-server.log"
+            server = Server(pool, self.environ, log, "--device", device, "--max-sessions", "16")
+            self.servers[device] = (pool, server)
+        pool, server = self.servers[device]
+        return ["--server", server.address, "--credentials", str(pool.user)]
+
+    def close(self) -> None:
+        """Stops the servers, which must end in good order."""
+        for _, server in self.servers.values():
+            assert server.stop() == 0, server.log.read_text()
+
+
+def needs_native_driver() -> str:
+    """The path of NVIDIA's driver; skips the test where there is none."""
+    path = native_driver()
+    if path is None:
+        pytest.skip("no NVIDIA driver here (no /dev/nvidiactl): this column needs a real GPU")
+    return path
+
+
+def finish(command: list[str], environ: Mapping[str, str]) -> Outcome:
+    """Runs a command to its end; one that does not end is killed with all it started."""
+    process = subprocess.Popen(
+        command,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+        stderr += f"\n(killed after {SECONDS:.0f} s)\n"
+    return Outcome(process.returncode, stdout, stderr)

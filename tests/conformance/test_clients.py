@@ -1,0 +1,48 @@
+"""Client libraries as users install them: CuPy, numba-cuda, cuda.core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clients.environment import clients_python
+from conformance.columns import NATIVE, SOFT, Columns
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "clients"
+EXAMPLES = SCRIPTS.parents[1] / "examples"
+
+CLIENTS = {
+    f"cupy-{group}": ("cupy_basics.py", group)
+    for group in (
+        "creation",
+        "elementwise",
+        "broadcasting",
+        "reductions",
+        "sorting",
+        "kernels",
+        "streams",
+    )
+} | {"numba": ("numba_basics.py",), "cuda-core": ("cuda_core_basics.py",)}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("column", [*SOFT, *NATIVE])
+@pytest.mark.parametrize("name", CLIENTS)
+def test_client(columns: Columns, name: str, column: str) -> None:
+    """The script agrees with NumPy, and prints the same as it does directly."""
+    script, *arguments = CLIENTS[name]
+    command = [clients_python(), SCRIPTS / script, *arguments]
+    outcome = columns.run(column, command)
+    assert outcome.status == 0, outcome.told()
+    if column != "direct" and column not in NATIVE:
+        assert outcome.stdout == columns.run("direct", command).stdout, outcome.told()
+    if column == "native-pool":
+        assert outcome.stdout == columns.run("native", command).stdout, outcome.told()
+
+
+def test_demo(columns: Columns) -> None:
+    """The demo's program shows that everything agrees with NumPy, on the pool of its own run."""
+    outcome = columns.run("embedded", [clients_python(), EXAMPLES / "cupy_demo.py"])
+    assert outcome.status == 0, outcome.told()
+    assert "all results agree with NumPy" in outcome.stdout

@@ -48,7 +48,13 @@ def harp() -> None:
 @click.command("settings")
 @click.option("--markdown", is_flag=True, help="Print the reference page instead.")
 def settings_page(markdown: bool) -> None:
-    """List the environment variables that HARP reads, with their values here."""
+    """List the environment variables that HARP reads, with their values here.
+
+    \b
+    Examples:
+      harp settings
+      harp settings --markdown > docs/environment.md
+    """
     from harp_client import settings
 
     if markdown:

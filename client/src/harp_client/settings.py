@@ -116,7 +116,10 @@ HARP_STATE_DIR = Setting(
     "Where an embedded pool keeps the credentials of its one user while it runs.",
 )
 HARP_SOFT_MEMORY = Setting(
-    "HARP_SOFT_MEMORY", "`4GiB`", SOFT, "Memory of each soft device: bytes, or with MiB/GiB."
+    "HARP_SOFT_MEMORY",
+    "`4GiB`",
+    SOFT,
+    "Memory of each soft device: bytes, or with K, M, G or T (`512M`, `8GiB`).",
 )
 HARP_SOFT_CC = Setting(
     "HARP_SOFT_CC", "`8.6`", SOFT, "Compute capability that the soft device reports."

@@ -108,9 +108,7 @@ class Agent:
         """Accepts nothing more, lets sessions end for `drain_seconds`, ends what is left."""
         self._stopping = True
         self._listener.close()
-        if self._gate is not None:
-            await self._gate.end()
-        await self._idle.close()
+        await asyncio.gather(self._idle.close(), *([self._gate.end()] if self._gate else []))
         if self._tasks:
             if drain_seconds > 0:
                 self._log.info("draining", sessions=len(self._sessions), seconds=drain_seconds)

@@ -86,10 +86,10 @@ def server(
     log_level: str,
     ready_fd: int | None,
 ) -> None:
-    from harp_server import logs
     from harp_server.agent import Agent, Device, Offer, worker_environ
     from harp_server.agent import listen as open_port
     from harp_server.ca import SessionIssuer
+    from harp_server.logs import Log
 
     environ = native.without_preload(os.environ)
     parts = native.find(environ)
@@ -102,7 +102,7 @@ def server(
         idle_workers=idle_workers,
         max_sessions=max_sessions,
     )
-    log = logs.configure(log_format, log_level)
+    log = Log(log_format, log_level)
     port = open_port(listen)
 
     async def run() -> None:

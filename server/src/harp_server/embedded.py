@@ -18,6 +18,7 @@ from harp_client import native, settings
 from harp_client.errors import HarpError, tell
 from harp_server.agent import Agent, Device, Offer, listen, worker_environ
 from harp_server.ca import Authority, save_user
+from harp_server.logs import Log
 from harp_server.state import StateFolder
 
 GOODBYE = b"q"
@@ -38,11 +39,9 @@ def main() -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> int:
-    from harp_server import logs
-
     environ = native.without_preload(os.environ)
     parts = native.find(environ)
-    log = logs.configure("console", arguments.log_level)
+    log = Log("console", arguments.log_level)
     state = StateFolder(environ)
     try:
         authority = Authority.create(f"embedded-{os.getpid()}")

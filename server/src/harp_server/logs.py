@@ -1,43 +1,69 @@
-"""Structured log lines of the server on stderr: JSON for machines, columns for a terminal."""
+"""Structured log lines of the server on stderr: JSON for machines, columns for a terminal.
+
+structlog is imported by the first line that is written: an embedded pool usually writes none, and
+the program that waits for it starts earlier.
+"""
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
-
-import structlog
 
 from harp_client.errors import printable
 
-Log = structlog.typing.FilteringBoundLogger
+
+class Log:
+    """Writes events with fields from `level` on. `form` is json, console or auto (by terminal)."""
+
+    def __init__(self, form: str = "auto", level: str = "info") -> None:
+        if form == "auto":
+            form = "console" if sys.stderr.isatty() else "json"
+        self._form = form
+        self._level = logging.getLevelNamesMapping()[level.upper()]
+        self._logger: Any = None
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._write(logging.ERROR, event, fields)
+
+    def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
+        if level < self._level:
+            return
+        if self._logger is None:
+            self._logger = _structlog_logger(self._form)
+        self._logger.log(level, event, **fields)
 
 
-def configure(form: str = "auto", level: str = "info") -> Log:
-    """The server's logger. `form` is json, console or auto (console on a terminal)."""
-    if form == "auto":
-        form = "console" if sys.stderr.isatty() else "json"
+def _structlog_logger(form: str) -> Any:
+    import structlog
+
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if form == "console"
         else structlog.processors.JSONRenderer()
     )
-    structlog.configure(
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _without_escapes,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
     )
-    log: Log = structlog.get_logger()
-    return log
 
 
 def _without_escapes(
-    _log: object, _method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+    _log: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Strips terminal escapes: program names and causes come from the other side of the wire."""
     return {k: printable(v) if isinstance(v, str) else v for k, v in event.items()}

@@ -1,0 +1,102 @@
+"""The command `harp`: help with examples everywhere, and the authority as the README shows it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harp_client.cli import COMMANDS
+from pool.standins import BOUND, HARP
+
+
+def harp(
+    environ: dict[str, str], *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*HARP, *arguments], env=environ, cwd=cwd, capture_output=True, text=True, timeout=BOUND
+    )
+
+
+@pytest.mark.parametrize("command", ["", *sorted(COMMANDS)])
+def test_help_has_examples(environ: dict[str, str], command: str) -> None:
+    done = harp(environ, *filter(None, [command]), "--help")
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout
+
+
+def test_version(environ: dict[str, str]) -> None:
+    assert harp(environ, "--version").stdout.startswith("harp ")
+
+
+def test_usage_errors_are_status_2(environ: dict[str, str]) -> None:
+    assert harp(environ, "nonsense").returncode == 2
+    assert harp(environ, "server").returncode == 2
+
+
+def test_the_readmes_authority(environ: dict[str, str], tmp_path: Path) -> None:
+    for line in (
+        "ca create pool-ca --pool lab",
+        "ca server pool-ca gpu1",
+        "ca user pool-ca alice --tenant ml",
+    ):
+        done = harp(environ, *line.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    names = {str(p.relative_to(tmp_path)) for p in tmp_path.glob("pool-ca/**/*") if p.is_file()}
+    assert names == {
+        "pool-ca/ca.key",
+        "pool-ca/ca.pem",
+        "pool-ca/servers/gpu1/ca.pem",
+        "pool-ca/servers/gpu1/server.key",
+        "pool-ca/servers/gpu1/server.pem",
+        "pool-ca/users/alice/ca.pem",
+        "pool-ca/users/alice/client.key",
+        "pool-ca/users/alice/client.pem",
+    }
+    shown = harp(environ, "ca", "show", "pool-ca/users/alice/client.pem", cwd=tmp_path).stdout
+    assert "spiffe://lab/tenant/ml/user/alice" in shown
+
+
+def test_the_authority_never_overwrites(environ: dict[str, str], tmp_path: Path) -> None:
+    lines = ("ca create pool-ca", "ca server pool-ca gpu1", "ca user pool-ca alice")
+    for line in lines:
+        assert harp(environ, *line.split(), cwd=tmp_path).returncode == 0
+    for line in lines:
+        again = harp(environ, *line.split(), cwd=tmp_path)
+        assert again.returncode == 1
+        assert len(again.stderr.splitlines()) == 1
+        assert "Next: " in again.stderr
+
+
+def test_credentials_without_an_authority(environ: dict[str, str], tmp_path: Path) -> None:
+    done = harp(environ, "ca", "user", "nowhere", "alice", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "harp ca create nowhere" in done.stderr
+
+
+def test_settings_show_what_is_set(environ: dict[str, str]) -> None:
+    shown = harp(environ | {"HARP_SERVER": "gpu1:7443"}, "settings").stdout
+    assert "HARP_SERVER = gpu1:7443\n" in shown
+
+
+def test_doctor_finds_what_is_wrong(environ: dict[str, str], native_dir: Path) -> None:
+    """The stand-ins have no device to offer, and one part is taken away."""
+    (native_dir / "softgpu" / "libcuda.so.1").unlink()
+    done = harp(environ, "doctor", "-o", "json")
+    assert done.returncode == 1
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert findings["versions"]["ok"]
+    assert not findings["native parts"]["ok"]
+    assert "softgpu/libcuda.so.1" in findings["native parts"]["text"]
+    assert not findings["embedded pool"]["ok"]
+    text = harp(environ, "doctor").stdout
+    assert "FAIL  native parts" in text
+
+
+def test_light_start() -> None:
+    """harp-run imports nothing of the command line or of the server on its way to the program."""
+    heavy = {"click", "rich", "structlog", "cryptography", "grpc", "asyncio", "harp_server"}
+    program = "import sys, harp_client.run, harp_client.pool; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert not heavy & set(loaded.stdout.split())

@@ -6,7 +6,8 @@
 #   make lint     formatting, lints and types of all languages
 #   make bench    measure, beside the baselines; writes bench/out/latest.json
 #   make generate  rewrite the generated files (spec, environment reference)
-#   make clients  the client programs' toolkits and libraries that demo and test use
+#   make clients  the client libraries that demo and test use
+#   make programs the CUDA compiler and the programs that the tests run
 #   make clean    remove everything that was built or downloaded
 
 PYTHON ?= python3
@@ -37,14 +38,18 @@ native: | prerequisites
 build: $(VENV)/.ready native
 
 clients: $(VENV)/.ready
-	@echo "== client programs: toolkits and libraries (.cache)"
-	$(BIN)/python tests/clients/toolkit.py
+	@echo "== client libraries: CuPy, numba-cuda, cuda.core (.cache)"
+	$(BIN)/python tests/clients/environment.py
+
+programs: $(VENV)/.ready
+	@echo "== CUDA compiler and test programs (.cache)"
+	$(BIN)/python tests/programs/build.py
 
 demo: build clients
 	@echo "== demo: examples/cupy_demo.py under harp-run"
 	@$(BIN)/python examples/demo.py
 
-test: build clients
+test: build clients programs
 	@echo "== tests of the native parts"
 	$(CARGO) test --workspace --locked
 	@echo "== tests of everything, end to end"

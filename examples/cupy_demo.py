@@ -95,9 +95,8 @@ def main() -> int:
     major, minor = device.compute_capability[:-1], device.compute_capability[-1]
     memory = device.mem_info[1] / 2**30
     runtime, driver = cp.cuda.runtime.runtimeGetVersion(), cp.cuda.runtime.driverGetVersion()
-    print(
-        f"device  {properties['name'].decode()}, compute capability {major}.{minor}, {memory:.1f} GiB"
-    )
+    name = properties["name"].decode()
+    print(f"device  {name}, compute capability {major}.{minor}, {memory:.1f} GiB")
     print(f"CuPy    {cp.__version__}, CUDA runtime {runtime}, driver {driver}\n")
     print(f"{'operation':34} {'result':>22}   NumPy     first   again")
     wrong = 0

@@ -12,6 +12,198 @@ use harp_cuda_abi::streams::per_thread;
 use harp_cuda_abi::types::*;
 
 #[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate_v2(
+    pctx: *mut CUcontext,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate_v2", || unsafe {
+        crate::api::cuCtxCreate_v2(pctx, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate_v3(
+    pctx: *mut CUcontext,
+    paramsArray: *mut CUexecAffinityParam,
+    numParams: i32,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate_v3", || unsafe {
+        crate::api::cuCtxCreate_v3(pctx, paramsArray, numParams, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate_v4(
+    pctx: *mut CUcontext,
+    ctxCreateParams: *mut CUctxCreateParams,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate_v4", || unsafe {
+        crate::api::cuCtxCreate_v4(pctx, ctxCreateParams, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDestroy(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDestroy", || unsafe {
+        crate::api::cuCtxDestroy_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDestroy_v2", || unsafe {
+        crate::api::cuCtxDestroy_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDisablePeerAccess(peerContext: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDisablePeerAccess", || unsafe {
+        crate::generated::forward::cuCtxDisablePeerAccess(peerContext)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuCtxEnablePeerAccess", || unsafe {
+        crate::generated::forward::cuCtxEnablePeerAccess(peerContext, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuCtxGetApiVersion", || unsafe {
+        crate::api::cuCtxGetApiVersion(ctx, version)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache) -> CUresult {
+    harp_driver_front::guard("cuCtxGetCacheConfig", || unsafe {
+        crate::generated::forward::cuCtxGetCacheConfig(pconfig)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxGetCurrent", || unsafe {
+        crate::api::cuCtxGetCurrent(pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
+    harp_driver_front::guard("cuCtxGetDevice", || unsafe {
+        crate::api::cuCtxGetDevice(device)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetDevice_v2(device: *mut CUdevice, ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxGetDevice_v2", || unsafe {
+        crate::api::cuCtxGetDevice_v2(device, ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetFlags(flags: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuCtxGetFlags", || unsafe {
+        crate::api::cuCtxGetFlags(flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetId(ctx: CUcontext, ctxId: *mut u64) -> CUresult {
+    harp_driver_front::guard("cuCtxGetId", || unsafe {
+        crate::api::cuCtxGetId(ctx, ctxId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetLimit(pvalue: *mut usize, limit: CUlimit) -> CUresult {
+    harp_driver_front::guard("cuCtxGetLimit", || unsafe {
+        crate::generated::forward::cuCtxGetLimit(pvalue, limit)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig) -> CUresult {
+    harp_driver_front::guard("cuCtxGetSharedMemConfig", || unsafe {
+        crate::generated::forward::cuCtxGetSharedMemConfig(pConfig)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetStreamPriorityRange(
+    leastPriority: *mut i32,
+    greatestPriority: *mut i32,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxGetStreamPriorityRange", || unsafe {
+        crate::generated::forward::cuCtxGetStreamPriorityRange(leastPriority, greatestPriority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPopCurrent(pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPopCurrent", || unsafe {
+        crate::api::cuCtxPopCurrent_v2(pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPopCurrent_v2(pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPopCurrent_v2", || unsafe {
+        crate::api::cuCtxPopCurrent_v2(pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPushCurrent(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPushCurrent", || unsafe {
+        crate::api::cuCtxPushCurrent_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPushCurrent_v2", || unsafe {
+        crate::api::cuCtxPushCurrent_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxResetPersistingL2Cache() -> CUresult {
+    harp_driver_front::guard("cuCtxResetPersistingL2Cache", || unsafe {
+        crate::generated::forward::cuCtxResetPersistingL2Cache()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetCacheConfig(config: CUfunc_cache) -> CUresult {
+    harp_driver_front::guard("cuCtxSetCacheConfig", || unsafe {
+        crate::generated::forward::cuCtxSetCacheConfig(config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxSetCurrent", || unsafe {
+        crate::api::cuCtxSetCurrent(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetFlags(flags: u32) -> CUresult {
+    harp_driver_front::guard("cuCtxSetFlags", || unsafe {
+        crate::api::cuCtxSetFlags(flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetLimit(limit: CUlimit, value: usize) -> CUresult {
+    harp_driver_front::guard("cuCtxSetLimit", || unsafe {
+        crate::generated::forward::cuCtxSetLimit(limit, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetSharedMemConfig(config: CUsharedconfig) -> CUresult {
+    harp_driver_front::guard("cuCtxSetSharedMemConfig", || unsafe {
+        crate::generated::forward::cuCtxSetSharedMemConfig(config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSynchronize() -> CUresult {
+    harp_driver_front::guard("cuCtxSynchronize", || unsafe {
+        crate::api::cuCtxSynchronize()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxSynchronize_v2", || unsafe {
+        crate::api::cuCtxSynchronize_v2(ctx)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuDeviceCanAccessPeer(
     canAccessPeer: *mut i32,
     dev: CUdevice,
@@ -63,6 +255,15 @@ pub unsafe extern "C" fn cuDeviceGetCount(count: *mut i32) -> CUresult {
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(
+    pool_out: *mut CUmemoryPool,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetDefaultMemPool", || unsafe {
+        crate::api::cuDeviceGetDefaultMemPool(pool_out, dev)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuDeviceGetExecAffinitySupport(
     pi: *mut i32,
     type_: CUexecAffinityType,
@@ -80,6 +281,12 @@ pub unsafe extern "C" fn cuDeviceGetLuid(
 ) -> CUresult {
     harp_driver_front::guard("cuDeviceGetLuid", || unsafe {
         crate::api::cuDeviceGetLuid(luid, deviceNodeMask, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetMemPool", || unsafe {
+        crate::api::cuDeviceGetMemPool(pool, dev)
     })
 }
 #[no_mangle]
@@ -128,6 +335,64 @@ pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, dev: CUdevice) ->
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
+    dev: CUdevice,
+    flags: *mut u32,
+    active: *mut i32,
+) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxGetState", || unsafe {
+        crate::api::cuDevicePrimaryCtxGetState(dev, flags, active)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxRelease", || unsafe {
+        crate::api::cuDevicePrimaryCtxRelease_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxRelease_v2", || unsafe {
+        crate::api::cuDevicePrimaryCtxRelease_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxReset", || unsafe {
+        crate::api::cuDevicePrimaryCtxReset_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxReset_v2", || unsafe {
+        crate::api::cuDevicePrimaryCtxReset_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxRetain", || unsafe {
+        crate::api::cuDevicePrimaryCtxRetain(pctx, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: u32) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxSetFlags", || unsafe {
+        crate::api::cuDevicePrimaryCtxSetFlags_v2(dev, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: u32) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxSetFlags_v2", || unsafe {
+        crate::api::cuDevicePrimaryCtxSetFlags_v2(dev, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> CUresult {
+    harp_driver_front::guard("cuDeviceSetMemPool", || unsafe {
+        crate::api::cuDeviceSetMemPool(dev, pool)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> CUresult {
     harp_driver_front::guard("cuDeviceTotalMem_v2", || unsafe {
         crate::api::cuDeviceTotalMem_v2(bytes, dev)
@@ -140,6 +405,177 @@ pub unsafe extern "C" fn cuDriverGetVersion(driverVersion: *mut i32) -> CUresult
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuEventCreate(phEvent: *mut CUevent, Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuEventCreate", || unsafe {
+        crate::generated::forward::cuEventCreate(phEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventDestroy(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventDestroy", || unsafe {
+        crate::generated::forward::cuEventDestroy_v2(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventDestroy_v2", || unsafe {
+        crate::generated::forward::cuEventDestroy_v2(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventElapsedTime(
+    pMilliseconds: *mut f32,
+    hStart: CUevent,
+    hEnd: CUevent,
+) -> CUresult {
+    harp_driver_front::guard("cuEventElapsedTime", || unsafe {
+        crate::generated::forward::cuEventElapsedTime_v2(pMilliseconds, hStart, hEnd)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventElapsedTime_v2(
+    pMilliseconds: *mut f32,
+    hStart: CUevent,
+    hEnd: CUevent,
+) -> CUresult {
+    harp_driver_front::guard("cuEventElapsedTime_v2", || unsafe {
+        crate::generated::forward::cuEventElapsedTime_v2(pMilliseconds, hStart, hEnd)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventQuery(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventQuery", || unsafe {
+        crate::generated::forward::cuEventQuery(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuEventRecord", || unsafe {
+        crate::generated::forward::cuEventRecord(hEvent, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecordWithFlags(
+    hEvent: CUevent,
+    hStream: CUstream,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuEventRecordWithFlags", || unsafe {
+        crate::generated::forward::cuEventRecordWithFlags(hEvent, hStream, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecordWithFlags_ptsz(
+    hEvent: CUevent,
+    hStream: CUstream,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuEventRecordWithFlags_ptsz", || unsafe {
+        crate::generated::forward::cuEventRecordWithFlags(hEvent, per_thread(hStream), flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecord_ptsz(hEvent: CUevent, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuEventRecord_ptsz", || unsafe {
+        crate::generated::forward::cuEventRecord(hEvent, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventSynchronize(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventSynchronize", || unsafe {
+        crate::generated::forward::cuEventSynchronize(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetAttribute(
+    pi: *mut i32,
+    attrib: CUfunction_attribute,
+    hfunc: CUfunction,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncGetAttribute", || unsafe {
+        crate::api::cuFuncGetAttribute(pi, attrib, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetModule(hmod: *mut CUmodule, hfunc: CUfunction) -> CUresult {
+    harp_driver_front::guard("cuFuncGetModule", || unsafe {
+        crate::api::cuFuncGetModule(hmod, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetName(name: *mut *const c_char, hfunc: CUfunction) -> CUresult {
+    harp_driver_front::guard("cuFuncGetName", || unsafe {
+        crate::api::cuFuncGetName(name, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetParamCount(func: CUfunction, paramCount: *mut usize) -> CUresult {
+    harp_driver_front::guard("cuFuncGetParamCount", || unsafe {
+        crate::api::cuFuncGetParamCount(func, paramCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetParamInfo(
+    func: CUfunction,
+    paramIndex: usize,
+    paramOffset: *mut usize,
+    paramSize: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncGetParamInfo", || unsafe {
+        crate::api::cuFuncGetParamInfo(func, paramIndex, paramOffset, paramSize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncIsLoaded(
+    state: *mut CUfunctionLoadingState,
+    function: CUfunction,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncIsLoaded", || unsafe {
+        crate::api::cuFuncIsLoaded(state, function)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncLoad(function: CUfunction) -> CUresult {
+    harp_driver_front::guard("cuFuncLoad", || unsafe { crate::api::cuFuncLoad(function) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncSetAttribute(
+    hfunc: CUfunction,
+    attrib: CUfunction_attribute,
+    value: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncSetAttribute", || unsafe {
+        crate::api::cuFuncSetAttribute(hfunc, attrib, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncSetCacheConfig(hfunc: CUfunction, config: CUfunc_cache) -> CUresult {
+    harp_driver_front::guard("cuFuncSetCacheConfig", || unsafe {
+        crate::api::cuFuncSetCacheConfig(hfunc, config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncSetSharedMemConfig(
+    hfunc: CUfunction,
+    config: CUsharedconfig,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncSetSharedMemConfig", || unsafe {
+        crate::api::cuFuncSetSharedMemConfig(hfunc, config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetErrorName(error: CUresult, pStr: *mut *const c_char) -> CUresult {
+    harp_driver_front::guard("cuGetErrorName", || unsafe {
+        crate::api::cuGetErrorName(error, pStr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetErrorString(error: CUresult, pStr: *mut *const c_char) -> CUresult {
+    harp_driver_front::guard("cuGetErrorString", || unsafe {
+        crate::api::cuGetErrorString(error, pStr)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuGetExportTable(
     ppExportTable: *mut *const c_void,
     pExportTableId: *const CUuuid,
@@ -149,8 +585,481 @@ pub unsafe extern "C" fn cuGetExportTable(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuGetProcAddress(
+    symbol: *const c_char,
+    pfn: *mut *mut c_void,
+    cudaVersion: i32,
+    flags: cuuint64_t,
+) -> CUresult {
+    harp_driver_front::guard("cuGetProcAddress", || unsafe {
+        crate::api::cuGetProcAddress(symbol, pfn, cudaVersion, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetProcAddress_v2(
+    symbol: *const c_char,
+    pfn: *mut *mut c_void,
+    cudaVersion: i32,
+    flags: cuuint64_t,
+    symbolStatus: *mut CUdriverProcAddressQueryResult,
+) -> CUresult {
+    harp_driver_front::guard("cuGetProcAddress_v2", || unsafe {
+        crate::api::cuGetProcAddress_v2(symbol, pfn, cudaVersion, flags, symbolStatus)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuInit(Flags: u32) -> CUresult {
     harp_driver_front::guard("cuInit", || unsafe { crate::api::cuInit(Flags) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetAttribute(
+    pi: *mut i32,
+    attrib: CUfunction_attribute,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelGetAttribute", || unsafe {
+        crate::api::cuKernelGetAttribute(pi, attrib, kernel, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetFunction(pFunc: *mut CUfunction, kernel: CUkernel) -> CUresult {
+    harp_driver_front::guard("cuKernelGetFunction", || unsafe {
+        crate::api::cuKernelGetFunction(pFunc, kernel)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetLibrary(pLib: *mut CUlibrary, kernel: CUkernel) -> CUresult {
+    harp_driver_front::guard("cuKernelGetLibrary", || unsafe {
+        crate::api::cuKernelGetLibrary(pLib, kernel)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetName(name: *mut *const c_char, hfunc: CUkernel) -> CUresult {
+    harp_driver_front::guard("cuKernelGetName", || unsafe {
+        crate::api::cuKernelGetName(name, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetParamCount(
+    kernel: CUkernel,
+    paramCount: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelGetParamCount", || unsafe {
+        crate::api::cuKernelGetParamCount(kernel, paramCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetParamInfo(
+    kernel: CUkernel,
+    paramIndex: usize,
+    paramOffset: *mut usize,
+    paramSize: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelGetParamInfo", || unsafe {
+        crate::api::cuKernelGetParamInfo(kernel, paramIndex, paramOffset, paramSize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelSetAttribute(
+    attrib: CUfunction_attribute,
+    val: i32,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelSetAttribute", || unsafe {
+        crate::api::cuKernelSetAttribute(attrib, val, kernel, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelSetCacheConfig(
+    kernel: CUkernel,
+    config: CUfunc_cache,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelSetCacheConfig", || unsafe {
+        crate::api::cuKernelSetCacheConfig(kernel, config, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchCooperativeKernel(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchCooperativeKernel", || unsafe {
+        crate::api::cuLaunchCooperativeKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            hStream,
+            kernelParams,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchCooperativeKernel_ptsz(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchCooperativeKernel_ptsz", || unsafe {
+        crate::api::cuLaunchCooperativeKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            per_thread(hStream),
+            kernelParams,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernel(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernel", || unsafe {
+        crate::api::cuLaunchKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            hStream,
+            kernelParams,
+            extra,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const CUlaunchConfig,
+    f: CUfunction,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernelEx", || unsafe {
+        crate::api::cuLaunchKernelEx(config, f, kernelParams, extra)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernelEx_ptsz(
+    config: *const CUlaunchConfig,
+    f: CUfunction,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernelEx_ptsz", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::api::cuLaunchKernelEx(config, f, kernelParams, extra)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernel_ptsz(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernel_ptsz", || unsafe {
+        crate::api::cuLaunchKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            per_thread(hStream),
+            kernelParams,
+            extra,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetGlobal(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetGlobal", || unsafe {
+        crate::api::cuLibraryGetGlobal(dptr, bytes, library, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetKernel(
+    pKernel: *mut CUkernel,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetKernel", || unsafe {
+        crate::api::cuLibraryGetKernel(pKernel, library, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetManaged(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetManaged", || unsafe {
+        crate::api::cuLibraryGetManaged(dptr, bytes, library, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetModule(pMod: *mut CUmodule, library: CUlibrary) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetModule", || unsafe {
+        crate::api::cuLibraryGetModule(pMod, library)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryLoadData(
+    library: *mut CUlibrary,
+    code: *const c_void,
+    jitOptions: *mut CUjit_option,
+    jitOptionsValues: *mut *mut c_void,
+    numJitOptions: u32,
+    libraryOptions: *mut CUlibraryOption,
+    libraryOptionValues: *mut *mut c_void,
+    numLibraryOptions: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryLoadData", || unsafe {
+        crate::api::cuLibraryLoadData(
+            library,
+            code,
+            jitOptions,
+            jitOptionsValues,
+            numJitOptions,
+            libraryOptions,
+            libraryOptionValues,
+            numLibraryOptions,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryLoadFromFile(
+    library: *mut CUlibrary,
+    fileName: *const c_char,
+    jitOptions: *mut CUjit_option,
+    jitOptionsValues: *mut *mut c_void,
+    numJitOptions: u32,
+    libraryOptions: *mut CUlibraryOption,
+    libraryOptionValues: *mut *mut c_void,
+    numLibraryOptions: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryLoadFromFile", || unsafe {
+        crate::api::cuLibraryLoadFromFile(
+            library,
+            fileName,
+            jitOptions,
+            jitOptionsValues,
+            numJitOptions,
+            libraryOptions,
+            libraryOptionValues,
+            numLibraryOptions,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddData(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    data: *mut c_void,
+    size: usize,
+    name: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddData", || unsafe {
+        crate::api::cuLinkAddData_v2(
+            state,
+            type_,
+            data,
+            size,
+            name,
+            numOptions,
+            options,
+            optionValues,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddData_v2(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    data: *mut c_void,
+    size: usize,
+    name: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddData_v2", || unsafe {
+        crate::api::cuLinkAddData_v2(
+            state,
+            type_,
+            data,
+            size,
+            name,
+            numOptions,
+            options,
+            optionValues,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddFile(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    path: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddFile", || unsafe {
+        crate::api::cuLinkAddFile_v2(state, type_, path, numOptions, options, optionValues)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddFile_v2(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    path: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddFile_v2", || unsafe {
+        crate::api::cuLinkAddFile_v2(state, type_, path, numOptions, options, optionValues)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkComplete(
+    state: CUlinkState,
+    cubinOut: *mut *mut c_void,
+    sizeOut: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkComplete", || unsafe {
+        crate::api::cuLinkComplete(state, cubinOut, sizeOut)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkCreate(
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+    stateOut: *mut CUlinkState,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkCreate", || unsafe {
+        crate::api::cuLinkCreate_v2(numOptions, options, optionValues, stateOut)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkCreate_v2(
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+    stateOut: *mut CUlinkState,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkCreate_v2", || unsafe {
+        crate::api::cuLinkCreate_v2(numOptions, options, optionValues, stateOut)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkDestroy(state: CUlinkState) -> CUresult {
+    harp_driver_front::guard("cuLinkDestroy", || unsafe {
+        crate::api::cuLinkDestroy(state)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocAsync", || unsafe {
+        crate::api::cuMemAllocAsync(dptr, bytesize, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocAsync_ptsz(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocAsync_ptsz", || unsafe {
+        crate::api::cuMemAllocAsync(dptr, bytesize, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocFromPoolAsync", || unsafe {
+        crate::api::cuMemAllocFromPoolAsync(dptr, bytesize, pool, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocFromPoolAsync_ptsz(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocFromPoolAsync_ptsz", || unsafe {
+        crate::api::cuMemAllocFromPoolAsync(dptr, bytesize, pool, per_thread(hStream))
+    })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize) -> CUresult {
@@ -159,8 +1068,58 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemAllocPitch_v2(
+    dptr: *mut CUdeviceptr,
+    pPitch: *mut usize,
+    WidthInBytes: usize,
+    Height: usize,
+    ElementSizeBytes: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocPitch_v2", || unsafe {
+        crate::api::cuMemAllocPitch_v2(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
+    harp_driver_front::guard("cuMemAlloc_v2", || unsafe {
+        crate::api::cuMemAlloc_v2(dptr, bytesize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuMemFreeAsync", || unsafe {
+        crate::api::cuMemFreeAsync(dptr, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuMemFreeAsync_ptsz", || unsafe {
+        crate::api::cuMemFreeAsync(dptr, per_thread(hStream))
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemFreeHost(p: *mut c_void) -> CUresult {
     harp_driver_front::guard("cuMemFreeHost", || unsafe { crate::api::cuMemFreeHost(p) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
+    harp_driver_front::guard("cuMemFree_v2", || unsafe { crate::api::cuMemFree_v2(dptr) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetAddressRange_v2(
+    pbase: *mut CUdeviceptr,
+    psize: *mut usize,
+    dptr: CUdeviceptr,
+) -> CUresult {
+    harp_driver_front::guard("cuMemGetAddressRange_v2", || unsafe {
+        crate::api::cuMemGetAddressRange_v2(pbase, psize, dptr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
+    harp_driver_front::guard("cuMemGetInfo_v2", || unsafe {
+        crate::generated::forward::cuMemGetInfo_v2(free, total)
+    })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemHostAlloc(
@@ -205,6 +1164,831 @@ pub unsafe extern "C" fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemPoolCreate(
+    pool: *mut CUmemoryPool,
+    poolProps: *const CUmemPoolProps,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolCreate", || unsafe {
+        crate::api::cuMemPoolCreate(pool, poolProps)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
+    harp_driver_front::guard("cuMemPoolDestroy", || unsafe {
+        crate::generated::forward::cuMemPoolDestroy(pool)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolGetAttribute(
+    pool: CUmemoryPool,
+    attr: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolGetAttribute", || unsafe {
+        crate::api::cuMemPoolGetAttribute(pool, attr, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolSetAttribute(
+    pool: CUmemoryPool,
+    attr: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolSetAttribute", || unsafe {
+        crate::api::cuMemPoolSetAttribute(pool, attr, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
+    harp_driver_front::guard("cuMemPoolTrimTo", || unsafe {
+        crate::generated::forward::cuMemPoolTrimTo(pool, minBytesToKeep)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy", || unsafe {
+        crate::api::cuMemcpy(dst, src, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DAsync_v2(
+    pCopy: *const CUDA_MEMCPY2D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DAsync_v2", || unsafe {
+        crate::api::cuMemcpy2DAsync_v2(pCopy, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DAsync_v2_ptsz(
+    pCopy: *const CUDA_MEMCPY2D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpy2DAsync_v2(pCopy, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DUnaligned_v2(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DUnaligned_v2", || unsafe {
+        crate::api::cuMemcpy2DUnaligned_v2(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DUnaligned_v2_ptds(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DUnaligned_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::api::cuMemcpy2DUnaligned_v2(pCopy)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2D_v2(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2D_v2", || unsafe {
+        crate::api::cuMemcpy2D_v2(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2D_v2_ptds(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2D_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe { crate::api::cuMemcpy2D_v2(pCopy) })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DAsync_v2(
+    pCopy: *const CUDA_MEMCPY3D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DAsync_v2", || unsafe {
+        crate::api::cuMemcpy3DAsync_v2(pCopy, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DAsync_v2_ptsz(
+    pCopy: *const CUDA_MEMCPY3D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpy3DAsync_v2(pCopy, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3D_v2(pCopy: *const CUDA_MEMCPY3D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3D_v2", || unsafe {
+        crate::api::cuMemcpy3D_v2(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3D_v2_ptds(pCopy: *const CUDA_MEMCPY3D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3D_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe { crate::api::cuMemcpy3D_v2(pCopy) })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyAsync(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyAsync", || unsafe {
+        crate::api::cuMemcpyAsync(dst, src, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyAsync_ptsz(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyAsync_ptsz", || unsafe {
+        crate::api::cuMemcpyAsync(dst, src, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoDAsync_v2", || unsafe {
+        crate::generated::forward::cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2_ptsz(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoDAsync_v2_ptsz", || unsafe {
+        crate::generated::forward::cuMemcpyDtoDAsync_v2(
+            dstDevice,
+            srcDevice,
+            ByteCount,
+            per_thread(hStream),
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoD_v2", || unsafe {
+        crate::generated::forward::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoD_v2_ptds(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoD_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoHAsync_v2", || unsafe {
+        crate::api::cuMemcpyDtoHAsync_v2(dstHost, srcDevice, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2_ptsz(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoHAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpyDtoHAsync_v2(dstHost, srcDevice, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoH_v2(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoH_v2", || unsafe {
+        crate::api::cuMemcpyDtoH_v2(dstHost, srcDevice, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoH_v2_ptds(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoH_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::api::cuMemcpyDtoH_v2(dstHost, srcDevice, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoDAsync_v2", || unsafe {
+        crate::api::cuMemcpyHtoDAsync_v2(dstDevice, srcHost, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2_ptsz(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoDAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpyHtoDAsync_v2(dstDevice, srcHost, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoD_v2", || unsafe {
+        crate::api::cuMemcpyHtoD_v2(dstDevice, srcHost, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoD_v2_ptds(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoD_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::api::cuMemcpyHtoD_v2(dstDevice, srcHost, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeer(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeer", || unsafe {
+        crate::generated::forward::cuMemcpyPeer(
+            dstDevice, dstContext, srcDevice, srcContext, ByteCount,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeerAsync(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeerAsync", || unsafe {
+        crate::generated::forward::cuMemcpyPeerAsync(
+            dstDevice, dstContext, srcDevice, srcContext, ByteCount, hStream,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeerAsync_ptsz(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeerAsync_ptsz", || unsafe {
+        crate::generated::forward::cuMemcpyPeerAsync(
+            dstDevice,
+            dstContext,
+            srcDevice,
+            srcContext,
+            ByteCount,
+            per_thread(hStream),
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeer_ptds(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeer_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemcpyPeer(
+                dstDevice, dstContext, srcDevice, srcContext, ByteCount,
+            )
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy_ptds(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::api::cuMemcpy(dst, src, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16Async(
+    dstDevice: CUdeviceptr,
+    us: u16,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16Async", || unsafe {
+        crate::generated::forward::cuMemsetD16Async(dstDevice, us, N, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16Async_ptsz(
+    dstDevice: CUdeviceptr,
+    us: u16,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16Async_ptsz", || unsafe {
+        crate::generated::forward::cuMemsetD16Async(dstDevice, us, N, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16_v2(dstDevice: CUdeviceptr, us: u16, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16_v2", || unsafe {
+        crate::generated::forward::cuMemsetD16_v2(dstDevice, us, N)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16_v2_ptds(
+    dstDevice: CUdeviceptr,
+    us: u16,
+    N: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemsetD16_v2(dstDevice, us, N)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16Async(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16Async", || unsafe {
+        crate::generated::forward::cuMemsetD2D16Async(
+            dstDevice, dstPitch, us, Width, Height, hStream,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16Async_ptsz(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16Async_ptsz", || unsafe {
+        crate::generated::forward::cuMemsetD2D16Async(
+            dstDevice,
+            dstPitch,
+            us,
+            Width,
+            Height,
+            per_thread(hStream),
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16_v2(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16_v2", || unsafe {
+        crate::generated::forward::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16_v2_ptds(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32Async(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32Async", || unsafe {
+        crate::generated::forward::cuMemsetD2D32Async(
+            dstDevice, dstPitch, ui, Width, Height, hStream,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32Async_ptsz(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32Async_ptsz", || unsafe {
+        crate::generated::forward::cuMemsetD2D32Async(
+            dstDevice,
+            dstPitch,
+            ui,
+            Width,
+            Height,
+            per_thread(hStream),
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32_v2(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32_v2", || unsafe {
+        crate::generated::forward::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32_v2_ptds(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8Async(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8Async", || unsafe {
+        crate::generated::forward::cuMemsetD2D8Async(
+            dstDevice, dstPitch, uc, Width, Height, hStream,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8Async_ptsz(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8Async_ptsz", || unsafe {
+        crate::generated::forward::cuMemsetD2D8Async(
+            dstDevice,
+            dstPitch,
+            uc,
+            Width,
+            Height,
+            per_thread(hStream),
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8_v2(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8_v2", || unsafe {
+        crate::generated::forward::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8_v2_ptds(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32Async(
+    dstDevice: CUdeviceptr,
+    ui: u32,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32Async", || unsafe {
+        crate::generated::forward::cuMemsetD32Async(dstDevice, ui, N, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32Async_ptsz(
+    dstDevice: CUdeviceptr,
+    ui: u32,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32Async_ptsz", || unsafe {
+        crate::generated::forward::cuMemsetD32Async(dstDevice, ui, N, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32_v2(dstDevice: CUdeviceptr, ui: u32, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32_v2", || unsafe {
+        crate::generated::forward::cuMemsetD32_v2(dstDevice, ui, N)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32_v2_ptds(
+    dstDevice: CUdeviceptr,
+    ui: u32,
+    N: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemsetD32_v2(dstDevice, ui, N)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8Async(
+    dstDevice: CUdeviceptr,
+    uc: u8,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8Async", || unsafe {
+        crate::generated::forward::cuMemsetD8Async(dstDevice, uc, N, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8Async_ptsz(
+    dstDevice: CUdeviceptr,
+    uc: u8,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8Async_ptsz", || unsafe {
+        crate::generated::forward::cuMemsetD8Async(dstDevice, uc, N, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8_v2(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8_v2", || unsafe {
+        crate::generated::forward::cuMemsetD8_v2(dstDevice, uc, N)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8_v2_ptds(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| unsafe {
+            crate::generated::forward::cuMemsetD8_v2(dstDevice, uc, N)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleEnumerateFunctions(
+    functions: *mut CUfunction,
+    numFunctions: u32,
+    mod_: CUmodule,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleEnumerateFunctions", || unsafe {
+        crate::api::cuModuleEnumerateFunctions(functions, numFunctions, mod_)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetFunction(
+    hfunc: *mut CUfunction,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleGetFunction", || unsafe {
+        crate::api::cuModuleGetFunction(hfunc, hmod, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetGlobal_v2(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleGetGlobal_v2", || unsafe {
+        crate::api::cuModuleGetGlobal_v2(dptr, bytes, hmod, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetLoadingMode(mode: *mut CUmoduleLoadingMode) -> CUresult {
+    harp_driver_front::guard("cuModuleGetLoadingMode", || unsafe {
+        crate::api::cuModuleGetLoadingMode(mode)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoad(module: *mut CUmodule, fname: *const c_char) -> CUresult {
+    harp_driver_front::guard("cuModuleLoad", || unsafe {
+        crate::api::cuModuleLoad(module, fname)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) -> CUresult {
+    harp_driver_front::guard("cuModuleLoadData", || unsafe {
+        crate::api::cuModuleLoadData(module, image)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoadDataEx(
+    module: *mut CUmodule,
+    image: *const c_void,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleLoadDataEx", || unsafe {
+        crate::api::cuModuleLoadDataEx(module, image, numOptions, options, optionValues)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoadFatBinary(
+    module: *mut CUmodule,
+    fatCubin: *const c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleLoadFatBinary", || unsafe {
+        crate::api::cuModuleLoadFatBinary(module, fatCubin)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
+    dynamicSmemSize: *mut usize,
+    func: CUfunction,
+    numBlocks: i32,
+    blockSize: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyAvailableDynamicSMemPerBlock", || unsafe {
+        crate::generated::forward::cuOccupancyAvailableDynamicSMemPerBlock(
+            dynamicSmemSize,
+            func,
+            numBlocks,
+            blockSize,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+    numBlocks: *mut i32,
+    func: CUfunction,
+    blockSize: i32,
+    dynamicSMemSize: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxActiveBlocksPerMultiprocessor", || unsafe {
+        crate::generated::forward::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            numBlocks,
+            func,
+            blockSize,
+            dynamicSMemSize,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    numBlocks: *mut i32,
+    func: CUfunction,
+    blockSize: i32,
+    dynamicSMemSize: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard(
+        "cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
+        || unsafe {
+            crate::generated::forward::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+                numBlocks,
+                func,
+                blockSize,
+                dynamicSMemSize,
+                flags,
+            )
+        },
+    )
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSize(
+    minGridSize: *mut i32,
+    blockSize: *mut i32,
+    func: CUfunction,
+    blockSizeToDynamicSMemSize: CUoccupancyB2DSize,
+    dynamicSMemSize: usize,
+    blockSizeLimit: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxPotentialBlockSize", || unsafe {
+        crate::api::cuOccupancyMaxPotentialBlockSize(
+            minGridSize,
+            blockSize,
+            func,
+            blockSizeToDynamicSMemSize,
+            dynamicSMemSize,
+            blockSizeLimit,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+    minGridSize: *mut i32,
+    blockSize: *mut i32,
+    func: CUfunction,
+    blockSizeToDynamicSMemSize: CUoccupancyB2DSize,
+    dynamicSMemSize: usize,
+    blockSizeLimit: i32,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxPotentialBlockSizeWithFlags", || unsafe {
+        crate::api::cuOccupancyMaxPotentialBlockSizeWithFlags(
+            minGridSize,
+            blockSize,
+            func,
+            blockSizeToDynamicSMemSize,
+            dynamicSMemSize,
+            blockSizeLimit,
+            flags,
+        )
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuPointerGetAttribute(
     data: *mut c_void,
     attribute: CUpointer_attribute,
@@ -223,6 +2007,306 @@ pub unsafe extern "C" fn cuPointerGetAttributes(
 ) -> CUresult {
     harp_driver_front::guard("cuPointerGetAttributes", || unsafe {
         crate::api::cuPointerGetAttributes(numAttributes, attributes, data, ptr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuProfilerStart() -> CUresult {
+    harp_driver_front::guard("cuProfilerStart", || unsafe {
+        crate::generated::forward::cuProfilerStart()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuProfilerStop() -> CUresult {
+    harp_driver_front::guard("cuProfilerStop", || unsafe {
+        crate::generated::forward::cuProfilerStop()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamCreate(phStream: *mut CUstream, Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuStreamCreate", || unsafe {
+        crate::api::cuStreamCreate(phStream, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(
+    phStream: *mut CUstream,
+    flags: u32,
+    priority: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamCreateWithPriority", || unsafe {
+        crate::api::cuStreamCreateWithPriority(phStream, flags, priority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamDestroy(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamDestroy", || unsafe {
+        crate::generated::forward::cuStreamDestroy_v2(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamDestroy_v2(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamDestroy_v2", || unsafe {
+        crate::generated::forward::cuStreamDestroy_v2(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo", || unsafe {
+        crate::api::cuStreamGetCaptureInfo(hStream, captureStatus_out, id_out)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_ptsz", || unsafe {
+        crate::api::cuStreamGetCaptureInfo(per_thread(hStream), captureStatus_out, id_out)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v2", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v2(
+            hStream,
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v2_ptsz", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v2(
+            per_thread(hStream),
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    edgeData_out: *mut *const CUgraphEdgeData,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v3", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v3(
+            hStream,
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            edgeData_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    edgeData_out: *mut *const CUgraphEdgeData,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v3_ptsz", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v3(
+            per_thread(hStream),
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            edgeData_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx(hStream: CUstream, pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx", || unsafe {
+        crate::api::cuStreamGetCtx(hStream, pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx_ptsz(hStream: CUstream, pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx_ptsz", || unsafe {
+        crate::api::cuStreamGetCtx(per_thread(hStream), pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx_v2(
+    hStream: CUstream,
+    pCtx: *mut CUcontext,
+    pGreenCtx: *mut CUgreenCtx,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx_v2", || unsafe {
+        crate::api::cuStreamGetCtx_v2(hStream, pCtx, pGreenCtx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx_v2_ptsz(
+    hStream: CUstream,
+    pCtx: *mut CUcontext,
+    pGreenCtx: *mut CUgreenCtx,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx_v2_ptsz", || unsafe {
+        crate::api::cuStreamGetCtx_v2(per_thread(hStream), pCtx, pGreenCtx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice) -> CUresult {
+    harp_driver_front::guard("cuStreamGetDevice", || unsafe {
+        crate::api::cuStreamGetDevice(hStream, device)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetDevice_ptsz(
+    hStream: CUstream,
+    device: *mut CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetDevice_ptsz", || unsafe {
+        crate::api::cuStreamGetDevice(per_thread(hStream), device)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetFlags(hStream: CUstream, flags: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuStreamGetFlags", || unsafe {
+        crate::api::cuStreamGetFlags(hStream, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetFlags_ptsz(hStream: CUstream, flags: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuStreamGetFlags_ptsz", || unsafe {
+        crate::api::cuStreamGetFlags(per_thread(hStream), flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetId(hStream: CUstream, streamId: *mut u64) -> CUresult {
+    harp_driver_front::guard("cuStreamGetId", || unsafe {
+        crate::api::cuStreamGetId(hStream, streamId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetId_ptsz(hStream: CUstream, streamId: *mut u64) -> CUresult {
+    harp_driver_front::guard("cuStreamGetId_ptsz", || unsafe {
+        crate::api::cuStreamGetId(per_thread(hStream), streamId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetPriority(hStream: CUstream, priority: *mut i32) -> CUresult {
+    harp_driver_front::guard("cuStreamGetPriority", || unsafe {
+        crate::api::cuStreamGetPriority(hStream, priority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetPriority_ptsz(
+    hStream: CUstream,
+    priority: *mut i32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetPriority_ptsz", || unsafe {
+        crate::api::cuStreamGetPriority(per_thread(hStream), priority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamIsCapturing(
+    hStream: CUstream,
+    captureStatus: *mut CUstreamCaptureStatus,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamIsCapturing", || unsafe {
+        crate::api::cuStreamIsCapturing(hStream, captureStatus)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamIsCapturing_ptsz(
+    hStream: CUstream,
+    captureStatus: *mut CUstreamCaptureStatus,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamIsCapturing_ptsz", || unsafe {
+        crate::api::cuStreamIsCapturing(per_thread(hStream), captureStatus)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamQuery(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamQuery", || unsafe {
+        crate::generated::forward::cuStreamQuery(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamQuery_ptsz(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamQuery_ptsz", || unsafe {
+        crate::generated::forward::cuStreamQuery(per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamSynchronize(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamSynchronize", || unsafe {
+        crate::generated::forward::cuStreamSynchronize(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamSynchronize_ptsz(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamSynchronize_ptsz", || unsafe {
+        crate::generated::forward::cuStreamSynchronize(per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitEvent(
+    hStream: CUstream,
+    hEvent: CUevent,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitEvent", || unsafe {
+        crate::generated::forward::cuStreamWaitEvent(hStream, hEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitEvent_ptsz(
+    hStream: CUstream,
+    hEvent: CUevent,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitEvent_ptsz", || unsafe {
+        crate::generated::forward::cuStreamWaitEvent(per_thread(hStream), hEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(
+    mode: *mut CUstreamCaptureMode,
+) -> CUresult {
+    harp_driver_front::guard("cuThreadExchangeStreamCaptureMode", || unsafe {
+        crate::api::cuThreadExchangeStreamCaptureMode(mode)
     })
 }
 
@@ -269,40 +2353,11 @@ unsupported! {
     cuCoredumpSetAttributeGlobal
     cuCtxAttach
     cuCtxCreate
-    cuCtxCreate_v2
-    cuCtxCreate_v3
-    cuCtxCreate_v4
-    cuCtxDestroy
-    cuCtxDestroy_v2
     cuCtxDetach
-    cuCtxDisablePeerAccess
-    cuCtxEnablePeerAccess
     cuCtxFromGreenCtx
-    cuCtxGetApiVersion
-    cuCtxGetCacheConfig
-    cuCtxGetCurrent
     cuCtxGetDevResource
-    cuCtxGetDevice
-    cuCtxGetDevice_v2
     cuCtxGetExecAffinity
-    cuCtxGetFlags
-    cuCtxGetId
-    cuCtxGetLimit
-    cuCtxGetSharedMemConfig
-    cuCtxGetStreamPriorityRange
-    cuCtxPopCurrent
-    cuCtxPopCurrent_v2
-    cuCtxPushCurrent
-    cuCtxPushCurrent_v2
     cuCtxRecordEvent
-    cuCtxResetPersistingL2Cache
-    cuCtxSetCacheConfig
-    cuCtxSetCurrent
-    cuCtxSetFlags
-    cuCtxSetLimit
-    cuCtxSetSharedMemConfig
-    cuCtxSynchronize
-    cuCtxSynchronize_v2
     cuCtxWaitEvent
     cuDestroyExternalMemory
     cuDestroyExternalSemaphore
@@ -311,27 +2366,16 @@ unsupported! {
     cuDevSmResourceSplitByCount
     cuDeviceGetCliqueCount
     cuDeviceGetCliqueInfo
-    cuDeviceGetDefaultMemPool
     cuDeviceGetDevResource
     cuDeviceGetFabricClusterUuid
     cuDeviceGetGraphMemAttribute
     cuDeviceGetHostAtomicCapabilities
-    cuDeviceGetMemPool
     cuDeviceGetNvSciSyncAttributes
     cuDeviceGetP2PAtomicCapabilities
     cuDeviceGetTexture1DLinearMaxWidth
     cuDeviceGraphMemTrim
-    cuDevicePrimaryCtxGetState
-    cuDevicePrimaryCtxRelease
-    cuDevicePrimaryCtxRelease_v2
-    cuDevicePrimaryCtxReset
-    cuDevicePrimaryCtxReset_v2
-    cuDevicePrimaryCtxRetain
-    cuDevicePrimaryCtxSetFlags
-    cuDevicePrimaryCtxSetFlags_v2
     cuDeviceRegisterAsyncNotification
     cuDeviceSetGraphMemAttribute
-    cuDeviceSetMemPool
     cuDeviceTotalMem
     cuDeviceUnregisterAsyncNotification
     cuEGLStreamConsumerAcquireFrame
@@ -343,34 +2387,13 @@ unsupported! {
     cuEGLStreamProducerDisconnect
     cuEGLStreamProducerPresentFrame
     cuEGLStreamProducerReturnFrame
-    cuEventCreate
     cuEventCreateFromEGLSync
-    cuEventDestroy
-    cuEventDestroy_v2
-    cuEventElapsedTime
-    cuEventElapsedTime_v2
-    cuEventQuery
-    cuEventRecord
-    cuEventRecordWithFlags
-    cuEventRecordWithFlags_ptsz
-    cuEventRecord_ptsz
-    cuEventSynchronize
     cuExternalMemoryGetMappedBuffer
     cuExternalMemoryGetMappedMipmappedArray
     cuFabricCpyBatchAsync
     cuFabricCpyBatchAsync_ptsz
     cuFlushGPUDirectRDMAWrites
-    cuFuncGetAttribute
-    cuFuncGetModule
-    cuFuncGetName
-    cuFuncGetParamCount
-    cuFuncGetParamInfo
-    cuFuncIsLoaded
-    cuFuncLoad
-    cuFuncSetAttribute
     cuFuncSetBlockShape
-    cuFuncSetCacheConfig
-    cuFuncSetSharedMemConfig
     cuFuncSetSharedSize
     cuGLCtxCreate
     cuGLGetDevices
@@ -384,10 +2407,6 @@ unsupported! {
     cuGLUnmapBufferObject
     cuGLUnmapBufferObjectAsync
     cuGLUnregisterBufferObject
-    cuGetErrorName
-    cuGetErrorString
-    cuGetProcAddress
-    cuGetProcAddress_v2
     cuGraphAddBatchMemOpNode
     cuGraphAddChildGraphNode
     cuGraphAddDependencies
@@ -520,46 +2539,18 @@ unsupported! {
     cuIpcOpenEventHandle
     cuIpcOpenMemHandle
     cuIpcOpenMemHandle_v2
-    cuKernelGetAttribute
-    cuKernelGetFunction
-    cuKernelGetLibrary
-    cuKernelGetName
-    cuKernelGetParamCount
-    cuKernelGetParamInfo
-    cuKernelSetAttribute
-    cuKernelSetCacheConfig
     cuLaunch
-    cuLaunchCooperativeKernel
     cuLaunchCooperativeKernelMultiDevice
-    cuLaunchCooperativeKernel_ptsz
     cuLaunchGrid
     cuLaunchGridAsync
     cuLaunchHostFunc
     cuLaunchHostFunc_ptsz
     cuLaunchHostFunc_v2
     cuLaunchHostFunc_v2_ptsz
-    cuLaunchKernel
-    cuLaunchKernelEx
-    cuLaunchKernelEx_ptsz
-    cuLaunchKernel_ptsz
     cuLibraryEnumerateKernels
-    cuLibraryGetGlobal
-    cuLibraryGetKernel
     cuLibraryGetKernelCount
-    cuLibraryGetManaged
-    cuLibraryGetModule
     cuLibraryGetUnifiedFunction
-    cuLibraryLoadData
-    cuLibraryLoadFromFile
     cuLibraryUnload
-    cuLinkAddData
-    cuLinkAddData_v2
-    cuLinkAddFile
-    cuLinkAddFile_v2
-    cuLinkComplete
-    cuLinkCreate
-    cuLinkCreate_v2
-    cuLinkDestroy
     cuLogicalEndpointAddDevice
     cuLogicalEndpointBindAddr
     cuLogicalEndpointBindMem
@@ -582,15 +2573,9 @@ unsupported! {
     cuMemAdvise
     cuMemAdvise_v2
     cuMemAlloc
-    cuMemAllocAsync
-    cuMemAllocAsync_ptsz
-    cuMemAllocFromPoolAsync
-    cuMemAllocFromPoolAsync_ptsz
     cuMemAllocHost
     cuMemAllocManaged
     cuMemAllocPitch
-    cuMemAllocPitch_v2
-    cuMemAlloc_v2
     cuMemBatchDecompressAsync
     cuMemBatchDecompressAsync_ptsz
     cuMemCreate
@@ -600,18 +2585,13 @@ unsupported! {
     cuMemDiscardBatchAsync_ptsz
     cuMemExportToShareableHandle
     cuMemFree
-    cuMemFreeAsync
-    cuMemFreeAsync_ptsz
-    cuMemFree_v2
     cuMemGetAccess
     cuMemGetAddressRange
-    cuMemGetAddressRange_v2
     cuMemGetAllocationGranularity
     cuMemGetAllocationPropertiesFromHandle
     cuMemGetDefaultMemPool
     cuMemGetHandleForAddressRange
     cuMemGetInfo
-    cuMemGetInfo_v2
     cuMemGetLocationInfo
     cuMemGetMemPool
     cuMemHostGetDevicePointer
@@ -620,17 +2600,12 @@ unsupported! {
     cuMemMap
     cuMemMapArrayAsync
     cuMemMapArrayAsync_ptsz
-    cuMemPoolCreate
-    cuMemPoolDestroy
     cuMemPoolExportPointer
     cuMemPoolExportToShareableHandle
     cuMemPoolGetAccess
-    cuMemPoolGetAttribute
     cuMemPoolImportFromShareableHandle
     cuMemPoolImportPointer
     cuMemPoolSetAccess
-    cuMemPoolSetAttribute
-    cuMemPoolTrimTo
     cuMemPrefetchAsync
     cuMemPrefetchAsync_ptsz
     cuMemPrefetchAsync_v2
@@ -644,20 +2619,11 @@ unsupported! {
     cuMemSetAccess
     cuMemSetMemPool
     cuMemUnmap
-    cuMemcpy
     cuMemcpy2D
     cuMemcpy2DAsync
-    cuMemcpy2DAsync_v2
-    cuMemcpy2DAsync_v2_ptsz
     cuMemcpy2DUnaligned
-    cuMemcpy2DUnaligned_v2
-    cuMemcpy2DUnaligned_v2_ptds
-    cuMemcpy2D_v2
-    cuMemcpy2D_v2_ptds
     cuMemcpy3D
     cuMemcpy3DAsync
-    cuMemcpy3DAsync_v2
-    cuMemcpy3DAsync_v2_ptsz
     cuMemcpy3DBatchAsync
     cuMemcpy3DBatchAsync_ptsz
     cuMemcpy3DBatchAsync_v2
@@ -668,10 +2634,6 @@ unsupported! {
     cuMemcpy3DPeer_ptds
     cuMemcpy3DWithAttributesAsync
     cuMemcpy3DWithAttributesAsync_ptsz
-    cuMemcpy3D_v2
-    cuMemcpy3D_v2_ptds
-    cuMemcpyAsync
-    cuMemcpyAsync_ptsz
     cuMemcpyAtoA
     cuMemcpyAtoA_v2
     cuMemcpyAtoA_v2_ptds
@@ -693,16 +2655,8 @@ unsupported! {
     cuMemcpyDtoA_v2_ptds
     cuMemcpyDtoD
     cuMemcpyDtoDAsync
-    cuMemcpyDtoDAsync_v2
-    cuMemcpyDtoDAsync_v2_ptsz
-    cuMemcpyDtoD_v2
-    cuMemcpyDtoD_v2_ptds
     cuMemcpyDtoH
     cuMemcpyDtoHAsync
-    cuMemcpyDtoHAsync_v2
-    cuMemcpyDtoHAsync_v2_ptsz
-    cuMemcpyDtoH_v2
-    cuMemcpyDtoH_v2_ptds
     cuMemcpyHtoA
     cuMemcpyHtoAAsync
     cuMemcpyHtoAAsync_v2
@@ -711,64 +2665,23 @@ unsupported! {
     cuMemcpyHtoA_v2_ptds
     cuMemcpyHtoD
     cuMemcpyHtoDAsync
-    cuMemcpyHtoDAsync_v2
-    cuMemcpyHtoDAsync_v2_ptsz
-    cuMemcpyHtoD_v2
-    cuMemcpyHtoD_v2_ptds
-    cuMemcpyPeer
-    cuMemcpyPeerAsync
-    cuMemcpyPeerAsync_ptsz
-    cuMemcpyPeer_ptds
     cuMemcpyWithAttributesAsync
     cuMemcpyWithAttributesAsync_ptsz
-    cuMemcpy_ptds
     cuMemsetD16
-    cuMemsetD16Async
-    cuMemsetD16Async_ptsz
-    cuMemsetD16_v2
-    cuMemsetD16_v2_ptds
     cuMemsetD2D16
-    cuMemsetD2D16Async
-    cuMemsetD2D16Async_ptsz
-    cuMemsetD2D16_v2
-    cuMemsetD2D16_v2_ptds
     cuMemsetD2D32
-    cuMemsetD2D32Async
-    cuMemsetD2D32Async_ptsz
-    cuMemsetD2D32_v2
-    cuMemsetD2D32_v2_ptds
     cuMemsetD2D8
-    cuMemsetD2D8Async
-    cuMemsetD2D8Async_ptsz
-    cuMemsetD2D8_v2
-    cuMemsetD2D8_v2_ptds
     cuMemsetD32
-    cuMemsetD32Async
-    cuMemsetD32Async_ptsz
-    cuMemsetD32_v2
-    cuMemsetD32_v2_ptds
     cuMemsetD8
-    cuMemsetD8Async
-    cuMemsetD8Async_ptsz
-    cuMemsetD8_v2
-    cuMemsetD8_v2_ptds
     cuMipmappedArrayCreate
     cuMipmappedArrayDestroy
     cuMipmappedArrayGetLevel
     cuMipmappedArrayGetMemoryRequirements
     cuMipmappedArrayGetSparseProperties
-    cuModuleEnumerateFunctions
-    cuModuleGetFunction
     cuModuleGetFunctionCount
     cuModuleGetGlobal
-    cuModuleGetGlobal_v2
-    cuModuleGetLoadingMode
     cuModuleGetSurfRef
     cuModuleGetTexRef
-    cuModuleLoad
-    cuModuleLoadData
-    cuModuleLoadDataEx
-    cuModuleLoadFatBinary
     cuModuleUnload
     cuMulticastAddDevice
     cuMulticastBindAddr
@@ -778,12 +2691,7 @@ unsupported! {
     cuMulticastCreate
     cuMulticastGetGranularity
     cuMulticastUnbind
-    cuOccupancyAvailableDynamicSMemPerBlock
-    cuOccupancyMaxActiveBlocksPerMultiprocessor
-    cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
     cuOccupancyMaxActiveClusters
-    cuOccupancyMaxPotentialBlockSize
-    cuOccupancyMaxPotentialBlockSizeWithFlags
     cuOccupancyMaxPotentialClusterSize
     cuParamSetSize
     cuParamSetTexRef
@@ -792,8 +2700,6 @@ unsupported! {
     cuParamSetv
     cuPointerSetAttribute
     cuProfilerInitialize
-    cuProfilerStart
-    cuProfilerStop
     cuSignalExternalSemaphoresAsync
     cuSignalExternalSemaphoresAsync_ptsz
     cuStreamAddCallback
@@ -816,51 +2722,21 @@ unsupported! {
     cuStreamBeginRecaptureToGraph_ptsz
     cuStreamCopyAttributes
     cuStreamCopyAttributes_ptsz
-    cuStreamCreate
-    cuStreamCreateWithPriority
-    cuStreamDestroy
-    cuStreamDestroy_v2
     cuStreamEndCapture
     cuStreamEndCaptureToCig
     cuStreamEndCaptureToCig_ptsz
     cuStreamEndCapture_ptsz
     cuStreamGetAttribute
     cuStreamGetAttribute_ptsz
-    cuStreamGetCaptureInfo
-    cuStreamGetCaptureInfo_ptsz
-    cuStreamGetCaptureInfo_v2
-    cuStreamGetCaptureInfo_v2_ptsz
-    cuStreamGetCaptureInfo_v3
-    cuStreamGetCaptureInfo_v3_ptsz
-    cuStreamGetCtx
-    cuStreamGetCtx_ptsz
-    cuStreamGetCtx_v2
-    cuStreamGetCtx_v2_ptsz
     cuStreamGetDevResource
     cuStreamGetDevResource_ptsz
-    cuStreamGetDevice
-    cuStreamGetDevice_ptsz
-    cuStreamGetFlags
-    cuStreamGetFlags_ptsz
     cuStreamGetGreenCtx
-    cuStreamGetId
-    cuStreamGetId_ptsz
-    cuStreamGetPriority
-    cuStreamGetPriority_ptsz
-    cuStreamIsCapturing
-    cuStreamIsCapturing_ptsz
-    cuStreamQuery
-    cuStreamQuery_ptsz
     cuStreamSetAttribute
     cuStreamSetAttribute_ptsz
-    cuStreamSynchronize
-    cuStreamSynchronize_ptsz
     cuStreamUpdateCaptureDependencies
     cuStreamUpdateCaptureDependencies_ptsz
     cuStreamUpdateCaptureDependencies_v2
     cuStreamUpdateCaptureDependencies_v2_ptsz
-    cuStreamWaitEvent
-    cuStreamWaitEvent_ptsz
     cuStreamWaitValue32
     cuStreamWaitValue32_ptsz
     cuStreamWaitValue32_v2
@@ -923,7 +2799,6 @@ unsupported! {
     cuTexRefSetMipmapLevelBias
     cuTexRefSetMipmapLevelClamp
     cuTexRefSetMipmappedArray
-    cuThreadExchangeStreamCaptureMode
     cuUserObjectCreate
     cuUserObjectRelease
     cuUserObjectRetain
@@ -935,6 +2810,53 @@ unsupported! {
 
 /// The supported symbols in ascending order of name.
 static SUPPORTED: &[Export] = &[
+    Export::new("cuCtxCreate_v2", cuCtxCreate_v2 as *const c_void),
+    Export::new("cuCtxCreate_v3", cuCtxCreate_v3 as *const c_void),
+    Export::new("cuCtxCreate_v4", cuCtxCreate_v4 as *const c_void),
+    Export::new("cuCtxDestroy", cuCtxDestroy as *const c_void),
+    Export::new("cuCtxDestroy_v2", cuCtxDestroy_v2 as *const c_void),
+    Export::new(
+        "cuCtxDisablePeerAccess",
+        cuCtxDisablePeerAccess as *const c_void,
+    ),
+    Export::new(
+        "cuCtxEnablePeerAccess",
+        cuCtxEnablePeerAccess as *const c_void,
+    ),
+    Export::new("cuCtxGetApiVersion", cuCtxGetApiVersion as *const c_void),
+    Export::new("cuCtxGetCacheConfig", cuCtxGetCacheConfig as *const c_void),
+    Export::new("cuCtxGetCurrent", cuCtxGetCurrent as *const c_void),
+    Export::new("cuCtxGetDevice", cuCtxGetDevice as *const c_void),
+    Export::new("cuCtxGetDevice_v2", cuCtxGetDevice_v2 as *const c_void),
+    Export::new("cuCtxGetFlags", cuCtxGetFlags as *const c_void),
+    Export::new("cuCtxGetId", cuCtxGetId as *const c_void),
+    Export::new("cuCtxGetLimit", cuCtxGetLimit as *const c_void),
+    Export::new(
+        "cuCtxGetSharedMemConfig",
+        cuCtxGetSharedMemConfig as *const c_void,
+    ),
+    Export::new(
+        "cuCtxGetStreamPriorityRange",
+        cuCtxGetStreamPriorityRange as *const c_void,
+    ),
+    Export::new("cuCtxPopCurrent", cuCtxPopCurrent as *const c_void),
+    Export::new("cuCtxPopCurrent_v2", cuCtxPopCurrent_v2 as *const c_void),
+    Export::new("cuCtxPushCurrent", cuCtxPushCurrent as *const c_void),
+    Export::new("cuCtxPushCurrent_v2", cuCtxPushCurrent_v2 as *const c_void),
+    Export::new(
+        "cuCtxResetPersistingL2Cache",
+        cuCtxResetPersistingL2Cache as *const c_void,
+    ),
+    Export::new("cuCtxSetCacheConfig", cuCtxSetCacheConfig as *const c_void),
+    Export::new("cuCtxSetCurrent", cuCtxSetCurrent as *const c_void),
+    Export::new("cuCtxSetFlags", cuCtxSetFlags as *const c_void),
+    Export::new("cuCtxSetLimit", cuCtxSetLimit as *const c_void),
+    Export::new(
+        "cuCtxSetSharedMemConfig",
+        cuCtxSetSharedMemConfig as *const c_void,
+    ),
+    Export::new("cuCtxSynchronize", cuCtxSynchronize as *const c_void),
+    Export::new("cuCtxSynchronize_v2", cuCtxSynchronize_v2 as *const c_void),
     Export::new(
         "cuDeviceCanAccessPeer",
         cuDeviceCanAccessPeer as *const c_void,
@@ -954,10 +2876,15 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuDeviceGetCount", cuDeviceGetCount as *const c_void),
     Export::new(
+        "cuDeviceGetDefaultMemPool",
+        cuDeviceGetDefaultMemPool as *const c_void,
+    ),
+    Export::new(
         "cuDeviceGetExecAffinitySupport",
         cuDeviceGetExecAffinitySupport as *const c_void,
     ),
     Export::new("cuDeviceGetLuid", cuDeviceGetLuid as *const c_void),
+    Export::new("cuDeviceGetMemPool", cuDeviceGetMemPool as *const c_void),
     Export::new("cuDeviceGetName", cuDeviceGetName as *const c_void),
     Export::new(
         "cuDeviceGetP2PAttribute",
@@ -970,12 +2897,163 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuDeviceGetUuid", cuDeviceGetUuid as *const c_void),
     Export::new("cuDeviceGetUuid_v2", cuDeviceGetUuid_v2 as *const c_void),
+    Export::new(
+        "cuDevicePrimaryCtxGetState",
+        cuDevicePrimaryCtxGetState as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxRelease",
+        cuDevicePrimaryCtxRelease as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxRelease_v2",
+        cuDevicePrimaryCtxRelease_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxReset",
+        cuDevicePrimaryCtxReset as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxReset_v2",
+        cuDevicePrimaryCtxReset_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxRetain",
+        cuDevicePrimaryCtxRetain as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxSetFlags",
+        cuDevicePrimaryCtxSetFlags as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxSetFlags_v2",
+        cuDevicePrimaryCtxSetFlags_v2 as *const c_void,
+    ),
+    Export::new("cuDeviceSetMemPool", cuDeviceSetMemPool as *const c_void),
     Export::new("cuDeviceTotalMem_v2", cuDeviceTotalMem_v2 as *const c_void),
     Export::new("cuDriverGetVersion", cuDriverGetVersion as *const c_void),
+    Export::new("cuEventCreate", cuEventCreate as *const c_void),
+    Export::new("cuEventDestroy", cuEventDestroy as *const c_void),
+    Export::new("cuEventDestroy_v2", cuEventDestroy_v2 as *const c_void),
+    Export::new("cuEventElapsedTime", cuEventElapsedTime as *const c_void),
+    Export::new(
+        "cuEventElapsedTime_v2",
+        cuEventElapsedTime_v2 as *const c_void,
+    ),
+    Export::new("cuEventQuery", cuEventQuery as *const c_void),
+    Export::new("cuEventRecord", cuEventRecord as *const c_void),
+    Export::new(
+        "cuEventRecordWithFlags",
+        cuEventRecordWithFlags as *const c_void,
+    ),
+    Export::new(
+        "cuEventRecordWithFlags_ptsz",
+        cuEventRecordWithFlags_ptsz as *const c_void,
+    ),
+    Export::new("cuEventRecord_ptsz", cuEventRecord_ptsz as *const c_void),
+    Export::new("cuEventSynchronize", cuEventSynchronize as *const c_void),
+    Export::new("cuFuncGetAttribute", cuFuncGetAttribute as *const c_void),
+    Export::new("cuFuncGetModule", cuFuncGetModule as *const c_void),
+    Export::new("cuFuncGetName", cuFuncGetName as *const c_void),
+    Export::new("cuFuncGetParamCount", cuFuncGetParamCount as *const c_void),
+    Export::new("cuFuncGetParamInfo", cuFuncGetParamInfo as *const c_void),
+    Export::new("cuFuncIsLoaded", cuFuncIsLoaded as *const c_void),
+    Export::new("cuFuncLoad", cuFuncLoad as *const c_void),
+    Export::new("cuFuncSetAttribute", cuFuncSetAttribute as *const c_void),
+    Export::new(
+        "cuFuncSetCacheConfig",
+        cuFuncSetCacheConfig as *const c_void,
+    ),
+    Export::new(
+        "cuFuncSetSharedMemConfig",
+        cuFuncSetSharedMemConfig as *const c_void,
+    ),
+    Export::new("cuGetErrorName", cuGetErrorName as *const c_void),
+    Export::new("cuGetErrorString", cuGetErrorString as *const c_void),
     Export::new("cuGetExportTable", cuGetExportTable as *const c_void),
+    Export::new("cuGetProcAddress", cuGetProcAddress as *const c_void),
+    Export::new("cuGetProcAddress_v2", cuGetProcAddress_v2 as *const c_void),
     Export::new("cuInit", cuInit as *const c_void),
+    Export::new(
+        "cuKernelGetAttribute",
+        cuKernelGetAttribute as *const c_void,
+    ),
+    Export::new("cuKernelGetFunction", cuKernelGetFunction as *const c_void),
+    Export::new("cuKernelGetLibrary", cuKernelGetLibrary as *const c_void),
+    Export::new("cuKernelGetName", cuKernelGetName as *const c_void),
+    Export::new(
+        "cuKernelGetParamCount",
+        cuKernelGetParamCount as *const c_void,
+    ),
+    Export::new(
+        "cuKernelGetParamInfo",
+        cuKernelGetParamInfo as *const c_void,
+    ),
+    Export::new(
+        "cuKernelSetAttribute",
+        cuKernelSetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuKernelSetCacheConfig",
+        cuKernelSetCacheConfig as *const c_void,
+    ),
+    Export::new(
+        "cuLaunchCooperativeKernel",
+        cuLaunchCooperativeKernel as *const c_void,
+    ),
+    Export::new(
+        "cuLaunchCooperativeKernel_ptsz",
+        cuLaunchCooperativeKernel_ptsz as *const c_void,
+    ),
+    Export::new("cuLaunchKernel", cuLaunchKernel as *const c_void),
+    Export::new("cuLaunchKernelEx", cuLaunchKernelEx as *const c_void),
+    Export::new(
+        "cuLaunchKernelEx_ptsz",
+        cuLaunchKernelEx_ptsz as *const c_void,
+    ),
+    Export::new("cuLaunchKernel_ptsz", cuLaunchKernel_ptsz as *const c_void),
+    Export::new("cuLibraryGetGlobal", cuLibraryGetGlobal as *const c_void),
+    Export::new("cuLibraryGetKernel", cuLibraryGetKernel as *const c_void),
+    Export::new("cuLibraryGetManaged", cuLibraryGetManaged as *const c_void),
+    Export::new("cuLibraryGetModule", cuLibraryGetModule as *const c_void),
+    Export::new("cuLibraryLoadData", cuLibraryLoadData as *const c_void),
+    Export::new(
+        "cuLibraryLoadFromFile",
+        cuLibraryLoadFromFile as *const c_void,
+    ),
+    Export::new("cuLinkAddData", cuLinkAddData as *const c_void),
+    Export::new("cuLinkAddData_v2", cuLinkAddData_v2 as *const c_void),
+    Export::new("cuLinkAddFile", cuLinkAddFile as *const c_void),
+    Export::new("cuLinkAddFile_v2", cuLinkAddFile_v2 as *const c_void),
+    Export::new("cuLinkComplete", cuLinkComplete as *const c_void),
+    Export::new("cuLinkCreate", cuLinkCreate as *const c_void),
+    Export::new("cuLinkCreate_v2", cuLinkCreate_v2 as *const c_void),
+    Export::new("cuLinkDestroy", cuLinkDestroy as *const c_void),
+    Export::new("cuMemAllocAsync", cuMemAllocAsync as *const c_void),
+    Export::new(
+        "cuMemAllocAsync_ptsz",
+        cuMemAllocAsync_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuMemAllocFromPoolAsync",
+        cuMemAllocFromPoolAsync as *const c_void,
+    ),
+    Export::new(
+        "cuMemAllocFromPoolAsync_ptsz",
+        cuMemAllocFromPoolAsync_ptsz as *const c_void,
+    ),
     Export::new("cuMemAllocHost_v2", cuMemAllocHost_v2 as *const c_void),
+    Export::new("cuMemAllocPitch_v2", cuMemAllocPitch_v2 as *const c_void),
+    Export::new("cuMemAlloc_v2", cuMemAlloc_v2 as *const c_void),
+    Export::new("cuMemFreeAsync", cuMemFreeAsync as *const c_void),
+    Export::new("cuMemFreeAsync_ptsz", cuMemFreeAsync_ptsz as *const c_void),
     Export::new("cuMemFreeHost", cuMemFreeHost as *const c_void),
+    Export::new("cuMemFree_v2", cuMemFree_v2 as *const c_void),
+    Export::new(
+        "cuMemGetAddressRange_v2",
+        cuMemGetAddressRange_v2 as *const c_void,
+    ),
+    Export::new("cuMemGetInfo_v2", cuMemGetInfo_v2 as *const c_void),
     Export::new("cuMemHostAlloc", cuMemHostAlloc as *const c_void),
     Export::new("cuMemHostGetFlags", cuMemHostGetFlags as *const c_void),
     Export::new("cuMemHostRegister", cuMemHostRegister as *const c_void),
@@ -984,6 +3062,180 @@ static SUPPORTED: &[Export] = &[
         cuMemHostRegister_v2 as *const c_void,
     ),
     Export::new("cuMemHostUnregister", cuMemHostUnregister as *const c_void),
+    Export::new("cuMemPoolCreate", cuMemPoolCreate as *const c_void),
+    Export::new("cuMemPoolDestroy", cuMemPoolDestroy as *const c_void),
+    Export::new(
+        "cuMemPoolGetAttribute",
+        cuMemPoolGetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuMemPoolSetAttribute",
+        cuMemPoolSetAttribute as *const c_void,
+    ),
+    Export::new("cuMemPoolTrimTo", cuMemPoolTrimTo as *const c_void),
+    Export::new("cuMemcpy", cuMemcpy as *const c_void),
+    Export::new("cuMemcpy2DAsync_v2", cuMemcpy2DAsync_v2 as *const c_void),
+    Export::new(
+        "cuMemcpy2DAsync_v2_ptsz",
+        cuMemcpy2DAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpy2DUnaligned_v2",
+        cuMemcpy2DUnaligned_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpy2DUnaligned_v2_ptds",
+        cuMemcpy2DUnaligned_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemcpy2D_v2", cuMemcpy2D_v2 as *const c_void),
+    Export::new("cuMemcpy2D_v2_ptds", cuMemcpy2D_v2_ptds as *const c_void),
+    Export::new("cuMemcpy3DAsync_v2", cuMemcpy3DAsync_v2 as *const c_void),
+    Export::new(
+        "cuMemcpy3DAsync_v2_ptsz",
+        cuMemcpy3DAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpy3D_v2", cuMemcpy3D_v2 as *const c_void),
+    Export::new("cuMemcpy3D_v2_ptds", cuMemcpy3D_v2_ptds as *const c_void),
+    Export::new("cuMemcpyAsync", cuMemcpyAsync as *const c_void),
+    Export::new("cuMemcpyAsync_ptsz", cuMemcpyAsync_ptsz as *const c_void),
+    Export::new(
+        "cuMemcpyDtoDAsync_v2",
+        cuMemcpyDtoDAsync_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyDtoDAsync_v2_ptsz",
+        cuMemcpyDtoDAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyDtoD_v2", cuMemcpyDtoD_v2 as *const c_void),
+    Export::new(
+        "cuMemcpyDtoD_v2_ptds",
+        cuMemcpyDtoD_v2_ptds as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyDtoHAsync_v2",
+        cuMemcpyDtoHAsync_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyDtoHAsync_v2_ptsz",
+        cuMemcpyDtoHAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyDtoH_v2", cuMemcpyDtoH_v2 as *const c_void),
+    Export::new(
+        "cuMemcpyDtoH_v2_ptds",
+        cuMemcpyDtoH_v2_ptds as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyHtoDAsync_v2",
+        cuMemcpyHtoDAsync_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyHtoDAsync_v2_ptsz",
+        cuMemcpyHtoDAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyHtoD_v2", cuMemcpyHtoD_v2 as *const c_void),
+    Export::new(
+        "cuMemcpyHtoD_v2_ptds",
+        cuMemcpyHtoD_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemcpyPeer", cuMemcpyPeer as *const c_void),
+    Export::new("cuMemcpyPeerAsync", cuMemcpyPeerAsync as *const c_void),
+    Export::new(
+        "cuMemcpyPeerAsync_ptsz",
+        cuMemcpyPeerAsync_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyPeer_ptds", cuMemcpyPeer_ptds as *const c_void),
+    Export::new("cuMemcpy_ptds", cuMemcpy_ptds as *const c_void),
+    Export::new("cuMemsetD16Async", cuMemsetD16Async as *const c_void),
+    Export::new(
+        "cuMemsetD16Async_ptsz",
+        cuMemsetD16Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD16_v2", cuMemsetD16_v2 as *const c_void),
+    Export::new("cuMemsetD16_v2_ptds", cuMemsetD16_v2_ptds as *const c_void),
+    Export::new("cuMemsetD2D16Async", cuMemsetD2D16Async as *const c_void),
+    Export::new(
+        "cuMemsetD2D16Async_ptsz",
+        cuMemsetD2D16Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD2D16_v2", cuMemsetD2D16_v2 as *const c_void),
+    Export::new(
+        "cuMemsetD2D16_v2_ptds",
+        cuMemsetD2D16_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemsetD2D32Async", cuMemsetD2D32Async as *const c_void),
+    Export::new(
+        "cuMemsetD2D32Async_ptsz",
+        cuMemsetD2D32Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD2D32_v2", cuMemsetD2D32_v2 as *const c_void),
+    Export::new(
+        "cuMemsetD2D32_v2_ptds",
+        cuMemsetD2D32_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemsetD2D8Async", cuMemsetD2D8Async as *const c_void),
+    Export::new(
+        "cuMemsetD2D8Async_ptsz",
+        cuMemsetD2D8Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD2D8_v2", cuMemsetD2D8_v2 as *const c_void),
+    Export::new(
+        "cuMemsetD2D8_v2_ptds",
+        cuMemsetD2D8_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemsetD32Async", cuMemsetD32Async as *const c_void),
+    Export::new(
+        "cuMemsetD32Async_ptsz",
+        cuMemsetD32Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD32_v2", cuMemsetD32_v2 as *const c_void),
+    Export::new("cuMemsetD32_v2_ptds", cuMemsetD32_v2_ptds as *const c_void),
+    Export::new("cuMemsetD8Async", cuMemsetD8Async as *const c_void),
+    Export::new(
+        "cuMemsetD8Async_ptsz",
+        cuMemsetD8Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD8_v2", cuMemsetD8_v2 as *const c_void),
+    Export::new("cuMemsetD8_v2_ptds", cuMemsetD8_v2_ptds as *const c_void),
+    Export::new(
+        "cuModuleEnumerateFunctions",
+        cuModuleEnumerateFunctions as *const c_void,
+    ),
+    Export::new("cuModuleGetFunction", cuModuleGetFunction as *const c_void),
+    Export::new(
+        "cuModuleGetGlobal_v2",
+        cuModuleGetGlobal_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuModuleGetLoadingMode",
+        cuModuleGetLoadingMode as *const c_void,
+    ),
+    Export::new("cuModuleLoad", cuModuleLoad as *const c_void),
+    Export::new("cuModuleLoadData", cuModuleLoadData as *const c_void),
+    Export::new("cuModuleLoadDataEx", cuModuleLoadDataEx as *const c_void),
+    Export::new(
+        "cuModuleLoadFatBinary",
+        cuModuleLoadFatBinary as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyAvailableDynamicSMemPerBlock",
+        cuOccupancyAvailableDynamicSMemPerBlock as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+        cuOccupancyMaxActiveBlocksPerMultiprocessor as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
+        cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxPotentialBlockSize",
+        cuOccupancyMaxPotentialBlockSize as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxPotentialBlockSizeWithFlags",
+        cuOccupancyMaxPotentialBlockSizeWithFlags as *const c_void,
+    ),
     Export::new(
         "cuPointerGetAttribute",
         cuPointerGetAttribute as *const c_void,
@@ -991,6 +3243,84 @@ static SUPPORTED: &[Export] = &[
     Export::new(
         "cuPointerGetAttributes",
         cuPointerGetAttributes as *const c_void,
+    ),
+    Export::new("cuProfilerStart", cuProfilerStart as *const c_void),
+    Export::new("cuProfilerStop", cuProfilerStop as *const c_void),
+    Export::new("cuStreamCreate", cuStreamCreate as *const c_void),
+    Export::new(
+        "cuStreamCreateWithPriority",
+        cuStreamCreateWithPriority as *const c_void,
+    ),
+    Export::new("cuStreamDestroy", cuStreamDestroy as *const c_void),
+    Export::new("cuStreamDestroy_v2", cuStreamDestroy_v2 as *const c_void),
+    Export::new(
+        "cuStreamGetCaptureInfo",
+        cuStreamGetCaptureInfo as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_ptsz",
+        cuStreamGetCaptureInfo_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v2",
+        cuStreamGetCaptureInfo_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v2_ptsz",
+        cuStreamGetCaptureInfo_v2_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v3",
+        cuStreamGetCaptureInfo_v3 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v3_ptsz",
+        cuStreamGetCaptureInfo_v3_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetCtx", cuStreamGetCtx as *const c_void),
+    Export::new("cuStreamGetCtx_ptsz", cuStreamGetCtx_ptsz as *const c_void),
+    Export::new("cuStreamGetCtx_v2", cuStreamGetCtx_v2 as *const c_void),
+    Export::new(
+        "cuStreamGetCtx_v2_ptsz",
+        cuStreamGetCtx_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetDevice", cuStreamGetDevice as *const c_void),
+    Export::new(
+        "cuStreamGetDevice_ptsz",
+        cuStreamGetDevice_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetFlags", cuStreamGetFlags as *const c_void),
+    Export::new(
+        "cuStreamGetFlags_ptsz",
+        cuStreamGetFlags_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetId", cuStreamGetId as *const c_void),
+    Export::new("cuStreamGetId_ptsz", cuStreamGetId_ptsz as *const c_void),
+    Export::new("cuStreamGetPriority", cuStreamGetPriority as *const c_void),
+    Export::new(
+        "cuStreamGetPriority_ptsz",
+        cuStreamGetPriority_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamIsCapturing", cuStreamIsCapturing as *const c_void),
+    Export::new(
+        "cuStreamIsCapturing_ptsz",
+        cuStreamIsCapturing_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamQuery", cuStreamQuery as *const c_void),
+    Export::new("cuStreamQuery_ptsz", cuStreamQuery_ptsz as *const c_void),
+    Export::new("cuStreamSynchronize", cuStreamSynchronize as *const c_void),
+    Export::new(
+        "cuStreamSynchronize_ptsz",
+        cuStreamSynchronize_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamWaitEvent", cuStreamWaitEvent as *const c_void),
+    Export::new(
+        "cuStreamWaitEvent_ptsz",
+        cuStreamWaitEvent_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuThreadExchangeStreamCaptureMode",
+        cuThreadExchangeStreamCaptureMode as *const c_void,
     ),
 ];
 

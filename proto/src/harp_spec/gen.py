@@ -14,13 +14,15 @@ import sys
 from collections.abc import Callable, Iterable
 
 from harp_spec import facts
-from harp_spec.outputs import cuda_abi, exports, wire
+from harp_spec.outputs import cuda_abi, dispatch, exports, forward, wire
 from harp_spec.render import Output
 
 OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
     "cuda-abi": cuda_abi.outputs,
-    "exports": exports.outputs,
     "wire": wire.outputs,
+    "forward": forward.outputs,
+    "dispatch": dispatch.outputs,
+    "exports": exports.outputs,
 }
 
 #: Folders that hold nothing but generated files: a file there that nothing generates is stale too.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from harp_spec import facts, rust
+from harp_spec.outputs import forward
 from harp_spec.render import Output, rust_file
 from harp_spec.spec.aliases import SAME_ABI
 
@@ -29,14 +30,16 @@ class Export:
 
 
 def outputs() -> Iterator[Output]:
+    forwards = {name: f"crate::generated::forward::{name}" for name in forward.names()}
     yield exports_file("softgpu/driver", paths_in_api("softgpu/driver"))
-    yield exports_file("interposer", paths_in_api("interposer"))
-    yield rust_file(
-        "softgpu/driver/src/generated/mod.rs", "exports_mod.rs.j2", "proto/abi", modules=["exports"]
-    )
-    yield rust_file(
-        "interposer/src/generated/mod.rs", "exports_mod.rs.j2", "proto/abi", modules=["exports"]
-    )
+    yield exports_file("interposer", forwards | paths_in_api("interposer"))
+    yield module_file("softgpu/driver", "exports")
+    yield module_file("interposer", "exports", "forward")
+
+
+def module_file(crate: str, *modules: str) -> Output:
+    path = f"{crate}/src/generated/mod.rs"
+    return rust_file(path, "generated_mod.rs.j2", "proto/src/harp_spec", modules=modules)
 
 
 def exports_file(crate: str, implemented: dict[str, str]) -> Output:

@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build native lint bench generate settings clients clean prerequisites
+.PHONY: help demo test build native lint bench generate settings clients programs clean prerequisites
 
 help:
 	@sed -n 's/^#   //p' Makefile

@@ -1,0 +1,315 @@
+//! The reading half of a connection: socket, records, frames, and then the bytes of the stream.
+
+use std::ops::Range;
+
+use super::inbox::Inbox;
+use super::Link;
+use crate::error::LinkError;
+use crate::grpc;
+use crate::h2::reader::Reader;
+use crate::h2::Side;
+use crate::tls::post_handshake::{read_alert, PostHandshake};
+use crate::tls::records::{ContentType, Keys, Opener, HEADER_BYTES};
+
+/// The most that one system call takes off the socket.
+const RAW_BYTES: usize = 1 << 20;
+/// Records in a row that carry nothing for the stream: more of them mean harm.
+const IDLE_RECORDS_MAX: u32 = 64;
+
+pub struct Inbound {
+    side: Side,
+    /// Bytes as they came: opened ones in `plain`, sealed ones in `sealed`.
+    raw: Box<[u8]>,
+    plain: Range<usize>,
+    sealed: Range<usize>,
+    opener: Opener,
+    post_handshake: PostHandshake,
+    idle_records: u32,
+    /// The peer has said close_notify, or closed after the end of its stream.
+    closed: bool,
+    reader: Reader,
+    head_checked: bool,
+    inbox: Inbox,
+    received: u64,
+}
+
+impl Inbound {
+    /// `leftover`: sealed bytes that came with the handshake. `window`: how many bytes of the
+    /// stream the peer may be ahead.
+    pub fn new(side: Side, keys: Keys, leftover: &[u8], window: u32) -> Inbound {
+        let mut raw = vec![0; RAW_BYTES.max(leftover.len())].into_boxed_slice();
+        raw[..leftover.len()].copy_from_slice(leftover);
+        Inbound {
+            side,
+            raw,
+            plain: 0..0,
+            sealed: 0..leftover.len(),
+            opener: Opener::new(keys),
+            post_handshake: PostHandshake::default(),
+            idle_records: 0,
+            closed: false,
+            reader: Reader::new(side, window),
+            head_checked: false,
+            inbox: Inbox::default(),
+            received: leftover.len() as u64,
+        }
+    }
+
+    /// All bytes that have come from the socket after the handshake.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes of the stream that wait for the receiver.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
+    /// The next bytes of the stream that lie together: without waiting, empty if there are none.
+    pub fn available(&mut self, link: &Link) -> Result<&[u8], LinkError> {
+        while self.inbox.len() == 0 && self.plain_data() == 0 && self.advance(link)? {}
+        Ok(self.ready())
+    }
+
+    fn ready(&self) -> &[u8] {
+        if self.inbox.len() > 0 {
+            return self.inbox.front();
+        }
+        &self.raw[self.plain.start..self.plain.start + self.plain_data()]
+    }
+
+    /// Drops the first `len` bytes of what [`available`](Inbound::available) has shown.
+    pub fn consume(&mut self, len: usize) {
+        if self.inbox.len() > 0 {
+            self.inbox.consume(len);
+        } else {
+            self.plain.start += len;
+            self.reader.take_data(len);
+        }
+    }
+
+    /// Moves bytes of the stream to `target`, as many as come without waiting; 0 is none.
+    pub fn read(&mut self, target: &mut [u8], link: &Link) -> Result<usize, LinkError> {
+        let mut filled = 0;
+        while filled < target.len() {
+            let rest = &mut target[filled..];
+            let ready = self.ready();
+            if !ready.is_empty() {
+                let len = ready.len().min(rest.len());
+                rest[..len].copy_from_slice(&ready[..len]);
+                self.consume(len);
+                filled += len;
+            } else if let Some(len) = self.open_directly(rest, link)? {
+                filled += len;
+            } else if !self.advance(link)? {
+                break;
+            }
+        }
+        Ok(filled)
+    }
+
+    /// Takes everything off the socket that comes without waiting, up to the inbox's bound.
+    /// Returns whether more may be taken when it comes.
+    pub fn stock_up(&mut self, link: &Link) -> Result<bool, LinkError> {
+        while self.inbox.len() < link.tuning.inbox_limit {
+            let data = self.plain_data();
+            if data > 0 {
+                let start = self.plain.start;
+                self.inbox.push(&self.raw[start..start + data]);
+                self.plain.start += data;
+                self.reader.take_data(data);
+            } else if !self.advance(link)? {
+                return Ok(!self.closed);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How the peer has ended the stream, if it has and everything before has been taken.
+    pub fn end(&self) -> Option<Result<(), LinkError>> {
+        if self.inbox.len() > 0 || self.plain_data() > 0 {
+            return None;
+        }
+        if self.reader.ended {
+            if let Some(trailers) = &self.reader.trailers {
+                return Some(grpc::check_trailers(trailers));
+            }
+            if let Some(reset) = &self.reader.reset {
+                let (code, text) = (reset.code, reset.text.clone());
+                return Some(Err(LinkError::Ended { code, text }));
+            }
+            return Some(match (self.side, &self.reader.head) {
+                (Side::Server, _) => Ok(()),
+                // A response that was over before it had begun.
+                (Side::Client, Some(head)) => grpc::check_trailers(head),
+                (Side::Client, None) => Err(LinkError::Closed),
+            });
+        }
+        self.closed
+            .then(|| Err(self.cut("TLS was closed in mid-stream")))
+    }
+
+    /// Whether nothing that we send is of use any more.
+    pub fn is_over(&self) -> bool {
+        self.reader.reset.is_some() || (self.side == Side::Client && self.reader.ended)
+    }
+
+    fn cut(&self, text: &str) -> LinkError {
+        match &self.reader.goaway {
+            Some(goaway) if goaway.code != crate::h2::code::NO_ERROR => LinkError::Ended {
+                code: goaway.code,
+                text: goaway.text.clone(),
+            },
+            _ => LinkError::Lost(text.to_owned()),
+        }
+    }
+
+    /// How many opened bytes are the stream's.
+    fn plain_data(&self) -> usize {
+        self.plain.len().min(self.reader.data_left())
+    }
+
+    /// Goes one step towards the next bytes of the stream; `false` if that would have to wait.
+    fn advance(&mut self, link: &Link) -> Result<bool, LinkError> {
+        if self.reader.data_left() == 0 {
+            let ended = self.reader.ended;
+            let used = self.reader.read_framing(&self.raw[self.plain.clone()])?;
+            self.plain.start += used;
+            self.tell(link)?;
+            if used > 0 || self.reader.ended != ended {
+                return Ok(true);
+            }
+        }
+        if self.closed {
+            return Ok(false);
+        }
+        if let Some(record) = Opener::whole_record(&self.raw[self.sealed.clone()])? {
+            let start = self.sealed.start;
+            let (kind, len) = self
+                .opener
+                .open_in_place(&mut self.raw[start..start + record])?;
+            self.sealed.start += record;
+            let content = start + HEADER_BYTES..start + HEADER_BYTES + len;
+            if kind == ContentType::ApplicationData {
+                self.count(len)?;
+                self.plain = content;
+            } else {
+                let content = self.raw[content].to_vec();
+                self.special(kind, &content, link)?;
+            }
+            return Ok(true);
+        }
+        self.receive(link)
+    }
+
+    /// Opens a record straight into `target` where it is whole, all the stream's, and fits.
+    fn open_directly(
+        &mut self,
+        target: &mut [u8],
+        link: &Link,
+    ) -> Result<Option<usize>, LinkError> {
+        if !self.plain.is_empty() || self.closed {
+            return Ok(None);
+        }
+        let Some(record) = Opener::whole_record(&self.raw[self.sealed.clone()])? else {
+            return Ok(None);
+        };
+        let room = Opener::target_bytes(record);
+        if room > target.len() || room > self.reader.data_left() {
+            return Ok(None);
+        }
+        let start = self.sealed.start;
+        let (kind, len) = self
+            .opener
+            .open_into(&self.raw[start..start + record], target)?;
+        self.sealed.start += record;
+        if kind == ContentType::ApplicationData {
+            self.count(len)?;
+            self.reader.take_data(len);
+            return Ok(Some(len));
+        }
+        let content = target[..len].to_vec();
+        self.special(kind, &content, link)?;
+        Ok(Some(0))
+    }
+
+    /// Keeps count of records without content, and of what may not come between two records.
+    fn count(&mut self, len: usize) -> Result<(), LinkError> {
+        if self.post_handshake.is_partial() {
+            return Err(LinkError::Tls("data inside a handshake message"));
+        }
+        if len > 0 {
+            self.idle_records = 0;
+            return Ok(());
+        }
+        self.count_idle()
+    }
+
+    fn count_idle(&mut self) -> Result<(), LinkError> {
+        self.idle_records += 1;
+        if self.idle_records > IDLE_RECORDS_MAX {
+            return Err(LinkError::Tls("records without data"));
+        }
+        Ok(())
+    }
+
+    /// Acts on a record that is TLS's own.
+    fn special(&mut self, kind: ContentType, content: &[u8], link: &Link) -> Result<(), LinkError> {
+        self.count_idle()?;
+        if kind == ContentType::Alert {
+            self.closed |= read_alert(content)?;
+        } else if let Some(update) = self.post_handshake.take(content)? {
+            self.opener = Opener::new(link.rekey().next_receiving()?);
+            if update.answer {
+                link.owe(|owed| owed.key_update = true);
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, link: &Link) -> Result<bool, LinkError> {
+        if self.sealed.start > 0 {
+            // What is left is less than a record; a whole buffer can then be filled behind it.
+            self.raw.copy_within(self.sealed.clone(), 0);
+            self.sealed = 0..self.sealed.len();
+        }
+        match link.socket.receive(&mut self.raw[self.sealed.end..]) {
+            Ok(None) => Ok(false),
+            Ok(Some(0)) if self.reader.ended => {
+                self.closed = true;
+                Ok(false)
+            }
+            Ok(Some(0)) => Err(self.cut("closed by the peer without a goodbye")),
+            Ok(Some(len)) => {
+                self.sealed.end += len;
+                self.received += len as u64;
+                Ok(true)
+            }
+            Err(error) => match LinkError::lost(&error) {
+                LinkError::Lost(text) => Err(self.cut(&text)),
+                other => Err(other),
+            },
+        }
+    }
+
+    /// Passes on what the frames just read mean for the sending half.
+    fn tell(&mut self, link: &Link) -> Result<(), LinkError> {
+        if !self.reader.replies.is_empty() || !self.reader.allowances.is_empty() {
+            link.answer(&mut self.reader.replies, &mut self.reader.allowances)?;
+        }
+        if self.head_checked {
+            return Ok(());
+        }
+        let Some(head) = &self.reader.head else {
+            return Ok(());
+        };
+        self.head_checked = true;
+        link.set_stream(self.reader.stream());
+        match self.side {
+            Side::Client => grpc::check_response(head).map_err(LinkError::NotGrpc),
+            Side::Server => {
+                grpc::check_request(head).map_err(|text| LinkError::NotGrpc(text.to_owned()))
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The writing half of a connection: bytes into records, records onto the wire.
+
+use crate::error::LinkError;
+use crate::link::socket::Socket;
+use crate::tls::post_handshake::{Rekey, KEY_UPDATE_MESSAGE};
+use crate::tls::records::{
+    ContentType, Keys, Sealer, HEADER_BYTES, OVERHEAD_BYTES, PLAINTEXT_MAX, RECORD_MAX,
+};
+
+/// Sealed bytes that are handed to the kernel at once.
+const WIRE_BYTES: usize = 1 << 19;
+/// Shorter pieces are gathered with their neighbours, longer ones sealed from where they lie.
+pub const DIRECT_MIN: usize = 1 << 11;
+
+pub struct Outbound {
+    /// Sealed and sent; sealed; then, after the room for a header, gathered but not sealed.
+    wire: Box<[u8]>,
+    sent: usize,
+    sealed: usize,
+    gathered: usize,
+    sealer: Sealer,
+    /// The number of the last frame.
+    pub seq: u64,
+    /// We send no more on the stream.
+    pub ended: bool,
+    /// Response headers have been sent, or the request's: data may follow.
+    pub opened: bool,
+    total: u64,
+}
+
+impl Outbound {
+    pub fn new(keys: Keys) -> Outbound {
+        Outbound {
+            wire: vec![0; WIRE_BYTES].into_boxed_slice(),
+            sent: 0,
+            sealed: 0,
+            gathered: 0,
+            sealer: Sealer::new(keys),
+            seq: 0,
+            ended: false,
+            opened: false,
+            total: 0,
+        }
+    }
+
+    /// All bytes that have gone to the socket after the handshake.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Records sealed under the present key.
+    pub fn records(&self) -> u64 {
+        self.sealer.records()
+    }
+
+    /// Whether `len` more bytes, in records of their own, can be taken without sending first.
+    pub fn has_room(&self, len: usize) -> bool {
+        let records = len / PLAINTEXT_MAX + 3;
+        self.sealed + self.gathered + len + records * OVERHEAD_BYTES + RECORD_MAX <= WIRE_BYTES
+    }
+
+    /// Whether another record of any length fits.
+    fn fits_record(&self) -> bool {
+        self.sealed + RECORD_MAX <= WIRE_BYTES
+    }
+
+    /// Takes from `bytes` what fits, gathered into the present record or sealed at once; returns
+    /// how much that was. Less than all: [`send`](Outbound::send) first.
+    pub fn put(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while !rest.is_empty() && self.fits_record() {
+            let len = if rest.len() < DIRECT_MIN {
+                self.gather(rest)
+            } else if self.gathered > 0 {
+                self.seal_gathered();
+                0
+            } else {
+                self.seal(
+                    ContentType::ApplicationData,
+                    &rest[..rest.len().min(PLAINTEXT_MAX)],
+                )
+            };
+            rest = &rest[len..];
+        }
+        bytes.len() - rest.len()
+    }
+
+    fn gather(&mut self, bytes: &[u8]) -> usize {
+        let len = bytes.len().min(PLAINTEXT_MAX - self.gathered);
+        let start = self.sealed + HEADER_BYTES + self.gathered;
+        self.wire[start..start + len].copy_from_slice(&bytes[..len]);
+        self.gathered += len;
+        if self.gathered == PLAINTEXT_MAX {
+            self.seal_gathered();
+        }
+        len
+    }
+
+    fn seal(&mut self, kind: ContentType, plaintext: &[u8]) -> usize {
+        self.sealed += self
+            .sealer
+            .seal(kind, plaintext, &mut self.wire[self.sealed..]);
+        plaintext.len()
+    }
+
+    /// Seals what has been gathered.
+    pub fn seal_gathered(&mut self) {
+        if self.gathered > 0 {
+            let (kind, wire) = (ContentType::ApplicationData, &mut self.wire[self.sealed..]);
+            self.sealed += self.sealer.seal_in_place(kind, self.gathered, wire);
+            self.gathered = 0;
+        }
+    }
+
+    /// Changes to new keys, which the peer is told in the last record under the old ones. There
+    /// must be room for it.
+    pub fn update_keys(&mut self, rekey: &mut dyn Rekey) -> Result<(), LinkError> {
+        self.seal_gathered();
+        self.seal(ContentType::Handshake, &KEY_UPDATE_MESSAGE);
+        self.sealer = Sealer::new(rekey.next_sending()?);
+        Ok(())
+    }
+
+    /// Adds an alert; there must be room for it.
+    pub fn alert(&mut self, alert: [u8; 2]) {
+        self.seal_gathered();
+        self.seal(ContentType::Alert, &alert);
+    }
+
+    /// Gives the socket what it takes without waiting; `false` if something is left.
+    pub fn send(&mut self, socket: &Socket) -> Result<bool, LinkError> {
+        self.seal_gathered();
+        while self.sent < self.sealed {
+            match socket.send(&self.wire[self.sent..self.sealed]) {
+                Ok(Some(len)) => {
+                    self.sent += len;
+                    self.total += len as u64;
+                }
+                Ok(None) => return Ok(false),
+                Err(error) => return Err(LinkError::lost(&error)),
+            }
+        }
+        self.sent = 0;
+        self.sealed = 0;
+        Ok(true)
+    }
+}

@@ -1,0 +1,179 @@
+//! A TCP socket that never blocks by itself, and the one place where a thread sleeps for it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+/// What to wait for, and what has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interest {
+    pub read: bool,
+    pub write: bool,
+}
+
+impl Interest {
+    pub const READ: Interest = Interest {
+        read: true,
+        write: false,
+    };
+    pub const WRITE: Interest = Interest {
+        read: false,
+        write: true,
+    };
+
+    pub fn any(self) -> bool {
+        self.read || self.write
+    }
+}
+
+pub struct Socket {
+    stream: TcpStream,
+}
+
+impl Socket {
+    /// # Errors
+    /// As the system's for setting options of the socket.
+    pub fn new(stream: TcpStream) -> io::Result<Socket> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        Ok(Socket { stream })
+    }
+
+    pub fn raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// Reads what is there: `None` if that is nothing, zero at the end.
+    pub fn receive(&self, target: &mut [u8]) -> io::Result<Option<usize>> {
+        attempt(|| (&self.stream).read(target))
+    }
+
+    /// Writes what fits: `None` if that is nothing.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        attempt(|| (&self.stream).write(bytes))
+    }
+
+    pub fn close_sending(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Sleeps until the socket is ready for one of `interest`, `bell` rings or `deadline` has
+    /// passed. An error of the socket counts as readiness: the next call on it tells.
+    pub fn wait(
+        &self,
+        interest: Interest,
+        bell: Option<&Bell>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Interest> {
+        let mut events = 0;
+        if interest.read {
+            events |= libc::POLLIN;
+        }
+        if interest.write {
+            events |= libc::POLLOUT;
+        }
+        // With no interest the descriptor is left out: a hang-up would end the sleep at once.
+        let socket = if interest.any() { self.raw_fd() } else { -1 };
+        let bell_fd = bell.map_or(-1, |bell| bell.file.as_raw_fd());
+        let mut entries = [
+            libc::pollfd {
+                fd: socket,
+                events,
+                revents: 0,
+            },
+            libc::pollfd {
+                fd: bell_fd,
+                events: libc::POLLIN,
+                revents: 0,
+            },
+        ];
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        poll(&mut entries, timeout)?;
+        if entries[1].revents != 0 {
+            if let Some(bell) = bell {
+                bell.silence();
+            }
+        }
+        let ready = entries[0].revents;
+        let failed = ready & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
+        Ok(Interest {
+            read: interest.read && (failed || ready & libc::POLLIN != 0),
+            write: interest.write && (failed || ready & libc::POLLOUT != 0),
+        })
+    }
+}
+
+fn attempt(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
+    loop {
+        match call() {
+            Ok(len) => return Ok(Some(len)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Sleeps at most `timeout`; a signal ends the sleep early with nothing ready.
+fn poll(entries: &mut [libc::pollfd], timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout
+        .as_ref()
+        .map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the entries and the time are live for the call; no signal mask is given.
+    let ready = unsafe {
+        libc::ppoll(
+            entries.as_mut_ptr(),
+            entries.len() as libc::nfds_t,
+            timeout,
+            std::ptr::null(),
+        )
+    };
+    if ready >= 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() != io::ErrorKind::Interrupted {
+        return Err(error);
+    }
+    for entry in entries {
+        entry.revents = 0;
+    }
+    Ok(())
+}
+
+/// Wakes one half of a link that sleeps in [`Socket::wait`] from the other half.
+pub struct Bell {
+    file: File,
+}
+
+impl Bell {
+    /// # Errors
+    /// As eventfd(2).
+    pub fn new() -> io::Result<Bell> {
+        // SAFETY: takes no pointers; the descriptor is new and owned by the file alone.
+        let file = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            File::from_raw_fd(fd)
+        };
+        Ok(Bell { file })
+    }
+
+    pub fn ring(&self) {
+        // It fails only when 2^64 - 2 rings have not been heard.
+        let _ = (&self.file).write(&1u64.to_ne_bytes());
+    }
+
+    fn silence(&self) {
+        let mut count = [0; 8];
+        let _ = (&self.file).read(&mut count);
+    }
+}

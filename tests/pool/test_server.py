@@ -84,7 +84,7 @@ def test_sessions_are_limited(start_server: StartServer) -> None:
         with pytest.raises(OSError):  # noqa: PT011
             server.connect()
         (refused,) = server.lines("connection refused")
-        assert "all 1 sessions" in str(refused["reason"])
+        assert "all 1 sessions" in str(refused["cause"])
 
 
 def test_stop_drains_and_leaves_nothing(start_server: StartServer, native_dir: Path) -> None:

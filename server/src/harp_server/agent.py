@@ -80,6 +80,7 @@ class Agent:
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._ending = False
 
     @property
     def address(self) -> str:
@@ -87,8 +88,11 @@ class Agent:
         host, port = self._listener.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def start(self) -> None:
-        """Starts the gate and the first worker. Raises HarpError when either fails."""
+    async def start(self) -> Message:
+        """Starts the gate and the first worker; returns what the worker says about its devices.
+
+        Raises HarpError when either fails.
+        """
         self._idle.fill()
         try:
             self._start_gate()
@@ -97,7 +101,7 @@ class Agent:
                 f"cannot execute {self._offer.parts.gate}: {error.strerror}", "harp doctor"
             ) from error
         try:
-            await self._idle.probe()
+            return await self._idle.probe()
         except (HarpError, TimeoutError) as error:
             cause = error.cause if isinstance(error, HarpError) else "it was not ready in time"
             raise HarpError(
@@ -113,6 +117,7 @@ class Agent:
             if drain_seconds > 0:
                 self._log.info("draining", sessions=len(self._sessions), seconds=drain_seconds)
             await asyncio.wait(self._tasks, timeout=drain_seconds)
+        self._ending = True
         await asyncio.gather(*(s.worker.process.end() for s in list(self._sessions.values())))
         await asyncio.gather(*self._tasks)
 
@@ -150,20 +155,24 @@ class Agent:
     def _from_gate(self, message: Message, client: int | None) -> None:
         if client is None:
             if message.get("event") == "refused":
-                fields = {k: v for k, v in message.items() if k != "event"}
-                self._log.warning("connection refused", **fields)
+                self._log.warning(
+                    "connection refused",
+                    address=str(message.get("peer", "?")),
+                    cause=str(message.get("reason", "?")),
+                    unreported=message.get("unreported", 0),
+                )
             return
         address, name = str(message.get("peer", "?")), message.get("sni")
         refusal = None
         if name != SERVER_NAME:
             refusal = f"asks for server name {name!r}, this is {SERVER_NAME!r}"
-        elif len(self._sessions) >= self._offer.max_sessions:
+        elif len(self._tasks) >= self._offer.max_sessions:
             refusal = f"all {self._offer.max_sessions} sessions are in use"
         elif self._stopping:
             refusal = "the server is stopping"
         if refusal is not None:
             os.close(client)
-            self._log.warning("connection refused", peer=address, reason=refusal)
+            self._log.warning("connection refused", address=address, cause=refusal)
             return
         task = asyncio.create_task(self._serve(client, address))
         self._tasks.add(task)
@@ -177,6 +186,10 @@ class Agent:
         except HarpError as error:
             os.close(client)
             self._log.error("connection dropped", address=address, cause=error.cause)
+            return
+        if self._ending:
+            os.close(client)
+            await worker.process.end()
             return
         session = Session(session_id, address, worker, self._log)
         self._sessions[session_id] = session

@@ -109,11 +109,19 @@ def server(
         stop = _stop_signals()
         agent = Agent(offer, port, log)
         try:
-            await agent.start()
+            offered = await agent.start()
         except HarpError:
             await agent.stop(0)
             raise
-        log.info("server ready", address=agent.address, device=device, pool=offer.issuer.pool)
+        log.info(
+            "server ready",
+            address=agent.address,
+            pool=offer.issuer.pool,
+            device=device,
+            devices=offered.get("devices"),
+            driver_version=offered.get("driver_version"),
+            jail=offered.get("landlock"),
+        )
         print(f"harp server: ready on {agent.address}", flush=True)
         if ready_fd is not None:
             with os.fdopen(ready_fd, "w") as ready, contextlib.suppress(BrokenPipeError):

@@ -44,7 +44,7 @@ class Worker:
     """One worker process: starting, then ready, then serving its one session, then gone."""
 
     def __init__(self, command: WorkerCommand) -> None:
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ready: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._on_event: Callable[[Message], None] | None = None
         self.process = Process(command.line, command.environ, self._message)
         self.process.exited.add_done_callback(self._exited)
@@ -62,7 +62,7 @@ class Worker:
             os.close(descriptor)
         if message.get("event") == "ready":
             if not self.ready.done():
-                self.ready.set_result(None)
+                self.ready.set_result(message)
         elif self._on_event is not None:
             self._on_event(message)
 
@@ -110,15 +110,19 @@ class IdleWorkers:
                 self._failures = 0
                 return worker
 
-    async def probe(self) -> None:
-        """Waits until the first idle worker is ready. Raises HarpError with the reason if not."""
+    async def probe(self) -> Message:
+        """Waits until the first idle worker is ready, and returns what it says then.
+
+        Raises HarpError with the reason if it fails, TimeoutError if it takes too long.
+        """
         if not self._workers:
             worker = self._start(raising=True)
             assert worker is not None
             self._workers.append(worker)
         worker = self._workers[0]
-        await asyncio.wait_for(asyncio.shield(worker.ready), READY_SECONDS)
+        ready = await asyncio.wait_for(asyncio.shield(worker.ready), READY_SECONDS)
         self.fill()
+        return ready
 
     async def close(self) -> None:
         """Ends the idle workers."""
@@ -151,5 +155,5 @@ class IdleWorkers:
         cause = how_it_ended(exited.result())
         self._log.error("idle worker lost", pid=worker.process.pid, cause=cause)
         if self._refill_soon is None:
-            delay = min(0.1 * 2**self._failures, 30.0)
+            delay = min(0.1 * 2 ** min(self._failures, 9), 30.0)
             self._refill_soon = asyncio.get_running_loop().call_later(delay, self.fill)

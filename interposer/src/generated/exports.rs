@@ -908,6 +908,12 @@ pub unsafe extern "C" fn cuLibraryLoadFromFile(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuLibraryUnload(library: CUlibrary) -> CUresult {
+    harp_driver_front::guard("cuLibraryUnload", || unsafe {
+        crate::api::cuLibraryUnload(library)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuLinkAddData(
     state: CUlinkState,
     type_: CUjitInputType,
@@ -1844,6 +1850,12 @@ pub unsafe extern "C" fn cuModuleGetFunction(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuModuleGetFunctionCount(count: *mut u32, mod_: CUmodule) -> CUresult {
+    harp_driver_front::guard("cuModuleGetFunctionCount", || unsafe {
+        crate::api::cuModuleGetFunctionCount(count, mod_)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuModuleGetGlobal_v2(
     dptr: *mut CUdeviceptr,
     bytes: *mut usize,
@@ -1891,6 +1903,12 @@ pub unsafe extern "C" fn cuModuleLoadFatBinary(
 ) -> CUresult {
     harp_driver_front::guard("cuModuleLoadFatBinary", || unsafe {
         crate::api::cuModuleLoadFatBinary(module, fatCubin)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleUnload(hmod: CUmodule) -> CUresult {
+    harp_driver_front::guard("cuModuleUnload", || unsafe {
+        crate::api::cuModuleUnload(hmod)
     })
 }
 #[no_mangle]
@@ -2550,7 +2568,6 @@ unsupported! {
     cuLibraryEnumerateKernels
     cuLibraryGetKernelCount
     cuLibraryGetUnifiedFunction
-    cuLibraryUnload
     cuLogicalEndpointAddDevice
     cuLogicalEndpointBindAddr
     cuLogicalEndpointBindMem
@@ -2678,11 +2695,9 @@ unsupported! {
     cuMipmappedArrayGetLevel
     cuMipmappedArrayGetMemoryRequirements
     cuMipmappedArrayGetSparseProperties
-    cuModuleGetFunctionCount
     cuModuleGetGlobal
     cuModuleGetSurfRef
     cuModuleGetTexRef
-    cuModuleUnload
     cuMulticastAddDevice
     cuMulticastBindAddr
     cuMulticastBindAddr_v2
@@ -3021,6 +3036,7 @@ static SUPPORTED: &[Export] = &[
         "cuLibraryLoadFromFile",
         cuLibraryLoadFromFile as *const c_void,
     ),
+    Export::new("cuLibraryUnload", cuLibraryUnload as *const c_void),
     Export::new("cuLinkAddData", cuLinkAddData as *const c_void),
     Export::new("cuLinkAddData_v2", cuLinkAddData_v2 as *const c_void),
     Export::new("cuLinkAddFile", cuLinkAddFile as *const c_void),
@@ -3202,6 +3218,10 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuModuleGetFunction", cuModuleGetFunction as *const c_void),
     Export::new(
+        "cuModuleGetFunctionCount",
+        cuModuleGetFunctionCount as *const c_void,
+    ),
+    Export::new(
         "cuModuleGetGlobal_v2",
         cuModuleGetGlobal_v2 as *const c_void,
     ),
@@ -3216,6 +3236,7 @@ static SUPPORTED: &[Export] = &[
         "cuModuleLoadFatBinary",
         cuModuleLoadFatBinary as *const c_void,
     ),
+    Export::new("cuModuleUnload", cuModuleUnload as *const c_void),
     Export::new(
         "cuOccupancyAvailableDynamicSMemPerBlock",
         cuOccupancyAvailableDynamicSMemPerBlock as *const c_void,

@@ -32,43 +32,6 @@ fn refuse(wrong: bool) -> Result<(), CUresult> {
     }
 }
 
-pub unsafe fn cuDeviceCanAccessPeer(
-    canAccessPeer: *mut i32,
-    dev: CUdevice,
-    peerDev: CUdevice,
-) -> CUresult {
-    answer(|| {
-        refuse(canAccessPeer.is_null())?;
-        Ok(request(
-            CallId::cuDeviceCanAccessPeer,
-            |e| encode_cuDeviceCanAccessPeer(e, dev, peerDev),
-            |d| {
-                let reply = CuDeviceCanAccessPeerReply::read(d);
-                unsafe { canAccessPeer.write_unaligned(reply.canAccessPeer) };
-            },
-        ))
-    })
-}
-
-pub unsafe fn cuDeviceGetP2PAttribute(
-    value: *mut i32,
-    attrib: CUdevice_P2PAttribute,
-    srcDevice: CUdevice,
-    dstDevice: CUdevice,
-) -> CUresult {
-    answer(|| {
-        refuse(value.is_null())?;
-        Ok(request(
-            CallId::cuDeviceGetP2PAttribute,
-            |e| encode_cuDeviceGetP2PAttribute(e, attrib, srcDevice, dstDevice),
-            |d| {
-                let reply = CuDeviceGetP2PAttributeReply::read(d);
-                unsafe { value.write_unaligned(reply.value) };
-            },
-        ))
-    })
-}
-
 pub unsafe fn cuDevicePrimaryCtxRetain(pctx: CUcontext, dev: CUdevice) -> CUresult {
     answer(|| {
         let pctx_id = pctx as u64;
@@ -397,24 +360,6 @@ pub unsafe fn cuFuncSetAttribute(
     })
 }
 
-pub unsafe fn cuFuncSetCacheConfig(hfunc: CUfunction, config: CUfunc_cache) -> CUresult {
-    answer(|| {
-        let hfunc_id = handles::live_function(hfunc)?;
-        Ok(one_way(CallId::cuFuncSetCacheConfig, |e| {
-            encode_cuFuncSetCacheConfig(e, hfunc_id, config)
-        }))
-    })
-}
-
-pub unsafe fn cuFuncSetSharedMemConfig(hfunc: CUfunction, config: CUsharedconfig) -> CUresult {
-    answer(|| {
-        let hfunc_id = handles::live_function(hfunc)?;
-        Ok(one_way(CallId::cuFuncSetSharedMemConfig, |e| {
-            encode_cuFuncSetSharedMemConfig(e, hfunc_id, config)
-        }))
-    })
-}
-
 pub unsafe fn cuKernelGetAttribute(
     pi: *mut i32,
     attrib: CUfunction_attribute,
@@ -448,19 +393,6 @@ pub unsafe fn cuKernelSetAttribute(
             |e| encode_cuKernelSetAttribute(e, attrib, val, kernel_id, dev),
             |_| (),
         ))
-    })
-}
-
-pub unsafe fn cuKernelSetCacheConfig(
-    kernel: CUkernel,
-    config: CUfunc_cache,
-    dev: CUdevice,
-) -> CUresult {
-    answer(|| {
-        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
-        Ok(one_way(CallId::cuKernelSetCacheConfig, |e| {
-            encode_cuKernelSetCacheConfig(e, kernel_id, config, dev)
-        }))
     })
 }
 

@@ -1,0 +1,5 @@
+//! Names the shared object as programs look for it: a preloaded file of any name whose SONAME is
+//! `libcuda.so.1` satisfies every later `dlopen("libcuda.so.1")`.
+fn main() {
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");
+}

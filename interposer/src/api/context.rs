@@ -1,0 +1,407 @@
+//! Contexts: which exist and which is current is the client's knowledge; the server hears of a
+//! context when it is made and of a thread's current one when it matters (DESIGN D4).
+
+use std::ffi::{c_int, c_uint, c_ulonglong};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::Mutex;
+
+use harp_cuda_abi::types::*;
+use harp_driver_front::context_stack as stack;
+use harp_wire::HandleKind;
+
+use super::device::device;
+use super::outputs::{put, put_if_wanted};
+use crate::generated::forward;
+use crate::session::{self, handles, session};
+
+/// What the client knows of a context.
+pub struct Context {
+    device: CUdevice,
+    /// `cuCtxGetId`.
+    id: u64,
+    flags: AtomicU32,
+    /// For a primary context: how often it is retained. It exists on the server while not zero.
+    /// Written under [`TRANSITION`], read without.
+    retained: Option<AtomicU32>,
+}
+
+/// The version that `cuCtxGetApiVersion` answers: 3020 since CUDA 3.2.
+const API_VERSION: c_uint = 3020;
+/// The flags that `cuCtxCreate` and `cuDevicePrimaryCtxSetFlags` know.
+const KNOWN_FLAGS: c_uint = CU_CTX_FLAGS_MASK as c_uint;
+
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
+/// Held while a primary context begins or ends. A call's own record asks whether the current
+/// context lives, so that question must not need this lock.
+static TRANSITION: Mutex<()> = Mutex::new(());
+/// Primary contexts by device, made at first mention; their handles never change.
+static PRIMARY: Mutex<Vec<(CUdevice, u64)>> = Mutex::new(Vec::new());
+
+fn new_context(device: CUdevice, flags: c_uint, primary: bool) -> u64 {
+    let handle = handles::create(HandleKind::Context);
+    let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+    let retained = primary.then(AtomicU32::default);
+    handles::attach(
+        handle,
+        Context {
+            device,
+            id,
+            flags: AtomicU32::new(flags),
+            retained,
+        },
+    );
+    handle
+}
+
+/// What is known of a live context handle.
+pub fn known(context: CUcontext) -> Result<&'static Context, CUresult> {
+    let handle = handles::live(HandleKind::Context, context)?;
+    // SAFETY: every context handle is given a Context when it is made.
+    unsafe { handles::attached::<Context>(handle) }.ok_or(CUDA_ERROR_INVALID_CONTEXT)
+}
+
+/// The device of a context handle, 0 when it is none.
+pub fn device_of(context: u64) -> CUdevice {
+    known(context as CUcontext).map_or(0, |context| context.device)
+}
+
+/// `cuCtxGetId`'s answer.
+pub fn id_of(context: CUcontext) -> Result<u64, CUresult> {
+    let context = if context.is_null() {
+        current_context()?
+    } else {
+        context
+    };
+    known(context).map(|context| context.id)
+}
+
+/// The calling thread's current context, which calls that need one must have and which must exist.
+pub fn current_context() -> Result<CUcontext, CUresult> {
+    let current = stack::current();
+    if current.is_null() {
+        return Err(CUDA_ERROR_INVALID_CONTEXT);
+    }
+    let context = known(current)?;
+    match &context.retained {
+        Some(retained) if retained.load(Ordering::Relaxed) == 0 => {
+            Err(CUDA_ERROR_CONTEXT_IS_DESTROYED)
+        }
+        _ => Ok(current),
+    }
+}
+
+/// The device of the calling thread's current context.
+pub fn current_device() -> Result<CUdevice, CUresult> {
+    known(current_context()?).map(|context| context.device)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+/// The handle of a device's primary context, without retaining it.
+pub fn primary_context(number: CUdevice) -> Result<CUcontext, CUresult> {
+    device(session()?, number)?;
+    let mut primary = lock(&PRIMARY);
+    if let Some((_, handle)) = primary.iter().find(|(device, _)| *device == number) {
+        return Ok(*handle as CUcontext);
+    }
+    let handle = new_context(number, 0, true);
+    primary.push((number, handle));
+    Ok(handle as CUcontext)
+}
+
+/// A primary context, and the server's number of its device.
+struct Primary {
+    handle: CUcontext,
+    context: &'static Context,
+    retained: &'static AtomicU32,
+    ordinal: CUdevice,
+}
+
+fn primary(number: CUdevice) -> Result<Primary, CUresult> {
+    let handle = primary_context(number)?;
+    let context = known(handle)?;
+    let retained = context
+        .retained
+        .as_ref()
+        .ok_or(CUDA_ERROR_INVALID_CONTEXT)?;
+    Ok(Primary {
+        handle,
+        context,
+        retained,
+        ordinal: device(session()?, number)?.ordinal,
+    })
+}
+
+/// What the client forgets when a context ends.
+fn ended(context: CUcontext) {
+    harp_driver_front::context_storage::context_ended(context);
+    if let Ok(session) = session() {
+        session.addresses.remove_context(context as u64);
+    }
+    session::context_changed();
+}
+
+pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
+    let primary = match primary(dev) {
+        Ok(primary) => primary,
+        Err(code) => return code,
+    };
+    let _transition = lock(&TRANSITION);
+    if primary.retained.load(Ordering::Relaxed) == 0 {
+        let status = unsafe { forward::cuDevicePrimaryCtxRetain(primary.handle, primary.ordinal) };
+        if status != CUDA_SUCCESS {
+            return status;
+        }
+        primary.retained.store(1, Ordering::Relaxed);
+        // Threads may have had it current before it was there.
+        session::context_changed();
+    } else {
+        primary.retained.fetch_add(1, Ordering::Relaxed);
+    }
+    unsafe { put(pctx, primary.handle) }
+}
+
+pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
+    let primary = match primary(dev) {
+        Ok(primary) => primary,
+        Err(code) => return code,
+    };
+    let _transition = lock(&TRANSITION);
+    match primary.retained.load(Ordering::Relaxed) {
+        0 => CUDA_ERROR_INVALID_CONTEXT,
+        1 => {
+            primary.retained.store(0, Ordering::Relaxed);
+            ended(primary.handle);
+            // The handle stays live: it is the same primary context's when retained again.
+            unsafe { forward::cuDevicePrimaryCtxRelease_v2(primary.handle, primary.ordinal) }
+        }
+        _ => {
+            primary.retained.fetch_sub(1, Ordering::Relaxed);
+            CUDA_SUCCESS
+        }
+    }
+}
+
+pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
+    let primary = match primary(dev) {
+        Ok(primary) => primary,
+        Err(code) => return code,
+    };
+    let _transition = lock(&TRANSITION);
+    if primary.retained.load(Ordering::Relaxed) == 0 {
+        return CUDA_SUCCESS;
+    }
+    ended(primary.handle);
+    // The references stay; the next use finds a fresh context behind the same handle.
+    unsafe { forward::cuDevicePrimaryCtxReset_v2(primary.handle, primary.ordinal) }
+}
+
+pub unsafe fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint) -> CUresult {
+    if flags & !KNOWN_FLAGS != 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    match primary(dev) {
+        Ok(primary) => {
+            // How a thread waits is decided here, not on the server.
+            primary.context.flags.store(flags, Ordering::Relaxed);
+            CUDA_SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuDevicePrimaryCtxGetState(
+    dev: CUdevice,
+    flags: *mut c_uint,
+    active: *mut c_int,
+) -> CUresult {
+    match primary(dev) {
+        Ok(primary) => unsafe {
+            put_if_wanted(
+                active,
+                c_int::from(primary.retained.load(Ordering::Relaxed) > 0),
+            );
+            put(flags, primary.context.flags.load(Ordering::Relaxed))
+        },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxCreate_v2(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice) -> CUresult {
+    if pctx.is_null() || flags & !KNOWN_FLAGS != 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let ordinal = match session().and_then(|session| device(session, dev)) {
+        Ok(device) => device.ordinal,
+        Err(code) => return code,
+    };
+    let handle = new_context(dev, flags, false) as CUcontext;
+    let status = unsafe { forward::cuCtxCreate_v2(handle, flags, ordinal) };
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Context, handle);
+        return status;
+    }
+    stack::push(handle);
+    unsafe { put(pctx, handle) }
+}
+
+pub unsafe fn cuCtxCreate_v3(
+    pctx: *mut CUcontext,
+    affinity: *mut CUexecAffinityParam,
+    count: c_int,
+    flags: c_uint,
+    dev: CUdevice,
+) -> CUresult {
+    if count != 0 || !affinity.is_null() {
+        return CUDA_ERROR_UNSUPPORTED_EXEC_AFFINITY;
+    }
+    unsafe { cuCtxCreate_v2(pctx, flags, dev) }
+}
+
+pub unsafe fn cuCtxCreate_v4(
+    pctx: *mut CUcontext,
+    params: *mut CUctxCreateParams,
+    flags: c_uint,
+    dev: CUdevice,
+) -> CUresult {
+    if !params.is_null() {
+        // SAFETY: the caller passes a CUctxCreateParams.
+        let params = unsafe { &*params };
+        if params.numExecAffinityParams != 0 || !params.cigParams.is_null() {
+            return CUDA_ERROR_NOT_SUPPORTED;
+        }
+    }
+    unsafe { cuCtxCreate_v2(pctx, flags, dev) }
+}
+
+pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
+    match known(ctx) {
+        Ok(context) if context.retained.is_some() => return CUDA_ERROR_INVALID_CONTEXT,
+        Ok(_) => (),
+        Err(code) => return code,
+    }
+    if stack::current() == ctx {
+        stack::pop();
+    }
+    ended(ctx);
+    let status = unsafe { forward::cuCtxDestroy_v2(ctx) };
+    handles::destroy(HandleKind::Context, ctx);
+    status
+}
+
+pub unsafe fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
+    match session().and_then(|_| known(ctx)) {
+        Ok(_) => {
+            stack::push(ctx);
+            CUDA_SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxPopCurrent_v2(pctx: *mut CUcontext) -> CUresult {
+    if let Err(code) = session() {
+        return code;
+    }
+    match stack::pop() {
+        Some(context) => {
+            unsafe { put_if_wanted(pctx, context) };
+            CUDA_SUCCESS
+        }
+        None => CUDA_ERROR_INVALID_CONTEXT,
+    }
+}
+
+pub unsafe fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
+    let checked = session().and_then(|_| {
+        if ctx.is_null() {
+            Ok(())
+        } else {
+            known(ctx).map(drop)
+        }
+    });
+    match checked {
+        Ok(()) => {
+            stack::set_current(ctx);
+            CUDA_SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
+    match session() {
+        Ok(_) => unsafe { put(pctx, stack::current()) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxGetDevice(dev: *mut CUdevice) -> CUresult {
+    // An un-retained primary context has a device too.
+    match session().and_then(|_| known(stack::current())) {
+        Ok(context) => unsafe { put(dev, context.device) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxGetDevice_v2(dev: *mut CUdevice, ctx: CUcontext) -> CUresult {
+    let context = if ctx.is_null() { stack::current() } else { ctx };
+    match session().and_then(|_| known(context)) {
+        Ok(context) => unsafe { put(dev, context.device) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint) -> CUresult {
+    let context = if ctx.is_null() { stack::current() } else { ctx };
+    match session().and_then(|_| known(context)) {
+        Ok(_) => unsafe { put(version, API_VERSION) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxGetFlags(flags: *mut c_uint) -> CUresult {
+    match session().and_then(|_| known(current_context()?)) {
+        Ok(context) => unsafe { put(flags, context.flags.load(Ordering::Relaxed)) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxSetFlags(flags: c_uint) -> CUresult {
+    match session().and_then(|_| known(current_context()?)) {
+        Ok(context) => {
+            context.flags.store(flags, Ordering::Relaxed);
+            CUDA_SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxGetId(ctx: CUcontext, id: *mut c_ulonglong) -> CUresult {
+    match session().and_then(|_| id_of(ctx)) {
+        Ok(known) => unsafe { put(id, known) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxSynchronize() -> CUresult {
+    match session().and_then(|_| current_context()) {
+        Ok(_) => unsafe { forward::cuCtxSynchronize() },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
+    if ctx.is_null() || ctx == stack::current() {
+        return unsafe { cuCtxSynchronize() };
+    }
+    if let Err(code) = session().and_then(|_| known(ctx)) {
+        return code;
+    }
+    stack::push(ctx);
+    let status = unsafe { cuCtxSynchronize() };
+    stack::pop();
+    status
+}

@@ -1,0 +1,239 @@
+//! Copies. Bytes that leave the program are captured before a call returns, so a copy to the
+//! device does not wait for the server; its bounds are checked here first. Bytes that come back
+//! land straight in the program's memory.
+
+use std::ffi::c_void;
+
+use harp_cuda_abi::types::*;
+use harp_wire::calls::{encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
+use harp_wire::CallId;
+
+use crate::generated::forward;
+use crate::session::{self, checks, handles, session, Session};
+
+/// Large copies travel in pieces of this many bytes, so that neither side holds all of it and the
+/// device's copy overlaps the wire's.
+pub const PIECE: usize = 1 << 20;
+/// Pieces asked for ahead of the one being received.
+const PIECES_AHEAD: usize = 16;
+/// The stream argument of a copy that CUDA calls synchronous.
+pub const SYNCHRONOUS: u64 = u64::MAX;
+
+/// Whether an address is the device's.
+pub fn is_device(session: &Session, address: CUdeviceptr) -> bool {
+    session.addresses.find_device(address).is_some()
+}
+
+/// Refuses at once what CUDA refuses at once: no context, or bytes that are not one allocation's.
+pub fn check_span(address: CUdeviceptr, bytes: usize) -> Result<(), CUresult> {
+    checks::context()?;
+    checks::device_span(address, bytes as u64)
+}
+
+pub fn result(outcome: Result<(), CUresult>) -> CUresult {
+    outcome.err().unwrap_or(CUDA_SUCCESS)
+}
+
+pub fn check(code: CUresult) -> Result<(), CUresult> {
+    if code == CUDA_SUCCESS {
+        Ok(())
+    } else {
+        Err(code)
+    }
+}
+
+pub unsafe fn to_device(
+    destination: CUdeviceptr,
+    source: *const c_void,
+    bytes: usize,
+    stream: u64,
+) -> Result<(), CUresult> {
+    if bytes == 0 {
+        return checks::context();
+    }
+    check_span(destination, bytes)?;
+    if source.is_null() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    // SAFETY: the caller passes `bytes` readable bytes.
+    let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
+    for (index, piece) in source.chunks(PIECE).enumerate() {
+        let at = destination + (index * PIECE) as u64;
+        check(session::one_way_bytes(
+            CallId::cuMemcpyHtoD_v2,
+            |encoder| encode_cuMemcpyHtoD_v2(encoder, at, stream),
+            piece,
+        ))?;
+    }
+    Ok(())
+}
+
+/// Bytes that come back: where they land, where they are, how many.
+struct Piece {
+    destination: *mut u8,
+    source: CUdeviceptr,
+    bytes: usize,
+}
+
+/// Receives pieces, several asked for ahead of the one that is waited for.
+///
+/// # Safety
+/// Every destination is writable for its bytes.
+unsafe fn receive(pieces: impl Iterator<Item = Piece>, stream: u64) -> Result<(), CUresult> {
+    let mut asked = std::collections::VecDeque::with_capacity(PIECES_AHEAD);
+    let mut outcome = Ok(());
+    for piece in pieces {
+        // SAFETY: the caller's promise; every ticket is waited for below, error or not.
+        let ticket = unsafe {
+            session::ask_bytes(
+                CallId::cuMemcpyDtoH_v2,
+                |encoder| {
+                    encode_cuMemcpyDtoH_v2(encoder, piece.source, piece.bytes as u64, stream);
+                },
+                piece.destination,
+                piece.bytes,
+            )
+        };
+        match ticket {
+            Ok(ticket) => asked.push_back(ticket),
+            Err(code) => outcome = Err(code),
+        }
+        if asked.len() == PIECES_AHEAD {
+            if let Some(ticket) = asked.pop_front() {
+                outcome = outcome.and(check(session::finish_bytes(ticket)));
+            }
+        }
+        if outcome.is_err() {
+            break;
+        }
+    }
+    for ticket in asked {
+        outcome = outcome.and(check(session::finish_bytes(ticket)));
+    }
+    outcome
+}
+
+/// The pieces in which `bytes` travel.
+fn pieces(destination: *mut u8, source: CUdeviceptr, bytes: usize) -> impl Iterator<Item = Piece> {
+    (0..bytes).step_by(PIECE).map(move |at| Piece {
+        destination: destination.wrapping_add(at),
+        source: source + at as u64,
+        bytes: PIECE.min(bytes - at),
+    })
+}
+
+pub unsafe fn to_host(
+    destination: *mut c_void,
+    source: CUdeviceptr,
+    bytes: usize,
+    stream: u64,
+) -> Result<(), CUresult> {
+    if bytes == 0 {
+        return checks::context();
+    }
+    check_span(source, bytes)?;
+    if destination.is_null() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    // SAFETY: the caller's buffer.
+    unsafe { receive(pieces(destination.cast(), source, bytes), stream) }
+}
+
+pub unsafe fn cuMemcpyHtoD_v2(
+    destination: CUdeviceptr,
+    source: *const c_void,
+    bytes: usize,
+) -> CUresult {
+    result(unsafe { to_device(destination, source, bytes, SYNCHRONOUS) })
+}
+
+pub unsafe fn cuMemcpyHtoDAsync_v2(
+    destination: CUdeviceptr,
+    source: *const c_void,
+    bytes: usize,
+    stream: CUstream,
+) -> CUresult {
+    result(
+        handles::live_stream(stream)
+            .and_then(|stream| unsafe { to_device(destination, source, bytes, stream) }),
+    )
+}
+
+pub unsafe fn cuMemcpyDtoH_v2(
+    destination: *mut c_void,
+    source: CUdeviceptr,
+    bytes: usize,
+) -> CUresult {
+    result(unsafe { to_host(destination, source, bytes, SYNCHRONOUS) })
+}
+
+/// The bytes are there when this returns: earlier than CUDA promises for page-locked memory, as
+/// CUDA does for pageable memory.
+pub unsafe fn cuMemcpyDtoHAsync_v2(
+    destination: *mut c_void,
+    source: CUdeviceptr,
+    bytes: usize,
+    stream: CUstream,
+) -> CUresult {
+    result(
+        handles::live_stream(stream)
+            .and_then(|stream| unsafe { to_host(destination, source, bytes, stream) }),
+    )
+}
+
+/// A copy between addresses that say themselves whose they are.
+unsafe fn unified(
+    destination: CUdeviceptr,
+    source: CUdeviceptr,
+    bytes: usize,
+    stream: Option<CUstream>,
+) -> CUresult {
+    let session = match session() {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream);
+    let ordered = match ordered {
+        Ok(ordered) => ordered,
+        Err(code) => return code,
+    };
+    unsafe {
+        match (is_device(session, destination), is_device(session, source)) {
+            (true, true) => match stream {
+                Some(stream) => forward::cuMemcpyDtoDAsync_v2(destination, source, bytes, stream),
+                None => forward::cuMemcpyDtoD_v2(destination, source, bytes),
+            },
+            (true, false) => result(to_device(
+                destination,
+                source as *const c_void,
+                bytes,
+                ordered,
+            )),
+            (false, true) => result(to_host(destination as *mut c_void, source, bytes, ordered)),
+            (false, false) => {
+                // What the stream holds comes first, then the bytes move here.
+                let status = match stream {
+                    Some(stream) => forward::cuStreamSynchronize(stream),
+                    None => CUDA_SUCCESS,
+                };
+                if status == CUDA_SUCCESS && bytes > 0 {
+                    std::ptr::copy(source as *const u8, destination as *mut u8, bytes);
+                }
+                status
+            }
+        }
+    }
+}
+
+pub unsafe fn cuMemcpy(destination: CUdeviceptr, source: CUdeviceptr, bytes: usize) -> CUresult {
+    unsafe { unified(destination, source, bytes, None) }
+}
+
+pub unsafe fn cuMemcpyAsync(
+    destination: CUdeviceptr,
+    source: CUdeviceptr,
+    bytes: usize,
+    stream: CUstream,
+) -> CUresult {
+    unsafe { unified(destination, source, bytes, Some(stream)) }
+}

@@ -1,0 +1,331 @@
+//! Two- and three-dimensional copies between linear memory. Arrays are not supported.
+
+use std::ffi::c_void;
+
+use harp_cuda_abi::types::*;
+use harp_wire::calls::{
+    encode_harp_copy_box_on_device, encode_harp_copy_box_to_device, encode_harp_copy_box_to_host,
+};
+use harp_wire::{CallId, Encoder};
+
+use super::copy::{
+    check, check_span, cuMemcpy, cuMemcpyAsync, is_device, result, PIECE, SYNCHRONOUS,
+};
+use crate::generated::forward;
+use crate::session::{self, handles, session};
+
+/// One side of a shaped copy: where its first byte is, and the bytes from row to row and from
+/// slice to slice.
+struct Side {
+    address: u64,
+    row: usize,
+    slice: usize,
+}
+
+/// Bytes of a row, rows of a slice, slices.
+#[derive(Clone, Copy)]
+struct Shape {
+    width: usize,
+    height: usize,
+    depth: usize,
+}
+
+/// Rows from this width on travel as copies of their own.
+const WIDE_ROW: usize = 64 << 10;
+
+impl Side {
+    fn row_at(&self, z: usize, y: usize) -> u64 {
+        self.address + (z * self.slice + y * self.row) as u64
+    }
+
+    /// Whether the rows lie next to each other, so that the box is one run of bytes.
+    fn is_solid(&self, shape: Shape) -> bool {
+        (shape.height == 1 || self.row == shape.width)
+            && (shape.depth == 1 || self.slice == shape.width * shape.height)
+    }
+
+    /// The bytes from the first to the last.
+    fn span(&self, shape: Shape) -> usize {
+        (shape.depth - 1) * self.slice + (shape.height - 1) * self.row + shape.width
+    }
+}
+
+/// Runs of rows within a slice that travel together: (slice, first row, rows).
+fn runs(shape: Shape) -> impl Iterator<Item = (usize, usize, usize)> {
+    let step = if shape.width < WIDE_ROW {
+        (PIECE / shape.width).max(1)
+    } else {
+        1
+    };
+    (0..shape.depth).flat_map(move |z| {
+        (0..shape.height)
+            .step_by(step)
+            .map(move |y| (z, y, step.min(shape.height - y)))
+    })
+}
+
+/// Copies a box.
+unsafe fn copy_box(
+    to: &Side,
+    from: &Side,
+    shape: Shape,
+    stream: Option<CUstream>,
+) -> Result<(), CUresult> {
+    let session = session()?;
+    if shape.width == 0 || shape.height == 0 || shape.depth == 0 {
+        return Ok(());
+    }
+    let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream)?;
+    let to_device = is_device(session, to.address);
+    let from_device = is_device(session, from.address);
+    if to_device {
+        check_span(to.address, to.span(shape))?;
+    }
+    if from_device {
+        check_span(from.address, from.span(shape))?;
+    }
+    if to.is_solid(shape) && from.is_solid(shape) {
+        let bytes = shape.width * shape.height * shape.depth;
+        return check(match stream {
+            Some(stream) => unsafe { cuMemcpyAsync(to.address, from.address, bytes, stream) },
+            None => unsafe { cuMemcpy(to.address, from.address, bytes) },
+        });
+    }
+    match (to_device, from_device) {
+        (true, true) => on_device(to, from, shape, stream),
+        (true, false) => unsafe { box_to_device(to, from, shape, ordered) },
+        (false, true) => unsafe { box_to_host(to, from, shape, ordered) },
+        (false, false) => {
+            check(stream.map_or(CUDA_SUCCESS, |stream| unsafe {
+                forward::cuStreamSynchronize(stream)
+            }))?;
+            for (z, y) in (0..shape.depth).flat_map(|z| (0..shape.height).map(move |y| (z, y))) {
+                let (to, from) = (to.row_at(z, y) as *mut u8, from.row_at(z, y) as *const u8);
+                // SAFETY: the caller's rows.
+                unsafe { std::ptr::copy(from, to, shape.width) };
+            }
+            Ok(())
+        }
+    }
+}
+
+fn on_device(
+    to: &Side,
+    from: &Side,
+    shape: Shape,
+    stream: Option<CUstream>,
+) -> Result<(), CUresult> {
+    let stream = handles::live_stream(stream.unwrap_or(std::ptr::null_mut()))?;
+    check(session::one_way(
+        CallId::harp_copy_box_on_device,
+        |encoder| {
+            encode_harp_copy_box_on_device(
+                encoder,
+                to.address,
+                to.row as u64,
+                to.slice as u64,
+                from.address,
+                from.row as u64,
+                from.slice as u64,
+                shape.width as u64,
+                shape.height as u64,
+                shape.depth as u64,
+                stream,
+            );
+        },
+    ))
+}
+
+unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
+    let mut packed = Vec::new();
+    for (z, first, rows) in runs(shape) {
+        if rows == 1 {
+            let source = from.row_at(z, first) as *const c_void;
+            // SAFETY: the caller's row.
+            unsafe { super::copy::to_device(to.row_at(z, first), source, shape.width, stream) }?;
+            continue;
+        }
+        packed.clear();
+        for y in first..first + rows {
+            let row = from.row_at(z, y) as *const u8;
+            // SAFETY: the caller's row.
+            packed.extend_from_slice(unsafe { std::slice::from_raw_parts(row, shape.width) });
+        }
+        let encode = |encoder: &mut Encoder| {
+            encode_harp_copy_box_to_device(
+                encoder,
+                to.row_at(z, first),
+                to.row as u64,
+                to.slice as u64,
+                shape.width as u64,
+                rows as u64,
+                1,
+                stream,
+            );
+        };
+        check(session::one_way_bytes(
+            CallId::harp_copy_box_to_device,
+            encode,
+            &packed,
+        ))?;
+    }
+    Ok(())
+}
+
+unsafe fn box_to_host(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
+    let mut packed = Vec::new();
+    for (z, first, rows) in runs(shape) {
+        if rows == 1 {
+            let destination = to.row_at(z, first) as *mut c_void;
+            // SAFETY: the caller's row.
+            unsafe {
+                super::copy::to_host(destination, from.row_at(z, first), shape.width, stream)
+            }?;
+            continue;
+        }
+        packed.resize(rows * shape.width, 0_u8);
+        let encode = |encoder: &mut Encoder| {
+            encode_harp_copy_box_to_host(
+                encoder,
+                from.row_at(z, first),
+                from.row as u64,
+                from.slice as u64,
+                shape.width as u64,
+                rows as u64,
+                1,
+                stream,
+            );
+        };
+        // SAFETY: `packed` lives until the ticket has been waited for, right here.
+        let ticket = unsafe {
+            let (at, len) = (packed.as_mut_ptr(), packed.len());
+            session::ask_bytes(CallId::harp_copy_box_to_host, encode, at, len)
+        }?;
+        check(session::finish_bytes(ticket))?;
+        for (y, row) in (first..).zip(packed.chunks_exact(shape.width)) {
+            let destination = to.row_at(z, y) as *mut u8;
+            // SAFETY: the caller's row.
+            unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), destination, row.len()) };
+        }
+    }
+    Ok(())
+}
+
+/// The address that a memory type selects.
+fn base(kind: CUmemorytype, host: *const c_void, device: CUdeviceptr) -> Result<u64, CUresult> {
+    match kind {
+        CU_MEMORYTYPE_HOST => Ok(host as u64),
+        CU_MEMORYTYPE_DEVICE | CU_MEMORYTYPE_UNIFIED => Ok(device),
+        _ => Err(CUDA_ERROR_NOT_SUPPORTED),
+    }
+}
+
+unsafe fn copy_2d(copy: *const CUDA_MEMCPY2D, stream: Option<CUstream>) -> CUresult {
+    if copy.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    // SAFETY: the caller passes a CUDA_MEMCPY2D.
+    let copy = unsafe { &*copy };
+    let shape = Shape {
+        width: copy.WidthInBytes,
+        height: copy.Height,
+        depth: 1,
+    };
+    let side = |kind, host, device, pitch: usize, x: usize, y: usize| {
+        if pitch != 0 && pitch < copy.WidthInBytes + x {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        let row = if pitch == 0 { copy.WidthInBytes } else { pitch };
+        Ok(Side {
+            address: base(kind, host, device)? + (y * row + x) as u64,
+            row,
+            slice: 0,
+        })
+    };
+    let to = side(
+        copy.dstMemoryType,
+        copy.dstHost.cast_const(),
+        copy.dstDevice,
+        copy.dstPitch,
+        copy.dstXInBytes,
+        copy.dstY,
+    );
+    let from = side(
+        copy.srcMemoryType,
+        copy.srcHost,
+        copy.srcDevice,
+        copy.srcPitch,
+        copy.srcXInBytes,
+        copy.srcY,
+    );
+    match to.and_then(|to| Ok((to, from?))) {
+        Ok((to, from)) => result(unsafe { copy_box(&to, &from, shape, stream) }),
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D) -> CUresult {
+    unsafe { copy_2d(copy, None) }
+}
+
+pub unsafe fn cuMemcpy2DUnaligned_v2(copy: *const CUDA_MEMCPY2D) -> CUresult {
+    unsafe { copy_2d(copy, None) }
+}
+
+pub unsafe fn cuMemcpy2DAsync_v2(copy: *const CUDA_MEMCPY2D, stream: CUstream) -> CUresult {
+    unsafe { copy_2d(copy, Some(stream)) }
+}
+
+unsafe fn copy_3d(copy: *const CUDA_MEMCPY3D, stream: Option<CUstream>) -> CUresult {
+    if copy.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    // SAFETY: the caller passes a CUDA_MEMCPY3D.
+    let copy = unsafe { &*copy };
+    if copy.srcLOD != 0 || copy.dstLOD != 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let shape = Shape {
+        width: copy.WidthInBytes,
+        height: copy.Height,
+        depth: copy.Depth,
+    };
+    let side = |base: Result<u64, CUresult>, pitch: usize, rows: usize, at: [usize; 3]| {
+        let row = if pitch == 0 { copy.WidthInBytes } else { pitch };
+        let slice = row * if rows == 0 { copy.Height } else { rows };
+        let [x, y, z] = at;
+        Ok(Side {
+            address: base? + (z * slice + y * row + x) as u64,
+            row,
+            slice,
+        })
+    };
+    let to = side(
+        base(
+            copy.dstMemoryType,
+            copy.dstHost.cast_const(),
+            copy.dstDevice,
+        ),
+        copy.dstPitch,
+        copy.dstHeight,
+        [copy.dstXInBytes, copy.dstY, copy.dstZ],
+    );
+    let from = side(
+        base(copy.srcMemoryType, copy.srcHost, copy.srcDevice),
+        copy.srcPitch,
+        copy.srcHeight,
+        [copy.srcXInBytes, copy.srcY, copy.srcZ],
+    );
+    match to.and_then(|to| Ok((to, from?))) {
+        Ok((to, from)) => result(unsafe { copy_box(&to, &from, shape, stream) }),
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuMemcpy3D_v2(copy: *const CUDA_MEMCPY3D) -> CUresult {
+    unsafe { copy_3d(copy, None) }
+}
+
+pub unsafe fn cuMemcpy3DAsync_v2(copy: *const CUDA_MEMCPY3D, stream: CUstream) -> CUresult {
+    unsafe { copy_3d(copy, Some(stream)) }
+}

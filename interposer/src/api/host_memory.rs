@@ -1,0 +1,139 @@
+//! Page-locked host memory: this process's own, since no device here could reach it anyway.
+
+use std::ffi::{c_uint, c_void};
+
+use harp_cuda_abi::types::*;
+
+use super::context::current_context;
+use super::outputs::put;
+use crate::session::addresses::Owner;
+use crate::session::session;
+
+/// Host allocations are pages of their own, as the driver's are.
+const PAGE: usize = 4096;
+
+pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
+    const KNOWN: c_uint =
+        CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
+    if pointer.is_null() || bytes == 0 || flags & !KNOWN != 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let (session, context) = match session().and_then(|s| Ok((s, current_context()?))) {
+        Ok(both) => both,
+        Err(code) => return code,
+    };
+    // SAFETY: a fresh anonymous mapping.
+    let mapped = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes.next_multiple_of(PAGE),
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    let owner = Owner::Host {
+        flags,
+        registered: false,
+        context: context as u64,
+    };
+    session.addresses.insert(mapped as u64, bytes as u64, owner);
+    unsafe { put(pointer, mapped) }
+}
+
+pub unsafe fn cuMemAllocHost_v2(pointer: *mut *mut c_void, bytes: usize) -> CUresult {
+    unsafe { cuMemHostAlloc(pointer, bytes, 0) }
+}
+
+pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
+    let session = match session() {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let base = pointer as u64;
+    match session
+        .addresses
+        .find(base)
+        .filter(|range| range.base == base)
+    {
+        Some(range)
+            if matches!(
+                range.owner,
+                Owner::Host {
+                    registered: false,
+                    ..
+                }
+            ) =>
+        {
+            session.addresses.remove(base);
+            // SAFETY: mapped by cuMemHostAlloc with this length, and forgotten just now.
+            unsafe { libc::munmap(pointer, (range.size as usize).next_multiple_of(PAGE)) };
+            CUDA_SUCCESS
+        }
+        _ => CUDA_ERROR_INVALID_VALUE,
+    }
+}
+
+pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
+    if pointer.is_null() || bytes == 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let (session, context) = match session().and_then(|s| Ok((s, current_context()?))) {
+        Ok(both) => both,
+        Err(code) => return code,
+    };
+    if session.addresses.find(pointer as u64).is_some() {
+        return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
+    }
+    let owner = Owner::Host {
+        flags,
+        registered: true,
+        context: context as u64,
+    };
+    session
+        .addresses
+        .insert(pointer as u64, bytes as u64, owner);
+    CUDA_SUCCESS
+}
+
+pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
+    let session = match session() {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let base = pointer as u64;
+    match session
+        .addresses
+        .find(base)
+        .filter(|range| range.base == base)
+    {
+        Some(range)
+            if matches!(
+                range.owner,
+                Owner::Host {
+                    registered: true,
+                    ..
+                }
+            ) =>
+        {
+            session.addresses.remove(base);
+            CUDA_SUCCESS
+        }
+        _ => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
+    }
+}
+
+pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, pointer: *mut c_void) -> CUresult {
+    match session().map(|session| session.addresses.find(pointer as u64)) {
+        Ok(Some(range)) => match range.owner {
+            Owner::Host { flags: known, .. } => unsafe { put(flags, known) },
+            Owner::Device { .. } => CUDA_ERROR_INVALID_VALUE,
+        },
+        Ok(None) => CUDA_ERROR_INVALID_VALUE,
+        Err(code) => code,
+    }
+}

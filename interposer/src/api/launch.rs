@@ -1,0 +1,287 @@
+//! Launches: parameters are captured at the call, and what CUDA would refuse at once is refused
+//! here, so that a launch does not wait.
+
+use std::ffi::{c_uint, c_void};
+use std::sync::atomic::Ordering;
+
+use harp_cuda_abi::types::*;
+use harp_wire::calls::encode_cuLaunchKernel;
+use harp_wire::CallId;
+
+use super::context::{current_context, current_device};
+use super::device::device;
+use super::function::{known, Function};
+use crate::session::{self, handles, session};
+
+/// `CU_LAUNCH_PARAM_*`: markers in the `extra` list.
+const PARAM_END: usize = 0;
+const PARAM_BUFFER_POINTER: usize = 1;
+const PARAM_BUFFER_SIZE: usize = 2;
+
+/// A launch as every entry point describes it.
+struct Launch {
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared: u32,
+    stream: CUstream,
+    cooperative: bool,
+}
+
+/// The parameters of a launch, in whichever form the program has them.
+struct Parameters {
+    kernel: *mut *mut c_void,
+    extra: *mut *mut c_void,
+}
+
+impl Parameters {
+    /// Lays the parameters out as the kernel's parameter space holds them.
+    unsafe fn gather(&self, function: &Function, into: &mut Vec<u8>) -> Result<(), CUresult> {
+        into.clear();
+        into.resize(function.param_bytes(), 0);
+        if !self.kernel.is_null() {
+            if !self.extra.is_null() {
+                return Err(CUDA_ERROR_INVALID_VALUE);
+            }
+            for (index, param) in function.info.params.iter().enumerate() {
+                // SAFETY: kernelParams has one pointer for each parameter, to its size in bytes.
+                unsafe {
+                    let source = *self.kernel.add(index);
+                    if source.is_null() {
+                        return Err(CUDA_ERROR_INVALID_VALUE);
+                    }
+                    let to = into.as_mut_ptr().add(param.offset as usize);
+                    std::ptr::copy_nonoverlapping(source.cast::<u8>(), to, param.size as usize);
+                }
+            }
+            return Ok(());
+        }
+        if self.extra.is_null() {
+            return match into.is_empty() {
+                true => Ok(()),
+                false => Err(CUDA_ERROR_INVALID_VALUE),
+            };
+        }
+        // SAFETY: `extra` is a list of marker and value that ends with PARAM_END.
+        let (buffer, size) = unsafe { self.extra_buffer() }?;
+        if size < into.len() {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        // SAFETY: the program says that `size` bytes are there.
+        let given = unsafe { std::slice::from_raw_parts(buffer, size) };
+        into.clear();
+        into.extend_from_slice(&given[..function.param_bytes()]);
+        Ok(())
+    }
+
+    unsafe fn extra_buffer(&self) -> Result<(*const u8, usize), CUresult> {
+        let mut buffer = std::ptr::null();
+        let mut size = 0;
+        let mut at = self.extra;
+        loop {
+            // SAFETY: as in `gather`.
+            unsafe {
+                match *at as usize {
+                    PARAM_END => break,
+                    PARAM_BUFFER_POINTER => buffer = (*at.add(1)).cast::<u8>().cast_const(),
+                    PARAM_BUFFER_SIZE => size = *(*at.add(1)).cast::<usize>(),
+                    _ => return Err(CUDA_ERROR_INVALID_VALUE),
+                }
+                at = at.add(2);
+            }
+        }
+        if buffer.is_null() && size != 0 {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        Ok((
+            if size == 0 {
+                std::ptr::NonNull::dangling().as_ptr()
+            } else {
+                buffer
+            },
+            size,
+        ))
+    }
+}
+
+/// What CUDA refuses at the call itself.
+fn check(launch: &Launch, function: &Function) -> Result<(), CUresult> {
+    let device = device(session()?, current_device()?)?;
+    let limit = |attribute| device.attribute(attribute as i32).unwrap_or(i32::MAX) as u64;
+    let limits = [
+        (launch.block[0], CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X),
+        (launch.block[1], CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y),
+        (launch.block[2], CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z),
+        (launch.grid[0], CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X),
+        (launch.grid[1], CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y),
+        (launch.grid[2], CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z),
+    ];
+    if limits
+        .iter()
+        .any(|(value, attribute)| *value == 0 || u64::from(*value) > limit(*attribute))
+    {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    let threads: u64 = launch
+        .block
+        .iter()
+        .map(|extent| u64::from(*extent))
+        .product();
+    if threads > limit(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK) {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    let most = function
+        .attribute(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)
+        .unwrap_or(i32::MAX);
+    if threads > most as u64 {
+        return Err(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+    }
+    let shared = function.attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
+    if shared.is_some_and(|most| u64::from(launch.shared) > most as u64) {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    Ok(())
+}
+
+unsafe fn launch(
+    raw: CUfunction,
+    launch: &Launch,
+    parameters: &Parameters,
+) -> Result<(), CUresult> {
+    thread_local! {
+        static SPACE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    session()?;
+    let (id, function) = known(raw)?;
+    current_context()?;
+    let stream = handles::live_stream(launch.stream)?;
+    // What a first launch can fail with (loading, compiling) only the server knows.
+    let first = !function.launched.load(Ordering::Relaxed);
+    if !first {
+        check(launch, function)?;
+    }
+    SPACE.with_borrow_mut(|space| {
+        // SAFETY: the caller passes parameters as the function wants them.
+        unsafe { parameters.gather(function, space) }?;
+        let encode = |encoder: &mut harp_wire::Encoder| {
+            encode_cuLaunchKernel(
+                encoder,
+                id,
+                launch.grid,
+                launch.block,
+                launch.shared,
+                stream,
+                u8::from(launch.cooperative),
+                space,
+            );
+        };
+        let status = if first || launch.cooperative {
+            session::request(CallId::cuLaunchKernel, encode, |_| ())
+        } else {
+            session::one_way(CallId::cuLaunchKernel, encode)
+        };
+        if status != CUDA_SUCCESS {
+            return Err(status);
+        }
+        function.launched.store(true, Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+fn result(outcome: Result<(), CUresult>) -> CUresult {
+    outcome.err().unwrap_or(CUDA_SUCCESS)
+}
+
+pub unsafe fn cuLaunchKernel(
+    function: CUfunction,
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared: c_uint,
+    stream: CUstream,
+    kernel: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    let described = Launch {
+        grid: [grid_x, grid_y, grid_z],
+        block: [block_x, block_y, block_z],
+        shared,
+        stream,
+        cooperative: false,
+    };
+    result(unsafe { launch(function, &described, &Parameters { kernel, extra }) })
+}
+
+pub unsafe fn cuLaunchCooperativeKernel(
+    function: CUfunction,
+    grid_x: c_uint,
+    grid_y: c_uint,
+    grid_z: c_uint,
+    block_x: c_uint,
+    block_y: c_uint,
+    block_z: c_uint,
+    shared: c_uint,
+    stream: CUstream,
+    kernel: *mut *mut c_void,
+) -> CUresult {
+    let described = Launch {
+        grid: [grid_x, grid_y, grid_z],
+        block: [block_x, block_y, block_z],
+        shared,
+        stream,
+        cooperative: true,
+    };
+    let parameters = Parameters {
+        kernel,
+        extra: std::ptr::null_mut(),
+    };
+    result(unsafe { launch(function, &described, &parameters) })
+}
+
+pub unsafe fn cuLaunchKernelEx(
+    config: *const CUlaunchConfig,
+    function: CUfunction,
+    kernel: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    if config.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    // SAFETY: the caller passes a CUlaunchConfig with `numAttrs` attributes.
+    let (config, attributes) = unsafe {
+        let config = &*config;
+        let attributes: &[CUlaunchAttribute] = match config.attrs.is_null() {
+            true => &[],
+            false => std::slice::from_raw_parts(config.attrs, config.numAttrs as usize),
+        };
+        (config, attributes)
+    };
+    let mut cooperative = false;
+    for attribute in attributes {
+        match attribute.id {
+            // SAFETY: the id says which member is meant.
+            CU_LAUNCH_ATTRIBUTE_COOPERATIVE => {
+                cooperative = unsafe { attribute.value.cooperative } != 0
+            }
+            // Hints about order, placement and caches: a launch without them gives the same numbers.
+            CU_LAUNCH_ATTRIBUTE_IGNORE
+            | CU_LAUNCH_ATTRIBUTE_PRIORITY
+            | CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            | CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW
+            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN
+            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP
+            | CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT => (),
+            _ => return CUDA_ERROR_NOT_SUPPORTED,
+        }
+    }
+    let described = Launch {
+        grid: [config.gridDimX, config.gridDimY, config.gridDimZ],
+        block: [config.blockDimX, config.blockDimY, config.blockDimZ],
+        shared: config.sharedMemBytes,
+        stream: config.hStream,
+        cooperative,
+    };
+    result(unsafe { launch(function, &described, &Parameters { kernel, extra }) })
+}

@@ -1,0 +1,189 @@
+//! Libraries: modules that belong to no context; a kernel handle is good in all of them.
+
+use std::ffi::{c_char, c_uint, c_void};
+use std::sync::Mutex;
+
+use harp_cuda_abi::types::*;
+use harp_wire::calls;
+use harp_wire::{CallId, HandleKind};
+
+use super::context::current_context;
+use super::module::{look_up, name_argument, put_variable};
+use super::outputs::put;
+use super::{image, jit_options};
+use crate::generated::forward;
+use crate::session::{handles, request, session};
+
+/// What the client knows of a library.
+struct Library {
+    /// The module it has in each context that asked for one.
+    modules: Mutex<Vec<(u64, u64)>>,
+}
+
+unsafe fn load_at(
+    library: *mut CUlibrary,
+    blob: impl FnOnce() -> Result<u64, CUresult>,
+) -> CUresult {
+    if library.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let blob = match session().and_then(|_| blob()) {
+        Ok(blob) => blob,
+        Err(code) => return code,
+    };
+    let handle = handles::create(HandleKind::Library);
+    handles::attach(
+        handle,
+        Library {
+            modules: Mutex::default(),
+        },
+    );
+    let status = request(
+        CallId::cuLibraryLoadData,
+        |encoder| calls::encode_cuLibraryLoadData(encoder, handle, blob, &[], &[], 0),
+        |_| (),
+    );
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Library, handle as CUlibrary);
+        return status;
+    }
+    unsafe { put(library, handle as CUlibrary) }
+}
+
+pub unsafe fn cuLibraryLoadData(
+    library: *mut CUlibrary,
+    code: *const c_void,
+    options: *mut CUjit_option,
+    values: *mut *mut c_void,
+    count: c_uint,
+    library_options: *mut CUlibraryOption,
+    library_values: *mut *mut c_void,
+    library_count: c_uint,
+) -> CUresult {
+    // How the image is kept (CU_LIBRARY_BINARY_IS_PRESERVED, host functions) is the program's side.
+    let _ = (library_options, library_values, library_count);
+    let status = unsafe { load_at(library, || image::upload_at(code)) };
+    unsafe { jit_options::put_logs(count, options, values) };
+    status
+}
+
+pub unsafe fn cuLibraryLoadFromFile(
+    library: *mut CUlibrary,
+    path: *const c_char,
+    options: *mut CUjit_option,
+    values: *mut *mut c_void,
+    count: c_uint,
+    library_options: *mut CUlibraryOption,
+    library_values: *mut *mut c_void,
+    library_count: c_uint,
+) -> CUresult {
+    let _ = (library_options, library_values, library_count);
+    let status = unsafe { load_at(library, || image::upload(&image::read_file(path)?)) };
+    unsafe { jit_options::put_logs(count, options, values) };
+    status
+}
+
+pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
+    let status = unsafe { forward::cuLibraryUnload(library) };
+    handles::destroy(HandleKind::Library, library);
+    status
+}
+
+pub unsafe fn cuLibraryGetKernel(
+    kernel: *mut CUkernel,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    if kernel.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let found = session()
+        .and_then(|_| handles::live(HandleKind::Library, library))
+        .and_then(|owner| {
+            // SAFETY: the caller passes a C string.
+            let name = unsafe { name_argument(name) }?;
+            look_up(
+                CallId::cuLibraryGetKernel,
+                HandleKind::Kernel,
+                owner,
+                name,
+                |encoder, handle, name| {
+                    calls::encode_cuLibraryGetKernel(encoder, handle, owner, name)
+                },
+            )
+        });
+    match found {
+        Ok(handle) => unsafe { put(kernel, handle as CUkernel) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> CUresult {
+    if module.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let context = match session().and_then(|_| current_context()) {
+        Ok(context) => context as u64,
+        Err(code) => return code,
+    };
+    let owner = match handles::live(HandleKind::Library, library) {
+        Ok(owner) => owner,
+        Err(code) => return code,
+    };
+    // SAFETY: every library handle is given a Library when it is made.
+    let Some(known) = (unsafe { handles::attached::<Library>(owner) }) else {
+        return CUDA_ERROR_INVALID_HANDLE;
+    };
+    let mut modules = known
+        .modules
+        .lock()
+        .unwrap_or_else(|poison| poison.into_inner());
+    if let Some((_, module_id)) = modules
+        .iter()
+        .find(|(in_context, _)| *in_context == context)
+    {
+        return unsafe { put(module, *module_id as CUmodule) };
+    }
+    let made = handles::create(HandleKind::Module);
+    let status = unsafe { forward::cuLibraryGetModule(made as CUmodule, library) };
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Module, made as CUmodule);
+        return status;
+    }
+    modules.push((context, made));
+    unsafe { put(module, made as CUmodule) }
+}
+
+pub unsafe fn cuLibraryGetGlobal(
+    pointer: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    let (mut address, mut size) = (0, 0);
+    let status = unsafe { forward::cuLibraryGetGlobal(&mut address, &mut size, library, name) };
+    let found = if status == CUDA_SUCCESS {
+        Ok((address, size))
+    } else {
+        Err(status)
+    };
+    unsafe { put_variable(pointer, bytes, found) }
+}
+
+pub unsafe fn cuLibraryGetManaged(
+    pointer: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    // There is no managed memory (device attribute 83), so no variable is.
+    let _ = (pointer, bytes);
+    // SAFETY: the caller passes a C string.
+    match session().and_then(|_| unsafe { name_argument(name) }) {
+        Ok(_) => match handles::live(HandleKind::Library, library) {
+            Ok(_) => CUDA_ERROR_NOT_FOUND,
+            Err(code) => code,
+        },
+        Err(code) => code,
+    }
+}

@@ -1,0 +1,144 @@
+//! Linking: the server's driver links; the linked image comes back, since the program owns it
+//! until it destroys the link.
+
+use std::ffi::{c_char, c_uint, c_void};
+use std::sync::OnceLock;
+
+use harp_cuda_abi::types::*;
+use harp_wire::{calls, CallId, HandleKind};
+
+use super::copy::{check, result};
+use super::module::name_argument;
+use super::outputs::put;
+use super::{image, jit_options};
+use crate::generated::forward;
+use crate::session::{handles, request, session};
+
+/// What the client keeps for a link.
+#[derive(Default)]
+struct Link {
+    image: OnceLock<Vec<u8>>,
+}
+
+fn known(state: CUlinkState) -> Result<(u64, &'static Link), CUresult> {
+    session()?;
+    let id = handles::live(HandleKind::Link, state)?;
+    // SAFETY: every link handle is given a Link when it is made.
+    let link = unsafe { handles::attached::<Link>(id) };
+    link.map(|link| (id, link)).ok_or(CUDA_ERROR_INVALID_HANDLE)
+}
+
+pub unsafe fn cuLinkCreate_v2(
+    count: c_uint,
+    options: *mut CUjit_option,
+    values: *mut *mut c_void,
+    state: *mut CUlinkState,
+) -> CUresult {
+    if state.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let handle = handles::create(HandleKind::Link);
+    handles::attach(handle, Link::default());
+    let status = request(
+        CallId::cuLinkCreate_v2,
+        |encoder| calls::encode_cuLinkCreate_v2(encoder, handle, &[], &[], 0),
+        |_| (),
+    );
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Link, handle as CUlinkState);
+        return status;
+    }
+    unsafe {
+        jit_options::put_logs(count, options, values);
+        put(state, handle as CUlinkState)
+    }
+}
+
+fn add(
+    state: CUlinkState,
+    kind: CUjitInputType,
+    data: &[u8],
+    name: *const c_char,
+) -> Result<(), CUresult> {
+    let (link, _) = known(state)?;
+    // SAFETY: the program passes a C string or NULL.
+    let name = unsafe { name_argument(name) }.unwrap_or_default();
+    let blob = image::upload(data)?;
+    check(request(
+        CallId::cuLinkAddData_v2,
+        |encoder| {
+            calls::encode_cuLinkAddData_v2(encoder, link, kind, blob, &name, &[], &[]);
+        },
+        |_| (),
+    ))
+}
+
+pub unsafe fn cuLinkAddData_v2(
+    state: CUlinkState,
+    kind: CUjitInputType,
+    data: *mut c_void,
+    size: usize,
+    name: *const c_char,
+    count: c_uint,
+    options: *mut CUjit_option,
+    values: *mut *mut c_void,
+) -> CUresult {
+    if data.is_null() || size == 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    // SAFETY: the program says that `size` bytes are there.
+    let data = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) };
+    let added = add(state, kind, data, name);
+    unsafe { jit_options::put_logs(count, options, values) };
+    result(added)
+}
+
+pub unsafe fn cuLinkAddFile_v2(
+    state: CUlinkState,
+    kind: CUjitInputType,
+    path: *const c_char,
+    count: c_uint,
+    options: *mut CUjit_option,
+    values: *mut *mut c_void,
+) -> CUresult {
+    // SAFETY: the program passes a path.
+    let added = unsafe { image::read_file(path) }.and_then(|data| add(state, kind, &data, path));
+    unsafe { jit_options::put_logs(count, options, values) };
+    result(added)
+}
+
+pub unsafe fn cuLinkComplete(
+    state: CUlinkState,
+    image: *mut *mut c_void,
+    size: *mut usize,
+) -> CUresult {
+    let (id, link) = match known(state) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let mut linked = Vec::new();
+    let status = request(
+        CallId::cuLinkComplete,
+        |encoder| calls::encode_cuLinkComplete(encoder, id),
+        |decoder| linked = calls::CuLinkCompleteReply::read(decoder).image.to_vec(),
+    );
+    if status != CUDA_SUCCESS {
+        return status;
+    }
+    let kept = link.image.get_or_init(|| linked);
+    unsafe {
+        super::outputs::put_if_wanted(size, kept.len());
+        put(image, kept.as_ptr().cast_mut().cast())
+    }
+}
+
+pub unsafe fn cuLinkDestroy(state: CUlinkState) -> CUresult {
+    match known(state) {
+        Ok(_) => {
+            let status = unsafe { forward::cuLinkDestroy(state) };
+            handles::destroy(HandleKind::Link, state);
+            status
+        }
+        Err(code) => code,
+    }
+}

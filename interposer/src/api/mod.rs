@@ -1,0 +1,43 @@
+//! The calls that the interposer answers or completes itself; all others are generated
+//! (`generated::forward`). Every function has its C name, signature and contract (cuda.h), and is
+//! called by the export of that name.
+//!
+//! These files are unsafe by nature: their pointers are the program's.
+#![allow(non_snake_case, clippy::missing_safety_doc, clippy::too_many_arguments)]
+
+mod context;
+mod copy;
+mod copy_shaped;
+mod device;
+mod front;
+mod function;
+mod host_memory;
+mod image;
+mod jit_options;
+mod launch;
+mod library;
+mod link;
+mod memory;
+mod module;
+mod occupancy;
+mod outputs;
+mod pointer;
+mod pool;
+mod stream;
+
+pub use context::*;
+pub use copy::*;
+pub use copy_shaped::*;
+pub use device::*;
+pub use front::*;
+pub use function::*;
+pub use host_memory::*;
+pub use launch::*;
+pub use library::*;
+pub use link::*;
+pub use memory::*;
+pub use module::*;
+pub use occupancy::*;
+pub use pointer::*;
+pub use pool::*;
+pub use stream::*;

@@ -1,0 +1,241 @@
+//! Modules: an image goes up once, its functions and variables are looked up by name.
+
+use std::ffi::{c_char, c_uint, c_void, CStr, CString};
+
+use harp_cuda_abi::types::*;
+use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
+
+use super::context::{current_context, current_device};
+use super::outputs::{put, put_if_wanted};
+use super::{function, image, jit_options};
+use crate::generated::forward;
+use crate::session::addresses::Owner;
+use crate::session::{handles, request, session};
+
+/// A C string argument.
+///
+/// # Safety
+/// `text` is NULL or a C string.
+pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
+    if text.is_null() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { CStr::from_ptr(text) }.to_owned())
+}
+
+/// Loads an uploaded image into the current context.
+fn load(blob: u64) -> Result<CUmodule, CUresult> {
+    let handle = handles::create(HandleKind::Module);
+    let status = request(
+        CallId::cuModuleLoadData,
+        |encoder| calls::encode_cuModuleLoadData(encoder, handle, blob, &[], &[], 0),
+        |_| (),
+    );
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Module, handle as CUmodule);
+        return Err(status);
+    }
+    Ok(handle as CUmodule)
+}
+
+unsafe fn load_at(module: *mut CUmodule, blob: impl FnOnce() -> Result<u64, CUresult>) -> CUresult {
+    if module.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let loaded = session()
+        .and_then(|_| current_context())
+        .and_then(|_| blob())
+        .and_then(load);
+    match loaded {
+        Ok(handle) => unsafe { put(module, handle) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuModuleLoadData(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
+    unsafe { load_at(module, || image::upload_at(pointer)) }
+}
+
+pub unsafe fn cuModuleLoadDataEx(
+    module: *mut CUmodule,
+    pointer: *const c_void,
+    count: c_uint,
+    options: *mut CUjit_option,
+    values: *mut *mut c_void,
+) -> CUresult {
+    let status = unsafe { cuModuleLoadData(module, pointer) };
+    unsafe { jit_options::put_logs(count, options, values) };
+    status
+}
+
+pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
+    unsafe { cuModuleLoadData(module, pointer) }
+}
+
+pub unsafe fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresult {
+    unsafe { load_at(module, || image::upload(&image::read_file(path)?)) }
+}
+
+pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
+    let status = unsafe { forward::cuModuleUnload(module) };
+    handles::destroy(HandleKind::Module, module);
+    status
+}
+
+/// Looks a function or kernel up by name; the server's reply describes it.
+pub fn look_up(
+    call: CallId,
+    kind: HandleKind,
+    owner: u64,
+    name: CString,
+    encode: impl FnOnce(&mut harp_wire::Encoder, u64, &CStr),
+) -> Result<u64, CUresult> {
+    let handle = handles::create(kind);
+    let mut info = FunctionInfo::default();
+    let status = request(
+        call,
+        |encoder| encode(encoder, handle, &name),
+        |decoder| info = FunctionInfo::read(decoder),
+    );
+    if status != CUDA_SUCCESS {
+        handles::destroy(kind, handle as *mut c_void);
+        return Err(status);
+    }
+    function::attach(handle, name, owner, info);
+    Ok(handle)
+}
+
+pub unsafe fn cuModuleGetFunction(
+    function: *mut CUfunction,
+    module: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    if function.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let found = session()
+        .and_then(|_| handles::live(HandleKind::Module, module))
+        .and_then(|owner| {
+            // SAFETY: the caller passes a C string.
+            let name = unsafe { name_argument(name) }?;
+            look_up(
+                CallId::cuModuleGetFunction,
+                HandleKind::Function,
+                owner,
+                name,
+                |encoder, handle, name| {
+                    calls::encode_cuModuleGetFunction(encoder, handle, owner, name)
+                },
+            )
+        });
+    match found {
+        Ok(handle) => unsafe { put(function, handle as CUfunction) },
+        Err(code) => code,
+    }
+}
+
+/// Stores where a variable is, and remembers it as device memory.
+///
+/// # Safety
+/// Both pointers are NULL or writable.
+pub unsafe fn put_variable(
+    pointer: *mut CUdeviceptr,
+    bytes: *mut usize,
+    found: Result<(CUdeviceptr, usize), CUresult>,
+) -> CUresult {
+    let (address, size) = match found {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    if let (Ok(session), Ok(context), Ok(device)) = (session(), current_context(), current_device())
+    {
+        if session.addresses.find(address).is_none() {
+            let owner = Owner::Device {
+                device,
+                context: context as u64,
+            };
+            session.addresses.insert(address, size as u64, owner);
+        }
+    }
+    unsafe {
+        put_if_wanted(pointer, address);
+        put_if_wanted(bytes, size);
+    }
+    CUDA_SUCCESS
+}
+
+pub unsafe fn cuModuleGetGlobal_v2(
+    pointer: *mut CUdeviceptr,
+    bytes: *mut usize,
+    module: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    let (mut address, mut size) = (0, 0);
+    let status = unsafe { forward::cuModuleGetGlobal_v2(&mut address, &mut size, module, name) };
+    let found = if status == CUDA_SUCCESS {
+        Ok((address, size))
+    } else {
+        Err(status)
+    };
+    unsafe { put_variable(pointer, bytes, found) }
+}
+
+/// The functions of a module, in the server's order.
+pub fn functions(module: CUmodule) -> Result<Vec<CUfunction>, CUresult> {
+    names(module)?
+        .iter()
+        .map(|name| {
+            let mut found = std::ptr::null_mut();
+            // SAFETY: local storage and a C string.
+            match unsafe { cuModuleGetFunction(&mut found, module, name.as_ptr()) } {
+                CUDA_SUCCESS => Ok(found),
+                code => Err(code),
+            }
+        })
+        .collect()
+}
+
+fn names(module: CUmodule) -> Result<Vec<CString>, CUresult> {
+    let owner = handles::live(HandleKind::Module, module)?;
+    let mut names = Vec::new();
+    let status = request(
+        CallId::harp_module_functions,
+        |encoder| calls::encode_harp_module_functions(encoder, owner),
+        |decoder| {
+            let reply = calls::HarpModuleFunctionsReply::read(decoder);
+            names = reply.names.iter().map(|name| (*name).to_owned()).collect();
+        },
+    );
+    match status {
+        CUDA_SUCCESS => Ok(names),
+        code => Err(code),
+    }
+}
+
+pub unsafe fn cuModuleGetFunctionCount(count: *mut c_uint, module: CUmodule) -> CUresult {
+    match session().and_then(|_| names(module)) {
+        Ok(names) => unsafe { put(count, names.len() as c_uint) },
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuModuleEnumerateFunctions(
+    into: *mut CUfunction,
+    room: c_uint,
+    module: CUmodule,
+) -> CUresult {
+    if into.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    match session().and_then(|_| functions(module)) {
+        Ok(found) => {
+            for (index, function) in found.iter().take(room as usize).enumerate() {
+                // SAFETY: the caller has room for `room` handles.
+                unsafe { into.add(index).write(*function) };
+            }
+            CUDA_SUCCESS
+        }
+        Err(code) => code,
+    }
+}

@@ -1,0 +1,100 @@
+//! Occupancy: the server's driver knows; the searches over block sizes run here, since they call
+//! back into the program.
+
+use std::ffi::{c_int, c_uint};
+
+use harp_cuda_abi::types::*;
+
+use super::context::current_device;
+use super::device::device;
+use super::function::known;
+use super::outputs::put;
+use crate::generated::forward;
+use crate::session::session;
+
+pub unsafe fn cuOccupancyMaxPotentialBlockSize(
+    min_grid: *mut c_int,
+    block_size: *mut c_int,
+    function: CUfunction,
+    shared_of: CUoccupancyB2DSize,
+    dynamic_shared: usize,
+    limit: c_int,
+) -> CUresult {
+    unsafe {
+        cuOccupancyMaxPotentialBlockSizeWithFlags(
+            min_grid,
+            block_size,
+            function,
+            shared_of,
+            dynamic_shared,
+            limit,
+            0,
+        )
+    }
+}
+
+/// Tries block sizes in steps of a warp, largest first, and keeps the one with the most resident
+/// threads, as the CUDA occupancy calculator does.
+pub unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+    min_grid: *mut c_int,
+    block_size: *mut c_int,
+    function: CUfunction,
+    shared_of: CUoccupancyB2DSize,
+    dynamic_shared: usize,
+    limit: c_int,
+    flags: c_uint,
+) -> CUresult {
+    let found = session().and_then(|session| {
+        let device = device(session, current_device()?)?;
+        let (_, function) = known(function)?;
+        Ok((device, function))
+    });
+    let (device, described) = match found {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let number = |attribute| device.attribute(attribute as i32).unwrap_or(0);
+    let warp = number(CU_DEVICE_ATTRIBUTE_WARP_SIZE).max(1);
+    let most = described
+        .attribute(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)
+        .unwrap_or(i32::MAX)
+        .min(number(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK));
+    let most = if limit > 0 { most.min(limit) } else { most };
+    let full = number(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR);
+    let (mut best_size, mut best_blocks) = (0, 0);
+    let mut size = (most + warp - 1) / warp * warp;
+    while size > 0 {
+        let candidate = size.min(most);
+        let shared = match shared_of {
+            // SAFETY: the program's own function.
+            Some(shared_of) => unsafe { shared_of(candidate) },
+            None => dynamic_shared,
+        };
+        let mut blocks = 0;
+        let status = unsafe {
+            forward::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+                &mut blocks,
+                function,
+                candidate,
+                shared,
+                flags,
+            )
+        };
+        if status != CUDA_SUCCESS {
+            return status;
+        }
+        if blocks * candidate > best_blocks * best_size {
+            (best_size, best_blocks) = (candidate, blocks);
+        }
+        if best_blocks * best_size >= full {
+            break;
+        }
+        size -= warp;
+    }
+    let grid = best_blocks * number(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+    let status = unsafe { put(min_grid, grid) };
+    if status != CUDA_SUCCESS {
+        return status;
+    }
+    unsafe { put(block_size, best_size) }
+}

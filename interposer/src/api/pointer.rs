@@ -1,0 +1,116 @@
+//! Pointer attributes: answered from what this process allocated.
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use harp_cuda_abi::types::*;
+
+use super::outputs::put;
+use crate::session::addresses::{Owner, Range};
+use crate::session::session;
+
+/// `cuPointerGetAttribute`: one attribute; memory that CUDA does not know is an invalid value.
+pub unsafe fn cuPointerGetAttribute(
+    data: *mut c_void,
+    attribute: CUpointer_attribute,
+    pointer: CUdeviceptr,
+) -> CUresult {
+    let session = match session() {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    match session.addresses.find(pointer) {
+        Some(range) => unsafe { put_attribute(data, attribute, pointer, &range) },
+        None => CUDA_ERROR_INVALID_VALUE,
+    }
+}
+
+/// `cuPointerGetAttributes`: several at once; for unknown memory it succeeds with zeros.
+pub unsafe fn cuPointerGetAttributes(
+    count: c_uint,
+    attributes: *mut CUpointer_attribute,
+    data: *mut *mut c_void,
+    pointer: CUdeviceptr,
+) -> CUresult {
+    if attributes.is_null() || data.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let session = match session() {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let range = session.addresses.find(pointer);
+    for index in 0..count as usize {
+        // SAFETY: both arrays have `count` elements.
+        let (attribute, to) = unsafe { (*attributes.add(index), *data.add(index)) };
+        let known = range
+            .as_ref()
+            .map(|range| unsafe { put_attribute(to, attribute, pointer, range) });
+        if known != Some(CUDA_SUCCESS) {
+            unsafe { put_unknown(to, attribute) };
+        }
+    }
+    CUDA_SUCCESS
+}
+
+unsafe fn put_attribute(
+    to: *mut c_void,
+    attribute: CUpointer_attribute,
+    pointer: CUdeviceptr,
+    range: &Range,
+) -> CUresult {
+    let (is_host, device, context) = match range.owner {
+        Owner::Device { device, context } => (false, device, context),
+        Owner::Host { context, .. } => (true, super::context::device_of(context), context),
+    };
+    unsafe {
+        match attribute {
+            CU_POINTER_ATTRIBUTE_CONTEXT => put(to.cast(), context),
+            CU_POINTER_ATTRIBUTE_MEMORY_TYPE => put(
+                to.cast(),
+                if is_host {
+                    CU_MEMORYTYPE_HOST
+                } else {
+                    CU_MEMORYTYPE_DEVICE
+                } as c_uint,
+            ),
+            CU_POINTER_ATTRIBUTE_DEVICE_POINTER if is_host => CUDA_ERROR_INVALID_VALUE,
+            CU_POINTER_ATTRIBUTE_DEVICE_POINTER => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_HOST_POINTER if is_host => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_HOST_POINTER => CUDA_ERROR_INVALID_VALUE,
+            CU_POINTER_ATTRIBUTE_BUFFER_ID => put(to.cast(), range.buffer_id),
+            CU_POINTER_ATTRIBUTE_IS_MANAGED
+            | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
+            | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE => put(to.cast(), false),
+            CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => put(to.cast::<c_int>(), device),
+            CU_POINTER_ATTRIBUTE_RANGE_START_ADDR => put(to.cast(), range.base),
+            CU_POINTER_ATTRIBUTE_RANGE_SIZE => put(to.cast(), range.size),
+            CU_POINTER_ATTRIBUTE_MAPPED => put(to.cast(), true),
+            CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES => put(to.cast(), 0_u64),
+            CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => put(to.cast(), 0_u64),
+            _ => CUDA_ERROR_INVALID_VALUE,
+        }
+    }
+}
+
+/// What the plural query answers for an attribute that the memory does not have.
+unsafe fn put_unknown(to: *mut c_void, attribute: CUpointer_attribute) {
+    unsafe {
+        let _ = match attribute {
+            CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => put(to.cast::<c_int>(), -2),
+            CU_POINTER_ATTRIBUTE_MEMORY_TYPE => put(to.cast::<c_uint>(), 0),
+            CU_POINTER_ATTRIBUTE_IS_MANAGED
+            | CU_POINTER_ATTRIBUTE_MAPPED
+            | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
+            | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE => put(to.cast(), false),
+            CU_POINTER_ATTRIBUTE_CONTEXT
+            | CU_POINTER_ATTRIBUTE_DEVICE_POINTER
+            | CU_POINTER_ATTRIBUTE_HOST_POINTER
+            | CU_POINTER_ATTRIBUTE_BUFFER_ID
+            | CU_POINTER_ATTRIBUTE_RANGE_START_ADDR
+            | CU_POINTER_ATTRIBUTE_RANGE_SIZE
+            | CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES
+            | CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => put(to.cast(), 0_u64),
+            _ => CUDA_SUCCESS,
+        };
+    }
+}

@@ -1,0 +1,155 @@
+//! Which addresses are whose: device allocations and registered host memory.
+//!
+//! Unified addressing lets a program pass any pointer to any copy, so the client must tell a
+//! device address from a host one, and must know an allocation's bounds to predict the errors of
+//! copies that do not wait for the server.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::RwLock;
+
+/// What an address range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Memory of a device, allocated in a context.
+    Device { device: i32, context: u64 },
+    /// Page-locked memory of this process, with its `CU_MEMHOSTALLOC_*` or `CU_MEMHOSTREGISTER_*` flags.
+    Host {
+        flags: u32,
+        registered: bool,
+        context: u64,
+    },
+}
+
+/// One allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub base: u64,
+    /// Bytes.
+    pub size: u64,
+    pub owner: Owner,
+    /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: unique for each allocation of the process.
+    pub buffer_id: u64,
+}
+
+impl Range {
+    /// Bytes from `address` to the end of the allocation.
+    pub fn remaining(&self, address: u64) -> u64 {
+        (self.base + self.size).saturating_sub(address)
+    }
+}
+
+/// Allocations by base address.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    ranges: RwLock<BTreeMap<u64, Range>>,
+    last_buffer: AtomicU64,
+}
+
+impl Addresses {
+    /// Remembers an allocation; one that was known at `base` is replaced.
+    pub fn insert(&self, base: u64, size: u64, owner: Owner) {
+        let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut ranges = self
+            .ranges
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner());
+        ranges.insert(
+            base,
+            Range {
+                base,
+                size,
+                owner,
+                buffer_id,
+            },
+        );
+    }
+
+    /// Forgets the allocation that starts at `base`.
+    pub fn remove(&self, base: u64) -> Option<Range> {
+        self.ranges
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner())
+            .remove(&base)
+    }
+
+    /// Forgets all memory of a context that ended.
+    pub fn remove_context(&self, ended: u64) {
+        let mut ranges = self
+            .ranges
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner());
+        ranges.retain(|_, range| match range.owner {
+            Owner::Device { context, .. } => context != ended,
+            Owner::Host { .. } => true,
+        });
+    }
+
+    /// The allocation that holds `address`.
+    pub fn find(&self, address: u64) -> Option<Range> {
+        let ranges = self
+            .ranges
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let (_, range) = ranges.range(..=address).next_back()?;
+        (address - range.base < range.size.max(1)).then_some(*range)
+    }
+
+    /// The device allocation that holds `address`.
+    pub fn find_device(&self, address: u64) -> Option<Range> {
+        self.find(address)
+            .filter(|range| matches!(range.owner, Owner::Device { .. }))
+    }
+
+    /// The device allocation that holds all of `address..address + bytes`.
+    pub fn find_device_span(&self, address: u64, bytes: u64) -> Option<Range> {
+        self.find_device(address)
+            .filter(|range| range.remaining(address) >= bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEVICE: Owner = Owner::Device {
+        device: 0,
+        context: 9,
+    };
+
+    #[test]
+    fn an_address_belongs_to_the_allocation_around_it() {
+        let addresses = Addresses::default();
+        addresses.insert(0x1000, 0x100, DEVICE);
+        addresses.insert(0x3000, 0x100, DEVICE);
+        assert_eq!(addresses.find(0x0fff), None);
+        assert_eq!(addresses.find(0x10ff).map(|range| range.base), Some(0x1000));
+        assert_eq!(addresses.find(0x1100), None);
+        assert!(addresses.find_device_span(0x1080, 0x80).is_some());
+        assert!(addresses.find_device_span(0x1080, 0x81).is_none());
+    }
+
+    #[test]
+    fn buffer_ids_differ_and_host_memory_is_not_the_device() {
+        let addresses = Addresses::default();
+        addresses.insert(0x1000, 0x100, DEVICE);
+        addresses.insert(
+            0x2000,
+            0x100,
+            Owner::Host {
+                flags: 0,
+                registered: false,
+                context: 9,
+            },
+        );
+        let (device, host) = (
+            addresses.find(0x1000).unwrap(),
+            addresses.find(0x2000).unwrap(),
+        );
+        assert_ne!(device.buffer_id, host.buffer_id);
+        assert_eq!(addresses.find_device(0x2000), None);
+        addresses.remove_context(9);
+        assert_eq!(addresses.find(0x1000), None);
+        assert!(addresses.remove(0x2000).is_some());
+    }
+}

@@ -1,0 +1,177 @@
+//! Connecting: from the environment to a session, or to a sentence that says what is missing.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
+
+use harp_cuda_abi::types::*;
+use harp_transport::{ClientConfig, Hello};
+
+use super::addresses::Addresses;
+use super::incoming::Incoming;
+use super::outgoing::Outgoing;
+use super::settings::{say, settings, LogLevel};
+use super::snapshot::Snapshot;
+use super::stats::Stats;
+use super::{life, Session};
+
+/// Why there is no session.
+#[derive(Debug)]
+pub struct Failure {
+    /// What the program is told.
+    pub code: CUresult,
+    /// What happened, and what to do about it.
+    sentence: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+fn failure(sentence: impl Into<String>) -> Failure {
+    Failure {
+        code: CUDA_ERROR_NO_DEVICE,
+        sentence: sentence.into(),
+    }
+}
+
+/// Connects to the server that the environment names.
+pub fn begin() -> Result<Session, Failure> {
+    let settings = settings();
+    let server = settings.server.as_deref().ok_or_else(|| {
+        failure(
+            "no pool server is configured (HARP_SERVER is not set): start the program with \
+             `harp-run -- program`",
+        )
+    })?;
+    let credentials = settings.credentials.as_deref().ok_or_else(|| {
+        failure(format!(
+            "no credentials for {server} (HARP_CREDENTIALS is not set): start the program with \
+             `harp-run --server {server} --credentials DIR -- program`"
+        ))
+    })?;
+    let config = ClientConfig {
+        ca_pem: read(credentials, "ca.pem")?,
+        cert_pem: read(credentials, "client.pem")?,
+        key_pem: read(credentials, "client.key")?,
+        server_name: settings.server_name.clone(),
+    };
+    let hello = Hello {
+        program: program_name(),
+        pid: std::process::id(),
+        ..Hello::current()
+    };
+    let (sender, receiver, welcome, link) =
+        harp_transport::connect(server, &config, hello, settings.connect_timeout)
+            .map_err(|error| failure(format!("cannot use the pool server {server}: {error}")))?;
+    let mut snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
+    snapshot.select_visible(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
+    say(
+        LogLevel::Debug,
+        &format!(
+            "session {} on {server}: {} device(s), {} {}",
+            welcome.session,
+            snapshot.devices.len(),
+            link.tls_version,
+            link.cipher
+        ),
+    );
+    reserve_windows(&snapshot)?;
+    Ok(Session {
+        snapshot,
+        addresses: Addresses::default(),
+        link,
+        outgoing: Outgoing::new(sender),
+        incoming: Incoming::new(receiver, settings.spin),
+        stats: Stats::new(),
+        lost: AtomicU32::new(CUDA_SUCCESS),
+    })
+}
+
+fn read(credentials: &Path, name: &str) -> Result<String, Failure> {
+    let path = credentials.join(name);
+    std::fs::read_to_string(&path).map_err(|error| {
+        failure(format!(
+            "cannot read the credential {}: {error}; ask the pool's admin for credentials \
+             (`harp ca user`) and name their directory in HARP_CREDENTIALS",
+            path.display()
+        ))
+    })
+}
+
+fn program_name() -> String {
+    std::env::args_os()
+        .next()
+        .and_then(|path| {
+            Path::new(&path)
+                .file_name()
+                .map(|name| name.to_string_lossy().into())
+        })
+        .unwrap_or_default()
+}
+
+/// Takes the devices' addresses out of this process's own use, so that no host pointer can be
+/// mistaken for a device pointer (DESIGN D6).
+fn reserve_windows(snapshot: &Snapshot) -> Result<(), Failure> {
+    for (base, size) in snapshot.devices.iter().filter_map(|device| device.window) {
+        // SAFETY: an inaccessible mapping that replaces nothing (MAP_FIXED_NOREPLACE).
+        let mapped = unsafe {
+            libc::mmap(
+                base as *mut libc::c_void,
+                size as usize,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE
+                    | libc::MAP_ANONYMOUS
+                    | libc::MAP_NORESERVE
+                    | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            )
+        };
+        if mapped as u64 != base {
+            return Err(failure(format!(
+                "the addresses {base:#x}..{:#x} of a device are in use in this process",
+                base.saturating_add(size)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Starts the thread that sends what others left in the queue. It handles no signals: they belong
+/// to the program's threads.
+pub fn start_flusher(session: &'static Session) {
+    let started = with_signals_blocked(|| {
+        std::thread::Builder::new()
+            .name("harp-flush".to_owned())
+            .spawn(|| {
+                session.outgoing.run_flusher(
+                    |error| {
+                        session.lose(&error.to_string());
+                    },
+                    life::is_over,
+                );
+            })
+    });
+    if let Err(error) = started {
+        say(
+            LogLevel::Normal,
+            &format!("no flusher thread ({error}): calls may wait in batches"),
+        );
+    }
+}
+
+fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
+    // SAFETY: plain signal-mask calls on local storage.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = act();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        result
+    }
+}

@@ -1,0 +1,236 @@
+//! The handles that a program holds: typed, client-chosen, checked before anything is sent.
+//!
+//! A handle's value is its wire id: `kind << 56 | generation << 32 | index`. `index` names a
+//! record in an append-only table (so a look-up never locks), `generation` makes a reused record
+//! a different handle, so that a stale one is refused as CUDA refuses it.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::Mutex;
+
+use harp_cuda_abi::types::*;
+use harp_wire::HandleKind;
+
+const CHUNK: usize = 1024;
+const CHUNKS: usize = 4096;
+const INDEX_BITS: u32 = 32;
+const GENERATION_MASK: u64 = 0x00ff_ffff;
+
+/// `CU_STREAM_PER_THREAD`: the greatest stream argument that is a value and not a handle (0 is the
+/// default stream, 1 the legacy one).
+pub const STREAM_PER_THREAD: u64 = 2;
+
+struct Record {
+    /// The live handle of this record, or 0.
+    id: AtomicU64,
+    /// What the client knows about it (leaked, see [`attach`]); null when nothing.
+    data: AtomicPtr<()>,
+}
+
+/// All records, and which may be used again.
+struct Table {
+    chunks: [AtomicPtr<Record>; CHUNKS],
+    used: AtomicUsize,
+    /// (index, last generation) of destroyed handles.
+    free: Mutex<Vec<(usize, u64)>>,
+}
+
+static TABLE: Table = Table {
+    chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
+    used: AtomicUsize::new(0),
+    free: Mutex::new(Vec::new()),
+};
+
+impl Table {
+    fn record(&self, index: usize) -> Option<&'static Record> {
+        let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
+        if chunk.is_null() {
+            return None;
+        }
+        // SAFETY: a chunk is an array of CHUNK records that is never freed.
+        Some(unsafe { &*chunk.add(index % CHUNK) })
+    }
+
+    /// Grows by one record; the caller holds `free`'s lock, so growth is serial.
+    fn grow(&self) -> Option<usize> {
+        let index = self.used.load(Ordering::Relaxed);
+        let chunk = self.chunks.get(index / CHUNK)?;
+        if chunk.load(Ordering::Relaxed).is_null() {
+            let records: Vec<Record> = (0..CHUNK)
+                .map(|_| Record {
+                    id: AtomicU64::new(0),
+                    data: AtomicPtr::new(ptr::null_mut()),
+                })
+                .collect();
+            chunk.store(
+                Box::leak(records.into_boxed_slice()).as_mut_ptr(),
+                Ordering::Release,
+            );
+        }
+        self.used.store(index + 1, Ordering::Relaxed);
+        Some(index)
+    }
+}
+
+/// Makes a live handle of `kind`.
+///
+/// Never fails in practice: four million live handles exhaust the table, after which 0 is returned
+/// and the server refuses the create.
+pub fn create(kind: HandleKind) -> u64 {
+    let mut free = TABLE
+        .free
+        .lock()
+        .unwrap_or_else(|poison| poison.into_inner());
+    let (index, generation) = match free.pop() {
+        Some((index, last)) => (index, last + 1),
+        None => match TABLE.grow() {
+            Some(index) => (index, 1),
+            None => return 0,
+        },
+    };
+    drop(free);
+    let id = (kind as u64) << 56 | generation << INDEX_BITS | index as u64;
+    if let Some(record) = TABLE.record(index) {
+        record.data.store(ptr::null_mut(), Ordering::Relaxed);
+        record.id.store(id, Ordering::Release);
+    }
+    id
+}
+
+fn find(id: u64) -> Option<&'static Record> {
+    let record = TABLE.record((id & u64::from(u32::MAX)) as usize)?;
+    (id != 0 && record.id.load(Ordering::Acquire) == id).then_some(record)
+}
+
+fn is_kind(id: u64, kind: HandleKind) -> bool {
+    id >> 56 == kind as u64
+}
+
+/// The wire id of a handle that the program passed, if it is a live one of `kind`.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_CONTEXT` for a context, `CUDA_ERROR_INVALID_HANDLE` for all else.
+pub fn live<T>(kind: HandleKind, raw: *mut T) -> Result<u64, CUresult> {
+    let id = raw as u64;
+    if is_kind(id, kind) && find(id).is_some() {
+        return Ok(id);
+    }
+    Err(match kind {
+        HandleKind::Context => CUDA_ERROR_INVALID_CONTEXT,
+        _ => CUDA_ERROR_INVALID_HANDLE,
+    })
+}
+
+/// As [`live`] for a stream argument: the default streams' values pass as they are.
+pub fn live_stream<T>(raw: *mut T) -> Result<u64, CUresult> {
+    let id = raw as u64;
+    if id == 0 && harp_driver_front::default_stream() as u64 == STREAM_PER_THREAD {
+        return Ok(STREAM_PER_THREAD);
+    }
+    if id <= STREAM_PER_THREAD {
+        return Ok(id);
+    }
+    live(HandleKind::Stream, raw)
+}
+
+/// As [`live`] for what a launch takes: a `CUfunction`, or a `CUkernel` passed as one.
+pub fn live_function<T>(raw: *mut T) -> Result<u64, CUresult> {
+    live(HandleKind::Function, raw).or_else(|_| live(HandleKind::Kernel, raw))
+}
+
+/// Ends a handle: it is refused from now on.
+pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
+    let id = raw as u64;
+    if !is_kind(id, kind) {
+        return;
+    }
+    let Some(record) = find(id) else { return };
+    if record
+        .id
+        .compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed)
+        .is_err()
+    {
+        return; // another thread destroyed it first
+    }
+    let generation = id >> INDEX_BITS & GENERATION_MASK;
+    if generation < GENERATION_MASK {
+        let mut free = TABLE
+            .free
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        free.push(((id & u64::from(u32::MAX)) as usize, generation));
+    }
+}
+
+/// Gives a live handle what the client knows about it.
+///
+/// The data is leaked on purpose: another thread may hold a reference while the handle is being
+/// destroyed, as programs do that unload a module beside a running launch. It is small (a few
+/// hundred bytes for a function) and as many as the program loads.
+pub fn attach<T: Send + Sync + 'static>(id: u64, data: T) -> &'static T {
+    let leaked: &'static mut T = Box::leak(Box::new(data));
+    let pointer: *mut T = leaked;
+    if let Some(record) = find(id) {
+        record.data.store(pointer.cast(), Ordering::Release);
+    }
+    // SAFETY: just leaked, and never handed out as mutable again.
+    unsafe { &*pointer }
+}
+
+/// What [`attach`] gave the handle.
+///
+/// # Safety
+/// `T` must be the type that handles of this id's kind are given.
+pub unsafe fn attached<T: Send + Sync + 'static>(id: u64) -> Option<&'static T> {
+    let pointer = find(id)?.data.load(Ordering::Acquire);
+    // SAFETY: the caller's promise about T; the data was leaked.
+    unsafe { pointer.cast::<T>().as_ref() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_is_live_until_it_is_destroyed() {
+        let id = create(HandleKind::Event);
+        let raw = id as *mut CUevent_st;
+        assert_eq!(live(HandleKind::Event, raw), Ok(id));
+        destroy(HandleKind::Event, raw);
+        assert_eq!(live(HandleKind::Event, raw), Err(CUDA_ERROR_INVALID_HANDLE));
+    }
+
+    #[test]
+    fn a_handle_of_another_kind_is_refused() {
+        let id = create(HandleKind::Event);
+        assert_eq!(
+            live(HandleKind::Stream, id as *mut CUstream_st),
+            Err(CUDA_ERROR_INVALID_HANDLE)
+        );
+        assert_eq!(
+            live(HandleKind::Context, id as *mut CUctx_st),
+            Err(CUDA_ERROR_INVALID_CONTEXT)
+        );
+    }
+
+    #[test]
+    fn a_reused_record_is_another_handle() {
+        let first = create(HandleKind::Module);
+        destroy(HandleKind::Module, first as *mut CUmod_st);
+        let ids: Vec<u64> = (0..CHUNK + 1).map(|_| create(HandleKind::Module)).collect();
+        assert!(ids.iter().all(|id| *id != first));
+        assert_eq!(
+            live(HandleKind::Module, first as *mut CUmod_st),
+            Err(CUDA_ERROR_INVALID_HANDLE)
+        );
+    }
+
+    #[test]
+    fn attached_data_is_found_again() {
+        let id = create(HandleKind::Function);
+        attach(id, 7_u32);
+        // SAFETY: this test attaches u32.
+        assert_eq!(unsafe { attached::<u32>(id) }, Some(&7));
+        assert_eq!(live_function(id as *mut CUfunc_st), Ok(id));
+    }
+}

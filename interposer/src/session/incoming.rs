@@ -1,0 +1,249 @@
+//! The receiving half: one waiting thread reads, and hands the others what is theirs.
+//!
+//! A waiting thread that finds nobody reading reads itself, so a lone thread gets its reply with
+//! no hand-over. When its own reply has come it lets go of the reader and wakes the others, and one
+//! of them goes on.
+
+use std::collections::HashMap;
+use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use harp_cuda_abi::types::CUresult;
+use harp_transport::{FrameKind, Next, Receiver, Wait};
+use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
+use harp_wire::RECORD_MAX;
+
+/// A waiting thread looks after the session's health this often.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Where the bytes of a reply land in the program's memory.
+pub struct Destination {
+    pointer: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the memory is given over to the session until the reply has been waited for.
+unsafe impl Send for Destination {}
+
+impl Destination {
+    /// # Safety
+    /// The memory must be writable until the ticket it is used for has been waited for.
+    pub unsafe fn new(pointer: *mut u8, len: usize) -> Destination {
+        Destination { pointer, len }
+    }
+}
+
+/// What the server answered.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub status: CUresult,
+    /// A code that an earlier one-way call failed with, told once.
+    pub deferred: CUresult,
+    /// The call's outputs; empty where they went to a destination.
+    pub body: Vec<u8>,
+}
+
+enum Slot {
+    Expected(Option<Destination>),
+    Arrived(Reply),
+}
+
+#[derive(Default)]
+struct Pending {
+    last_ticket: u32,
+    slots: HashMap<u32, Slot>,
+}
+
+pub struct Incoming {
+    reader: Mutex<Reader>,
+    pending: Mutex<Pending>,
+    arrived: Condvar,
+}
+
+struct Reader {
+    receiver: Receiver,
+    spin: Option<Duration>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+impl Incoming {
+    pub fn new(receiver: Receiver, spin: Option<Duration>) -> Incoming {
+        Incoming {
+            reader: Mutex::new(Reader { receiver, spin }),
+            pending: Mutex::default(),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Makes the ticket of a call that wants a reply.
+    pub fn expect(&self, destination: Option<Destination>) -> u32 {
+        let mut pending = lock(&self.pending);
+        loop {
+            pending.last_ticket = pending.last_ticket.wrapping_add(1);
+            let ticket = pending.last_ticket;
+            // Zero marks a push; a number still waited for after a wrap is not given out twice.
+            if ticket != 0 && !pending.slots.contains_key(&ticket) {
+                pending.slots.insert(ticket, Slot::Expected(destination));
+                return ticket;
+            }
+        }
+    }
+
+    /// Waits for a reply, reading if nobody else does.
+    ///
+    /// # Errors
+    /// A sentence about why there will be none; `lost` says that another thread found out first.
+    pub fn wait(&self, ticket: u32, lost: impl Fn() -> bool) -> Result<Reply, String> {
+        loop {
+            let mut pending = lock(&self.pending);
+            if let Some(reply) = pending.take(ticket) {
+                return Ok(reply);
+            }
+            if lost() {
+                drop(pending);
+                // Whoever is reading may hold this ticket's destination: wait until it lets go.
+                let _reader = lock(&self.reader);
+                lock(&self.pending).slots.remove(&ticket);
+                return Err("another thread lost it".to_owned());
+            }
+            match self.reader.try_lock() {
+                Ok(mut reader) => {
+                    drop(pending);
+                    let result = self.read_until(&mut reader, ticket, &lost);
+                    drop(reader);
+                    // Taking `pending` orders this after a waiter's failed try and before its sleep.
+                    drop(lock(&self.pending));
+                    self.arrived.notify_all();
+                    result?;
+                }
+                Err(TryLockError::Poisoned(_)) => return Err("the reader failed".to_owned()),
+                Err(TryLockError::WouldBlock) => {
+                    let _unused = self.arrived.wait_timeout(pending, HEALTH_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Wakes every waiting thread to look at the session's state.
+    pub fn wake_all(&self) {
+        self.arrived.notify_all();
+    }
+
+    /// Bytes that have come in.
+    pub fn received_bytes(&self) -> u64 {
+        self.reader
+            .try_lock()
+            .map_or(0, |reader| reader.receiver.bytes_received())
+    }
+
+    fn read_until(
+        &self,
+        reader: &mut Reader,
+        ticket: u32,
+        lost: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        let wait = Wait {
+            spin: reader.spin,
+            timeout: Some(HEALTH_INTERVAL),
+        };
+        loop {
+            if matches!(
+                lock(&self.pending).slots.get(&ticket),
+                Some(Slot::Arrived(_)) | None
+            ) {
+                return Ok(());
+            }
+            match reader.receiver.next(wait) {
+                Ok(Next::Frame(head)) if head.kind == FrameKind::Replies => {
+                    self.read_replies(&mut reader.receiver, head.len)?;
+                }
+                Ok(Next::Frame(_)) => (),
+                Ok(Next::Idle) if lost() => return Ok(()),
+                Ok(Next::Idle) => (),
+                Ok(Next::Closed) => return Err("the server closed the session".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Reads the records of one frame of `left` bytes.
+    fn read_replies(&self, receiver: &mut Receiver, mut left: usize) -> Result<(), String> {
+        while left > 0 {
+            let mut bytes = [0; REPLY_HEAD_BYTES];
+            left = left.checked_sub(bytes.len()).ok_or(MALFORMED)?;
+            receiver
+                .read(&mut bytes)
+                .map_err(|error| error.to_string())?;
+            let head = ReplyHead::decode(&bytes);
+            let body_bytes = head
+                .body_bytes()
+                .filter(|len| *len <= RECORD_MAX)
+                .ok_or(MALFORMED)?;
+            left = left.checked_sub(body_bytes).ok_or(MALFORMED)?;
+            let destination = lock(&self.pending).destination(head.ticket)?;
+            let mut body = Vec::new();
+            match destination {
+                Some(to) if head.status == 0 => read_bytes(receiver, &to, body_bytes)?,
+                _ => {
+                    body.resize(body_bytes, 0);
+                    receiver
+                        .read(&mut body)
+                        .map_err(|error| error.to_string())?;
+                }
+            }
+            let reply = Reply {
+                status: head.status,
+                deferred: head.deferred,
+                body,
+            };
+            lock(&self.pending)
+                .slots
+                .insert(head.ticket, Slot::Arrived(reply));
+        }
+        Ok(())
+    }
+}
+
+const MALFORMED: &str = "the server sent a malformed reply";
+
+/// Reads a reply that is one run of bytes straight to where they belong.
+fn read_bytes(receiver: &mut Receiver, to: &Destination, body: usize) -> Result<(), String> {
+    let mut announced = [0; 8];
+    if body != to.len + announced.len() {
+        return Err(MALFORMED.to_owned());
+    }
+    receiver
+        .read(&mut announced)
+        .map_err(|error| error.to_string())?;
+    if u64::from_le_bytes(announced) != to.len as u64 {
+        return Err(MALFORMED.to_owned());
+    }
+    // SAFETY: `Destination::new`'s promise; the thread that made it is still waiting.
+    let target = unsafe { std::slice::from_raw_parts_mut(to.pointer, to.len) };
+    receiver.read(target).map_err(|error| error.to_string())
+}
+
+impl Pending {
+    fn take(&mut self, ticket: u32) -> Option<Reply> {
+        match self.slots.remove(&ticket)? {
+            Slot::Arrived(reply) => Some(reply),
+            expected => {
+                self.slots.insert(ticket, expected);
+                None
+            }
+        }
+    }
+
+    /// Where the reply to `ticket` goes; a ticket that nobody holds is the server's error.
+    fn destination(&mut self, ticket: u32) -> Result<Option<Destination>, String> {
+        match self.slots.get_mut(&ticket) {
+            Some(Slot::Expected(destination)) => Ok(destination.take()),
+            _ => Err(format!(
+                "the server answered a call that was not made (ticket {ticket})"
+            )),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! The session: this process's one ordered conversation with a pool server.
+//!
+//! It begins at the first call that needs a device and not before, so that children that never
+//! use CUDA connect to nothing. Calling threads do their own input and output: [`outgoing`] batches
+//! one-way calls and sends them, [`incoming`] lets one waiting thread read for all. Lock order:
+//! `Outgoing::sender` before `Outgoing::queue`; `Incoming::reader` before `Incoming::pending`;
+//! none of the first pair is taken while one of the second is held.
+
+pub mod addresses;
+mod begin;
+pub mod checks;
+pub mod handles;
+mod incoming;
+mod life;
+mod outgoing;
+pub mod settings;
+pub mod snapshot;
+mod stats;
+mod thread;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use harp_cuda_abi::types::*;
+use harp_transport::LinkInfo;
+use harp_wire::{CallId, Decoder, Encoder};
+
+pub use life::{attach_program, connected, session};
+pub use thread::context_changed;
+
+use addresses::Addresses;
+use incoming::{Incoming, Reply};
+use outgoing::Outgoing;
+use settings::{say, settings, LogLevel};
+use snapshot::Snapshot;
+use stats::Stats;
+
+/// A running session.
+pub struct Session {
+    pub snapshot: Snapshot,
+    pub addresses: Addresses,
+    link: LinkInfo,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    stats: Stats,
+    /// The code that every call returns from now on, once the device or the connection is gone.
+    lost: AtomicU32,
+}
+
+/// A reply that has been asked for and not yet waited for.
+#[must_use]
+pub struct Ticket(u32);
+
+impl Session {
+    /// The sticky code, if there is one.
+    fn alive(&self) -> Result<(), CUresult> {
+        match self.lost.load(Ordering::Relaxed) {
+            CUDA_SUCCESS => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// Ends the session for every thread: the first cause is printed, the code sticks.
+    fn lose(&self, cause: &str) -> CUresult {
+        let code = CUDA_ERROR_DEVICE_UNAVAILABLE;
+        if self.lost.swap(code, Ordering::Relaxed) == CUDA_SUCCESS && !life::is_over() {
+            say(
+                LogLevel::Quiet,
+                &format!(
+                    "the connection to the pool server is lost: {cause}; every CUDA call now \
+                     returns CUDA_ERROR_DEVICE_UNAVAILABLE, start the program again once \
+                     `harp doctor` finds the server"
+                ),
+            );
+        }
+        self.incoming.wake_all();
+        code
+    }
+
+    /// One line about what the session did and how it was protected.
+    fn summary(&self) -> String {
+        let devices: Vec<&str> = self
+            .snapshot
+            .devices
+            .iter()
+            .map(|device| device.name.as_str())
+            .collect();
+        format!(
+            "{}; {}; {} {}",
+            devices.join(", "),
+            self.stats
+                .line(self.outgoing.sent_bytes(), self.incoming.received_bytes()),
+            self.link.tls_version,
+            self.link.cipher
+        )
+    }
+
+    /// Appends a call that nobody waits for.
+    fn post(&self, call: CallId, encode: impl FnOnce(&mut Encoder)) -> Result<(), CUresult> {
+        self.alive()?;
+        self.stats.count_call();
+        self.outgoing
+            .append(call, None, encode)
+            .map_err(|error| self.lose(&error.to_string()))
+    }
+
+    /// Sends a call, and all before it, and asks for its reply. Bytes that the reply carries land
+    /// in `destination` when one is given.
+    fn ask(
+        &self,
+        call: CallId,
+        encode: impl FnOnce(&mut Encoder),
+        destination: Option<incoming::Destination>,
+    ) -> Result<Ticket, CUresult> {
+        self.alive()?;
+        self.stats.count_call();
+        let ticket = self.incoming.expect(destination);
+        self.outgoing
+            .append(call, Some(ticket), encode)
+            .and_then(|()| self.outgoing.flush())
+            .map_err(|error| self.lose(&error.to_string()))?;
+        Ok(Ticket(ticket))
+    }
+
+    /// Waits for a reply.
+    fn wait(&self, ticket: Ticket) -> Result<Reply, CUresult> {
+        self.stats.count_wait();
+        let reply = self.incoming.wait(ticket.0, || self.alive().is_err());
+        let reply = reply.map_err(|cause| match self.alive() {
+            Err(code) => code,
+            Ok(()) => self.lose(&cause),
+        })?;
+        if reply.deferred != CUDA_SUCCESS {
+            say(
+                LogLevel::Normal,
+                &format!(
+                    "an earlier call that did not wait failed with {}; HARP_SYNC=1 makes every \
+                     call wait and shows which",
+                    error_name(reply.deferred)
+                ),
+            );
+        }
+        Ok(reply)
+    }
+}
+
+fn error_name(code: CUresult) -> String {
+    harp_cuda_abi::errors::error_name(code).map_or_else(
+        || format!("code {code}"),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// Makes a call that the program does not wait for.
+///
+/// Its errors must be ones that the client has predicted, or may be reported later: what still
+/// goes wrong is returned once by the next call that waits. With `HARP_SYNC=1` it waits.
+pub fn one_way(call: CallId, encode: impl FnOnce(&mut Encoder)) -> CUresult {
+    if settings().every_call_waits {
+        return request(call, encode, |_| ());
+    }
+    match session().and_then(|session| session.post(call, encode)) {
+        Ok(()) => CUDA_SUCCESS,
+        Err(code) => code,
+    }
+}
+
+/// Makes a call and waits for its answer; `outputs` reads what it returned, if it succeeded.
+pub fn request(
+    call: CallId,
+    encode: impl FnOnce(&mut Encoder),
+    outputs: impl FnOnce(&mut Decoder),
+) -> CUresult {
+    let answer = session().and_then(|session| {
+        let ticket = session.ask(call, encode, None)?;
+        session.wait(ticket)
+    });
+    let reply = match answer {
+        Ok(reply) => reply,
+        Err(code) => return code,
+    };
+    if reply.status != CUDA_SUCCESS {
+        return reply.status;
+    }
+    let mut decoder = Decoder::new(&reply.body);
+    outputs(&mut decoder);
+    if decoder.finish().is_err() {
+        return CUDA_ERROR_UNKNOWN;
+    }
+    reply.deferred
+}
+
+/// As [`one_way`] or [`request`], for a call whose bytes are sent straight from the program's memory.
+///
+/// `encode` writes every argument but the last, which is `payload`.
+pub fn one_way_bytes(call: CallId, encode: impl FnOnce(&mut Encoder), payload: &[u8]) -> CUresult {
+    let sent = session().and_then(|session| {
+        session.alive()?;
+        session.stats.count_call();
+        let waits = settings().every_call_waits;
+        let ticket = waits.then(|| session.incoming.expect(None));
+        session
+            .outgoing
+            .append_bytes(call, ticket, encode, payload)
+            .map_err(|error| session.lose(&error.to_string()))?;
+        match ticket {
+            None => Ok(CUDA_SUCCESS),
+            Some(ticket) => {
+                session
+                    .outgoing
+                    .flush()
+                    .map_err(|error| session.lose(&error.to_string()))?;
+                let reply = session.wait(Ticket(ticket))?;
+                Ok(if reply.status == CUDA_SUCCESS {
+                    reply.deferred
+                } else {
+                    reply.status
+                })
+            }
+        }
+    });
+    sent.unwrap_or_else(|code| code)
+}
+
+/// Asks for bytes that land at `destination`, without waiting yet.
+///
+/// # Safety
+/// `destination..destination + len` must be writable until [`finish_bytes`] has returned for this
+/// ticket, whatever happens.
+pub unsafe fn ask_bytes(
+    call: CallId,
+    encode: impl FnOnce(&mut Encoder),
+    destination: *mut u8,
+    len: usize,
+) -> Result<Ticket, CUresult> {
+    // SAFETY: the caller's promise.
+    let destination = unsafe { incoming::Destination::new(destination, len) };
+    session()?.ask(call, encode, Some(destination))
+}
+
+/// Waits until the bytes of [`ask_bytes`] have landed.
+pub fn finish_bytes(ticket: Ticket) -> CUresult {
+    match session().and_then(|session| session.wait(ticket)) {
+        Ok(reply) if reply.status == CUDA_SUCCESS => reply.deferred,
+        Ok(reply) => reply.status,
+        Err(code) => code,
+    }
+}

@@ -1,0 +1,216 @@
+//! The sending half: calls are appended to a queue and leave in batches.
+//!
+//! A batch leaves when it is full, when a thread wants to wait, or when the flusher comes by: at
+//! most [`FLUSH_INTERVAL`] after the first call in it. Whoever holds `sender` empties the queue
+//! before letting go, so a thread that finds it taken may leave its calls behind.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::Thread;
+use std::time::Duration;
+
+use harp_transport::Sender;
+use harp_wire::calls::encode_harp_set_current;
+use harp_wire::{CallId, Encoder};
+
+use super::thread;
+
+/// A batch of this many bytes leaves at once.
+const BATCH_BYTES: usize = 16 << 10;
+/// A queue of this many bytes makes the appending thread wait for the network.
+const QUEUE_BYTES: usize = 1 << 20;
+/// A payload from this size on is sent straight from where it lies.
+const DIRECT_BYTES: usize = 16 << 10;
+/// The longest that an appended call stays here.
+const FLUSH_INTERVAL: Duration = Duration::from_micros(50);
+/// The flusher sleeps until it is woken after this many visits to an empty queue.
+const IDLE_VISITS: u32 = 20;
+
+pub struct Outgoing {
+    queue: Mutex<Encoder>,
+    sender: Mutex<Lane>,
+    /// True while the flusher comes by on its own.
+    flusher_awake: AtomicBool,
+    flusher: Mutex<Option<Thread>>,
+}
+
+/// The wire, and the buffer that the queue is swapped with.
+struct Lane {
+    sender: Sender,
+    batch: Encoder,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+impl Outgoing {
+    pub fn new(sender: Sender) -> Outgoing {
+        Outgoing {
+            queue: Mutex::new(Encoder::new()),
+            sender: Mutex::new(Lane {
+                sender,
+                batch: Encoder::new(),
+            }),
+            flusher_awake: AtomicBool::new(false),
+            flusher: Mutex::new(None),
+        }
+    }
+
+    /// Adds a call; it leaves soon. `ticket` asks for a reply.
+    pub fn append(
+        &self,
+        call: CallId,
+        ticket: Option<u32>,
+        encode: impl FnOnce(&mut Encoder),
+    ) -> io::Result<()> {
+        let waiting = {
+            let mut queue = lock(&self.queue);
+            write_record(&mut queue, call, ticket, encode);
+            queue.len()
+        };
+        if ticket.is_some() {
+            return Ok(()); // the caller flushes
+        }
+        if waiting >= QUEUE_BYTES {
+            return self.flush();
+        }
+        if waiting >= BATCH_BYTES {
+            if let Ok(lane) = self.sender.try_lock() {
+                return self.drain(lane);
+            }
+        }
+        self.wake_flusher();
+        Ok(())
+    }
+
+    /// Adds a call whose last argument is `payload`; it has left when this returns, unless it is small.
+    pub fn append_bytes(
+        &self,
+        call: CallId,
+        ticket: Option<u32>,
+        encode: impl FnOnce(&mut Encoder),
+        payload: &[u8],
+    ) -> io::Result<()> {
+        if payload.len() < DIRECT_BYTES {
+            return self.append(call, ticket, |encoder| {
+                encode(encoder);
+                encoder.bytes(payload);
+            });
+        }
+        let mut lane = lock(&self.sender);
+        let Lane { sender, batch } = &mut *lane;
+        batch.clear();
+        std::mem::swap(&mut *lock(&self.queue), batch);
+        let start = begin_record(batch, call, ticket);
+        encode(batch);
+        batch.u64(payload.len() as u64);
+        batch.end_record_with(start, payload.len());
+        sender.send(&[batch.as_slice(), payload])
+    }
+
+    /// Sends everything that was appended before this call.
+    pub fn flush(&self) -> io::Result<()> {
+        self.drain(lock(&self.sender))
+    }
+
+    fn drain(&self, mut lane: MutexGuard<'_, Lane>) -> io::Result<()> {
+        let Lane { sender, batch } = &mut *lane;
+        loop {
+            batch.clear();
+            std::mem::swap(&mut *lock(&self.queue), batch);
+            if batch.is_empty() {
+                return Ok(());
+            }
+            sender.send(&[batch.as_slice()])?;
+        }
+    }
+
+    /// The bytes that have left.
+    pub fn sent_bytes(&self) -> u64 {
+        lock(&self.sender).sender.bytes_sent()
+    }
+
+    /// Says goodbye, without waiting longer than `bound` for the socket.
+    pub fn end(&self, bound: Duration) {
+        let Ok(mut lane) = self.sender.try_lock() else {
+            return;
+        };
+        let Lane { sender, batch } = &mut *lane;
+        sender.set_send_timeout(bound);
+        batch.clear();
+        if let Ok(mut queue) = self.queue.try_lock() {
+            std::mem::swap(&mut *queue, batch);
+        }
+        if batch.is_empty() || sender.send(&[batch.as_slice()]).is_ok() {
+            let _ = sender.bye();
+        }
+    }
+
+    fn wake_flusher(&self) {
+        if self.flusher_awake.load(Ordering::Relaxed) {
+            return;
+        }
+        if !self.flusher_awake.swap(true, Ordering::AcqRel) {
+            if let Some(thread) = &*lock(&self.flusher) {
+                thread.unpark();
+            }
+        }
+    }
+
+    /// The flusher's life: sends what others appended and left behind. `fail` hears of an error;
+    /// `over` ends it.
+    pub fn run_flusher(&self, fail: impl Fn(&io::Error), over: impl Fn() -> bool) {
+        *lock(&self.flusher) = Some(std::thread::current());
+        while !over() {
+            while !self.flusher_awake.load(Ordering::Acquire) {
+                std::thread::park();
+                if over() {
+                    return;
+                }
+            }
+            let mut idle = 0;
+            while idle < IDLE_VISITS {
+                std::thread::sleep(FLUSH_INTERVAL);
+                if lock(&self.queue).is_empty() {
+                    idle += 1;
+                    continue;
+                }
+                idle = 0;
+                if let Err(error) = self.flush() {
+                    fail(&error);
+                    return;
+                }
+            }
+            self.flusher_awake.store(false, Ordering::Release);
+            // What was appended between the last visit and the store rang nobody.
+            if !lock(&self.queue).is_empty() {
+                self.flusher_awake.store(true, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// Begins a record, and before it tells the server of this thread's current context when it has
+/// last heard of another.
+fn begin_record(queue: &mut Encoder, call: CallId, ticket: Option<u32>) -> usize {
+    let thread = thread::id();
+    if let Some(context) = thread::unsent_context() {
+        let start = queue.begin_record(CallId::harp_set_current, None, thread);
+        encode_harp_set_current(queue, context);
+        queue.end_record(start);
+    }
+    queue.begin_record(call, ticket, thread)
+}
+
+fn write_record(
+    queue: &mut Encoder,
+    call: CallId,
+    ticket: Option<u32>,
+    encode: impl FnOnce(&mut Encoder),
+) {
+    let start = begin_record(queue, call, ticket);
+    encode(queue);
+    queue.end_record(start);
+}

@@ -1,0 +1,114 @@
+//! The `HARP_*` variables that the interposer reads, once, at the first call that needs them.
+//! What each means for users is declared in `harp_client.settings`, the one list.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How much the interposer says on stderr.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LogLevel {
+    /// Nothing but what ends the session.
+    Quiet,
+    /// Causes of failures and unsupported calls, once each.
+    Normal,
+    /// Each connection, each wait.
+    Debug,
+}
+
+/// Everything that the environment decides.
+#[derive(Debug)]
+pub struct Settings {
+    /// `HARP_SERVER`: `host:port` of the pool server.
+    pub server: Option<String>,
+    /// `HARP_CREDENTIALS`: a directory with `ca.pem`, `client.pem` and `client.key`.
+    pub credentials: Option<PathBuf>,
+    /// `HARP_SERVER_NAME`: the DNS name that the server's certificate must carry.
+    pub server_name: String,
+    /// `HARP_SYNC=1`: every call waits for the server.
+    pub every_call_waits: bool,
+    /// `HARP_STATS=1`: print what the session did when the program ends.
+    pub print_stats: bool,
+    /// `HARP_LOG`: `quiet`, `normal` or `debug`.
+    pub log: LogLevel,
+    /// `HARP_CONNECT_TIMEOUT`, seconds.
+    pub connect_timeout: Duration,
+    /// `HARP_SPIN_US`: how long a waiting call spins before it sleeps; unset lets the transport decide.
+    pub spin: Option<Duration>,
+}
+
+/// The settings of this process.
+pub fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| Settings::read(|name| std::env::var(name).ok()))
+}
+
+impl Settings {
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Settings {
+        let text = |name| variable(name).filter(|value| !value.is_empty());
+        let flag = |name| text(name).is_some_and(|value| value != "0");
+        let number = |name| text(name).and_then(|value| value.parse::<f64>().ok());
+        let seconds = |value: f64| Duration::try_from_secs_f64(value).ok();
+        Settings {
+            server: text("HARP_SERVER"),
+            credentials: text("HARP_CREDENTIALS").map(PathBuf::from),
+            server_name: text("HARP_SERVER_NAME").unwrap_or_else(|| "harp-server".to_owned()),
+            every_call_waits: flag("HARP_SYNC"),
+            print_stats: flag("HARP_STATS"),
+            log: match text("HARP_LOG").as_deref() {
+                Some("quiet") => LogLevel::Quiet,
+                Some("debug") => LogLevel::Debug,
+                _ => LogLevel::Normal,
+            },
+            connect_timeout: number("HARP_CONNECT_TIMEOUT")
+                .and_then(seconds)
+                .unwrap_or(Duration::from_secs(5)),
+            spin: number("HARP_SPIN_US").and_then(|value| seconds(value / 1e6)),
+        }
+    }
+}
+
+/// One line on stderr, unless `HARP_LOG` asks for less than `level`.
+pub fn say(level: LogLevel, line: &str) {
+    if settings().log >= level {
+        eprintln!("harp: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Settings {
+        Settings::read(|name| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults() {
+        let settings = read(&[]);
+        assert_eq!(settings.server, None);
+        assert_eq!(settings.server_name, "harp-server");
+        assert_eq!(settings.log, LogLevel::Normal);
+        assert!(!settings.every_call_waits && !settings.print_stats);
+    }
+
+    #[test]
+    fn values_are_understood_and_nonsense_falls_back() {
+        let settings = read(&[
+            ("HARP_SYNC", "1"),
+            ("HARP_STATS", "0"),
+            ("HARP_LOG", "debug"),
+            ("HARP_CONNECT_TIMEOUT", "-3"),
+            ("HARP_SPIN_US", "20"),
+        ]);
+        assert!(settings.every_call_waits && !settings.print_stats);
+        assert_eq!(settings.log, LogLevel::Debug);
+        assert_eq!(settings.connect_timeout, Duration::from_secs(5));
+        assert_eq!(settings.spin, Some(Duration::from_micros(20)));
+    }
+}

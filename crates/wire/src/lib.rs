@@ -10,6 +10,7 @@ mod encoder;
 mod function_info;
 #[allow(non_camel_case_types, non_snake_case, non_upper_case_globals)]
 mod generated;
+pub mod push;
 pub mod record;
 pub mod reply;
 

@@ -1,1 +1,1 @@
-"""The CUDA driver API as data: ABI facts, one reviewed entry of meaning per call, and a generator."""
+"""The CUDA driver API as data: ABI facts, a reviewed entry per call, and a generator."""

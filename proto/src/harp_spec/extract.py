@@ -2,7 +2,7 @@
 
 Run by hand, once per CUDA release, on a machine with ``pip`` and the ``libclang`` wheel::
 
-    python -m harp_spec.extract --wheels DIR            # writes proto/abi/cuda-*.json, procaddress.tsv
+    python -m harp_spec.extract --wheels DIR            # writes proto/abi
     python -m harp_spec.extract --wheels DIR --compare  # only reports what would change
 
 ``DIR`` holds the wheels (``pip download --no-deps -d DIR 'nvidia-cuda-runtime==13.*'`` and so on,
@@ -45,7 +45,8 @@ SYSTEM_HEADERS = {
 #: cudaProfiler.h ships in no runtime wheel; its three functions are ABI that programs look up.
 PROFILER = """
 typedef enum CUoutput_mode_enum { CU_OUT_KEY_VALUE_PAIR = 0, CU_OUT_CSV = 1 } CUoutput_mode;
-CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, CUoutput_mode outputMode);
+CUresult cuProfilerInitialize(const char *configFile, const char *outputFile,
+                              CUoutput_mode outputMode);
 CUresult cuProfilerStart(void);
 CUresult cuProfilerStop(void);
 """

@@ -3,8 +3,8 @@
     python -m harp_spec.gen write [NAME...]   # writes what changed and names it
     python -m harp_spec.gen check [NAME...]   # exit status 1 and the names of stale files
 
-``NAME`` limits the work to outputs whose name starts with it (``exports``, ``wire``, ...). Generated
-files are committed; the tests run ``check``.
+``NAME`` limits the work to the outputs of that name (``exports``, ``wire``, ...). Generated files
+are committed; the tests run ``check``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ import sys
 from collections.abc import Callable, Iterable
 
 from harp_spec import facts
-from harp_spec.outputs import cuda_abi, dispatch, exports, forward, wire
+from harp_spec.outputs import (
+    coverage,
+    cuda_abi,
+    dispatch,
+    exports,
+    forward,
+    trace_schema,
+    wire,
+)
 from harp_spec.render import Output
 
 OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
@@ -23,6 +31,8 @@ OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
     "forward": forward.outputs,
     "dispatch": dispatch.outputs,
     "exports": exports.outputs,
+    "trace-schema": trace_schema.outputs,
+    "coverage": coverage.outputs,
 }
 
 #: Folders that hold nothing but generated files: a file there that nothing generates is stale too.
@@ -32,6 +42,7 @@ GENERATED_FOLDERS = (
     "interposer/src/generated",
     "softgpu/driver/src/generated",
     "server/worker/src/generated",
+    "proto/trace",
 )
 
 

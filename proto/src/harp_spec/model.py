@@ -1,8 +1,8 @@
 """The checked model: one :class:`Call` per reviewed entry of the spec.
 
 ``proto/src/harp_spec/spec`` declares calls with the vocabulary below; every declaration is checked
-against the facts as it is read, so a wrong parameter name, a missing wire id or an undeclared length
-fails the import.
+against the facts as it is read, so a wrong parameter name, a missing wire id or an undeclared
+length fails the import.
 """
 
 from __future__ import annotations

@@ -34,45 +34,8 @@ SCALARS = {
     "double": "f64",
 }
 
-KEYWORDS = frozenset(
-    [
-        "as",
-        "break",
-        "const",
-        "continue",
-        "crate",
-        "dyn",
-        "else",
-        "enum",
-        "extern",
-        "false",
-        "fn",
-        "for",
-        "if",
-        "impl",
-        "in",
-        "let",
-        "loop",
-        "match",
-        "mod",
-        "move",
-        "mut",
-        "pub",
-        "ref",
-        "return",
-        "self",
-        "static",
-        "struct",
-        "super",
-        "trait",
-        "true",
-        "type",
-        "unsafe",
-        "use",
-        "where",
-        "while",
-    ]
-)
+#: Rust keywords that C parameters and fields may be called by.
+KEYWORDS = frozenset(["const", "fn", "in", "match", "mod", "move", "ref", "type", "use", "where"])
 
 
 def identifier(name: str) -> str:

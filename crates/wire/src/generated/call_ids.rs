@@ -11,8 +11,6 @@ impl CallId {
     pub const harp_jit_logs: CallId = CallId(0x0003);
     pub const harp_thread_ended: CallId = CallId(0x0004);
     pub const harp_callback_done: CallId = CallId(0x0005);
-    pub const cuDeviceCanAccessPeer: CallId = CallId(0x0101);
-    pub const cuDeviceGetP2PAttribute: CallId = CallId(0x0102);
     pub const cuDevicePrimaryCtxRetain: CallId = CallId(0x0201);
     pub const cuDevicePrimaryCtxRelease_v2: CallId = CallId(0x0202);
     pub const cuDevicePrimaryCtxReset_v2: CallId = CallId(0x0203);
@@ -43,11 +41,8 @@ impl CallId {
     pub const cuKernelGetFunction: CallId = CallId(0x0317);
     pub const cuFuncGetAttribute: CallId = CallId(0x0320);
     pub const cuFuncSetAttribute: CallId = CallId(0x0321);
-    pub const cuFuncSetCacheConfig: CallId = CallId(0x0322);
-    pub const cuFuncSetSharedMemConfig: CallId = CallId(0x0323);
     pub const cuKernelGetAttribute: CallId = CallId(0x0324);
     pub const cuKernelSetAttribute: CallId = CallId(0x0325);
-    pub const cuKernelSetCacheConfig: CallId = CallId(0x0326);
     pub const cuLinkCreate_v2: CallId = CallId(0x0330);
     pub const cuLinkAddData_v2: CallId = CallId(0x0331);
     pub const cuLinkComplete: CallId = CallId(0x0332);
@@ -112,8 +107,6 @@ impl CallId {
         (CallId::harp_jit_logs, "harp_jit_logs"),
         (CallId::harp_thread_ended, "harp_thread_ended"),
         (CallId::harp_callback_done, "harp_callback_done"),
-        (CallId::cuDeviceCanAccessPeer, "cuDeviceCanAccessPeer"),
-        (CallId::cuDeviceGetP2PAttribute, "cuDeviceGetP2PAttribute"),
         (CallId::cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain"),
         (
             CallId::cuDevicePrimaryCtxRelease_v2,
@@ -156,11 +149,8 @@ impl CallId {
         (CallId::cuKernelGetFunction, "cuKernelGetFunction"),
         (CallId::cuFuncGetAttribute, "cuFuncGetAttribute"),
         (CallId::cuFuncSetAttribute, "cuFuncSetAttribute"),
-        (CallId::cuFuncSetCacheConfig, "cuFuncSetCacheConfig"),
-        (CallId::cuFuncSetSharedMemConfig, "cuFuncSetSharedMemConfig"),
         (CallId::cuKernelGetAttribute, "cuKernelGetAttribute"),
         (CallId::cuKernelSetAttribute, "cuKernelSetAttribute"),
-        (CallId::cuKernelSetCacheConfig, "cuKernelSetCacheConfig"),
         (CallId::cuLinkCreate_v2, "cuLinkCreate_v2"),
         (CallId::cuLinkAddData_v2, "cuLinkAddData_v2"),
         (CallId::cuLinkComplete, "cuLinkComplete"),

@@ -173,126 +173,6 @@ impl HarpCallbackDoneArgs {
 }
 
 #[inline]
-pub fn encode_cuDeviceCanAccessPeer(e: &mut Encoder, dev: i32, peerDev: i32) {
-    e.i32(dev);
-    e.i32(peerDev);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuDeviceCanAccessPeerArgs {
-    pub dev: i32,
-    pub peerDev: i32,
-}
-
-impl CuDeviceCanAccessPeerArgs {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuDeviceCanAccessPeerArgs {
-            dev: d.i32(),
-            peerDev: d.i32(),
-        }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
-pub fn encode_cuDeviceCanAccessPeer_reply(e: &mut Encoder, canAccessPeer: i32) {
-    e.i32(canAccessPeer);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuDeviceCanAccessPeerReply {
-    pub canAccessPeer: i32,
-}
-
-impl CuDeviceCanAccessPeerReply {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuDeviceCanAccessPeerReply {
-            canAccessPeer: d.i32(),
-        }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
-pub fn encode_cuDeviceGetP2PAttribute(
-    e: &mut Encoder,
-    attrib: u32,
-    srcDevice: i32,
-    dstDevice: i32,
-) {
-    e.u32(attrib);
-    e.i32(srcDevice);
-    e.i32(dstDevice);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuDeviceGetP2PAttributeArgs {
-    pub attrib: u32,
-    pub srcDevice: i32,
-    pub dstDevice: i32,
-}
-
-impl CuDeviceGetP2PAttributeArgs {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuDeviceGetP2PAttributeArgs {
-            attrib: d.u32(),
-            srcDevice: d.i32(),
-            dstDevice: d.i32(),
-        }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
-pub fn encode_cuDeviceGetP2PAttribute_reply(e: &mut Encoder, value: i32) {
-    e.i32(value);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuDeviceGetP2PAttributeReply {
-    pub value: i32,
-}
-
-impl CuDeviceGetP2PAttributeReply {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuDeviceGetP2PAttributeReply { value: d.i32() }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
 pub fn encode_cuDevicePrimaryCtxRetain(e: &mut Encoder, pctx: u64, dev: i32) {
     e.u64(pctx);
     e.i32(dev);
@@ -1476,66 +1356,6 @@ impl CuFuncSetAttributeArgs {
 }
 
 #[inline]
-pub fn encode_cuFuncSetCacheConfig(e: &mut Encoder, hfunc: u64, config: u32) {
-    e.u64(hfunc);
-    e.u32(config);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuFuncSetCacheConfigArgs {
-    pub hfunc: u64,
-    pub config: u32,
-}
-
-impl CuFuncSetCacheConfigArgs {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuFuncSetCacheConfigArgs {
-            hfunc: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
-            config: d.u32(),
-        }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
-pub fn encode_cuFuncSetSharedMemConfig(e: &mut Encoder, hfunc: u64, config: u32) {
-    e.u64(hfunc);
-    e.u32(config);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuFuncSetSharedMemConfigArgs {
-    pub hfunc: u64,
-    pub config: u32,
-}
-
-impl CuFuncSetSharedMemConfigArgs {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuFuncSetSharedMemConfigArgs {
-            hfunc: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
-            config: d.u32(),
-        }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
 pub fn encode_cuKernelGetAttribute(e: &mut Encoder, attrib: u32, kernel: u64, dev: i32) {
     e.u32(attrib);
     e.u64(kernel);
@@ -1617,39 +1437,6 @@ impl CuKernelSetAttributeArgs {
             attrib: d.u32(),
             val: d.i32(),
             kernel: d.handle(HandleKind::Kernel),
-            dev: d.i32(),
-        }
-    }
-
-    /// Reads the fields and checks that they were there, whole, and all.
-    #[inline]
-    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
-        let fields = Self::read(d);
-        d.finish().map(|()| fields)
-    }
-}
-
-#[inline]
-pub fn encode_cuKernelSetCacheConfig(e: &mut Encoder, kernel: u64, config: u32, dev: i32) {
-    e.u64(kernel);
-    e.u32(config);
-    e.i32(dev);
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct CuKernelSetCacheConfigArgs {
-    pub kernel: u64,
-    pub config: u32,
-    pub dev: i32,
-}
-
-impl CuKernelSetCacheConfigArgs {
-    /// Reads the fields; whether they were all there is the decoder's to say.
-    #[inline]
-    pub fn read(d: &mut Decoder) -> Self {
-        CuKernelSetCacheConfigArgs {
-            kernel: d.handle(HandleKind::Kernel),
-            config: d.u32(),
             dev: d.i32(),
         }
     }
@@ -4124,12 +3911,6 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::harp_callback_done => {
             HarpCallbackDoneArgs::decode(d).map(|args| format!("{args:?}"))
         }
-        CallId::cuDeviceCanAccessPeer => {
-            CuDeviceCanAccessPeerArgs::decode(d).map(|args| format!("{args:?}"))
-        }
-        CallId::cuDeviceGetP2PAttribute => {
-            CuDeviceGetP2PAttributeArgs::decode(d).map(|args| format!("{args:?}"))
-        }
         CallId::cuDevicePrimaryCtxRetain => {
             CuDevicePrimaryCtxRetainArgs::decode(d).map(|args| format!("{args:?}"))
         }
@@ -4204,20 +3985,11 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::cuFuncSetAttribute => {
             CuFuncSetAttributeArgs::decode(d).map(|args| format!("{args:?}"))
         }
-        CallId::cuFuncSetCacheConfig => {
-            CuFuncSetCacheConfigArgs::decode(d).map(|args| format!("{args:?}"))
-        }
-        CallId::cuFuncSetSharedMemConfig => {
-            CuFuncSetSharedMemConfigArgs::decode(d).map(|args| format!("{args:?}"))
-        }
         CallId::cuKernelGetAttribute => {
             CuKernelGetAttributeArgs::decode(d).map(|args| format!("{args:?}"))
         }
         CallId::cuKernelSetAttribute => {
             CuKernelSetAttributeArgs::decode(d).map(|args| format!("{args:?}"))
-        }
-        CallId::cuKernelSetCacheConfig => {
-            CuKernelSetCacheConfigArgs::decode(d).map(|args| format!("{args:?}"))
         }
         CallId::cuLinkCreate_v2 => CuLinkCreate_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLinkAddData_v2 => CuLinkAddData_v2Args::decode(d).map(|args| format!("{args:?}")),
@@ -4343,12 +4115,6 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
 pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeError> {
     match call {
         CallId::harp_jit_logs => HarpJitLogsReply::decode(d).map(|reply| format!("{reply:?}")),
-        CallId::cuDeviceCanAccessPeer => {
-            CuDeviceCanAccessPeerReply::decode(d).map(|reply| format!("{reply:?}"))
-        }
-        CallId::cuDeviceGetP2PAttribute => {
-            CuDeviceGetP2PAttributeReply::decode(d).map(|reply| format!("{reply:?}"))
-        }
         CallId::cuCtxGetLimit => CuCtxGetLimitReply::decode(d).map(|reply| format!("{reply:?}")),
         CallId::cuCtxGetCacheConfig => {
             CuCtxGetCacheConfigReply::decode(d).map(|reply| format!("{reply:?}"))

@@ -80,7 +80,9 @@ def outputs() -> Iterator[Output]:
             for function in driver_functions()
         ],
     )
-    yield rust_file(f"{FOLDER}/mod.rs", "generated_mod.rs.j2", SOURCE, modules=["dispatch", "driver"])
+    yield rust_file(
+        f"{FOLDER}/mod.rs", "generated_mod.rs.j2", SOURCE, modules=["dispatch", "driver"]
+    )
 
 
 def custom_calls() -> set[str]:

@@ -184,5 +184,3 @@ def undo_of(param: Param) -> list[str]:
     name, kind = rust.identifier(param.name), param.role.kind
     c_type = rust.type_name(pointee(param.c_type))
     return [f"handles::destroy(HandleKind::{kind}, {name}_id as {c_type});"]
-
-

@@ -27,6 +27,7 @@ SERVER_SESSION_USES = (
     "cuDeviceGetUuid_v2",
     "cuDeviceTotalMem_v2",
     "cuCtxGetCurrent",
+    "cuCtxGetDevice",
     "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent_v2",
     "cuCtxSetCurrent",

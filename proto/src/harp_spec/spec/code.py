@@ -189,6 +189,13 @@ CODE.local(
     "cuKernelGetParamCount",
     "cuKernelGetParamInfo",
 )
+CODE.local(
+    "a preference that no program can observe",
+    "cuFuncSetCacheConfig",
+    "cuFuncSetSharedMemConfig",
+    "cuKernelSetCacheConfig",
+)
+CODE.local("there is no managed memory", "cuLibraryGetManaged")
 CODE.call(
     "cuFuncGetAttribute",
     0x0320,
@@ -208,22 +215,6 @@ CODE.call(
     needs_context=False,
 )
 CODE.call(
-    "cuFuncSetCacheConfig",
-    0x0322,
-    ONE_WAY,
-    {"hfunc": Launchable(), "config": VALUE},
-    needs_context=False,
-    predicts=("INVALID_HANDLE",),
-)
-CODE.call(
-    "cuFuncSetSharedMemConfig",
-    0x0323,
-    ONE_WAY,
-    {"hfunc": Launchable(), "config": VALUE},
-    needs_context=False,
-    predicts=("INVALID_HANDLE",),
-)
-CODE.call(
     "cuKernelGetAttribute",
     0x0324,
     REPLY,
@@ -240,14 +231,6 @@ CODE.call(
     {"attrib": VALUE, "val": VALUE, "kernel": Use("Kernel"), "dev": VALUE},
     client=KEEPS_INFO,
     needs_context=False,
-)
-CODE.call(
-    "cuKernelSetCacheConfig",
-    0x0326,
-    ONE_WAY,
-    {"kernel": Use("Kernel"), "config": VALUE, "dev": VALUE},
-    needs_context=False,
-    predicts=("INVALID_HANDLE",),
 )
 
 LINKS = Custom("owns the linked image until the link is destroyed")

@@ -85,7 +85,16 @@ CONTEXT.call(
     client=KEEPS_CONTEXTS,
     needs_context=False,
 )
-CONTEXT.call("cuCtxSynchronize", 0x0206, REPLY, {}, server=WAITS, waits=True, record="skip")
+CONTEXT.call(
+    "cuCtxSynchronize",
+    0x0206,
+    REPLY,
+    {},
+    client=KEEPS_CONTEXTS,
+    server=WAITS,
+    waits=True,
+    record="skip",
+)
 CONTEXT.via(
     "cuCtxSynchronize_v2",
     REPLY,

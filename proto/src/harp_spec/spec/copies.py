@@ -83,7 +83,7 @@ for copy in ("cuMemcpy", "cuMemcpyAsync"):
         reason=CLASSIFIES,
     )
 
-#: A box of bytes: rows of `width` bytes, `height` rows a slice, `depth` slices. A payload is packed.
+#: A box: rows of `width` bytes, `height` rows a slice, `depth` slices. A payload is packed.
 EXTENT = {"width": U64, "height": U64, "depth": U64, "stream": COPY_STREAM}
 COPIES.wire(
     "harp_copy_box_to_device",

@@ -1,6 +1,6 @@
 """Initialisation, devices, and what a library loader asks for."""
 
-from harp_spec.spec.vocabulary import OUT, REPLY, VALUE, Area
+from harp_spec.spec.vocabulary import Area
 
 DEVICE = Area("device", 0x0100)
 
@@ -23,6 +23,7 @@ DEVICE.local(
     "cuDeviceGetByPCIBusId",
     "cuDeviceGetCount",
     "cuDeviceGetExecAffinitySupport",
+    "cuDeviceGetLuid",
     "cuDeviceGetName",
     "cuDeviceGetPCIBusId",
     "cuDeviceGetProperties",
@@ -30,19 +31,8 @@ DEVICE.local(
     "cuDeviceTotalMem_v2",
 )
 
-DEVICE.call(
+DEVICE.local(
+    "devices of a session reach each other by copies only",
     "cuDeviceCanAccessPeer",
-    0x0101,
-    REPLY,
-    {"canAccessPeer": OUT, "dev": VALUE, "peerDev": VALUE},
-    needs_context=False,
-    record="skip",
-)
-DEVICE.call(
     "cuDeviceGetP2PAttribute",
-    0x0102,
-    REPLY,
-    {"value": OUT, "attrib": VALUE, "srcDevice": VALUE, "dstDevice": VALUE},
-    needs_context=False,
-    record="skip",
 )

@@ -1,4 +1,4 @@
-"""What ``cuGetErrorString`` answers, by code. Programs print these texts, some tests compare them."""
+"""What ``cuGetErrorString`` answers, by code. Programs print these texts and compare them."""
 
 ERROR_STRINGS = {
     0: "no error",

@@ -50,6 +50,10 @@ MEMORY.call(
     REPLY,
     {"dptr": Device()},
     client=KEEPS_RANGES,
+    server=Custom("the driver waits for the device", uses=("cuMemFree_v2",)),
+        "the driver waits for the device, so not on the executor", uses=("cuMemFree_v2",)
+    ),
+    waits=True,
     needs_context=False,
 )
 MEMORY.call("cuMemGetInfo_v2", 0x0404, REPLY, {"free": OUT, "total": OUT}, record="skip")

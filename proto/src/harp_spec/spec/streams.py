@@ -71,6 +71,7 @@ STREAMS.call(
 STREAMS.local(
     "client state",
     "cuStreamGetCtx",
+    "cuStreamGetCtx_v2",
     "cuStreamGetDevice",
     "cuStreamGetFlags",
     "cuStreamGetId",

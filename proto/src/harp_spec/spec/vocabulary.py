@@ -31,6 +31,7 @@ from harp_spec.model import (
     number_codec,
     pointee,
 )
+from harp_spec.spec.handles import KINDS
 
 __all__ = [
     "ABSENT",
@@ -85,10 +86,7 @@ class Area:
         declared = [parameter for parameter, _ in function.params]
         if list(args) != declared:
             raise SpecError(f"{name} has the parameters {declared}, the spec says {list(args)}")
-        before = tuple(
-            Param(key, role.kind and facts_type(role), role)
-            for key, role in (carries or {}).items()
-        )
+        before = tuple(Param(key, handle_type(role), role) for key, role in (carries or {}).items())
         custom_client = policy.get("client") is not None
         params = tuple(
             Param(key, self.handed_type(c_type, args[key], custom_client), args[key])
@@ -123,7 +121,7 @@ class Area:
         reply: Mapping[str, Codec] | None = None,
         **policy,
     ) -> None:
-        """A call whose wire form is declared by hand; client and server code is hand-written too."""
+        """A call whose wire form is declared by hand, as both of its sides are written."""
         if not name.startswith("harp_"):
             self.function(name)
         for side in ("client", "server"):
@@ -185,9 +183,7 @@ class Area:
         return c_type
 
 
-def facts_type(role: Role) -> str:
-    from harp_spec.spec.handles import KINDS
-
+def handle_type(role: Role) -> str:
     if not isinstance(role, Use | Create):
         raise SpecError("only handles are carried beside the C parameters")
     return KINDS[role.kind].c_type

@@ -24,8 +24,6 @@ pub fn execute(
     out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     match CallId(call) {
-        CallId::cuDeviceCanAccessPeer => cuDeviceCanAccessPeer(d, cx, out),
-        CallId::cuDeviceGetP2PAttribute => cuDeviceGetP2PAttribute(d, cx, out),
         CallId::cuDevicePrimaryCtxRetain => cuDevicePrimaryCtxRetain(d, cx),
         CallId::cuDevicePrimaryCtxRelease_v2 => cuDevicePrimaryCtxRelease_v2(d, cx),
         CallId::cuCtxCreate_v2 => cuCtxCreate_v2(d, cx),
@@ -48,15 +46,11 @@ pub fn execute(
         CallId::cuKernelGetFunction => cuKernelGetFunction(d, cx),
         CallId::cuFuncGetAttribute => cuFuncGetAttribute(d, cx, out),
         CallId::cuFuncSetAttribute => cuFuncSetAttribute(d, cx),
-        CallId::cuFuncSetCacheConfig => cuFuncSetCacheConfig(d, cx),
-        CallId::cuFuncSetSharedMemConfig => cuFuncSetSharedMemConfig(d, cx),
         CallId::cuKernelGetAttribute => cuKernelGetAttribute(d, cx, out),
         CallId::cuKernelSetAttribute => cuKernelSetAttribute(d, cx),
-        CallId::cuKernelSetCacheConfig => cuKernelSetCacheConfig(d, cx),
         CallId::cuLinkDestroy => cuLinkDestroy(d, cx),
         CallId::cuMemAlloc_v2 => cuMemAlloc_v2(d, cx, out),
         CallId::cuMemAllocPitch_v2 => cuMemAllocPitch_v2(d, cx, out),
-        CallId::cuMemFree_v2 => cuMemFree_v2(d, cx),
         CallId::cuMemGetInfo_v2 => cuMemGetInfo_v2(d, cx, out),
         CallId::cuMemAllocAsync => cuMemAllocAsync(d, cx, out),
         CallId::cuMemAllocFromPoolAsync => cuMemAllocFromPoolAsync(d, cx, out),
@@ -95,107 +89,50 @@ pub fn execute(
         }
         CallId::cuProfilerStart => cuProfilerStart(d, cx),
         CallId::cuProfilerStop => cuProfilerStop(d, cx),
-        CallId::harp_set_current => HarpSetCurrentArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_blob_append => HarpBlobAppendArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_jit_logs => HarpJitLogsArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_thread_ended => HarpThreadEndedArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
+        CallId::harp_set_current => crate::calls::harp_set_current(d, cx, out),
+        CallId::harp_blob_append => crate::calls::harp_blob_append(d, cx, out),
+        CallId::harp_jit_logs => crate::calls::harp_jit_logs(d, cx, out),
+        CallId::harp_thread_ended => crate::calls::harp_thread_ended(d, cx, out),
+        CallId::cuDevicePrimaryCtxReset_v2 => crate::calls::cuDevicePrimaryCtxReset_v2(d, cx, out),
+        CallId::cuCtxSynchronize => crate::calls::cuCtxSynchronize(d, cx, out),
+        CallId::cuModuleLoadData => crate::calls::cuModuleLoadData(d, cx, out),
+        CallId::cuModuleGetFunction => crate::calls::cuModuleGetFunction(d, cx, out),
+        CallId::harp_module_functions => crate::calls::harp_module_functions(d, cx, out),
+        CallId::cuLibraryLoadData => crate::calls::cuLibraryLoadData(d, cx, out),
+        CallId::cuLibraryGetKernel => crate::calls::cuLibraryGetKernel(d, cx, out),
+        CallId::harp_library_kernels => crate::calls::harp_library_kernels(d, cx, out),
+        CallId::cuLinkCreate_v2 => crate::calls::cuLinkCreate_v2(d, cx, out),
+        CallId::cuLinkAddData_v2 => crate::calls::cuLinkAddData_v2(d, cx, out),
+        CallId::cuLinkComplete => crate::calls::cuLinkComplete(d, cx, out),
+        CallId::cuMemPoolCreate => crate::calls::cuMemPoolCreate(d, cx, out),
+        CallId::cuMemPoolSetAttribute => crate::calls::cuMemPoolSetAttribute(d, cx, out),
+        CallId::cuMemPoolGetAttribute => crate::calls::cuMemPoolGetAttribute(d, cx, out),
+        CallId::cuMemPoolSetAccess => crate::calls::cuMemPoolSetAccess(d, cx, out),
+        CallId::cuMemPoolGetAccess => crate::calls::cuMemPoolGetAccess(d, cx, out),
+        CallId::cuMemcpyHtoD_v2 => crate::calls::cuMemcpyHtoD_v2(d, cx, out),
+        CallId::cuMemcpyDtoH_v2 => crate::calls::cuMemcpyDtoH_v2(d, cx, out),
+        CallId::harp_copy_box_to_device => crate::calls::harp_copy_box_to_device(d, cx, out),
+        CallId::harp_copy_box_to_host => crate::calls::harp_copy_box_to_host(d, cx, out),
+        CallId::harp_copy_box_on_device => crate::calls::harp_copy_box_on_device(d, cx, out),
+        CallId::cuStreamSynchronize => crate::calls::cuStreamSynchronize(d, cx, out),
+        CallId::cuEventSynchronize => crate::calls::cuEventSynchronize(d, cx, out),
+        CallId::cuLaunchKernel => crate::calls::cuLaunchKernel(d, cx, out),
+        CallId::cuLaunchKernelEx => crate::calls::cuLaunchKernelEx(d, cx, out),
+        CallId::cuOccupancyMaxActiveClusters => {
+            crate::calls::cuOccupancyMaxActiveClusters(d, cx, out)
+        }
+        CallId::cuOccupancyMaxPotentialClusterSize => {
+            crate::calls::cuOccupancyMaxPotentialClusterSize(d, cx, out)
+        }
         CallId::harp_callback_done => HarpCallbackDoneArgs::decode(d)
             .map(not_supported)
             .map_err(Into::into),
-        CallId::cuDevicePrimaryCtxReset_v2 => CuDevicePrimaryCtxReset_v2Args::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuCtxSynchronize => CuCtxSynchronizeArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuModuleLoadData => CuModuleLoadDataArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuModuleGetFunction => CuModuleGetFunctionArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_module_functions => HarpModuleFunctionsArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLibraryLoadData => CuLibraryLoadDataArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLibraryGetKernel => CuLibraryGetKernelArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_library_kernels => HarpLibraryKernelsArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLinkCreate_v2 => CuLinkCreate_v2Args::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLinkAddData_v2 => CuLinkAddData_v2Args::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLinkComplete => CuLinkCompleteArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemPoolCreate => CuMemPoolCreateArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemPoolSetAttribute => CuMemPoolSetAttributeArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemPoolGetAttribute => CuMemPoolGetAttributeArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemPoolSetAccess => CuMemPoolSetAccessArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemPoolGetAccess => CuMemPoolGetAccessArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemcpyHtoD_v2 => CuMemcpyHtoD_v2Args::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemcpyDtoH_v2 => CuMemcpyDtoH_v2Args::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_copy_box_to_device => HarpCopyBoxToDeviceArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_copy_box_to_host => HarpCopyBoxToHostArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::harp_copy_box_on_device => HarpCopyBoxOnDeviceArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuStreamSynchronize => CuStreamSynchronizeArgs::decode(d)
+        CallId::cuMemFree_v2 => CuMemFree_v2Args::decode(d)
             .map(not_supported)
             .map_err(Into::into),
         CallId::cuLaunchHostFunc => CuLaunchHostFuncArgs::decode(d)
             .map(not_supported)
             .map_err(Into::into),
-        CallId::cuEventSynchronize => CuEventSynchronizeArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLaunchKernel => CuLaunchKernelArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLaunchKernelEx => CuLaunchKernelExArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuOccupancyMaxActiveClusters => CuOccupancyMaxActiveClustersArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuOccupancyMaxPotentialClusterSize => {
-            CuOccupancyMaxPotentialClusterSizeArgs::decode(d)
-                .map(not_supported)
-                .map_err(Into::into)
-        }
         CallId(number) => Err(harp_wire::DecodeError::UnknownCall(number).into()),
     }
 }
@@ -203,37 +140,6 @@ pub fn execute(
 /// A call that this server knows and cannot execute yet.
 fn not_supported<T>(_: T) -> CUresult {
     CUDA_ERROR_NOT_SUPPORTED
-}
-
-fn cuDeviceCanAccessPeer(
-    d: &mut Decoder,
-    cx: &mut Session,
-    out: &mut Encoder,
-) -> Result<CUresult, Violation> {
-    let args = CuDeviceCanAccessPeerArgs::decode(d)?;
-    let mut canAccessPeer: i32 = 0;
-    let status =
-        unsafe { (cx.driver.cuDeviceCanAccessPeer)(&mut canAccessPeer, args.dev, args.peerDev) };
-    if status == CUDA_SUCCESS {
-        encode_cuDeviceCanAccessPeer_reply(out, canAccessPeer);
-    }
-    Ok(status)
-}
-
-fn cuDeviceGetP2PAttribute(
-    d: &mut Decoder,
-    cx: &mut Session,
-    out: &mut Encoder,
-) -> Result<CUresult, Violation> {
-    let args = CuDeviceGetP2PAttributeArgs::decode(d)?;
-    let mut value: i32 = 0;
-    let status = unsafe {
-        (cx.driver.cuDeviceGetP2PAttribute)(&mut value, args.attrib, args.srcDevice, args.dstDevice)
-    };
-    if status == CUDA_SUCCESS {
-        encode_cuDeviceGetP2PAttribute_reply(out, value);
-    }
-    Ok(status)
 }
 
 fn cuDevicePrimaryCtxRetain(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
@@ -537,30 +443,6 @@ fn cuFuncSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Vio
     Ok(status)
 }
 
-fn cuFuncSetCacheConfig(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuFuncSetCacheConfigArgs::decode(d)?;
-    let hfunc: CUfunction = match cx.handles.get_function(args.hfunc)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuFuncSetCacheConfig)(hfunc, args.config) };
-    Ok(status)
-}
-
-fn cuFuncSetSharedMemConfig(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuFuncSetSharedMemConfigArgs::decode(d)?;
-    let hfunc: CUfunction = match cx.handles.get_function(args.hfunc)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuFuncSetSharedMemConfig)(hfunc, args.config) };
-    Ok(status)
-}
-
 fn cuKernelGetAttribute(
     d: &mut Decoder,
     cx: &mut Session,
@@ -592,18 +474,6 @@ fn cuKernelSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, V
     };
     let status =
         unsafe { (cx.driver.cuKernelSetAttribute)(args.attrib, args.val, kernel, args.dev) };
-    Ok(status)
-}
-
-fn cuKernelSetCacheConfig(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuKernelSetCacheConfigArgs::decode(d)?;
-    let kernel: CUkernel = match cx.handles.get(HandleKind::Kernel, args.kernel)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuKernelSetCacheConfig)(kernel, args.config, args.dev) };
     Ok(status)
 }
 
@@ -656,12 +526,6 @@ fn cuMemAllocPitch_v2(
     if status == CUDA_SUCCESS {
         encode_cuMemAllocPitch_v2_reply(out, dptr, pPitch as u64);
     }
-    Ok(status)
-}
-
-fn cuMemFree_v2(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuMemFree_v2Args::decode(d)?;
-    let status = unsafe { (cx.driver.cuMemFree_v2)(args.dptr) };
     Ok(status)
 }
 

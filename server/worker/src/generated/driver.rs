@@ -29,15 +29,12 @@ pub struct Driver {
     pub cuCtxSetLimit: unsafe extern "C" fn(CUlimit, usize) -> CUresult,
     pub cuCtxSetSharedMemConfig: unsafe extern "C" fn(CUsharedconfig) -> CUresult,
     pub cuCtxSynchronize: unsafe extern "C" fn() -> CUresult,
-    pub cuDeviceCanAccessPeer: unsafe extern "C" fn(*mut i32, CUdevice, CUdevice) -> CUresult,
     pub cuDeviceGet: unsafe extern "C" fn(*mut CUdevice, i32) -> CUresult,
     pub cuDeviceGetAttribute:
         unsafe extern "C" fn(*mut i32, CUdevice_attribute, CUdevice) -> CUresult,
     pub cuDeviceGetCount: unsafe extern "C" fn(*mut i32) -> CUresult,
     pub cuDeviceGetDefaultMemPool: unsafe extern "C" fn(*mut CUmemoryPool, CUdevice) -> CUresult,
     pub cuDeviceGetName: unsafe extern "C" fn(*mut c_char, i32, CUdevice) -> CUresult,
-    pub cuDeviceGetP2PAttribute:
-        unsafe extern "C" fn(*mut i32, CUdevice_P2PAttribute, CUdevice, CUdevice) -> CUresult,
     pub cuDeviceGetPCIBusId: unsafe extern "C" fn(*mut c_char, i32, CUdevice) -> CUresult,
     pub cuDeviceGetUuid_v2: unsafe extern "C" fn(*mut CUuuid, CUdevice) -> CUresult,
     pub cuDevicePrimaryCtxRelease_v2: unsafe extern "C" fn(CUdevice) -> CUresult,
@@ -59,8 +56,6 @@ pub struct Driver {
     pub cuFuncGetParamInfo:
         unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> CUresult,
     pub cuFuncSetAttribute: unsafe extern "C" fn(CUfunction, CUfunction_attribute, i32) -> CUresult,
-    pub cuFuncSetCacheConfig: unsafe extern "C" fn(CUfunction, CUfunc_cache) -> CUresult,
-    pub cuFuncSetSharedMemConfig: unsafe extern "C" fn(CUfunction, CUsharedconfig) -> CUresult,
     pub cuGetErrorName: unsafe extern "C" fn(CUresult, *mut *const c_char) -> CUresult,
     pub cuInit: unsafe extern "C" fn(u32) -> CUresult,
     pub cuKernelGetAttribute:
@@ -71,7 +66,6 @@ pub struct Driver {
         unsafe extern "C" fn(CUkernel, usize, *mut usize, *mut usize) -> CUresult,
     pub cuKernelSetAttribute:
         unsafe extern "C" fn(CUfunction_attribute, i32, CUkernel, CUdevice) -> CUresult,
-    pub cuKernelSetCacheConfig: unsafe extern "C" fn(CUkernel, CUfunc_cache, CUdevice) -> CUresult,
     pub cuLaunchCooperativeKernel: unsafe extern "C" fn(
         CUfunction,
         u32,
@@ -326,12 +320,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn() -> CUresult,
                 >(library.symbol(&[c"cuCtxSynchronize"])),
-                cuDeviceCanAccessPeer: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut i32, CUdevice, CUdevice) -> CUresult,
-                >(
-                    library.symbol(&[c"cuDeviceCanAccessPeer"])
-                ),
                 cuDeviceGet: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUdevice, i32) -> CUresult,
@@ -354,17 +342,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(*mut c_char, i32, CUdevice) -> CUresult,
                 >(library.symbol(&[c"cuDeviceGetName"])),
-                cuDeviceGetP2PAttribute: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(
-                        *mut i32,
-                        CUdevice_P2PAttribute,
-                        CUdevice,
-                        CUdevice,
-                    ) -> CUresult,
-                >(
-                    library.symbol(&[c"cuDeviceGetP2PAttribute"])
-                ),
                 cuDeviceGetPCIBusId: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut c_char, i32, CUdevice) -> CUresult,
@@ -456,16 +433,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUfunction, CUfunction_attribute, i32) -> CUresult,
                 >(library.symbol(&[c"cuFuncSetAttribute"])),
-                cuFuncSetCacheConfig: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(CUfunction, CUfunc_cache) -> CUresult,
-                >(library.symbol(&[c"cuFuncSetCacheConfig"])),
-                cuFuncSetSharedMemConfig: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(CUfunction, CUsharedconfig) -> CUresult,
-                >(
-                    library.symbol(&[c"cuFuncSetSharedMemConfig"])
-                ),
                 cuGetErrorName: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(CUresult, *mut *const c_char) -> CUresult,
@@ -498,12 +465,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUfunction_attribute, i32, CUkernel, CUdevice) -> CUresult,
                 >(library.symbol(&[c"cuKernelSetAttribute"])),
-                cuKernelSetCacheConfig: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(CUkernel, CUfunc_cache, CUdevice) -> CUresult,
-                >(
-                    library.symbol(&[c"cuKernelSetCacheConfig"])
-                ),
                 cuLaunchCooperativeKernel: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(

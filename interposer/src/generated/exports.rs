@@ -786,7 +786,7 @@ pub unsafe extern "C" fn cuLaunchKernelEx_ptsz(
     extra: *mut *mut c_void,
 ) -> CUresult {
     harp_driver_front::guard("cuLaunchKernelEx_ptsz", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::api::cuLaunchKernelEx(config, f, kernelParams, extra)
         })
     })
@@ -1247,9 +1247,7 @@ pub unsafe extern "C" fn cuMemcpy2DUnaligned_v2(pCopy: *const CUDA_MEMCPY2D) -> 
 #[no_mangle]
 pub unsafe extern "C" fn cuMemcpy2DUnaligned_v2_ptds(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
     harp_driver_front::guard("cuMemcpy2DUnaligned_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
-            crate::api::cuMemcpy2DUnaligned_v2(pCopy)
-        })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy2DUnaligned_v2(pCopy))
     })
 }
 #[no_mangle]
@@ -1261,7 +1259,7 @@ pub unsafe extern "C" fn cuMemcpy2D_v2(pCopy: *const CUDA_MEMCPY2D) -> CUresult 
 #[no_mangle]
 pub unsafe extern "C" fn cuMemcpy2D_v2_ptds(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
     harp_driver_front::guard("cuMemcpy2D_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe { crate::api::cuMemcpy2D_v2(pCopy) })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy2D_v2(pCopy))
     })
 }
 #[no_mangle]
@@ -1291,7 +1289,7 @@ pub unsafe extern "C" fn cuMemcpy3D_v2(pCopy: *const CUDA_MEMCPY3D) -> CUresult 
 #[no_mangle]
 pub unsafe extern "C" fn cuMemcpy3D_v2_ptds(pCopy: *const CUDA_MEMCPY3D) -> CUresult {
     harp_driver_front::guard("cuMemcpy3D_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe { crate::api::cuMemcpy3D_v2(pCopy) })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy3D_v2(pCopy))
     })
 }
 #[no_mangle]
@@ -1360,7 +1358,7 @@ pub unsafe extern "C" fn cuMemcpyDtoD_v2_ptds(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyDtoD_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
         })
     })
@@ -1404,7 +1402,7 @@ pub unsafe extern "C" fn cuMemcpyDtoH_v2_ptds(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyDtoH_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::api::cuMemcpyDtoH_v2(dstHost, srcDevice, ByteCount)
         })
     })
@@ -1448,7 +1446,7 @@ pub unsafe extern "C" fn cuMemcpyHtoD_v2_ptds(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyHtoD_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::api::cuMemcpyHtoD_v2(dstDevice, srcHost, ByteCount)
         })
     })
@@ -1511,7 +1509,7 @@ pub unsafe extern "C" fn cuMemcpyPeer_ptds(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyPeer_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemcpyPeer(
                 dstDevice, dstContext, srcDevice, srcContext, ByteCount,
             )
@@ -1525,9 +1523,7 @@ pub unsafe extern "C" fn cuMemcpy_ptds(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpy_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
-            crate::api::cuMemcpy(dst, src, ByteCount)
-        })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy(dst, src, ByteCount))
     })
 }
 #[no_mangle]
@@ -1565,7 +1561,7 @@ pub unsafe extern "C" fn cuMemsetD16_v2_ptds(
     N: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD16_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemsetD16_v2(dstDevice, us, N)
         })
     })
@@ -1626,7 +1622,7 @@ pub unsafe extern "C" fn cuMemsetD2D16_v2_ptds(
     Height: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D16_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
         })
     })
@@ -1687,7 +1683,7 @@ pub unsafe extern "C" fn cuMemsetD2D32_v2_ptds(
     Height: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D32_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
         })
     })
@@ -1748,7 +1744,7 @@ pub unsafe extern "C" fn cuMemsetD2D8_v2_ptds(
     Height: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D8_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
         })
     })
@@ -1788,7 +1784,7 @@ pub unsafe extern "C" fn cuMemsetD32_v2_ptds(
     N: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD32_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemsetD32_v2(dstDevice, ui, N)
         })
     })
@@ -1824,7 +1820,7 @@ pub unsafe extern "C" fn cuMemsetD8_v2(dstDevice: CUdeviceptr, uc: u8, N: usize)
 #[no_mangle]
 pub unsafe extern "C" fn cuMemsetD8_v2_ptds(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
     harp_driver_front::guard("cuMemsetD8_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| unsafe {
+        harp_driver_front::per_thread_stream(|| {
             crate::generated::forward::cuMemsetD8_v2(dstDevice, uc, N)
         })
     })

@@ -573,8 +573,8 @@ pub unsafe fn cuMemcpyDtoDAsync_v2(
 ) -> CUresult {
     answer(|| {
         let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, (ByteCount as u64))?;
-        checks::device_span(srcDevice, (ByteCount as u64))?;
+        checks::device_span(dstDevice, ByteCount as u64)?;
+        checks::device_span(srcDevice, ByteCount as u64)?;
         Ok(one_way(CallId::cuMemcpyDtoDAsync_v2, |e| {
             encode_cuMemcpyDtoDAsync_v2(e, dstDevice, srcDevice, ByteCount as u64, hStream_id)
         }))
@@ -593,8 +593,8 @@ pub unsafe fn cuMemcpyPeerAsync(
         let dstContext_id = handles::live(HandleKind::Context, dstContext)?;
         let srcContext_id = handles::live(HandleKind::Context, srcContext)?;
         let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, (ByteCount as u64))?;
-        checks::device_span(srcDevice, (ByteCount as u64))?;
+        checks::device_span(dstDevice, ByteCount as u64)?;
+        checks::device_span(srcDevice, ByteCount as u64)?;
         Ok(one_way(CallId::cuMemcpyPeerAsync, |e| {
             encode_cuMemcpyPeerAsync(
                 e,

@@ -326,7 +326,8 @@ def length_in_rust(expression: str) -> str:
                 return f"{number}_u64"
         raise SpecError(f"{expression!r} is not a length")
 
-    return render(ast.parse(expression, mode="eval").body)
+    written = render(ast.parse(expression, mode="eval").body)
+    return written[1:-1] if NAME.fullmatch(expression) else written
 
 
 def lengths_of(param: Param) -> list[str]:

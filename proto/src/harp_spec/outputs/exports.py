@@ -96,10 +96,8 @@ def supported_export(function: facts.Function, implemented: dict[str, str]) -> E
         for i in streams:
             arguments[i] = f"per_thread({arguments[i]})"
         return Export(function.name, parameters, f"{path}({', '.join(arguments)})")
-    inner = f"{path}({', '.join(arguments)})"
-    return Export(
-        function.name, parameters, f"harp_driver_front::per_thread_stream(|| unsafe {{ {inner} }})"
-    )
+    call = f"harp_driver_front::per_thread_stream(|| {path}({', '.join(arguments)}))"
+    return Export(function.name, parameters, call)
 
 
 def check_aliases() -> None:

@@ -51,8 +51,6 @@ MEMORY.call(
     {"dptr": Device()},
     client=KEEPS_RANGES,
     server=Custom("the driver waits for the device", uses=("cuMemFree_v2",)),
-        "the driver waits for the device, so not on the executor", uses=("cuMemFree_v2",)
-    ),
     waits=True,
     needs_context=False,
 )

@@ -18,6 +18,7 @@ pub struct Driver {
     pub cuCtxEnablePeerAccess: unsafe extern "C" fn(CUcontext, u32) -> CUresult,
     pub cuCtxGetCacheConfig: unsafe extern "C" fn(*mut CUfunc_cache) -> CUresult,
     pub cuCtxGetCurrent: unsafe extern "C" fn(*mut CUcontext) -> CUresult,
+    pub cuCtxGetDevice: unsafe extern "C" fn(*mut CUdevice) -> CUresult,
     pub cuCtxGetLimit: unsafe extern "C" fn(*mut usize, CUlimit) -> CUresult,
     pub cuCtxGetSharedMemConfig: unsafe extern "C" fn(*mut CUsharedconfig) -> CUresult,
     pub cuCtxGetStreamPriorityRange: unsafe extern "C" fn(*mut i32, *mut i32) -> CUresult,
@@ -264,6 +265,10 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUcontext) -> CUresult,
                 >(library.symbol(&[c"cuCtxGetCurrent"])),
+                cuCtxGetDevice: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut CUdevice) -> CUresult,
+                >(library.symbol(&[c"cuCtxGetDevice"])),
                 cuCtxGetLimit: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut usize, CUlimit) -> CUresult,

@@ -11,6 +11,1718 @@ use harp_cuda_abi::exports::{find, Export};
 use harp_cuda_abi::streams::per_thread;
 use harp_cuda_abi::types::*;
 
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxAttach(pctx: *mut CUcontext, flags: u32) -> CUresult {
+    harp_driver_front::guard("cuCtxAttach", || unsafe {
+        crate::api::cuCtxAttach(pctx, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate", || unsafe {
+        crate::api::cuCtxCreate(pctx, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate_v2(
+    pctx: *mut CUcontext,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate_v2", || unsafe {
+        crate::api::cuCtxCreate_v2(pctx, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate_v3(
+    pctx: *mut CUcontext,
+    paramsArray: *mut CUexecAffinityParam,
+    numParams: i32,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate_v3", || unsafe {
+        crate::api::cuCtxCreate_v3(pctx, paramsArray, numParams, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate_v4(
+    pctx: *mut CUcontext,
+    ctxCreateParams: *mut CUctxCreateParams,
+    flags: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate_v4", || unsafe {
+        crate::api::cuCtxCreate_v4(pctx, ctxCreateParams, flags, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDestroy(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDestroy", || unsafe {
+        crate::api::cuCtxDestroy_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDestroy_v2", || unsafe {
+        crate::api::cuCtxDestroy_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDetach(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDetach", || unsafe { crate::api::cuCtxDetach(ctx) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxDisablePeerAccess(peerContext: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxDisablePeerAccess", || unsafe {
+        crate::api::cuCtxDisablePeerAccess(peerContext)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuCtxEnablePeerAccess", || unsafe {
+        crate::api::cuCtxEnablePeerAccess(peerContext, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuCtxGetApiVersion", || unsafe {
+        crate::api::cuCtxGetApiVersion(ctx, version)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache) -> CUresult {
+    harp_driver_front::guard("cuCtxGetCacheConfig", || unsafe {
+        crate::api::cuCtxGetCacheConfig(pconfig)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxGetCurrent", || unsafe {
+        crate::api::cuCtxGetCurrent(pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
+    harp_driver_front::guard("cuCtxGetDevice", || unsafe {
+        crate::api::cuCtxGetDevice(device)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetDevice_v2(device: *mut CUdevice, ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxGetDevice_v2", || unsafe {
+        crate::api::cuCtxGetDevice_v2(device, ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetExecAffinity(
+    pExecAffinity: *mut CUexecAffinityParam,
+    type_: CUexecAffinityType,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxGetExecAffinity", || unsafe {
+        crate::api::cuCtxGetExecAffinity(pExecAffinity, type_)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetFlags(flags: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuCtxGetFlags", || unsafe {
+        crate::api::cuCtxGetFlags(flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetId(ctx: CUcontext, ctxId: *mut u64) -> CUresult {
+    harp_driver_front::guard("cuCtxGetId", || unsafe {
+        crate::api::cuCtxGetId(ctx, ctxId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetLimit(pvalue: *mut usize, limit: CUlimit) -> CUresult {
+    harp_driver_front::guard("cuCtxGetLimit", || unsafe {
+        crate::api::cuCtxGetLimit(pvalue, limit)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig) -> CUresult {
+    harp_driver_front::guard("cuCtxGetSharedMemConfig", || unsafe {
+        crate::api::cuCtxGetSharedMemConfig(pConfig)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxGetStreamPriorityRange(
+    leastPriority: *mut i32,
+    greatestPriority: *mut i32,
+) -> CUresult {
+    harp_driver_front::guard("cuCtxGetStreamPriorityRange", || unsafe {
+        crate::api::cuCtxGetStreamPriorityRange(leastPriority, greatestPriority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPopCurrent(pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPopCurrent", || unsafe {
+        crate::api::cuCtxPopCurrent_v2(pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPopCurrent_v2(pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPopCurrent_v2", || unsafe {
+        crate::api::cuCtxPopCurrent_v2(pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPushCurrent(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPushCurrent", || unsafe {
+        crate::api::cuCtxPushCurrent_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxPushCurrent_v2", || unsafe {
+        crate::api::cuCtxPushCurrent_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxRecordEvent(hCtx: CUcontext, hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuCtxRecordEvent", || unsafe {
+        crate::api::cuCtxRecordEvent(hCtx, hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxResetPersistingL2Cache() -> CUresult {
+    harp_driver_front::guard("cuCtxResetPersistingL2Cache", || unsafe {
+        crate::api::cuCtxResetPersistingL2Cache()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetCacheConfig(config: CUfunc_cache) -> CUresult {
+    harp_driver_front::guard("cuCtxSetCacheConfig", || unsafe {
+        crate::api::cuCtxSetCacheConfig(config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxSetCurrent", || unsafe {
+        crate::api::cuCtxSetCurrent(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetFlags(flags: u32) -> CUresult {
+    harp_driver_front::guard("cuCtxSetFlags", || unsafe {
+        crate::api::cuCtxSetFlags(flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetLimit(limit: CUlimit, value: usize) -> CUresult {
+    harp_driver_front::guard("cuCtxSetLimit", || unsafe {
+        crate::api::cuCtxSetLimit(limit, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSetSharedMemConfig(config: CUsharedconfig) -> CUresult {
+    harp_driver_front::guard("cuCtxSetSharedMemConfig", || unsafe {
+        crate::api::cuCtxSetSharedMemConfig(config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSynchronize() -> CUresult {
+    harp_driver_front::guard("cuCtxSynchronize", || unsafe {
+        crate::api::cuCtxSynchronize()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
+    harp_driver_front::guard("cuCtxSynchronize_v2", || unsafe {
+        crate::api::cuCtxSynchronize_v2(ctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuCtxWaitEvent(hCtx: CUcontext, hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuCtxWaitEvent", || unsafe {
+        crate::api::cuCtxWaitEvent(hCtx, hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceCanAccessPeer(
+    canAccessPeer: *mut i32,
+    dev: CUdevice,
+    peerDev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceCanAccessPeer", || unsafe {
+        crate::api::cuDeviceCanAccessPeer(canAccessPeer, dev, peerDev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceComputeCapability(
+    major: *mut i32,
+    minor: *mut i32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceComputeCapability", || unsafe {
+        crate::api::cuDeviceComputeCapability(major, minor, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGet(device: *mut CUdevice, ordinal: i32) -> CUresult {
+    harp_driver_front::guard("cuDeviceGet", || unsafe {
+        crate::api::cuDeviceGet(device, ordinal)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetAttribute(
+    pi: *mut i32,
+    attrib: CUdevice_attribute,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetAttribute", || unsafe {
+        crate::api::cuDeviceGetAttribute(pi, attrib, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetByPCIBusId(
+    dev: *mut CUdevice,
+    pciBusId: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetByPCIBusId", || unsafe {
+        crate::api::cuDeviceGetByPCIBusId(dev, pciBusId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetCount(count: *mut i32) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetCount", || unsafe {
+        crate::api::cuDeviceGetCount(count)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetDefaultMemPool(
+    pool_out: *mut CUmemoryPool,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetDefaultMemPool", || unsafe {
+        crate::api::cuDeviceGetDefaultMemPool(pool_out, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetExecAffinitySupport(
+    pi: *mut i32,
+    type_: CUexecAffinityType,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetExecAffinitySupport", || unsafe {
+        crate::api::cuDeviceGetExecAffinitySupport(pi, type_, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetMemPool", || unsafe {
+        crate::api::cuDeviceGetMemPool(pool, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetName(name: *mut c_char, len: i32, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetName", || unsafe {
+        crate::api::cuDeviceGetName(name, len, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetP2PAttribute(
+    value: *mut i32,
+    attrib: CUdevice_P2PAttribute,
+    srcDevice: CUdevice,
+    dstDevice: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetP2PAttribute", || unsafe {
+        crate::api::cuDeviceGetP2PAttribute(value, attrib, srcDevice, dstDevice)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetPCIBusId(
+    pciBusId: *mut c_char,
+    len: i32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetPCIBusId", || unsafe {
+        crate::api::cuDeviceGetPCIBusId(pciBusId, len, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetProperties(prop: *mut CUdevprop, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetProperties", || unsafe {
+        crate::api::cuDeviceGetProperties(prop, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetTexture1DLinearMaxWidth(
+    maxWidthInElements: *mut usize,
+    format: CUarray_format,
+    numChannels: u32,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetTexture1DLinearMaxWidth", || unsafe {
+        crate::api::cuDeviceGetTexture1DLinearMaxWidth(maxWidthInElements, format, numChannels, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetUuid(uuid: *mut CUuuid, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetUuid", || unsafe {
+        crate::api::cuDeviceGetUuid_v2(uuid, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceGetUuid_v2(uuid: *mut CUuuid, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceGetUuid_v2", || unsafe {
+        crate::api::cuDeviceGetUuid_v2(uuid, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxGetState(
+    dev: CUdevice,
+    flags: *mut u32,
+    active: *mut i32,
+) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxGetState", || unsafe {
+        crate::api::cuDevicePrimaryCtxGetState(dev, flags, active)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxRelease", || unsafe {
+        crate::api::cuDevicePrimaryCtxRelease_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxRelease_v2", || unsafe {
+        crate::api::cuDevicePrimaryCtxRelease_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxReset", || unsafe {
+        crate::api::cuDevicePrimaryCtxReset_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxReset_v2", || unsafe {
+        crate::api::cuDevicePrimaryCtxReset_v2(dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxRetain", || unsafe {
+        crate::api::cuDevicePrimaryCtxRetain(pctx, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: u32) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxSetFlags", || unsafe {
+        crate::api::cuDevicePrimaryCtxSetFlags_v2(dev, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: u32) -> CUresult {
+    harp_driver_front::guard("cuDevicePrimaryCtxSetFlags_v2", || unsafe {
+        crate::api::cuDevicePrimaryCtxSetFlags_v2(dev, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> CUresult {
+    harp_driver_front::guard("cuDeviceSetMemPool", || unsafe {
+        crate::api::cuDeviceSetMemPool(dev, pool)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceTotalMem(bytes: *mut u32, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceTotalMem", || unsafe {
+        crate::api::cuDeviceTotalMem(bytes, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuDeviceTotalMem_v2", || unsafe {
+        crate::api::cuDeviceTotalMem_v2(bytes, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuDriverGetVersion(driverVersion: *mut i32) -> CUresult {
+    harp_driver_front::guard("cuDriverGetVersion", || unsafe {
+        crate::api::cuDriverGetVersion(driverVersion)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventCreate(phEvent: *mut CUevent, Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuEventCreate", || unsafe {
+        crate::api::cuEventCreate(phEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventDestroy(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventDestroy", || unsafe {
+        crate::api::cuEventDestroy_v2(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventDestroy_v2", || unsafe {
+        crate::api::cuEventDestroy_v2(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventElapsedTime(
+    pMilliseconds: *mut f32,
+    hStart: CUevent,
+    hEnd: CUevent,
+) -> CUresult {
+    harp_driver_front::guard("cuEventElapsedTime", || unsafe {
+        crate::api::cuEventElapsedTime_v2(pMilliseconds, hStart, hEnd)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventElapsedTime_v2(
+    pMilliseconds: *mut f32,
+    hStart: CUevent,
+    hEnd: CUevent,
+) -> CUresult {
+    harp_driver_front::guard("cuEventElapsedTime_v2", || unsafe {
+        crate::api::cuEventElapsedTime_v2(pMilliseconds, hStart, hEnd)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventQuery(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventQuery", || unsafe {
+        crate::api::cuEventQuery(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuEventRecord", || unsafe {
+        crate::api::cuEventRecord(hEvent, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecordWithFlags(
+    hEvent: CUevent,
+    hStream: CUstream,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuEventRecordWithFlags", || unsafe {
+        crate::api::cuEventRecordWithFlags(hEvent, hStream, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecordWithFlags_ptsz(
+    hEvent: CUevent,
+    hStream: CUstream,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuEventRecordWithFlags_ptsz", || unsafe {
+        crate::api::cuEventRecordWithFlags(hEvent, per_thread(hStream), flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecord_ptsz(hEvent: CUevent, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuEventRecord_ptsz", || unsafe {
+        crate::api::cuEventRecord(hEvent, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventSynchronize(hEvent: CUevent) -> CUresult {
+    harp_driver_front::guard("cuEventSynchronize", || unsafe {
+        crate::api::cuEventSynchronize(hEvent)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFlushGPUDirectRDMAWrites(
+    target: CUflushGPUDirectRDMAWritesTarget,
+    scope: CUflushGPUDirectRDMAWritesScope,
+) -> CUresult {
+    harp_driver_front::guard("cuFlushGPUDirectRDMAWrites", || unsafe {
+        crate::api::cuFlushGPUDirectRDMAWrites(target, scope)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetErrorName(error: CUresult, pStr: *mut *const c_char) -> CUresult {
+    harp_driver_front::guard("cuGetErrorName", || unsafe {
+        crate::api::cuGetErrorName(error, pStr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetErrorString(error: CUresult, pStr: *mut *const c_char) -> CUresult {
+    harp_driver_front::guard("cuGetErrorString", || unsafe {
+        crate::api::cuGetErrorString(error, pStr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetExportTable(
+    ppExportTable: *mut *const c_void,
+    pExportTableId: *const CUuuid,
+) -> CUresult {
+    harp_driver_front::guard("cuGetExportTable", || unsafe {
+        crate::api::cuGetExportTable(ppExportTable, pExportTableId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetProcAddress(
+    symbol: *const c_char,
+    pfn: *mut *mut c_void,
+    cudaVersion: i32,
+    flags: cuuint64_t,
+) -> CUresult {
+    harp_driver_front::guard("cuGetProcAddress", || unsafe {
+        crate::api::cuGetProcAddress(symbol, pfn, cudaVersion, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuGetProcAddress_v2(
+    symbol: *const c_char,
+    pfn: *mut *mut c_void,
+    cudaVersion: i32,
+    flags: cuuint64_t,
+    symbolStatus: *mut CUdriverProcAddressQueryResult,
+) -> CUresult {
+    harp_driver_front::guard("cuGetProcAddress_v2", || unsafe {
+        crate::api::cuGetProcAddress_v2(symbol, pfn, cudaVersion, flags, symbolStatus)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuInit(Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuInit", || unsafe { crate::api::cuInit(Flags) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc(
+    hStream: CUstream,
+    fn_: CUhostFn,
+    userData: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchHostFunc", || unsafe {
+        crate::api::cuLaunchHostFunc(hStream, fn_, userData)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc_ptsz(
+    hStream: CUstream,
+    fn_: CUhostFn,
+    userData: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchHostFunc_ptsz", || unsafe {
+        crate::api::cuLaunchHostFunc(per_thread(hStream), fn_, userData)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc_v2(
+    hStream: CUstream,
+    fn_: CUhostFn,
+    userData: *mut c_void,
+    syncMode: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchHostFunc_v2", || unsafe {
+        crate::api::cuLaunchHostFunc_v2(hStream, fn_, userData, syncMode)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc_v2_ptsz(
+    hStream: CUstream,
+    fn_: CUhostFn,
+    userData: *mut c_void,
+    syncMode: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchHostFunc_v2_ptsz", || unsafe {
+        crate::api::cuLaunchHostFunc_v2(per_thread(hStream), fn_, userData, syncMode)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocHost(pp: *mut *mut c_void, bytesize: u32) -> CUresult {
+    harp_driver_front::guard("cuMemAllocHost", || unsafe {
+        crate::api::cuMemAllocHost(pp, bytesize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize) -> CUresult {
+    harp_driver_front::guard("cuMemAllocHost_v2", || unsafe {
+        crate::api::cuMemAllocHost_v2(pp, bytesize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocPitch_v2(
+    dptr: *mut CUdeviceptr,
+    pPitch: *mut usize,
+    WidthInBytes: usize,
+    Height: usize,
+    ElementSizeBytes: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocPitch_v2", || unsafe {
+        crate::api::cuMemAllocPitch_v2(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
+    harp_driver_front::guard("cuMemAlloc_v2", || unsafe {
+        crate::api::cuMemAlloc_v2(dptr, bytesize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFreeHost(p: *mut c_void) -> CUresult {
+    harp_driver_front::guard("cuMemFreeHost", || unsafe { crate::api::cuMemFreeHost(p) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
+    harp_driver_front::guard("cuMemFree_v2", || unsafe { crate::api::cuMemFree_v2(dptr) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetAddressRange_v2(
+    pbase: *mut CUdeviceptr,
+    psize: *mut usize,
+    dptr: CUdeviceptr,
+) -> CUresult {
+    harp_driver_front::guard("cuMemGetAddressRange_v2", || unsafe {
+        crate::api::cuMemGetAddressRange_v2(pbase, psize, dptr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
+    harp_driver_front::guard("cuMemGetInfo_v2", || unsafe {
+        crate::api::cuMemGetInfo_v2(free, total)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemHostAlloc(
+    pp: *mut *mut c_void,
+    bytesize: usize,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemHostAlloc", || unsafe {
+        crate::api::cuMemHostAlloc(pp, bytesize, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemHostGetDevicePointer_v2(
+    pdptr: *mut CUdeviceptr,
+    p: *mut c_void,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemHostGetDevicePointer_v2", || unsafe {
+        crate::api::cuMemHostGetDevicePointer_v2(pdptr, p, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemHostGetFlags(pFlags: *mut u32, p: *mut c_void) -> CUresult {
+    harp_driver_front::guard("cuMemHostGetFlags", || unsafe {
+        crate::api::cuMemHostGetFlags(pFlags, p)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemHostRegister(
+    p: *mut c_void,
+    bytesize: usize,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemHostRegister", || unsafe {
+        crate::api::cuMemHostRegister_v2(p, bytesize, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemHostRegister_v2(
+    p: *mut c_void,
+    bytesize: usize,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemHostRegister_v2", || unsafe {
+        crate::api::cuMemHostRegister_v2(p, bytesize, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
+    harp_driver_front::guard("cuMemHostUnregister", || unsafe {
+        crate::api::cuMemHostUnregister(p)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy", || unsafe {
+        crate::api::cuMemcpy(dst, src, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DAsync_v2(
+    pCopy: *const CUDA_MEMCPY2D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DAsync_v2", || unsafe {
+        crate::api::cuMemcpy2DAsync_v2(pCopy, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DAsync_v2_ptsz(
+    pCopy: *const CUDA_MEMCPY2D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpy2DAsync_v2(pCopy, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DUnaligned_v2(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DUnaligned_v2", || unsafe {
+        crate::api::cuMemcpy2DUnaligned_v2(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2DUnaligned_v2_ptds(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2DUnaligned_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy2DUnaligned_v2(pCopy))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2D_v2(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2D_v2", || unsafe {
+        crate::api::cuMemcpy2D_v2(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy2D_v2_ptds(pCopy: *const CUDA_MEMCPY2D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy2D_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy2D_v2(pCopy))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DAsync_v2(
+    pCopy: *const CUDA_MEMCPY3D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DAsync_v2", || unsafe {
+        crate::api::cuMemcpy3DAsync_v2(pCopy, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DAsync_v2_ptsz(
+    pCopy: *const CUDA_MEMCPY3D,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpy3DAsync_v2(pCopy, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DPeer(pCopy: *const CUDA_MEMCPY3D_PEER) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DPeer", || unsafe {
+        crate::api::cuMemcpy3DPeer(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DPeerAsync(
+    pCopy: *const CUDA_MEMCPY3D_PEER,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DPeerAsync", || unsafe {
+        crate::api::cuMemcpy3DPeerAsync(pCopy, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DPeerAsync_ptsz(
+    pCopy: *const CUDA_MEMCPY3D_PEER,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DPeerAsync_ptsz", || unsafe {
+        crate::api::cuMemcpy3DPeerAsync(pCopy, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3DPeer_ptds(pCopy: *const CUDA_MEMCPY3D_PEER) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3DPeer_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy3DPeer(pCopy))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3D_v2(pCopy: *const CUDA_MEMCPY3D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3D_v2", || unsafe {
+        crate::api::cuMemcpy3D_v2(pCopy)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy3D_v2_ptds(pCopy: *const CUDA_MEMCPY3D) -> CUresult {
+    harp_driver_front::guard("cuMemcpy3D_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy3D_v2(pCopy))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyAsync(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyAsync", || unsafe {
+        crate::api::cuMemcpyAsync(dst, src, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyAsync_ptsz(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyAsync_ptsz", || unsafe {
+        crate::api::cuMemcpyAsync(dst, src, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoDAsync_v2", || unsafe {
+        crate::api::cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2_ptsz(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoDAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoD_v2", || unsafe {
+        crate::api::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoD_v2_ptds(
+    dstDevice: CUdeviceptr,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoD_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoHAsync_v2", || unsafe {
+        crate::api::cuMemcpyDtoHAsync_v2(dstHost, srcDevice, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoHAsync_v2_ptsz(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoHAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpyDtoHAsync_v2(dstHost, srcDevice, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoH_v2(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoH_v2", || unsafe {
+        crate::api::cuMemcpyDtoH_v2(dstHost, srcDevice, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyDtoH_v2_ptds(
+    dstHost: *mut c_void,
+    srcDevice: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyDtoH_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemcpyDtoH_v2(dstHost, srcDevice, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoDAsync_v2", || unsafe {
+        crate::api::cuMemcpyHtoDAsync_v2(dstDevice, srcHost, ByteCount, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2_ptsz(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoDAsync_v2_ptsz", || unsafe {
+        crate::api::cuMemcpyHtoDAsync_v2(dstDevice, srcHost, ByteCount, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoD_v2(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoD_v2", || unsafe {
+        crate::api::cuMemcpyHtoD_v2(dstDevice, srcHost, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyHtoD_v2_ptds(
+    dstDevice: CUdeviceptr,
+    srcHost: *const c_void,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyHtoD_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemcpyHtoD_v2(dstDevice, srcHost, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeer(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeer", || unsafe {
+        crate::api::cuMemcpyPeer(dstDevice, dstContext, srcDevice, srcContext, ByteCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeerAsync(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeerAsync", || unsafe {
+        crate::api::cuMemcpyPeerAsync(
+            dstDevice, dstContext, srcDevice, srcContext, ByteCount, hStream,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeerAsync_ptsz(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeerAsync_ptsz", || unsafe {
+        crate::api::cuMemcpyPeerAsync(
+            dstDevice,
+            dstContext,
+            srcDevice,
+            srcContext,
+            ByteCount,
+            per_thread(hStream),
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpyPeer_ptds(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpyPeer_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemcpyPeer(dstDevice, dstContext, srcDevice, srcContext, ByteCount)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemcpy_ptds(
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    ByteCount: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemcpy_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemcpy(dst, src, ByteCount))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16Async(
+    dstDevice: CUdeviceptr,
+    us: u16,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16Async", || unsafe {
+        crate::api::cuMemsetD16Async(dstDevice, us, N, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16Async_ptsz(
+    dstDevice: CUdeviceptr,
+    us: u16,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16Async_ptsz", || unsafe {
+        crate::api::cuMemsetD16Async(dstDevice, us, N, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16_v2(dstDevice: CUdeviceptr, us: u16, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16_v2", || unsafe {
+        crate::api::cuMemsetD16_v2(dstDevice, us, N)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD16_v2_ptds(
+    dstDevice: CUdeviceptr,
+    us: u16,
+    N: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD16_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemsetD16_v2(dstDevice, us, N))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16Async(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16Async", || unsafe {
+        crate::api::cuMemsetD2D16Async(dstDevice, dstPitch, us, Width, Height, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16Async_ptsz(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16Async_ptsz", || unsafe {
+        crate::api::cuMemsetD2D16Async(dstDevice, dstPitch, us, Width, Height, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16_v2(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16_v2", || unsafe {
+        crate::api::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D16_v2_ptds(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    us: u16,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D16_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32Async(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32Async", || unsafe {
+        crate::api::cuMemsetD2D32Async(dstDevice, dstPitch, ui, Width, Height, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32Async_ptsz(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32Async_ptsz", || unsafe {
+        crate::api::cuMemsetD2D32Async(dstDevice, dstPitch, ui, Width, Height, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32_v2(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32_v2", || unsafe {
+        crate::api::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D32_v2_ptds(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    ui: u32,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D32_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8Async(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8Async", || unsafe {
+        crate::api::cuMemsetD2D8Async(dstDevice, dstPitch, uc, Width, Height, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8Async_ptsz(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8Async_ptsz", || unsafe {
+        crate::api::cuMemsetD2D8Async(dstDevice, dstPitch, uc, Width, Height, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8_v2(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8_v2", || unsafe {
+        crate::api::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD2D8_v2_ptds(
+    dstDevice: CUdeviceptr,
+    dstPitch: usize,
+    uc: u8,
+    Width: usize,
+    Height: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD2D8_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32Async(
+    dstDevice: CUdeviceptr,
+    ui: u32,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32Async", || unsafe {
+        crate::api::cuMemsetD32Async(dstDevice, ui, N, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32Async_ptsz(
+    dstDevice: CUdeviceptr,
+    ui: u32,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32Async_ptsz", || unsafe {
+        crate::api::cuMemsetD32Async(dstDevice, ui, N, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32_v2(dstDevice: CUdeviceptr, ui: u32, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32_v2", || unsafe {
+        crate::api::cuMemsetD32_v2(dstDevice, ui, N)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD32_v2_ptds(
+    dstDevice: CUdeviceptr,
+    ui: u32,
+    N: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD32_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemsetD32_v2(dstDevice, ui, N))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8Async(
+    dstDevice: CUdeviceptr,
+    uc: u8,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8Async", || unsafe {
+        crate::api::cuMemsetD8Async(dstDevice, uc, N, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8Async_ptsz(
+    dstDevice: CUdeviceptr,
+    uc: u8,
+    N: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8Async_ptsz", || unsafe {
+        crate::api::cuMemsetD8Async(dstDevice, uc, N, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8_v2(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8_v2", || unsafe {
+        crate::api::cuMemsetD8_v2(dstDevice, uc, N)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemsetD8_v2_ptds(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
+    harp_driver_front::guard("cuMemsetD8_v2_ptds", || unsafe {
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemsetD8_v2(dstDevice, uc, N))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuProfilerStart() -> CUresult {
+    harp_driver_front::guard("cuProfilerStart", || unsafe {
+        crate::api::cuProfilerStart()
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuProfilerStop() -> CUresult {
+    harp_driver_front::guard("cuProfilerStop", || unsafe { crate::api::cuProfilerStop() })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamAddCallback(
+    hStream: CUstream,
+    callback: CUstreamCallback,
+    userData: *mut c_void,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAddCallback", || unsafe {
+        crate::api::cuStreamAddCallback(hStream, callback, userData, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamAddCallback_ptsz(
+    hStream: CUstream,
+    callback: CUstreamCallback,
+    userData: *mut c_void,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAddCallback_ptsz", || unsafe {
+        crate::api::cuStreamAddCallback(per_thread(hStream), callback, userData, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamCopyAttributes(
+    dstStream: CUstream,
+    srcStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamCopyAttributes", || unsafe {
+        crate::api::cuStreamCopyAttributes(dstStream, srcStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamCopyAttributes_ptsz(dst: CUstream, src: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamCopyAttributes_ptsz", || unsafe {
+        crate::api::cuStreamCopyAttributes(per_thread(dst), per_thread(src))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamCreate(phStream: *mut CUstream, Flags: u32) -> CUresult {
+    harp_driver_front::guard("cuStreamCreate", || unsafe {
+        crate::api::cuStreamCreate(phStream, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamCreateWithPriority(
+    phStream: *mut CUstream,
+    flags: u32,
+    priority: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamCreateWithPriority", || unsafe {
+        crate::api::cuStreamCreateWithPriority(phStream, flags, priority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamDestroy(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamDestroy", || unsafe {
+        crate::api::cuStreamDestroy_v2(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamDestroy_v2(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamDestroy_v2", || unsafe {
+        crate::api::cuStreamDestroy_v2(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetAttribute(
+    hStream: CUstream,
+    attr: CUstreamAttrID,
+    value: *mut CUstreamAttrValue,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetAttribute", || unsafe {
+        crate::api::cuStreamGetAttribute(hStream, attr, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetAttribute_ptsz(
+    hStream: CUstream,
+    attr: CUstreamAttrID,
+    value_out: *mut CUstreamAttrValue,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetAttribute_ptsz", || unsafe {
+        crate::api::cuStreamGetAttribute(per_thread(hStream), attr, value_out)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo", || unsafe {
+        crate::api::cuStreamGetCaptureInfo(hStream, captureStatus_out, id_out)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_ptsz", || unsafe {
+        crate::api::cuStreamGetCaptureInfo(per_thread(hStream), captureStatus_out, id_out)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v2", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v2(
+            hStream,
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v2_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v2_ptsz", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v2(
+            per_thread(hStream),
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    edgeData_out: *mut *const CUgraphEdgeData,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v3", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v3(
+            hStream,
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            edgeData_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCaptureInfo_v3_ptsz(
+    hStream: CUstream,
+    captureStatus_out: *mut CUstreamCaptureStatus,
+    id_out: *mut cuuint64_t,
+    graph_out: *mut CUgraph,
+    dependencies_out: *mut *const CUgraphNode,
+    edgeData_out: *mut *const CUgraphEdgeData,
+    numDependencies_out: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCaptureInfo_v3_ptsz", || unsafe {
+        crate::api::cuStreamGetCaptureInfo_v3(
+            per_thread(hStream),
+            captureStatus_out,
+            id_out,
+            graph_out,
+            dependencies_out,
+            edgeData_out,
+            numDependencies_out,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx(hStream: CUstream, pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx", || unsafe {
+        crate::api::cuStreamGetCtx(hStream, pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx_ptsz(hStream: CUstream, pctx: *mut CUcontext) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx_ptsz", || unsafe {
+        crate::api::cuStreamGetCtx(per_thread(hStream), pctx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx_v2(
+    hStream: CUstream,
+    pCtx: *mut CUcontext,
+    pGreenCtx: *mut CUgreenCtx,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx_v2", || unsafe {
+        crate::api::cuStreamGetCtx_v2(hStream, pCtx, pGreenCtx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetCtx_v2_ptsz(
+    hStream: CUstream,
+    pCtx: *mut CUcontext,
+    pGreenCtx: *mut CUgreenCtx,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetCtx_v2_ptsz", || unsafe {
+        crate::api::cuStreamGetCtx_v2(per_thread(hStream), pCtx, pGreenCtx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetDevice(hStream: CUstream, device: *mut CUdevice) -> CUresult {
+    harp_driver_front::guard("cuStreamGetDevice", || unsafe {
+        crate::api::cuStreamGetDevice(hStream, device)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetDevice_ptsz(
+    hStream: CUstream,
+    device: *mut CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetDevice_ptsz", || unsafe {
+        crate::api::cuStreamGetDevice(per_thread(hStream), device)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetFlags(hStream: CUstream, flags: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuStreamGetFlags", || unsafe {
+        crate::api::cuStreamGetFlags(hStream, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetFlags_ptsz(hStream: CUstream, flags: *mut u32) -> CUresult {
+    harp_driver_front::guard("cuStreamGetFlags_ptsz", || unsafe {
+        crate::api::cuStreamGetFlags(per_thread(hStream), flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetGreenCtx(
+    hStream: CUstream,
+    phCtx: *mut CUgreenCtx,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetGreenCtx", || unsafe {
+        crate::api::cuStreamGetGreenCtx(hStream, phCtx)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetId(hStream: CUstream, streamId: *mut u64) -> CUresult {
+    harp_driver_front::guard("cuStreamGetId", || unsafe {
+        crate::api::cuStreamGetId(hStream, streamId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetId_ptsz(hStream: CUstream, streamId: *mut u64) -> CUresult {
+    harp_driver_front::guard("cuStreamGetId_ptsz", || unsafe {
+        crate::api::cuStreamGetId(per_thread(hStream), streamId)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetPriority(hStream: CUstream, priority: *mut i32) -> CUresult {
+    harp_driver_front::guard("cuStreamGetPriority", || unsafe {
+        crate::api::cuStreamGetPriority(hStream, priority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamGetPriority_ptsz(
+    hStream: CUstream,
+    priority: *mut i32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamGetPriority_ptsz", || unsafe {
+        crate::api::cuStreamGetPriority(per_thread(hStream), priority)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamIsCapturing(
+    hStream: CUstream,
+    captureStatus: *mut CUstreamCaptureStatus,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamIsCapturing", || unsafe {
+        crate::api::cuStreamIsCapturing(hStream, captureStatus)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamIsCapturing_ptsz(
+    hStream: CUstream,
+    captureStatus: *mut CUstreamCaptureStatus,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamIsCapturing_ptsz", || unsafe {
+        crate::api::cuStreamIsCapturing(per_thread(hStream), captureStatus)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamQuery(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamQuery", || unsafe {
+        crate::api::cuStreamQuery(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamQuery_ptsz(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamQuery_ptsz", || unsafe {
+        crate::api::cuStreamQuery(per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamSetAttribute(
+    hStream: CUstream,
+    attr: CUstreamAttrID,
+    param: *const CUstreamAttrValue,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamSetAttribute", || unsafe {
+        crate::api::cuStreamSetAttribute(hStream, attr, param)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamSetAttribute_ptsz(
+    hStream: CUstream,
+    attr: CUstreamAttrID,
+    value: *const CUstreamAttrValue,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamSetAttribute_ptsz", || unsafe {
+        crate::api::cuStreamSetAttribute(per_thread(hStream), attr, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamSynchronize(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamSynchronize", || unsafe {
+        crate::api::cuStreamSynchronize(hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamSynchronize_ptsz(hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuStreamSynchronize_ptsz", || unsafe {
+        crate::api::cuStreamSynchronize(per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitEvent(
+    hStream: CUstream,
+    hEvent: CUevent,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitEvent", || unsafe {
+        crate::api::cuStreamWaitEvent(hStream, hEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitEvent_ptsz(
+    hStream: CUstream,
+    hEvent: CUevent,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitEvent_ptsz", || unsafe {
+        crate::api::cuStreamWaitEvent(per_thread(hStream), hEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(
+    mode: *mut CUstreamCaptureMode,
+) -> CUresult {
+    harp_driver_front::guard("cuThreadExchangeStreamCaptureMode", || unsafe {
+        crate::api::cuThreadExchangeStreamCaptureMode(mode)
+    })
+}
+
 /// Symbols that exist so that programs load, and say so when they are called. They take no
 /// arguments: in the C calling convention the caller removes what it passed.
 macro_rules! unsupported {
@@ -52,89 +1764,26 @@ unsupported! {
     cuCoredumpRegisterStartCallback
     cuCoredumpSetAttribute
     cuCoredumpSetAttributeGlobal
-    cuCtxAttach
-    cuCtxCreate
-    cuCtxCreate_v2
-    cuCtxCreate_v3
-    cuCtxCreate_v4
-    cuCtxDestroy
-    cuCtxDestroy_v2
-    cuCtxDetach
-    cuCtxDisablePeerAccess
-    cuCtxEnablePeerAccess
     cuCtxFromGreenCtx
-    cuCtxGetApiVersion
-    cuCtxGetCacheConfig
-    cuCtxGetCurrent
     cuCtxGetDevResource
-    cuCtxGetDevice
-    cuCtxGetDevice_v2
-    cuCtxGetExecAffinity
-    cuCtxGetFlags
-    cuCtxGetId
-    cuCtxGetLimit
-    cuCtxGetSharedMemConfig
-    cuCtxGetStreamPriorityRange
-    cuCtxPopCurrent
-    cuCtxPopCurrent_v2
-    cuCtxPushCurrent
-    cuCtxPushCurrent_v2
-    cuCtxRecordEvent
-    cuCtxResetPersistingL2Cache
-    cuCtxSetCacheConfig
-    cuCtxSetCurrent
-    cuCtxSetFlags
-    cuCtxSetLimit
-    cuCtxSetSharedMemConfig
-    cuCtxSynchronize
-    cuCtxSynchronize_v2
-    cuCtxWaitEvent
     cuDestroyExternalMemory
     cuDestroyExternalSemaphore
     cuDevResourceGenerateDesc
     cuDevSmResourceSplit
     cuDevSmResourceSplitByCount
-    cuDeviceCanAccessPeer
-    cuDeviceComputeCapability
-    cuDeviceGet
-    cuDeviceGetAttribute
-    cuDeviceGetByPCIBusId
     cuDeviceGetCliqueCount
     cuDeviceGetCliqueInfo
-    cuDeviceGetCount
-    cuDeviceGetDefaultMemPool
     cuDeviceGetDevResource
-    cuDeviceGetExecAffinitySupport
     cuDeviceGetFabricClusterUuid
     cuDeviceGetGraphMemAttribute
     cuDeviceGetHostAtomicCapabilities
     cuDeviceGetLuid
-    cuDeviceGetMemPool
-    cuDeviceGetName
     cuDeviceGetNvSciSyncAttributes
     cuDeviceGetP2PAtomicCapabilities
-    cuDeviceGetP2PAttribute
-    cuDeviceGetPCIBusId
-    cuDeviceGetProperties
-    cuDeviceGetTexture1DLinearMaxWidth
-    cuDeviceGetUuid
-    cuDeviceGetUuid_v2
     cuDeviceGraphMemTrim
-    cuDevicePrimaryCtxGetState
-    cuDevicePrimaryCtxRelease
-    cuDevicePrimaryCtxRelease_v2
-    cuDevicePrimaryCtxReset
-    cuDevicePrimaryCtxReset_v2
-    cuDevicePrimaryCtxRetain
-    cuDevicePrimaryCtxSetFlags
-    cuDevicePrimaryCtxSetFlags_v2
     cuDeviceRegisterAsyncNotification
     cuDeviceSetGraphMemAttribute
-    cuDeviceSetMemPool
-    cuDeviceTotalMem
-    cuDeviceTotalMem_v2
     cuDeviceUnregisterAsyncNotification
-    cuDriverGetVersion
     cuEGLStreamConsumerAcquireFrame
     cuEGLStreamConsumerConnect
     cuEGLStreamConsumerConnectWithFlags
@@ -144,23 +1793,11 @@ unsupported! {
     cuEGLStreamProducerDisconnect
     cuEGLStreamProducerPresentFrame
     cuEGLStreamProducerReturnFrame
-    cuEventCreate
     cuEventCreateFromEGLSync
-    cuEventDestroy
-    cuEventDestroy_v2
-    cuEventElapsedTime
-    cuEventElapsedTime_v2
-    cuEventQuery
-    cuEventRecord
-    cuEventRecordWithFlags
-    cuEventRecordWithFlags_ptsz
-    cuEventRecord_ptsz
-    cuEventSynchronize
     cuExternalMemoryGetMappedBuffer
     cuExternalMemoryGetMappedMipmappedArray
     cuFabricCpyBatchAsync
     cuFabricCpyBatchAsync_ptsz
-    cuFlushGPUDirectRDMAWrites
     cuFuncGetAttribute
     cuFuncGetModule
     cuFuncGetName
@@ -185,11 +1822,6 @@ unsupported! {
     cuGLUnmapBufferObject
     cuGLUnmapBufferObjectAsync
     cuGLUnregisterBufferObject
-    cuGetErrorName
-    cuGetErrorString
-    cuGetExportTable
-    cuGetProcAddress
-    cuGetProcAddress_v2
     cuGraphAddBatchMemOpNode
     cuGraphAddChildGraphNode
     cuGraphAddDependencies
@@ -316,7 +1948,6 @@ unsupported! {
     cuGreenCtxWaitEvent
     cuImportExternalMemory
     cuImportExternalSemaphore
-    cuInit
     cuIpcCloseMemHandle
     cuIpcGetEventHandle
     cuIpcGetMemHandle
@@ -337,10 +1968,6 @@ unsupported! {
     cuLaunchCooperativeKernel_ptsz
     cuLaunchGrid
     cuLaunchGridAsync
-    cuLaunchHostFunc
-    cuLaunchHostFunc_ptsz
-    cuLaunchHostFunc_v2
-    cuLaunchHostFunc_v2_ptsz
     cuLaunchKernel
     cuLaunchKernelEx
     cuLaunchKernelEx_ptsz
@@ -389,12 +2016,8 @@ unsupported! {
     cuMemAllocAsync_ptsz
     cuMemAllocFromPoolAsync
     cuMemAllocFromPoolAsync_ptsz
-    cuMemAllocHost
-    cuMemAllocHost_v2
     cuMemAllocManaged
     cuMemAllocPitch
-    cuMemAllocPitch_v2
-    cuMemAlloc_v2
     cuMemBatchDecompressAsync
     cuMemBatchDecompressAsync_ptsz
     cuMemCreate
@@ -406,26 +2029,16 @@ unsupported! {
     cuMemFree
     cuMemFreeAsync
     cuMemFreeAsync_ptsz
-    cuMemFreeHost
-    cuMemFree_v2
     cuMemGetAccess
     cuMemGetAddressRange
-    cuMemGetAddressRange_v2
     cuMemGetAllocationGranularity
     cuMemGetAllocationPropertiesFromHandle
     cuMemGetDefaultMemPool
     cuMemGetHandleForAddressRange
     cuMemGetInfo
-    cuMemGetInfo_v2
     cuMemGetLocationInfo
     cuMemGetMemPool
-    cuMemHostAlloc
     cuMemHostGetDevicePointer
-    cuMemHostGetDevicePointer_v2
-    cuMemHostGetFlags
-    cuMemHostRegister
-    cuMemHostRegister_v2
-    cuMemHostUnregister
     cuMemImportFromShareableHandle
     cuMemMap
     cuMemMapArrayAsync
@@ -454,34 +2067,17 @@ unsupported! {
     cuMemSetAccess
     cuMemSetMemPool
     cuMemUnmap
-    cuMemcpy
     cuMemcpy2D
     cuMemcpy2DAsync
-    cuMemcpy2DAsync_v2
-    cuMemcpy2DAsync_v2_ptsz
     cuMemcpy2DUnaligned
-    cuMemcpy2DUnaligned_v2
-    cuMemcpy2DUnaligned_v2_ptds
-    cuMemcpy2D_v2
-    cuMemcpy2D_v2_ptds
     cuMemcpy3D
     cuMemcpy3DAsync
-    cuMemcpy3DAsync_v2
-    cuMemcpy3DAsync_v2_ptsz
     cuMemcpy3DBatchAsync
     cuMemcpy3DBatchAsync_ptsz
     cuMemcpy3DBatchAsync_v2
     cuMemcpy3DBatchAsync_v2_ptsz
-    cuMemcpy3DPeer
-    cuMemcpy3DPeerAsync
-    cuMemcpy3DPeerAsync_ptsz
-    cuMemcpy3DPeer_ptds
     cuMemcpy3DWithAttributesAsync
     cuMemcpy3DWithAttributesAsync_ptsz
-    cuMemcpy3D_v2
-    cuMemcpy3D_v2_ptds
-    cuMemcpyAsync
-    cuMemcpyAsync_ptsz
     cuMemcpyAtoA
     cuMemcpyAtoA_v2
     cuMemcpyAtoA_v2_ptds
@@ -503,16 +2099,8 @@ unsupported! {
     cuMemcpyDtoA_v2_ptds
     cuMemcpyDtoD
     cuMemcpyDtoDAsync
-    cuMemcpyDtoDAsync_v2
-    cuMemcpyDtoDAsync_v2_ptsz
-    cuMemcpyDtoD_v2
-    cuMemcpyDtoD_v2_ptds
     cuMemcpyDtoH
     cuMemcpyDtoHAsync
-    cuMemcpyDtoHAsync_v2
-    cuMemcpyDtoHAsync_v2_ptsz
-    cuMemcpyDtoH_v2
-    cuMemcpyDtoH_v2_ptds
     cuMemcpyHtoA
     cuMemcpyHtoAAsync
     cuMemcpyHtoAAsync_v2
@@ -521,47 +2109,14 @@ unsupported! {
     cuMemcpyHtoA_v2_ptds
     cuMemcpyHtoD
     cuMemcpyHtoDAsync
-    cuMemcpyHtoDAsync_v2
-    cuMemcpyHtoDAsync_v2_ptsz
-    cuMemcpyHtoD_v2
-    cuMemcpyHtoD_v2_ptds
-    cuMemcpyPeer
-    cuMemcpyPeerAsync
-    cuMemcpyPeerAsync_ptsz
-    cuMemcpyPeer_ptds
     cuMemcpyWithAttributesAsync
     cuMemcpyWithAttributesAsync_ptsz
-    cuMemcpy_ptds
     cuMemsetD16
-    cuMemsetD16Async
-    cuMemsetD16Async_ptsz
-    cuMemsetD16_v2
-    cuMemsetD16_v2_ptds
     cuMemsetD2D16
-    cuMemsetD2D16Async
-    cuMemsetD2D16Async_ptsz
-    cuMemsetD2D16_v2
-    cuMemsetD2D16_v2_ptds
     cuMemsetD2D32
-    cuMemsetD2D32Async
-    cuMemsetD2D32Async_ptsz
-    cuMemsetD2D32_v2
-    cuMemsetD2D32_v2_ptds
     cuMemsetD2D8
-    cuMemsetD2D8Async
-    cuMemsetD2D8Async_ptsz
-    cuMemsetD2D8_v2
-    cuMemsetD2D8_v2_ptds
     cuMemsetD32
-    cuMemsetD32Async
-    cuMemsetD32Async_ptsz
-    cuMemsetD32_v2
-    cuMemsetD32_v2_ptds
     cuMemsetD8
-    cuMemsetD8Async
-    cuMemsetD8Async_ptsz
-    cuMemsetD8_v2
-    cuMemsetD8_v2_ptds
     cuMipmappedArrayCreate
     cuMipmappedArrayDestroy
     cuMipmappedArrayGetLevel
@@ -604,12 +2159,8 @@ unsupported! {
     cuPointerGetAttributes
     cuPointerSetAttribute
     cuProfilerInitialize
-    cuProfilerStart
-    cuProfilerStop
     cuSignalExternalSemaphoresAsync
     cuSignalExternalSemaphoresAsync_ptsz
-    cuStreamAddCallback
-    cuStreamAddCallback_ptsz
     cuStreamAttachMemAsync
     cuStreamAttachMemAsync_ptsz
     cuStreamBatchMemOp
@@ -626,53 +2177,16 @@ unsupported! {
     cuStreamBeginCapture_v2_ptsz
     cuStreamBeginRecaptureToGraph
     cuStreamBeginRecaptureToGraph_ptsz
-    cuStreamCopyAttributes
-    cuStreamCopyAttributes_ptsz
-    cuStreamCreate
-    cuStreamCreateWithPriority
-    cuStreamDestroy
-    cuStreamDestroy_v2
     cuStreamEndCapture
     cuStreamEndCaptureToCig
     cuStreamEndCaptureToCig_ptsz
     cuStreamEndCapture_ptsz
-    cuStreamGetAttribute
-    cuStreamGetAttribute_ptsz
-    cuStreamGetCaptureInfo
-    cuStreamGetCaptureInfo_ptsz
-    cuStreamGetCaptureInfo_v2
-    cuStreamGetCaptureInfo_v2_ptsz
-    cuStreamGetCaptureInfo_v3
-    cuStreamGetCaptureInfo_v3_ptsz
-    cuStreamGetCtx
-    cuStreamGetCtx_ptsz
-    cuStreamGetCtx_v2
-    cuStreamGetCtx_v2_ptsz
     cuStreamGetDevResource
     cuStreamGetDevResource_ptsz
-    cuStreamGetDevice
-    cuStreamGetDevice_ptsz
-    cuStreamGetFlags
-    cuStreamGetFlags_ptsz
-    cuStreamGetGreenCtx
-    cuStreamGetId
-    cuStreamGetId_ptsz
-    cuStreamGetPriority
-    cuStreamGetPriority_ptsz
-    cuStreamIsCapturing
-    cuStreamIsCapturing_ptsz
-    cuStreamQuery
-    cuStreamQuery_ptsz
-    cuStreamSetAttribute
-    cuStreamSetAttribute_ptsz
-    cuStreamSynchronize
-    cuStreamSynchronize_ptsz
     cuStreamUpdateCaptureDependencies
     cuStreamUpdateCaptureDependencies_ptsz
     cuStreamUpdateCaptureDependencies_v2
     cuStreamUpdateCaptureDependencies_v2_ptsz
-    cuStreamWaitEvent
-    cuStreamWaitEvent_ptsz
     cuStreamWaitValue32
     cuStreamWaitValue32_ptsz
     cuStreamWaitValue32_v2
@@ -735,7 +2249,6 @@ unsupported! {
     cuTexRefSetMipmapLevelBias
     cuTexRefSetMipmapLevelClamp
     cuTexRefSetMipmappedArray
-    cuThreadExchangeStreamCaptureMode
     cuUserObjectCreate
     cuUserObjectRelease
     cuUserObjectRetain
@@ -746,7 +2259,444 @@ unsupported! {
 }
 
 /// The supported symbols in ascending order of name.
-static SUPPORTED: &[Export] = &[];
+static SUPPORTED: &[Export] = &[
+    Export::new("cuCtxAttach", cuCtxAttach as *const c_void),
+    Export::new("cuCtxCreate", cuCtxCreate as *const c_void),
+    Export::new("cuCtxCreate_v2", cuCtxCreate_v2 as *const c_void),
+    Export::new("cuCtxCreate_v3", cuCtxCreate_v3 as *const c_void),
+    Export::new("cuCtxCreate_v4", cuCtxCreate_v4 as *const c_void),
+    Export::new("cuCtxDestroy", cuCtxDestroy as *const c_void),
+    Export::new("cuCtxDestroy_v2", cuCtxDestroy_v2 as *const c_void),
+    Export::new("cuCtxDetach", cuCtxDetach as *const c_void),
+    Export::new(
+        "cuCtxDisablePeerAccess",
+        cuCtxDisablePeerAccess as *const c_void,
+    ),
+    Export::new(
+        "cuCtxEnablePeerAccess",
+        cuCtxEnablePeerAccess as *const c_void,
+    ),
+    Export::new("cuCtxGetApiVersion", cuCtxGetApiVersion as *const c_void),
+    Export::new("cuCtxGetCacheConfig", cuCtxGetCacheConfig as *const c_void),
+    Export::new("cuCtxGetCurrent", cuCtxGetCurrent as *const c_void),
+    Export::new("cuCtxGetDevice", cuCtxGetDevice as *const c_void),
+    Export::new("cuCtxGetDevice_v2", cuCtxGetDevice_v2 as *const c_void),
+    Export::new(
+        "cuCtxGetExecAffinity",
+        cuCtxGetExecAffinity as *const c_void,
+    ),
+    Export::new("cuCtxGetFlags", cuCtxGetFlags as *const c_void),
+    Export::new("cuCtxGetId", cuCtxGetId as *const c_void),
+    Export::new("cuCtxGetLimit", cuCtxGetLimit as *const c_void),
+    Export::new(
+        "cuCtxGetSharedMemConfig",
+        cuCtxGetSharedMemConfig as *const c_void,
+    ),
+    Export::new(
+        "cuCtxGetStreamPriorityRange",
+        cuCtxGetStreamPriorityRange as *const c_void,
+    ),
+    Export::new("cuCtxPopCurrent", cuCtxPopCurrent as *const c_void),
+    Export::new("cuCtxPopCurrent_v2", cuCtxPopCurrent_v2 as *const c_void),
+    Export::new("cuCtxPushCurrent", cuCtxPushCurrent as *const c_void),
+    Export::new("cuCtxPushCurrent_v2", cuCtxPushCurrent_v2 as *const c_void),
+    Export::new("cuCtxRecordEvent", cuCtxRecordEvent as *const c_void),
+    Export::new(
+        "cuCtxResetPersistingL2Cache",
+        cuCtxResetPersistingL2Cache as *const c_void,
+    ),
+    Export::new("cuCtxSetCacheConfig", cuCtxSetCacheConfig as *const c_void),
+    Export::new("cuCtxSetCurrent", cuCtxSetCurrent as *const c_void),
+    Export::new("cuCtxSetFlags", cuCtxSetFlags as *const c_void),
+    Export::new("cuCtxSetLimit", cuCtxSetLimit as *const c_void),
+    Export::new(
+        "cuCtxSetSharedMemConfig",
+        cuCtxSetSharedMemConfig as *const c_void,
+    ),
+    Export::new("cuCtxSynchronize", cuCtxSynchronize as *const c_void),
+    Export::new("cuCtxSynchronize_v2", cuCtxSynchronize_v2 as *const c_void),
+    Export::new("cuCtxWaitEvent", cuCtxWaitEvent as *const c_void),
+    Export::new(
+        "cuDeviceCanAccessPeer",
+        cuDeviceCanAccessPeer as *const c_void,
+    ),
+    Export::new(
+        "cuDeviceComputeCapability",
+        cuDeviceComputeCapability as *const c_void,
+    ),
+    Export::new("cuDeviceGet", cuDeviceGet as *const c_void),
+    Export::new(
+        "cuDeviceGetAttribute",
+        cuDeviceGetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuDeviceGetByPCIBusId",
+        cuDeviceGetByPCIBusId as *const c_void,
+    ),
+    Export::new("cuDeviceGetCount", cuDeviceGetCount as *const c_void),
+    Export::new(
+        "cuDeviceGetDefaultMemPool",
+        cuDeviceGetDefaultMemPool as *const c_void,
+    ),
+    Export::new(
+        "cuDeviceGetExecAffinitySupport",
+        cuDeviceGetExecAffinitySupport as *const c_void,
+    ),
+    Export::new("cuDeviceGetMemPool", cuDeviceGetMemPool as *const c_void),
+    Export::new("cuDeviceGetName", cuDeviceGetName as *const c_void),
+    Export::new(
+        "cuDeviceGetP2PAttribute",
+        cuDeviceGetP2PAttribute as *const c_void,
+    ),
+    Export::new("cuDeviceGetPCIBusId", cuDeviceGetPCIBusId as *const c_void),
+    Export::new(
+        "cuDeviceGetProperties",
+        cuDeviceGetProperties as *const c_void,
+    ),
+    Export::new(
+        "cuDeviceGetTexture1DLinearMaxWidth",
+        cuDeviceGetTexture1DLinearMaxWidth as *const c_void,
+    ),
+    Export::new("cuDeviceGetUuid", cuDeviceGetUuid as *const c_void),
+    Export::new("cuDeviceGetUuid_v2", cuDeviceGetUuid_v2 as *const c_void),
+    Export::new(
+        "cuDevicePrimaryCtxGetState",
+        cuDevicePrimaryCtxGetState as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxRelease",
+        cuDevicePrimaryCtxRelease as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxRelease_v2",
+        cuDevicePrimaryCtxRelease_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxReset",
+        cuDevicePrimaryCtxReset as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxReset_v2",
+        cuDevicePrimaryCtxReset_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxRetain",
+        cuDevicePrimaryCtxRetain as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxSetFlags",
+        cuDevicePrimaryCtxSetFlags as *const c_void,
+    ),
+    Export::new(
+        "cuDevicePrimaryCtxSetFlags_v2",
+        cuDevicePrimaryCtxSetFlags_v2 as *const c_void,
+    ),
+    Export::new("cuDeviceSetMemPool", cuDeviceSetMemPool as *const c_void),
+    Export::new("cuDeviceTotalMem", cuDeviceTotalMem as *const c_void),
+    Export::new("cuDeviceTotalMem_v2", cuDeviceTotalMem_v2 as *const c_void),
+    Export::new("cuDriverGetVersion", cuDriverGetVersion as *const c_void),
+    Export::new("cuEventCreate", cuEventCreate as *const c_void),
+    Export::new("cuEventDestroy", cuEventDestroy as *const c_void),
+    Export::new("cuEventDestroy_v2", cuEventDestroy_v2 as *const c_void),
+    Export::new("cuEventElapsedTime", cuEventElapsedTime as *const c_void),
+    Export::new(
+        "cuEventElapsedTime_v2",
+        cuEventElapsedTime_v2 as *const c_void,
+    ),
+    Export::new("cuEventQuery", cuEventQuery as *const c_void),
+    Export::new("cuEventRecord", cuEventRecord as *const c_void),
+    Export::new(
+        "cuEventRecordWithFlags",
+        cuEventRecordWithFlags as *const c_void,
+    ),
+    Export::new(
+        "cuEventRecordWithFlags_ptsz",
+        cuEventRecordWithFlags_ptsz as *const c_void,
+    ),
+    Export::new("cuEventRecord_ptsz", cuEventRecord_ptsz as *const c_void),
+    Export::new("cuEventSynchronize", cuEventSynchronize as *const c_void),
+    Export::new(
+        "cuFlushGPUDirectRDMAWrites",
+        cuFlushGPUDirectRDMAWrites as *const c_void,
+    ),
+    Export::new("cuGetErrorName", cuGetErrorName as *const c_void),
+    Export::new("cuGetErrorString", cuGetErrorString as *const c_void),
+    Export::new("cuGetExportTable", cuGetExportTable as *const c_void),
+    Export::new("cuGetProcAddress", cuGetProcAddress as *const c_void),
+    Export::new("cuGetProcAddress_v2", cuGetProcAddress_v2 as *const c_void),
+    Export::new("cuInit", cuInit as *const c_void),
+    Export::new("cuLaunchHostFunc", cuLaunchHostFunc as *const c_void),
+    Export::new(
+        "cuLaunchHostFunc_ptsz",
+        cuLaunchHostFunc_ptsz as *const c_void,
+    ),
+    Export::new("cuLaunchHostFunc_v2", cuLaunchHostFunc_v2 as *const c_void),
+    Export::new(
+        "cuLaunchHostFunc_v2_ptsz",
+        cuLaunchHostFunc_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemAllocHost", cuMemAllocHost as *const c_void),
+    Export::new("cuMemAllocHost_v2", cuMemAllocHost_v2 as *const c_void),
+    Export::new("cuMemAllocPitch_v2", cuMemAllocPitch_v2 as *const c_void),
+    Export::new("cuMemAlloc_v2", cuMemAlloc_v2 as *const c_void),
+    Export::new("cuMemFreeHost", cuMemFreeHost as *const c_void),
+    Export::new("cuMemFree_v2", cuMemFree_v2 as *const c_void),
+    Export::new(
+        "cuMemGetAddressRange_v2",
+        cuMemGetAddressRange_v2 as *const c_void,
+    ),
+    Export::new("cuMemGetInfo_v2", cuMemGetInfo_v2 as *const c_void),
+    Export::new("cuMemHostAlloc", cuMemHostAlloc as *const c_void),
+    Export::new(
+        "cuMemHostGetDevicePointer_v2",
+        cuMemHostGetDevicePointer_v2 as *const c_void,
+    ),
+    Export::new("cuMemHostGetFlags", cuMemHostGetFlags as *const c_void),
+    Export::new("cuMemHostRegister", cuMemHostRegister as *const c_void),
+    Export::new(
+        "cuMemHostRegister_v2",
+        cuMemHostRegister_v2 as *const c_void,
+    ),
+    Export::new("cuMemHostUnregister", cuMemHostUnregister as *const c_void),
+    Export::new("cuMemcpy", cuMemcpy as *const c_void),
+    Export::new("cuMemcpy2DAsync_v2", cuMemcpy2DAsync_v2 as *const c_void),
+    Export::new(
+        "cuMemcpy2DAsync_v2_ptsz",
+        cuMemcpy2DAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpy2DUnaligned_v2",
+        cuMemcpy2DUnaligned_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpy2DUnaligned_v2_ptds",
+        cuMemcpy2DUnaligned_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemcpy2D_v2", cuMemcpy2D_v2 as *const c_void),
+    Export::new("cuMemcpy2D_v2_ptds", cuMemcpy2D_v2_ptds as *const c_void),
+    Export::new("cuMemcpy3DAsync_v2", cuMemcpy3DAsync_v2 as *const c_void),
+    Export::new(
+        "cuMemcpy3DAsync_v2_ptsz",
+        cuMemcpy3DAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpy3DPeer", cuMemcpy3DPeer as *const c_void),
+    Export::new("cuMemcpy3DPeerAsync", cuMemcpy3DPeerAsync as *const c_void),
+    Export::new(
+        "cuMemcpy3DPeerAsync_ptsz",
+        cuMemcpy3DPeerAsync_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpy3DPeer_ptds", cuMemcpy3DPeer_ptds as *const c_void),
+    Export::new("cuMemcpy3D_v2", cuMemcpy3D_v2 as *const c_void),
+    Export::new("cuMemcpy3D_v2_ptds", cuMemcpy3D_v2_ptds as *const c_void),
+    Export::new("cuMemcpyAsync", cuMemcpyAsync as *const c_void),
+    Export::new("cuMemcpyAsync_ptsz", cuMemcpyAsync_ptsz as *const c_void),
+    Export::new(
+        "cuMemcpyDtoDAsync_v2",
+        cuMemcpyDtoDAsync_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyDtoDAsync_v2_ptsz",
+        cuMemcpyDtoDAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyDtoD_v2", cuMemcpyDtoD_v2 as *const c_void),
+    Export::new(
+        "cuMemcpyDtoD_v2_ptds",
+        cuMemcpyDtoD_v2_ptds as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyDtoHAsync_v2",
+        cuMemcpyDtoHAsync_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyDtoHAsync_v2_ptsz",
+        cuMemcpyDtoHAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyDtoH_v2", cuMemcpyDtoH_v2 as *const c_void),
+    Export::new(
+        "cuMemcpyDtoH_v2_ptds",
+        cuMemcpyDtoH_v2_ptds as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyHtoDAsync_v2",
+        cuMemcpyHtoDAsync_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemcpyHtoDAsync_v2_ptsz",
+        cuMemcpyHtoDAsync_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyHtoD_v2", cuMemcpyHtoD_v2 as *const c_void),
+    Export::new(
+        "cuMemcpyHtoD_v2_ptds",
+        cuMemcpyHtoD_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemcpyPeer", cuMemcpyPeer as *const c_void),
+    Export::new("cuMemcpyPeerAsync", cuMemcpyPeerAsync as *const c_void),
+    Export::new(
+        "cuMemcpyPeerAsync_ptsz",
+        cuMemcpyPeerAsync_ptsz as *const c_void,
+    ),
+    Export::new("cuMemcpyPeer_ptds", cuMemcpyPeer_ptds as *const c_void),
+    Export::new("cuMemcpy_ptds", cuMemcpy_ptds as *const c_void),
+    Export::new("cuMemsetD16Async", cuMemsetD16Async as *const c_void),
+    Export::new(
+        "cuMemsetD16Async_ptsz",
+        cuMemsetD16Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD16_v2", cuMemsetD16_v2 as *const c_void),
+    Export::new("cuMemsetD16_v2_ptds", cuMemsetD16_v2_ptds as *const c_void),
+    Export::new("cuMemsetD2D16Async", cuMemsetD2D16Async as *const c_void),
+    Export::new(
+        "cuMemsetD2D16Async_ptsz",
+        cuMemsetD2D16Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD2D16_v2", cuMemsetD2D16_v2 as *const c_void),
+    Export::new(
+        "cuMemsetD2D16_v2_ptds",
+        cuMemsetD2D16_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemsetD2D32Async", cuMemsetD2D32Async as *const c_void),
+    Export::new(
+        "cuMemsetD2D32Async_ptsz",
+        cuMemsetD2D32Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD2D32_v2", cuMemsetD2D32_v2 as *const c_void),
+    Export::new(
+        "cuMemsetD2D32_v2_ptds",
+        cuMemsetD2D32_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemsetD2D8Async", cuMemsetD2D8Async as *const c_void),
+    Export::new(
+        "cuMemsetD2D8Async_ptsz",
+        cuMemsetD2D8Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD2D8_v2", cuMemsetD2D8_v2 as *const c_void),
+    Export::new(
+        "cuMemsetD2D8_v2_ptds",
+        cuMemsetD2D8_v2_ptds as *const c_void,
+    ),
+    Export::new("cuMemsetD32Async", cuMemsetD32Async as *const c_void),
+    Export::new(
+        "cuMemsetD32Async_ptsz",
+        cuMemsetD32Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD32_v2", cuMemsetD32_v2 as *const c_void),
+    Export::new("cuMemsetD32_v2_ptds", cuMemsetD32_v2_ptds as *const c_void),
+    Export::new("cuMemsetD8Async", cuMemsetD8Async as *const c_void),
+    Export::new(
+        "cuMemsetD8Async_ptsz",
+        cuMemsetD8Async_ptsz as *const c_void,
+    ),
+    Export::new("cuMemsetD8_v2", cuMemsetD8_v2 as *const c_void),
+    Export::new("cuMemsetD8_v2_ptds", cuMemsetD8_v2_ptds as *const c_void),
+    Export::new("cuProfilerStart", cuProfilerStart as *const c_void),
+    Export::new("cuProfilerStop", cuProfilerStop as *const c_void),
+    Export::new("cuStreamAddCallback", cuStreamAddCallback as *const c_void),
+    Export::new(
+        "cuStreamAddCallback_ptsz",
+        cuStreamAddCallback_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamCopyAttributes",
+        cuStreamCopyAttributes as *const c_void,
+    ),
+    Export::new(
+        "cuStreamCopyAttributes_ptsz",
+        cuStreamCopyAttributes_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamCreate", cuStreamCreate as *const c_void),
+    Export::new(
+        "cuStreamCreateWithPriority",
+        cuStreamCreateWithPriority as *const c_void,
+    ),
+    Export::new("cuStreamDestroy", cuStreamDestroy as *const c_void),
+    Export::new("cuStreamDestroy_v2", cuStreamDestroy_v2 as *const c_void),
+    Export::new(
+        "cuStreamGetAttribute",
+        cuStreamGetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetAttribute_ptsz",
+        cuStreamGetAttribute_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo",
+        cuStreamGetCaptureInfo as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_ptsz",
+        cuStreamGetCaptureInfo_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v2",
+        cuStreamGetCaptureInfo_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v2_ptsz",
+        cuStreamGetCaptureInfo_v2_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v3",
+        cuStreamGetCaptureInfo_v3 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamGetCaptureInfo_v3_ptsz",
+        cuStreamGetCaptureInfo_v3_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetCtx", cuStreamGetCtx as *const c_void),
+    Export::new("cuStreamGetCtx_ptsz", cuStreamGetCtx_ptsz as *const c_void),
+    Export::new("cuStreamGetCtx_v2", cuStreamGetCtx_v2 as *const c_void),
+    Export::new(
+        "cuStreamGetCtx_v2_ptsz",
+        cuStreamGetCtx_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetDevice", cuStreamGetDevice as *const c_void),
+    Export::new(
+        "cuStreamGetDevice_ptsz",
+        cuStreamGetDevice_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetFlags", cuStreamGetFlags as *const c_void),
+    Export::new(
+        "cuStreamGetFlags_ptsz",
+        cuStreamGetFlags_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamGetGreenCtx", cuStreamGetGreenCtx as *const c_void),
+    Export::new("cuStreamGetId", cuStreamGetId as *const c_void),
+    Export::new("cuStreamGetId_ptsz", cuStreamGetId_ptsz as *const c_void),
+    Export::new("cuStreamGetPriority", cuStreamGetPriority as *const c_void),
+    Export::new(
+        "cuStreamGetPriority_ptsz",
+        cuStreamGetPriority_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamIsCapturing", cuStreamIsCapturing as *const c_void),
+    Export::new(
+        "cuStreamIsCapturing_ptsz",
+        cuStreamIsCapturing_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamQuery", cuStreamQuery as *const c_void),
+    Export::new("cuStreamQuery_ptsz", cuStreamQuery_ptsz as *const c_void),
+    Export::new(
+        "cuStreamSetAttribute",
+        cuStreamSetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuStreamSetAttribute_ptsz",
+        cuStreamSetAttribute_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamSynchronize", cuStreamSynchronize as *const c_void),
+    Export::new(
+        "cuStreamSynchronize_ptsz",
+        cuStreamSynchronize_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamWaitEvent", cuStreamWaitEvent as *const c_void),
+    Export::new(
+        "cuStreamWaitEvent_ptsz",
+        cuStreamWaitEvent_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuThreadExchangeStreamCaptureMode",
+        cuThreadExchangeStreamCaptureMode as *const c_void,
+    ),
+];
 
 /// Address of a supported symbol; `None` for one that would only answer NOT_SUPPORTED.
 pub fn address_of(symbol: &str) -> Option<*const c_void> {

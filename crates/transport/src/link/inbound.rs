@@ -6,6 +6,7 @@ use super::inbox::Inbox;
 use super::Link;
 use crate::error::LinkError;
 use crate::grpc;
+use crate::h2::headers::Headers;
 use crate::h2::reader::Reader;
 use crate::h2::Side;
 use crate::tls::post_handshake::{read_alert, PostHandshake};
@@ -131,18 +132,22 @@ impl Inbound {
             return None;
         }
         if self.reader.ended {
-            if let Some(trailers) = &self.reader.trailers {
+            // A response may be over before it has begun, and then its headers are the trailers.
+            let only = self
+                .reader
+                .head
+                .as_ref()
+                .filter(|head| head.grpc_status.is_some());
+            if let Some(trailers) = self.reader.trailers.as_ref().or(only) {
                 return Some(grpc::check_trailers(trailers));
             }
             if let Some(reset) = &self.reader.reset {
                 let (code, text) = (reset.code, reset.text.clone());
                 return Some(Err(LinkError::Ended { code, text }));
             }
-            return Some(match (self.side, &self.reader.head) {
-                (Side::Server, _) => Ok(()),
-                // A response that was over before it had begun.
-                (Side::Client, Some(head)) => grpc::check_trailers(head),
-                (Side::Client, None) => Err(LinkError::Closed),
+            return Some(match self.side {
+                Side::Server => Ok(()),
+                Side::Client => grpc::check_trailers(&Headers::default()),
             });
         }
         self.closed

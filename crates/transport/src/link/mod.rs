@@ -79,6 +79,8 @@ pub(crate) struct Link {
     receiver_bell: Bell,
     sender_waits: AtomicBool,
     sender_bell: Bell,
+    /// The process whose connection this is: a forked child has only a copy.
+    process: u32,
 }
 
 /// A lock whose holder panicked is as good as any other: what it guards is checked by the peer.
@@ -129,6 +131,7 @@ impl Link {
             receiver_bell: Bell::new()?,
             sender_waits: AtomicBool::new(false),
             sender_bell: Bell::new()?,
+            process: std::process::id(),
             tuning,
         })
     }
@@ -211,6 +214,15 @@ impl Link {
         fence(Ordering::SeqCst);
         if self.sender_waits.load(Ordering::SeqCst) {
             self.sender_bell.ring();
+        }
+    }
+}
+
+impl Drop for Link {
+    /// Says goodbye to TLS, unless the link has failed or is its parent's.
+    fn drop(&mut self) {
+        if self.failure.get().is_none() && self.process == std::process::id() {
+            self.close_tls(&mut lock(&self.outbound));
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Outbound {
     pub ended: bool,
     /// Response headers have been sent, or the request's: data may follow.
     pub opened: bool,
+    /// We send no more at all.
+    pub closed: bool,
     total: u64,
 }
 
@@ -39,6 +41,7 @@ impl Outbound {
             seq: 0,
             ended: false,
             opened: false,
+            closed: false,
             total: 0,
         }
     }

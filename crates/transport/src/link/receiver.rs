@@ -298,14 +298,14 @@ impl Messages {
                 };
             }
             let used = match &mut self.state {
-                State::Body { left: 0, seq } => {
-                    link.received_seq.store(*seq, Ordering::SeqCst);
+                State::Body { left: 0, .. } => {
                     self.state = State::Prefix([0; PREFIX_BYTES], 0);
                     0
                 }
                 State::Body { left, .. } => {
                     let len = available.len().min(*left);
                     *left -= len;
+                    self.acknowledge_whole(link);
                     len
                 }
                 State::Prefix(bytes, have) => {
@@ -345,6 +345,7 @@ impl Messages {
                             inbound.consume(len - before);
                             self.check_numbers(seq, ack, link)?;
                             self.state = State::Body { left: body, seq };
+                            self.acknowledge_whole(link);
                             return Ok(Some(Found::Hot(body)));
                         }
                         Head::Cold if message > COLD_MAX => {
@@ -407,6 +408,13 @@ impl Messages {
         self.last_seq = seq;
         self.last_ack = ack;
         Ok(())
+    }
+
+    /// What we send next acknowledges the present frame, if its body is there whole.
+    fn acknowledge_whole(&self, link: &Link) {
+        if let State::Body { left: 0, seq } = self.state {
+            link.received_seq.store(seq, Ordering::SeqCst);
+        }
     }
 
     /// Reads bytes of the body that come without waiting; `None` if there are none yet.

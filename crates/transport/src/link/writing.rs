@@ -140,6 +140,16 @@ impl Link {
         (out.seq, self.received_seq.load(Ordering::SeqCst))
     }
 
+    /// Says close_notify, once and as far as that goes without waiting, and sends no more.
+    pub fn close_tls(&self, out: &mut Outbound) {
+        if !out.closed && out.has_room(CLOSE_NOTIFY_ALERT.len()) {
+            out.closed = true;
+            out.alert(CLOSE_NOTIFY_ALERT);
+            let _ = out.send(&self.socket);
+        }
+        self.socket.close_sending();
+    }
+
     /// Tells the peer why the link ends, as far as that goes without waiting.
     pub fn say_why(&self, error: &LinkError) {
         let Some(mut out) = try_lock(&self.outbound) else {
@@ -248,8 +258,9 @@ impl Writer<'_> {
         self.data(&[], &[&message])
     }
 
-    /// Ends our side of the stream and of TLS: nothing more can be sent. `status` and `message`
-    /// are the server's verdict on the call; a client has none.
+    /// Ends our side of the stream: nothing more can be sent. `status` and `message` are the
+    /// server's verdict on the call, which is over with it; a client has none, and leaves TLS open
+    /// for the server's.
     pub fn end(&mut self, status: u32, message: &str) -> Result<(), LinkError> {
         self.check_open()?;
         let stream = self.link.stream();
@@ -266,13 +277,12 @@ impl Writer<'_> {
             }
         }
         self.put(&last)?;
-        if !self.out().has_room(CLOSE_NOTIFY_ALERT.len()) {
-            self.flush()?;
-        }
-        self.out().alert(CLOSE_NOTIFY_ALERT);
         self.out().ended = true;
         self.flush()?;
-        self.link.socket.close_sending();
+        if self.link.side == Side::Server {
+            let link = self.link;
+            link.close_tls(self.out());
+        }
         Ok(())
     }
 

@@ -1,0 +1,76 @@
+"""The programs that `make bench` drives: each reads commands and answers with lines of numbers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+OUT = CHECKOUT / "bench" / "out"
+sys.path.insert(0, str(CHECKOUT / "tests"))
+
+from clients.toolkit import toolkit  # noqa: E402
+
+HARP_RUN = [str(Path(sys.executable).parent / "harp-run")]
+
+
+class Driven:
+    """A running program that is told what to measure."""
+
+    def __init__(self, command: list[object], environ: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [str(word) for word in command],
+            env=dict(environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def ask(self, *command: object) -> list[float]:
+        """Gives one command and returns the numbers of its answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(" ".join(map(str, command)) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        try:
+            return [float(word) for word in line.split()]
+        except ValueError:
+            raise RuntimeError(f"{command[0]}: {line.strip()}") from None
+
+    def close(self) -> None:
+        """Ends the program; it ends by itself when its input does."""
+        try:
+            self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.communicate()
+
+
+def build_client() -> list[Path]:
+    """Compiles the measuring client and its kernels; returns its command line."""
+    OUT.mkdir(exist_ok=True)
+    tree = toolkit()
+    client, kernels = OUT / "client", OUT / "kernels.ptx"
+    sources = CHECKOUT / "tests" / "programs"
+    compiler = ["g++", "-std=c++17", "-O2", "-I", sources, "-I", tree / "include"]
+    _run([*compiler, CHECKOUT / "bench/client.cpp", "-ldl", "-o", client])
+    nvcc = [tree / "bin/nvcc", "-arch=compute_75", "--ptx"]
+    _run([*nvcc, CHECKOUT / "bench/kernels.cu", "-o", kernels])
+    return [client, kernels]
+
+
+def build_baseline() -> Path:
+    """Builds the raw sockets' program with cargo; returns its path."""
+    _run(["cargo", "build", "--release", "--locked", "--quiet", "-p", "harp-baseline"])
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or CHECKOUT / "target")
+    return target / "release" / "harp-baseline"
+
+
+def _run(command: list[object]) -> None:
+    subprocess.run([str(word) for word in command], check=True, cwd=CHECKOUT)

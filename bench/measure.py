@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy
-
-from programs import Driven
+from driven import Driven
 
 KIB, MIB = 1 << 10, 1 << 20
 

@@ -20,10 +20,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import report
+from driven import CHECKOUT, HARP_RUN, OUT, Driven, build_baseline, build_client
 from measure import Samples, Sides, memory, one_round
 
 from pool.standins import Pool, Server
-from programs import CHECKOUT, HARP_RUN, OUT, Driven, build_baseline, build_client
 
 
 def progress(text: str) -> None:

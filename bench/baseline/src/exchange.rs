@@ -23,7 +23,11 @@ const HEAD: usize = 9;
 
 /// Makes one request and waits for all of its answer. An echo carries its head inside the payload's
 /// size, so that `BYTES` are what travels.
-pub fn ask(stream: &mut (impl Read + Write), request: Request, payload: &mut [u8]) -> io::Result<()> {
+pub fn ask(
+    stream: &mut (impl Read + Write),
+    request: Request,
+    payload: &mut [u8],
+) -> io::Result<()> {
     let mut head = [0; HEAD];
     head[0] = request as u8;
     head[1..].copy_from_slice(&(payload.len() as u64).to_le_bytes());
@@ -94,7 +98,11 @@ impl Waiting {
     }
 
     fn sleep(&self, events: libc::c_short) {
-        let mut wanted = libc::pollfd { fd: self.0.as_raw_fd(), events, revents: 0 };
+        let mut wanted = libc::pollfd {
+            fd: self.0.as_raw_fd(),
+            events,
+            revents: 0,
+        };
         // SAFETY: one pollfd that lives until the call returns.
         unsafe { libc::poll(&mut wanted, 1, -1) };
     }

@@ -41,7 +41,10 @@ fn serve(chain: &str, key: &str) -> Result<(), Failure> {
     std::thread::scope(|scope| {
         let pings = scope.spawn(|| exchange::answer(Waiting::new(accept(&tcp)?)?));
         let copies = scope.spawn(|| exchange::answer(tls::accept(config, accept(&tls)?)?));
-        pings.join().expect("no panic").and(copies.join().expect("no panic"))
+        pings
+            .join()
+            .expect("no panic")
+            .and(copies.join().expect("no panic"))
     })?;
     Ok(())
 }
@@ -65,7 +68,9 @@ fn drive(tcp: u16, tls: u16, ca: &str) -> Result<(), Failure> {
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [command, bytes, count] = words[..] else { return Err("COMMAND BYTES N".into()) };
+        let [command, bytes, count] = words[..] else {
+            return Err("COMMAND BYTES N".into());
+        };
         let (bytes, count): (usize, usize) = (bytes.parse()?, count.parse()?);
         let mut buffer = vec![0; bytes];
         let mut found = Vec::with_capacity(count);

@@ -26,7 +26,10 @@ fn provider() -> Arc<CryptoProvider> {
     } else {
         suite::TLS13_CHACHA20_POLY1305_SHA256
     };
-    Arc::new(CryptoProvider { cipher_suites: vec![cipher], ..aws_lc_rs::default_provider() })
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![cipher],
+        ..aws_lc_rs::default_provider()
+    })
 }
 
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
@@ -37,7 +40,10 @@ pub fn server(chain: &str, key: &str) -> Result<Arc<ServerConfig>, Failure> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
-        .with_single_cert(certificates(chain)?, PrivateKeyDer::from_pem_file(Path::new(key))?)?;
+        .with_single_cert(
+            certificates(chain)?,
+            PrivateKeyDer::from_pem_file(Path::new(key))?,
+        )?;
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
@@ -62,7 +68,6 @@ pub fn connect(
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let connection =
-        ClientConnection::new(Arc::new(config), ServerName::try_from(SERVER_NAME)?)?;
+    let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(SERVER_NAME)?)?;
     Ok(StreamOwned::new(connection, socket))
 }

@@ -1,1 +1,263 @@
-fn main() {}
+//! harp-worker: one session's process on the server. It executes the client's call stream on a libcuda.
+//!
+//! ```text
+//! harp-worker --control-fd N --libcuda PATH --ca FILE [--jail soft|nvidia] [--uid N] [--prepare]
+//! ```
+//!
+//! The agent starts workers ahead of need. A worker loads and initialises the driver, takes a snapshot of its devices,
+//! jails itself (`jail`), says `ready` on its control socket and waits there for the one session that it will ever
+//! serve. The assignment brings the client's socket and a certificate made for this session; from the first byte of the
+//! TLS handshake on, everything that comes from the client is handled inside the jail. The process ends with the
+//! session, whatever ends it.
+//!
+//! The control socket is an inherited `SOCK_SEQPACKET` Unix socket; every message is one JSON object (`control`):
+//!
+//! | direction | message |
+//! |---|---|
+//! | out | `{"event":"ready","devices":1,"driver_version":13000,"soft":true,"landlock":"full","start_ms":12}` |
+//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"spin_us":30}`; unknown fields are ignored |
+//! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
+//! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
+//! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"seconds":0.4,"cause":…}` |
+//!
+//! stderr is for a worker that cannot start, with exit code 1. SIGTERM ends the session at once. The worker is killed
+//! when the thread that started it ends (PR_SET_PDEATHSIG).
+
+mod calls;
+mod control;
+mod generated;
+mod jail;
+mod options;
+mod session;
+mod snapshot;
+mod watchdog;
+
+use std::ffi::CString;
+use std::net::TcpStream;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use harp_transport::proto::refused::Reason;
+use harp_transport::{accept_with, Incoming, Refused, ServerConfig, Tuning, Welcome};
+
+use control::{Assignment, Control, Event};
+use generated::driver::Driver;
+use options::Options;
+use session::{lead, Ending, Engine, Intake, Relay, Replies, Session, Shared};
+use snapshot::Snapshot;
+
+/// From the assignment to the client's hello.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest program name that is logged.
+const PROGRAM_NAME_CHARS: usize = 128;
+
+fn main() -> ExitCode {
+    match Worker::start(std::env::args().skip(1)) {
+        Ok(worker) => worker.serve(),
+        Err(cause) => {
+            eprintln!("harp-worker: {cause}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A process that is ready for its session.
+struct Worker {
+    control: Control,
+    end_requests: OwnedFd,
+    ca_pem: String,
+    tuning: Tuning,
+    driver: &'static Driver,
+    snapshot: Snapshot,
+}
+
+impl Worker {
+    fn start(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let begun = Instant::now();
+        let options = Options::parse(arguments)?;
+        jail::close_inherited(options.control)
+            .map_err(|e| format!("cannot close inherited descriptors: {e}"))?;
+        // SAFETY: the agent passed this descriptor for the worker to own.
+        let control = Control::new(unsafe { OwnedFd::from_raw_fd(options.control) });
+        // The client chooses among the devices that it is shown.
+        std::env::remove_var("CUDA_VISIBLE_DEVICES");
+        let end_requests =
+            watchdog::end_requests().map_err(|e| format!("cannot watch for signals: {e}"))?;
+        let ca_pem = std::fs::read_to_string(&options.ca)
+            .map_err(|e| format!("cannot read {}: {e}", options.ca.display()))?;
+        let tuning = Tuning::default();
+        let driver = load(&options)?;
+
+        let file_rules = jail::confine(options.profile, options.uid)?;
+        jail::refused_call_handler(options.control)
+            .map_err(|e| format!("cannot handle refused system calls: {e}"))?;
+        let snapshot =
+            snapshot::take(driver).map_err(|e| format!("{}: {e}", options.libcuda.display()))?;
+        if options.prepare {
+            snapshot::prepare(driver)?;
+        }
+        jail::seal(options.profile)?;
+
+        control.report(&Event::Ready {
+            devices: snapshot.devices.len(),
+            driver_version: snapshot.driver_version,
+            soft: snapshot.soft,
+            landlock: file_rules.as_str(),
+            start_ms: begun.elapsed().as_millis() as u64,
+        });
+        Ok(Self {
+            control,
+            end_requests,
+            ca_pem,
+            tuning,
+            driver,
+            snapshot,
+        })
+    }
+
+    /// Waits for the assignment and serves the session. Returns only if there is none.
+    fn serve(self) -> ExitCode {
+        use std::os::fd::AsRawFd;
+        match watchdog::wait_idle(self.control.as_raw_fd(), &self.end_requests) {
+            Ok(watchdog::Idle::EndRequested) => return ExitCode::SUCCESS,
+            Ok(watchdog::Idle::Message) => {}
+            Err(_) => return ExitCode::FAILURE,
+        }
+        let assigned = self.control.assignment();
+        let ending = Arc::new(Ending::new(self.control));
+        let (assignment, client) = match assigned {
+            Ok(Some(assigned)) => assigned,
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(cause) => ending.end(&cause),
+        };
+        ending.session_begins(&assignment.session);
+
+        let watched = Arc::new(OnceLock::new());
+        let watching = client.try_clone().and_then(|socket| {
+            watchdog::watch(
+                ending.clone(),
+                watched.clone(),
+                socket.into(),
+                self.end_requests,
+            )
+        });
+        if let Err(error) = watching {
+            ending.end(&format!("cannot watch over the session: {error}"));
+        }
+        let certificates = ServerConfig {
+            ca_pem: self.ca_pem,
+            cert_pem: assignment.cert_pem.clone(),
+            key_pem: assignment.key_pem.clone(),
+        };
+        let mut tuning = self.tuning;
+        if let Some(spin) = assignment.spin_us {
+            tuning.spin = Duration::from_micros(spin);
+        }
+        match let_in(
+            client,
+            &certificates,
+            tuning,
+            &assignment,
+            &self.snapshot,
+            &ending,
+        ) {
+            Ok((sender, receiver)) => {
+                let shared = Arc::new(Shared {
+                    driver: self.driver,
+                    replies: Replies::new(sender),
+                    relay: Relay::default(),
+                    ending,
+                });
+                let _ = watched.set(shared.clone());
+                let session = Session::new(self.driver);
+                lead(Box::new(Engine::new(
+                    shared,
+                    session,
+                    Intake::new(receiver),
+                )))
+            }
+            Err(cause) => ending.end(&cause),
+        }
+    }
+}
+
+fn load(options: &Options) -> Result<&'static Driver, String> {
+    let path = CString::new(options.libcuda.as_os_str().as_bytes())
+        .map_err(|_| "the libcuda's path holds a NUL".to_owned())?;
+    let driver = Driver::load(&path).map_err(|e| format!("cannot load the libcuda: {e}"))?;
+    Ok(Box::leak(Box::new(driver)))
+}
+
+/// TLS handshake, hello, and the answer to it. `Err` is the cause of a session that never began.
+fn let_in(
+    client: TcpStream,
+    certificates: &ServerConfig,
+    tuning: Tuning,
+    assignment: &Assignment,
+    snapshot: &Snapshot,
+    ending: &Ending,
+) -> Result<(harp_transport::Sender, harp_transport::Receiver), String> {
+    let incoming = accept_with(client, certificates, HANDSHAKE_TIMEOUT, tuning)
+        .map_err(|error| format!("refused: {error}"))?;
+    let Incoming { hello, info, .. } = &incoming;
+    let peer = info.peer.clone().unwrap_or_default();
+    if !is_user(&peer) {
+        let cause = format!("the certificate is for {peer:?}, which is no user of a pool");
+        incoming.refuse(Refused {
+            reason: Reason::Identity.into(),
+            text: cause.clone(),
+            ..Refused::default()
+        });
+        return Err(format!("refused: {cause}"));
+    }
+    let program: String = hello.program.chars().take(PROGRAM_NAME_CHARS).collect();
+    ending.control().report(&Event::Start {
+        session: &assignment.session,
+        peer: &peer,
+        program: &program,
+        pid: hello.pid,
+        tls: info.tls_version,
+        cipher: &info.cipher,
+    });
+    let snapshot = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
+    let welcome = Welcome {
+        session: assignment.session.clone(),
+        snapshot,
+        ..Welcome::default()
+    };
+    incoming.welcome(welcome).map_err(|error| error.to_string())
+}
+
+/// Whether an identity is `spiffe://<pool>/tenant/<tenant>/user/<user>`.
+fn is_user(identity: &str) -> bool {
+    let Some(rest) = identity.strip_prefix("spiffe://") else {
+        return false;
+    };
+    let parts: Vec<&str> = rest.split('/').collect();
+    matches!(parts[..], [pool, "tenant", tenant, "user", user]
+        if !pool.is_empty() && !tenant.is_empty() && !user.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_user;
+
+    #[test]
+    fn only_users_of_tenants_are_let_in() {
+        assert!(is_user("spiffe://pool/tenant/t/user/u"));
+        for other in [
+            "",
+            "spiffe://pool/session/s",
+            "spiffe://pool/tenant/t",
+            "spiffe://pool/tenant//user/u",
+            "spiffe://pool/tenant/t/user/u/more",
+            "https://pool/tenant/t/user/u",
+        ] {
+            assert!(!is_user(other), "{other}");
+        }
+    }
+}

@@ -104,6 +104,7 @@ pub fn execute(
         CallId::cuLinkCreate_v2 => crate::calls::cuLinkCreate_v2(d, cx, out),
         CallId::cuLinkAddData_v2 => crate::calls::cuLinkAddData_v2(d, cx, out),
         CallId::cuLinkComplete => crate::calls::cuLinkComplete(d, cx, out),
+        CallId::cuMemFree_v2 => crate::calls::cuMemFree_v2(d, cx, out),
         CallId::cuMemPoolCreate => crate::calls::cuMemPoolCreate(d, cx, out),
         CallId::cuMemPoolSetAttribute => crate::calls::cuMemPoolSetAttribute(d, cx, out),
         CallId::cuMemPoolGetAttribute => crate::calls::cuMemPoolGetAttribute(d, cx, out),
@@ -125,9 +126,6 @@ pub fn execute(
             crate::calls::cuOccupancyMaxPotentialClusterSize(d, cx, out)
         }
         CallId::harp_callback_done => HarpCallbackDoneArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuMemFree_v2 => CuMemFree_v2Args::decode(d)
             .map(not_supported)
             .map_err(Into::into),
         CallId::cuLaunchHostFunc => CuLaunchHostFuncArgs::decode(d)

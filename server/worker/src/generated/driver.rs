@@ -17,13 +17,10 @@ pub struct Driver {
     pub cuCtxDisablePeerAccess: unsafe extern "C" fn(CUcontext) -> CUresult,
     pub cuCtxEnablePeerAccess: unsafe extern "C" fn(CUcontext, u32) -> CUresult,
     pub cuCtxGetCacheConfig: unsafe extern "C" fn(*mut CUfunc_cache) -> CUresult,
-    pub cuCtxGetCurrent: unsafe extern "C" fn(*mut CUcontext) -> CUresult,
     pub cuCtxGetDevice: unsafe extern "C" fn(*mut CUdevice) -> CUresult,
     pub cuCtxGetLimit: unsafe extern "C" fn(*mut usize, CUlimit) -> CUresult,
     pub cuCtxGetSharedMemConfig: unsafe extern "C" fn(*mut CUsharedconfig) -> CUresult,
     pub cuCtxGetStreamPriorityRange: unsafe extern "C" fn(*mut i32, *mut i32) -> CUresult,
-    pub cuCtxPopCurrent_v2: unsafe extern "C" fn(*mut CUcontext) -> CUresult,
-    pub cuCtxPushCurrent_v2: unsafe extern "C" fn(CUcontext) -> CUresult,
     pub cuCtxResetPersistingL2Cache: unsafe extern "C" fn() -> CUresult,
     pub cuCtxSetCacheConfig: unsafe extern "C" fn(CUfunc_cache) -> CUresult,
     pub cuCtxSetCurrent: unsafe extern "C" fn(CUcontext) -> CUresult,
@@ -57,7 +54,6 @@ pub struct Driver {
     pub cuFuncGetParamInfo:
         unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> CUresult,
     pub cuFuncSetAttribute: unsafe extern "C" fn(CUfunction, CUfunction_attribute, i32) -> CUresult,
-    pub cuGetErrorName: unsafe extern "C" fn(CUresult, *mut *const c_char) -> CUresult,
     pub cuInit: unsafe extern "C" fn(u32) -> CUresult,
     pub cuKernelGetAttribute:
         unsafe extern "C" fn(*mut i32, CUfunction_attribute, CUkernel, CUdevice) -> CUresult,
@@ -79,7 +75,6 @@ pub struct Driver {
         CUstream,
         *mut *mut c_void,
     ) -> CUresult,
-    pub cuLaunchHostFunc: unsafe extern "C" fn(CUstream, CUhostFn, *mut c_void) -> CUresult,
     pub cuLaunchKernel: unsafe extern "C" fn(
         CUfunction,
         u32,
@@ -138,18 +133,12 @@ pub struct Driver {
     pub cuMemAllocAsync: unsafe extern "C" fn(*mut CUdeviceptr, usize, CUstream) -> CUresult,
     pub cuMemAllocFromPoolAsync:
         unsafe extern "C" fn(*mut CUdeviceptr, usize, CUmemoryPool, CUstream) -> CUresult,
-    pub cuMemAllocHost_v2: unsafe extern "C" fn(*mut *mut c_void, usize) -> CUresult,
     pub cuMemAllocPitch_v2:
         unsafe extern "C" fn(*mut CUdeviceptr, *mut usize, usize, usize, u32) -> CUresult,
     pub cuMemAlloc_v2: unsafe extern "C" fn(*mut CUdeviceptr, usize) -> CUresult,
     pub cuMemFreeAsync: unsafe extern "C" fn(CUdeviceptr, CUstream) -> CUresult,
-    pub cuMemFreeHost: unsafe extern "C" fn(*mut c_void) -> CUresult,
     pub cuMemFree_v2: unsafe extern "C" fn(CUdeviceptr) -> CUresult,
-    pub cuMemGetAddressRange_v2:
-        unsafe extern "C" fn(*mut CUdeviceptr, *mut usize, CUdeviceptr) -> CUresult,
     pub cuMemGetInfo_v2: unsafe extern "C" fn(*mut usize, *mut usize) -> CUresult,
-    pub cuMemHostRegister_v2: unsafe extern "C" fn(*mut c_void, usize, u32) -> CUresult,
-    pub cuMemHostUnregister: unsafe extern "C" fn(*mut c_void) -> CUresult,
     pub cuMemPoolCreate: unsafe extern "C" fn(*mut CUmemoryPool, *const CUmemPoolProps) -> CUresult,
     pub cuMemPoolDestroy: unsafe extern "C" fn(CUmemoryPool) -> CUresult,
     pub cuMemPoolGetAccess:
@@ -221,8 +210,6 @@ pub struct Driver {
     pub cuStreamQuery: unsafe extern "C" fn(CUstream) -> CUresult,
     pub cuStreamSynchronize: unsafe extern "C" fn(CUstream) -> CUresult,
     pub cuStreamWaitEvent: unsafe extern "C" fn(CUstream, CUevent, u32) -> CUresult,
-    pub cuThreadExchangeStreamCaptureMode:
-        unsafe extern "C" fn(*mut CUstreamCaptureMode) -> CUresult,
 }
 
 impl Driver {
@@ -261,10 +248,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUfunc_cache) -> CUresult,
                 >(library.symbol(&[c"cuCtxGetCacheConfig"])),
-                cuCtxGetCurrent: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut CUcontext) -> CUresult,
-                >(library.symbol(&[c"cuCtxGetCurrent"])),
                 cuCtxGetDevice: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUdevice) -> CUresult,
@@ -284,18 +267,6 @@ impl Driver {
                     unsafe extern "C" fn(*mut i32, *mut i32) -> CUresult,
                 >(
                     library.symbol(&[c"cuCtxGetStreamPriorityRange"])
-                ),
-                cuCtxPopCurrent_v2: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut CUcontext) -> CUresult,
-                >(
-                    library.symbol(&[c"cuCtxPopCurrent_v2", c"cuCtxPopCurrent"])
-                ),
-                cuCtxPushCurrent_v2: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(CUcontext) -> CUresult,
-                >(
-                    library.symbol(&[c"cuCtxPushCurrent_v2", c"cuCtxPushCurrent"]),
                 ),
                 cuCtxResetPersistingL2Cache: core::mem::transmute::<
                     *mut c_void,
@@ -438,10 +409,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUfunction, CUfunction_attribute, i32) -> CUresult,
                 >(library.symbol(&[c"cuFuncSetAttribute"])),
-                cuGetErrorName: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(CUresult, *mut *const c_char) -> CUresult,
-                >(library.symbol(&[c"cuGetErrorName"])),
                 cuInit: core::mem::transmute::<*mut c_void, unsafe extern "C" fn(u32) -> CUresult>(
                     library.symbol(&[c"cuInit"]),
                 ),
@@ -487,10 +454,6 @@ impl Driver {
                 >(
                     library.symbol(&[c"cuLaunchCooperativeKernel"])
                 ),
-                cuLaunchHostFunc: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(CUstream, CUhostFn, *mut c_void) -> CUresult,
-                >(library.symbol(&[c"cuLaunchHostFunc"])),
                 cuLaunchKernel: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(
@@ -611,10 +574,6 @@ impl Driver {
                 >(
                     library.symbol(&[c"cuMemAllocFromPoolAsync"])
                 ),
-                cuMemAllocHost_v2: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut *mut c_void, usize) -> CUresult,
-                >(library.symbol(&[c"cuMemAllocHost_v2"])),
                 cuMemAllocPitch_v2: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(
@@ -633,34 +592,14 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUdeviceptr, CUstream) -> CUresult,
                 >(library.symbol(&[c"cuMemFreeAsync"])),
-                cuMemFreeHost: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut c_void) -> CUresult,
-                >(library.symbol(&[c"cuMemFreeHost"])),
                 cuMemFree_v2: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(CUdeviceptr) -> CUresult,
                 >(library.symbol(&[c"cuMemFree_v2"])),
-                cuMemGetAddressRange_v2: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut CUdeviceptr, *mut usize, CUdeviceptr) -> CUresult,
-                >(
-                    library.symbol(&[c"cuMemGetAddressRange_v2"])
-                ),
                 cuMemGetInfo_v2: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut usize, *mut usize) -> CUresult,
                 >(library.symbol(&[c"cuMemGetInfo_v2"])),
-                cuMemHostRegister_v2: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut c_void, usize, u32) -> CUresult,
-                >(
-                    library.symbol(&[c"cuMemHostRegister_v2", c"cuMemHostRegister"]),
-                ),
-                cuMemHostUnregister: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut c_void) -> CUresult,
-                >(library.symbol(&[c"cuMemHostUnregister"])),
                 cuMemPoolCreate: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUmemoryPool, *const CUmemPoolProps) -> CUresult,
@@ -894,12 +833,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUstream, CUevent, u32) -> CUresult,
                 >(library.symbol(&[c"cuStreamWaitEvent"])),
-                cuThreadExchangeStreamCaptureMode: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut CUstreamCaptureMode) -> CUresult,
-                >(
-                    library.symbol(&[c"cuThreadExchangeStreamCaptureMode"]),
-                ),
             }
         })
     }

@@ -1,0 +1,332 @@
+//! Modules, libraries, links, and what is in them.
+
+use std::ffi::CStr;
+use std::os::raw::c_char;
+
+use harp_cuda_abi::types::*;
+use harp_wire::calls::*;
+use harp_wire::{Decoder, Encoder, FunctionInfo, HandleKind, Parameter, FUNCTION_ATTRIBUTE_COUNT};
+
+use super::live;
+use crate::session::{Image, JitOptions, Session, Violation};
+
+/// Parameters that a kernel may have; more than any launch could pass.
+const MOST_PARAMETERS: usize = 32 << 10;
+
+pub fn cuModuleLoadData(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuModuleLoadDataArgs::decode(d)?;
+    let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
+    let image = match Image::new(cx.blobs.take(args.blob)?)? {
+        Ok(image) => image,
+        Err(code) => return Ok(code),
+    };
+    let (names, values) = options.arrays();
+    let mut module = std::ptr::null_mut();
+    // SAFETY: see the module; the image claims no more bytes than there are.
+    let status = unsafe {
+        let image = image.pointer();
+        (cx.driver.cuModuleLoadDataEx)(&mut module, image, options.count(), names, values)
+    };
+    cx.logs.insert(cx.threads.thread(), options.logs.read());
+    cx.handles
+        .created(HandleKind::Module, args.module, module.cast(), status)?;
+    Ok(status)
+}
+
+pub fn cuLibraryLoadData(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLibraryLoadDataArgs::decode(d)?;
+    let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
+    let image = match Image::new(cx.blobs.take(args.blob)?)? {
+        Ok(image) => image,
+        Err(code) => return Ok(code),
+    };
+    let (names, values) = options.arrays();
+    let mut library = std::ptr::null_mut();
+    // SAFETY: as above. Without CU_LIBRARY_BINARY_IS_PRESERVED the driver keeps a copy of its own.
+    let status = unsafe {
+        (cx.driver.cuLibraryLoadData)(
+            &mut library,
+            image.pointer(),
+            names,
+            values,
+            options.count(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        )
+    };
+    cx.logs.insert(cx.threads.thread(), options.logs.read());
+    cx.handles
+        .created(HandleKind::Library, args.library, library.cast(), status)?;
+    Ok(status)
+}
+
+pub fn cuModuleGetFunction(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuModuleGetFunctionArgs::decode(d)?;
+    let module = live!(cx.handles.get(HandleKind::Module, args.module));
+    let mut function: CUfunction = std::ptr::null_mut();
+    // SAFETY: see the module.
+    let status =
+        unsafe { (cx.driver.cuModuleGetFunction)(&mut function, module, args.name.as_ptr()) };
+    if status != 0 {
+        return Ok(status);
+    }
+    cx.handles
+        .created(HandleKind::Function, args.function, function.cast(), 0)?;
+    cx.handles.belongs(args.function, args.module);
+    let info = function_info(cx, function);
+    encode_cuModuleGetFunction_reply(out, &info);
+    cx.layouts.insert(args.function, info.params.into());
+    Ok(0)
+}
+
+pub fn cuLibraryGetKernel(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLibraryGetKernelArgs::decode(d)?;
+    let library = live!(cx.handles.get(HandleKind::Library, args.library));
+    let mut kernel: CUkernel = std::ptr::null_mut();
+    // SAFETY: see the module.
+    let status =
+        unsafe { (cx.driver.cuLibraryGetKernel)(&mut kernel, library, args.name.as_ptr()) };
+    if status != 0 {
+        return Ok(status);
+    }
+    cx.handles
+        .created(HandleKind::Kernel, args.kernel, kernel.cast(), 0)?;
+    cx.handles.belongs(args.kernel, args.library);
+    let info = kernel_info(cx, kernel);
+    encode_cuLibraryGetKernel_reply(out, &info);
+    cx.layouts.insert(args.kernel, info.params.into());
+    Ok(0)
+}
+
+/// Parameters and attributes of a function of a module.
+fn function_info(cx: &Session, function: CUfunction) -> FunctionInfo {
+    let driver = cx.driver;
+    FunctionInfo {
+        params: parameters(|index, offset, size| unsafe {
+            (driver.cuFuncGetParamInfo)(function, index, offset, size)
+        }),
+        attributes: attributes(|value, attribute| unsafe {
+            (driver.cuFuncGetAttribute)(value, attribute, function)
+        }),
+    }
+}
+
+/// The same of a library's kernel, on the device of the current context.
+fn kernel_info(cx: &Session, kernel: CUkernel) -> FunctionInfo {
+    let driver = cx.driver;
+    let mut device = 0;
+    // Without a context it is the first device.
+    unsafe { (driver.cuCtxGetDevice)(&mut device) };
+    FunctionInfo {
+        params: parameters(|index, offset, size| unsafe {
+            (driver.cuKernelGetParamInfo)(kernel, index, offset, size)
+        }),
+        attributes: attributes(|value, attribute| unsafe {
+            (driver.cuKernelGetAttribute)(value, attribute, kernel, device)
+        }),
+    }
+}
+
+/// Asks for one parameter after another until there are no more.
+fn parameters(mut ask: impl FnMut(usize, *mut usize, *mut usize) -> CUresult) -> Vec<Parameter> {
+    let mut found = Vec::new();
+    let (mut offset, mut size) = (0, 0);
+    while found.len() < MOST_PARAMETERS && ask(found.len(), &mut offset, &mut size) == 0 {
+        found.push(Parameter {
+            offset: offset as u32,
+            size: size as u32,
+        });
+    }
+    found
+}
+
+fn attributes(
+    mut ask: impl FnMut(*mut i32, CUfunction_attribute) -> CUresult,
+) -> [i32; FUNCTION_ATTRIBUTE_COUNT] {
+    std::array::from_fn(|attribute| {
+        let mut value = 0;
+        match ask(&mut value, attribute as CUfunction_attribute) {
+            0 => value,
+            _ => i32::MIN,
+        }
+    })
+}
+
+/// The parameter layout of a function, asked for at its first use here if it was not before.
+pub(super) fn layout(cx: &mut Session, id: u64, function: CUfunction) {
+    if !cx.layouts.contains_key(&id) {
+        let info = match HandleKind::of(id) {
+            Some(HandleKind::Kernel) => kernel_info(cx, function.cast()),
+            _ => function_info(cx, function),
+        };
+        cx.layouts.insert(id, info.params.into());
+    }
+}
+
+pub fn harp_module_functions(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = HarpModuleFunctionsArgs::decode(d)?;
+    let module = live!(cx.handles.get(HandleKind::Module, args.module));
+    let driver = cx.driver;
+    let listed: Result<Vec<CUfunction>, CUresult> = list(
+        |count| unsafe { (driver.cuModuleGetFunctionCount)(count, module) },
+        |all, count| unsafe { (driver.cuModuleEnumerateFunctions)(all, count, module) },
+    );
+    let names = match listed {
+        Ok(all) => names(&all, |name, one| unsafe {
+            (driver.cuFuncGetName)(name, one)
+        }),
+        Err(code) => return Ok(code),
+    };
+    encode_harp_module_functions_reply(out, &names);
+    Ok(0)
+}
+
+pub fn harp_library_kernels(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = HarpLibraryKernelsArgs::decode(d)?;
+    let library = live!(cx.handles.get(HandleKind::Library, args.library));
+    let driver = cx.driver;
+    let listed: Result<Vec<CUkernel>, CUresult> = list(
+        |count| unsafe { (driver.cuLibraryGetKernelCount)(count, library) },
+        |all, count| unsafe { (driver.cuLibraryEnumerateKernels)(all, count, library) },
+    );
+    let names = match listed {
+        Ok(all) => names(&all, |name, one| unsafe {
+            (driver.cuKernelGetName)(name, one)
+        }),
+        Err(code) => return Ok(code),
+    };
+    encode_harp_library_kernels_reply(out, &names);
+    Ok(0)
+}
+
+/// All objects of an enumeration in two steps: how many, then which.
+fn list<T>(
+    ask_count: impl FnOnce(*mut u32) -> CUresult,
+    ask_all: impl FnOnce(*mut *mut T, u32) -> CUresult,
+) -> Result<Vec<*mut T>, CUresult> {
+    let mut count = 0;
+    match ask_count(&mut count) {
+        0 => {}
+        code => return Err(code),
+    }
+    let mut all = vec![std::ptr::null_mut(); count as usize];
+    match ask_all(all.as_mut_ptr(), count) {
+        0 => Ok(all),
+        code => Err(code),
+    }
+}
+
+/// Their names; one that has none is left out.
+fn names<T>(
+    all: &[*mut T],
+    ask: impl Fn(*mut *const c_char, *mut T) -> CUresult,
+) -> Vec<&'static CStr> {
+    let name_of = |one: &*mut T| {
+        let mut name = std::ptr::null();
+        if ask(&mut name, *one) != 0 || name.is_null() {
+            return None;
+        }
+        // SAFETY: the driver's string lives as long as the module, longer than this call.
+        Some(unsafe { CStr::from_ptr(name) })
+    };
+    all.iter().filter_map(name_of).collect()
+}
+
+pub fn cuLinkCreate_v2(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLinkCreate_v2Args::decode(d)?;
+    let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
+    let (names, values) = options.arrays();
+    let mut link = std::ptr::null_mut();
+    // SAFETY: see the module. The message buffers are kept until the session ends, which is longer than the link.
+    let status = unsafe { (cx.driver.cuLinkCreate_v2)(options.count(), names, values, &mut link) };
+    cx.handles
+        .created(HandleKind::Link, args.link, link.cast(), status)?;
+    cx.logs.insert(cx.threads.thread(), options.logs.read());
+    cx.link_logs.insert(args.link, options.logs);
+    Ok(status)
+}
+
+pub fn cuLinkAddData_v2(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLinkAddData_v2Args::decode(d)?;
+    let mut options = JitOptions::new(&args.options, &args.values, 0)?;
+    let link = live!(cx.handles.get(HandleKind::Link, args.link));
+    let mut image = cx.blobs.take(args.blob)?;
+    if args.type_ == CU_JIT_INPUT_PTX {
+        image.push(0);
+    }
+    let (names, values) = options.arrays();
+    // SAFETY: see the module.
+    let status = unsafe {
+        (cx.driver.cuLinkAddData_v2)(
+            link,
+            args.type_,
+            image.as_mut_ptr().cast(),
+            image.len(),
+            args.name.as_ptr(),
+            options.count(),
+            names,
+            values,
+        )
+    };
+    note_link_logs(cx, args.link);
+    Ok(status)
+}
+
+pub fn cuLinkComplete(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLinkCompleteArgs::decode(d)?;
+    let link = live!(cx.handles.get(HandleKind::Link, args.link));
+    let (mut image, mut bytes) = (std::ptr::null_mut(), 0);
+    // SAFETY: see the module.
+    let status = unsafe { (cx.driver.cuLinkComplete)(link, &mut image, &mut bytes) };
+    note_link_logs(cx, args.link);
+    if status == 0 {
+        super::copies::reply_bytes(bytes as u64)?;
+        // SAFETY: the driver's image, which lives as long as the link.
+        let linked = unsafe { std::slice::from_raw_parts(image.cast::<u8>(), bytes) };
+        encode_cuLinkComplete_reply(out, linked);
+    }
+    Ok(status)
+}
+
+fn note_link_logs(cx: &mut Session, link: u64) {
+    if let Some(buffers) = cx.link_logs.get(&link) {
+        cx.logs.insert(cx.threads.thread(), buffers.read());
+    }
+}

@@ -1,0 +1,112 @@
+//! Copies between the client's memory and the device's.
+
+use harp_cuda_abi::types::{CUdeviceptr, CUresult, CUstream};
+use harp_wire::calls::*;
+use harp_wire::{Decoder, Encoder, RECORD_MAX};
+
+use super::live;
+use crate::session::{Intake, Session, Stopped, Violation, Wait};
+
+/// The stream argument of a copy that CUDA calls synchronous.
+pub(super) const SYNCHRONOUS: u64 = u64::MAX;
+
+/// The arguments of an upload in front of its payload: address, stream, length.
+const UPLOAD_HEAD_BYTES: usize = 24;
+
+pub fn cuMemcpyHtoD_v2(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuMemcpyHtoD_v2Args::decode(d)?;
+    let stream = live!(copy_stream(cx, args.stream));
+    Ok(upload(cx, args.dst, args.data, args.stream, stream))
+}
+
+/// The same for a record too large to be kept whole: each piece of the payload is copied as it arrives. After a piece
+/// that fails the rest is only taken out of the way.
+pub fn upload_in_pieces(
+    cx: &mut Session,
+    intake: &mut Intake,
+    argument_bytes: usize,
+) -> Result<CUresult, Stopped> {
+    let mut head = Decoder::new(intake.peek(UPLOAD_HEAD_BYTES)?);
+    let (mut address, stream_id, bytes) = (head.u64(), head.copy_stream(), head.u64());
+    head.finish().map_err(Violation::from)?;
+    intake.skip(UPLOAD_HEAD_BYTES);
+    let mut left = argument_bytes - UPLOAD_HEAD_BYTES;
+    if bytes != left as u64 {
+        return Err(Violation::new(format!(
+            "a payload of {bytes} bytes in a record with room for {left}"
+        ))
+        .into());
+    }
+    let (mut status, stream): (CUresult, CUstream) = match copy_stream(cx, stream_id)? {
+        Ok(stream) => (0, stream.cast()),
+        Err(code) => (code, std::ptr::null_mut()),
+    };
+    while left > 0 {
+        let piece = intake.take_piece(left)?;
+        left -= piece.len();
+        if status == 0 {
+            status = upload(cx, address, piece, stream_id, stream);
+        }
+        address = address.wrapping_add(piece.len() as u64);
+    }
+    Ok(status)
+}
+
+/// Copies to the device. The driver has taken pageable memory, which this is, before it returns.
+fn upload(
+    cx: &Session,
+    address: CUdeviceptr,
+    bytes: &[u8],
+    stream_id: u64,
+    stream: CUstream,
+) -> CUresult {
+    let source = bytes.as_ptr().cast();
+    // SAFETY: see the module.
+    unsafe {
+        if stream_id == SYNCHRONOUS {
+            (cx.driver.cuMemcpyHtoD_v2)(address, source, bytes.len())
+        } else {
+            (cx.driver.cuMemcpyHtoDAsync_v2)(address, source, bytes.len(), stream)
+        }
+    }
+}
+
+pub fn cuMemcpyDtoH_v2(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuMemcpyDtoH_v2Args::decode(d)?;
+    let bytes = reply_bytes(args.bytes)?;
+    let stream = live!(copy_stream(cx, args.stream));
+    let stream = (args.stream != SYNCHRONOUS).then_some(stream);
+    cx.wait_for(Wait::Copy {
+        source: args.src,
+        bytes,
+        stream,
+    })
+}
+
+/// A stream, or null for the synchronous form.
+pub(super) fn copy_stream(cx: &mut Session, id: u64) -> crate::session::Found {
+    match id {
+        SYNCHRONOUS => Ok(Ok(std::ptr::null_mut())),
+        id => cx.handles.get_stream(id),
+    }
+}
+
+/// A size that fits a reply.
+pub(super) fn reply_bytes(bytes: u64) -> Result<usize, Violation> {
+    /// The reply's head and the length in front of the bytes.
+    const AROUND: usize = 64;
+    match usize::try_from(bytes) {
+        Ok(count) if count <= RECORD_MAX - AROUND => Ok(count),
+        _ => Err(Violation::new(format!(
+            "{bytes} bytes asked for in one reply"
+        ))),
+    }
+}

@@ -1,0 +1,226 @@
+//! Kernel launches and questions about clusters.
+
+use std::ffi::c_void;
+use std::mem::{self, MaybeUninit};
+
+use harp_cuda_abi::types::*;
+use harp_wire::calls::*;
+use harp_wire::{Decoder, Encoder};
+
+use super::code::layout;
+use super::live;
+use crate::session::{Session, Violation};
+
+/// The call that most programs make most often. Nothing here allocates, locks or asks the driver twice.
+pub fn cuLaunchKernel(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLaunchKernelArgs::decode(d)?;
+    let function = live!(cx.handles.get_function(args.function));
+    let stream: CUstream = live!(cx.handles.get_stream(args.stream));
+    let ([gx, gy, gz], [bx, by, bz]) = (args.grid, args.block);
+    let parameters = lay_out(cx, args.function, function, args.params)?;
+    let (driver, shared) = (cx.driver, args.shared_bytes);
+    // SAFETY: see the module; `parameters` points to as many bytes for each parameter as the driver said it has.
+    Ok(unsafe {
+        if args.cooperative == 0 {
+            let none = std::ptr::null_mut();
+            (driver.cuLaunchKernel)(
+                function, gx, gy, gz, bx, by, bz, shared, stream, parameters, none,
+            )
+        } else {
+            (driver.cuLaunchCooperativeKernel)(
+                function, gx, gy, gz, bx, by, bz, shared, stream, parameters,
+            )
+        }
+    })
+}
+
+/// Pointers to each parameter in `packed`, by the function's layout.
+#[inline]
+fn lay_out(
+    cx: &mut Session,
+    id: u64,
+    function: CUfunction,
+    packed: &[u8],
+) -> Result<*mut *mut c_void, Violation> {
+    if !cx.layouts.contains_key(&id) {
+        layout(cx, id, function);
+    }
+    cx.parameters.clear();
+    for parameter in &*cx.layouts[&id] {
+        let (offset, size) = (parameter.offset as usize, parameter.size as usize);
+        let bytes = packed
+            .get(offset..offset + size)
+            .ok_or_else(|| too_short(packed, id))?;
+        cx.parameters.push(bytes.as_ptr().cast_mut().cast());
+    }
+    Ok(cx.parameters.as_mut_ptr())
+}
+
+#[cold]
+fn too_short(packed: &[u8], id: u64) -> Violation {
+    Violation::new(format!(
+        "{} bytes of parameters for {id:#x}, which has more",
+        packed.len()
+    ))
+}
+
+pub fn cuLaunchKernelEx(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLaunchKernelExArgs::decode(d)?;
+    let function = live!(cx.handles.get_function(args.function));
+    let stream: CUstream = live!(cx.handles.get_stream(args.stream));
+    let mut attributes = launch_attributes(args.attributes)?;
+    let parameters = lay_out(cx, args.function, function, args.params)?;
+    let mut config = launch_config(args.grid, args.block, args.shared_bytes, &mut attributes);
+    config.hStream = stream;
+    // SAFETY: see the module.
+    Ok(
+        unsafe {
+            (cx.driver.cuLaunchKernelEx)(&config, function, parameters, std::ptr::null_mut())
+        },
+    )
+}
+
+pub fn cuOccupancyMaxActiveClusters(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuOccupancyMaxActiveClustersArgs::decode(d)?;
+    let function = live!(cx.handles.get_function(args.function));
+    let mut cluster = [cluster_attribute(args.cluster)];
+    let config = launch_config(
+        args.grid,
+        args.block,
+        args.shared_bytes as u32,
+        &mut cluster,
+    );
+    let mut clusters = 0;
+    // SAFETY: see the module.
+    let status =
+        unsafe { (cx.driver.cuOccupancyMaxActiveClusters)(&mut clusters, function, &config) };
+    encode_cuOccupancyMaxActiveClusters_reply(out, clusters);
+    Ok(status)
+}
+
+pub fn cuOccupancyMaxPotentialClusterSize(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuOccupancyMaxPotentialClusterSizeArgs::decode(d)?;
+    let function = live!(cx.handles.get_function(args.function));
+    let mut cluster = [cluster_attribute(args.cluster)];
+    let config = launch_config(
+        args.grid,
+        args.block,
+        args.shared_bytes as u32,
+        &mut cluster,
+    );
+    let mut size = 0;
+    // SAFETY: see the module.
+    let status =
+        unsafe { (cx.driver.cuOccupancyMaxPotentialClusterSize)(&mut size, function, &config) };
+    encode_cuOccupancyMaxPotentialClusterSize_reply(out, size);
+    Ok(status)
+}
+
+fn launch_config(
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    attributes: &mut [CUlaunchAttribute],
+) -> CUlaunchConfig {
+    CUlaunchConfig {
+        gridDimX: grid[0],
+        gridDimY: grid[1],
+        gridDimZ: grid[2],
+        blockDimX: block[0],
+        blockDimY: block[1],
+        blockDimZ: block[2],
+        sharedMemBytes: shared_bytes,
+        hStream: std::ptr::null_mut(),
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
+    }
+}
+
+fn cluster_attribute([x, y, z]: [u32; 3]) -> CUlaunchAttribute {
+    // SAFETY: numbers.
+    let mut attribute: CUlaunchAttribute = unsafe { MaybeUninit::zeroed().assume_init() };
+    attribute.id = CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
+    attribute.value.clusterDim = CUlaunchAttributeValue_clusterDim { x, y, z };
+    attribute
+}
+
+/// Launch attributes as they lie in the client's memory, of kinds that hold numbers and device addresses only.
+fn launch_attributes(bytes: &[u8]) -> Result<Vec<CUlaunchAttribute>, Violation> {
+    const SIZE: usize = mem::size_of::<CUlaunchAttribute>();
+    if bytes.len() % SIZE != 0 {
+        return Err(Violation::new(format!(
+            "launch attributes of {} bytes",
+            bytes.len()
+        )));
+    }
+    let attributes: Vec<CUlaunchAttribute> = bytes
+        .chunks_exact(SIZE)
+        // SAFETY: as many bytes as the structure has, any of which are valid numbers.
+        .map(|one| unsafe { one.as_ptr().cast::<CUlaunchAttribute>().read_unaligned() })
+        .collect();
+    match attributes.iter().find(|attribute| !is_plain(attribute.id)) {
+        Some(other) => Err(Violation::new(format!(
+            "a launch attribute of kind {}",
+            other.id
+        ))),
+        None => Ok(attributes),
+    }
+}
+
+/// Whether an attribute holds neither a handle nor a pointer to host memory.
+fn is_plain(id: CUlaunchAttributeID) -> bool {
+    matches!(
+        id,
+        CU_LAUNCH_ATTRIBUTE_IGNORE
+            | CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW
+            | CU_LAUNCH_ATTRIBUTE_COOPERATIVE
+            | CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY
+            | CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
+            | CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE
+            | CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+            | CU_LAUNCH_ATTRIBUTE_PRIORITY
+            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP
+            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN
+            | CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION
+            | CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
+            | CU_LAUNCH_ATTRIBUTE_NVLINK_UTIL_CENTRIC_SCHEDULING
+            | CU_LAUNCH_ATTRIBUTE_PORTABLE_CLUSTER_SIZE_MODE
+            | CU_LAUNCH_ATTRIBUTE_SHARED_MEMORY_MODE
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(id: u32) -> Vec<u8> {
+        let mut bytes = vec![0; mem::size_of::<CUlaunchAttribute>()];
+        bytes[..4].copy_from_slice(&id.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn attributes_with_handles_or_pointers_are_violations() {
+        let good = [attribute(CU_LAUNCH_ATTRIBUTE_COOPERATIVE), attribute(8)].concat();
+        assert_eq!(launch_attributes(&good).unwrap().len(), 2);
+        assert!(launch_attributes(&good[1..]).is_err());
+        assert!(launch_attributes(&attribute(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT)).is_err());
+        assert!(launch_attributes(&attribute(4711)).is_err());
+    }
+}

@@ -1,0 +1,276 @@
+//! The worker's end of its control socket: the assignment comes in, events go out, one JSON object per message.
+
+use std::io;
+use std::mem;
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use serde::{Deserialize, Serialize};
+
+/// Largest assignment: two PEM chains and names.
+const LARGEST_MESSAGE: usize = 64 * 1024;
+
+/// Descriptors that one message may bring; all but the first are closed.
+const MOST_DESCRIPTORS: usize = 4;
+
+/// The one message that the agent sends: whose session this process becomes.
+#[derive(Debug, Deserialize)]
+pub struct Assignment {
+    /// Name of the session in logs, the welcome and the certificate.
+    pub session: String,
+    /// Certificate chain of this session, leaf first.
+    pub cert_pem: String,
+    /// Key of the leaf.
+    pub key_pem: String,
+    /// How long the worker polls before it sleeps when it waits for the client, in µs; as the transport is tuned if
+    /// this is not said.
+    #[serde(default)]
+    pub spin_us: Option<u64>,
+}
+
+/// What the agent logs.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// Jailed, driver loaded, waiting for an assignment.
+    Ready {
+        devices: usize,
+        driver_version: i32,
+        soft: bool,
+        landlock: &'a str,
+        start_ms: u64,
+    },
+    /// A client has been let in.
+    Start {
+        session: &'a str,
+        peer: &'a str,
+        program: &'a str,
+        pid: u32,
+        tls: &'a str,
+        cipher: &'a str,
+    },
+    /// A one-way call failed; the client learns the code with its next reply.
+    DeferredError {
+        call: &'a str,
+        code: u32,
+        name: &'a str,
+    },
+    /// The session is over; the process ends with it.
+    End {
+        session: &'a str,
+        calls: u64,
+        waits: u64,
+        bytes_in: u64,
+        bytes_out: u64,
+        seconds: f64,
+        cause: &'a str,
+    },
+}
+
+/// The socket that the agent passed to the worker.
+pub struct Control(OwnedFd);
+
+impl Control {
+    pub fn new(socket: OwnedFd) -> Self {
+        Self(socket)
+    }
+
+    /// Tells the agent something. An agent that is gone or does not read must not hold up a session, so a message that
+    /// cannot be sent at once is lost.
+    pub fn report(&self, event: &Event) {
+        if let Ok(text) = serde_json::to_vec(event) {
+            self.send(&text);
+        }
+    }
+
+    /// Sends bytes as one message; async-signal-safe.
+    pub fn send(&self, message: &[u8]) {
+        // SAFETY: the pointer and length describe the slice.
+        unsafe {
+            libc::send(
+                self.0.as_raw_fd(),
+                message.as_ptr().cast(),
+                message.len(),
+                libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            );
+        }
+    }
+
+    /// Waits for the assignment and its socket. `None` when the agent has closed its end instead.
+    pub fn assignment(&self) -> Result<Option<(Assignment, TcpStream)>, String> {
+        let (message, mut sockets) = self
+            .receive()
+            .map_err(|e| format!("cannot read the control socket: {e}"))?;
+        if message.is_empty() {
+            return Ok(None);
+        }
+        let assignment = serde_json::from_slice(&message)
+            .map_err(|e| format!("the agent's assignment is not understood: {e}"))?;
+        if sockets.is_empty() {
+            return Err("the agent's assignment came without the client's socket".to_owned());
+        }
+        Ok(Some((assignment, TcpStream::from(sockets.swap_remove(0)))))
+    }
+
+    fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+        let mut message = vec![0; LARGEST_MESSAGE];
+        let mut ancillary = AncillarySpace::default();
+        let mut part = libc::iovec {
+            iov_base: message.as_mut_ptr().cast(),
+            iov_len: message.len(),
+        };
+        // SAFETY: all-zero is a valid msghdr; the pointers put into it are to live buffers of the lengths given; the
+        // kernel wrote the control messages that are walked, and each descriptor in them is owned once.
+        unsafe {
+            let mut header: libc::msghdr = mem::zeroed();
+            header.msg_iov = &mut part;
+            header.msg_iovlen = 1;
+            header.msg_control = (&raw mut ancillary).cast();
+            header.msg_controllen = mem::size_of_val(&ancillary) as _;
+            let count = loop {
+                let count = libc::recvmsg(self.0.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC);
+                if count >= 0 {
+                    break count as usize;
+                }
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            };
+            let mut sockets = Vec::new();
+            let mut next = libc::CMSG_FIRSTHDR(&header);
+            while let Some(control) = next.as_ref() {
+                if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_RIGHTS {
+                    let bytes = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                    let descriptors = libc::CMSG_DATA(next).cast::<RawFd>();
+                    for index in 0..bytes / mem::size_of::<RawFd>() {
+                        let fd = descriptors.add(index).read_unaligned();
+                        sockets.push(OwnedFd::from_raw_fd(fd));
+                    }
+                }
+                next = libc::CMSG_NXTHDR(&header, next);
+            }
+            if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+                return Err(io::Error::other("a message larger than 64 KiB"));
+            }
+            message.truncate(count);
+            Ok((message, sockets))
+        }
+    }
+}
+
+impl AsRawFd for Control {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Room for the control message of `MOST_DESCRIPTORS` descriptors.
+#[derive(Default)]
+#[repr(C, align(8))]
+struct AncillarySpace([u64; 2 + MOST_DESCRIPTORS]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn pair() -> (OwnedFd, Control) {
+        let mut fds: [RawFd; 2] = [0; 2];
+        // SAFETY: room for two descriptors, each owned once from here on.
+        unsafe {
+            let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+            assert_eq!(
+                libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()),
+                0
+            );
+            (
+                OwnedFd::from_raw_fd(fds[0]),
+                Control::new(OwnedFd::from_raw_fd(fds[1])),
+            )
+        }
+    }
+
+    fn send(agent: &OwnedFd, text: &str, socket: Option<RawFd>) {
+        let mut space = AncillarySpace::default();
+        let mut part = libc::iovec {
+            iov_base: text.as_ptr() as *mut _,
+            iov_len: text.len(),
+        };
+        // SAFETY: as in `receive`.
+        unsafe {
+            let mut header: libc::msghdr = mem::zeroed();
+            header.msg_iov = &mut part;
+            header.msg_iovlen = 1;
+            if let Some(fd) = socket {
+                header.msg_control = (&raw mut space).cast();
+                header.msg_controllen = libc::CMSG_SPACE(4) as _;
+                let control = libc::CMSG_FIRSTHDR(&header);
+                (*control).cmsg_level = libc::SOL_SOCKET;
+                (*control).cmsg_type = libc::SCM_RIGHTS;
+                (*control).cmsg_len = libc::CMSG_LEN(4) as _;
+                libc::CMSG_DATA(control).cast::<RawFd>().write_unaligned(fd);
+            }
+            assert_eq!(
+                libc::sendmsg(agent.as_raw_fd(), &header, 0),
+                text.len() as isize
+            );
+        }
+    }
+
+    #[test]
+    fn an_assignment_brings_its_socket() {
+        let (agent, control) = pair();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let text = r#"{"session":"s-1","cert_pem":"C","key_pem":"K","tenant":"t"}"#;
+        send(&agent, text, Some(listener.as_raw_fd()));
+        let (assignment, socket) = control.assignment().unwrap().unwrap();
+        assert_eq!(assignment.session, "s-1");
+        assert_eq!(
+            (assignment.cert_pem.as_str(), assignment.key_pem.as_str()),
+            ("C", "K")
+        );
+        assert_eq!(socket.local_addr().unwrap(), listener.local_addr().unwrap());
+    }
+
+    #[test]
+    fn a_closed_control_socket_is_no_assignment() {
+        let (agent, control) = pair();
+        drop(agent);
+        assert!(control.assignment().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_bad_assignment_is_named() {
+        let (agent, control) = pair();
+        send(&agent, r#"{"session":"s-1"}"#, None);
+        assert!(control.assignment().unwrap_err().contains("cert_pem"));
+        send(
+            &agent,
+            r#"{"session":"s","cert_pem":"C","key_pem":"K"}"#,
+            None,
+        );
+        assert!(control
+            .assignment()
+            .unwrap_err()
+            .contains("without the client's socket"));
+    }
+
+    #[test]
+    fn events_are_one_object_per_message_and_never_block() {
+        let (agent, control) = pair();
+        for _ in 0..10_000 {
+            control.report(&Event::DeferredError {
+                call: "cuX",
+                code: 1,
+                name: "N",
+            });
+        }
+        let mut bytes = [0; 256];
+        // SAFETY: the buffer is as long as said.
+        let count = unsafe { libc::recv(agent.as_raw_fd(), bytes.as_mut_ptr().cast(), 256, 0) };
+        let event: serde_json::Value = serde_json::from_slice(&bytes[..count as usize]).unwrap();
+        assert_eq!(event["event"], "deferred_error");
+        assert_eq!(event["call"], "cuX");
+    }
+}

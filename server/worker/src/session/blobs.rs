@@ -1,0 +1,102 @@
+//! Module images on their way in: sent in pieces, then named by the call that loads them.
+
+use std::collections::hash_map::Entry;
+
+use super::id_map::IdMap;
+use super::Violation;
+
+/// Bytes that a session may have in unfinished images, and the most for one. The largest that known libraries hand over
+/// is about 100 MiB.
+#[derive(Debug, Clone, Copy)]
+pub struct BlobLimits {
+    pub one: usize,
+    pub all: usize,
+}
+
+impl Default for BlobLimits {
+    fn default() -> Self {
+        Self {
+            one: 512 << 20,
+            all: 1 << 30,
+        }
+    }
+}
+
+/// The unfinished images of a session by the client's numbers.
+#[derive(Default)]
+pub struct Blobs {
+    limits: BlobLimits,
+    collected: IdMap<Vec<u8>>,
+    held: usize,
+}
+
+impl Blobs {
+    /// Adds `piece` to the end of blob `id`, which begins with its first piece.
+    pub fn append(&mut self, id: u64, piece: &[u8]) -> Result<(), Violation> {
+        let present = self.collected.get(&id).map_or(0, Vec::len);
+        if present + piece.len() > self.limits.one {
+            return Err(Violation::new(format!(
+                "an image of more than {} bytes",
+                self.limits.one
+            )));
+        }
+        if self.held + piece.len() > self.limits.all {
+            return Err(Violation::new(format!(
+                "images of more than {} bytes waiting to be loaded",
+                self.limits.all
+            )));
+        }
+        self.collected
+            .entry(id)
+            .or_default()
+            .extend_from_slice(piece);
+        self.held += piece.len();
+        Ok(())
+    }
+
+    /// Takes a whole image out.
+    pub fn take(&mut self, id: u64) -> Result<Vec<u8>, Violation> {
+        match self.collected.entry(id) {
+            Entry::Occupied(entry) => {
+                let image = entry.remove();
+                self.held -= image.len();
+                Ok(image)
+            }
+            Entry::Vacant(_) => Err(Violation::new(format!("the image {id:#x} was never sent"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Blobs {
+        Blobs {
+            limits: BlobLimits { one: 8, all: 12 },
+            ..Blobs::default()
+        }
+    }
+
+    #[test]
+    fn pieces_are_joined_and_taken_once() {
+        let mut blobs = small();
+        blobs.append(1, b"abc").unwrap();
+        blobs.append(2, b"x").unwrap();
+        blobs.append(1, b"def").unwrap();
+        assert_eq!(blobs.take(1).unwrap(), b"abcdef");
+        assert!(blobs.take(1).is_err());
+        assert_eq!(blobs.held, 1);
+    }
+
+    #[test]
+    fn one_image_and_all_together_are_bounded() {
+        let mut blobs = small();
+        blobs.append(1, b"12345678").unwrap();
+        assert!(blobs.append(1, b"9").is_err());
+        blobs.append(2, b"1234").unwrap();
+        assert!(blobs.append(3, b"5").is_err());
+        blobs.take(1).unwrap();
+        blobs.append(3, b"5").expect("room again");
+    }
+}

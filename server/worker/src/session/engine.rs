@@ -1,0 +1,299 @@
+//! The loop that executes a session's calls in order.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::thread::{self, ThreadId};
+
+use harp_transport::LinkError;
+use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
+use harp_wire::{CallId, Decoder, Encoder};
+
+use super::intake::{Intake, Stopped};
+use super::relay::Relay;
+use super::replies::Replies;
+use super::waits::{Outcome, Wait};
+use super::{Ending, Session};
+use crate::calls;
+use crate::control::Event;
+use crate::generated::dispatch;
+use crate::generated::driver::Driver;
+
+/// Replies are sent when no more input is at hand, or when so many bytes have gathered.
+const GATHERED: usize = 64 << 10;
+
+/// A payload of at least this many bytes goes out from where it lies rather than through the gathering buffer.
+const OWN_FRAME: usize = 16 << 10;
+
+/// What the threads of a session share.
+pub struct Shared {
+    pub driver: &'static Driver,
+    pub replies: Replies,
+    pub relay: Relay,
+    pub ending: Arc<Ending>,
+}
+
+/// The session and its place in the call stream. One thread has it at a time.
+pub struct Engine {
+    shared: Arc<Shared>,
+    session: Session,
+    intake: Intake,
+    out: Encoder,
+    /// Copies to the host, used again and again.
+    payload: Vec<u8>,
+    runs_on: ThreadId,
+    calls: u64,
+    waits: u64,
+}
+
+/// A call that waits for the device, and the ticket that its reply names.
+struct Pending {
+    ticket: Option<u32>,
+    wait: Wait,
+}
+
+/// Runs the session until it ends, or until another thread has taken it over while this one was in a wait; then waits
+/// for its turn to take over, and so on.
+pub fn lead(mut engine: Box<Engine>) -> ! {
+    let shared = engine.shared.clone();
+    loop {
+        match engine.run() {
+            Err(stopped) => end(&shared, &mut engine, stopped),
+            Ok(pending) => {
+                engine = match wait(&shared, engine, pending) {
+                    Some(engine) => engine,
+                    None => shared.relay.take_over(),
+                }
+            }
+        }
+    }
+}
+
+/// Performs a wait with the session laid down for others to take. `None` when another thread leads by now.
+fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Option<Box<Engine>> {
+    let Pending { ticket, wait } = pending;
+    // Earlier replies are not to wait for this one.
+    if let Err(error) = engine.flush() {
+        end(shared, &mut engine, error.into());
+    }
+    // A program with one thread sends nothing while it waits; nobody needs to be woken for it.
+    let others_wait = engine.session.threads.count() > 1 || engine.intake.has_input();
+    let mut payload = std::mem::take(&mut engine.payload);
+    shared.relay.lay_down(engine, others_wait);
+    if others_wait {
+        Relay::call_follower(shared);
+    }
+    let outcome = wait.perform(shared.driver, &mut payload);
+    if let Some(mut engine) = shared.relay.pick_up() {
+        let answered = engine.answer(ticket, outcome, &payload);
+        engine.payload = payload;
+        if let Err(error) = answered {
+            end(shared, &mut engine, error.into());
+        }
+        return Some(engine);
+    }
+    if let Some(ticket) = ticket {
+        let deferred = shared.replies.take_deferred();
+        let head = outcome.reply_head(ticket, deferred, payload.len());
+        if let Err(error) = shared.replies.send(&[&head, &payload]) {
+            shared.ending.end(&error.to_string());
+        }
+    }
+    // Sending may have drained input into memory, where nobody else would notice it.
+    shared.relay.offer_if_input(shared);
+    None
+}
+
+fn end(shared: &Shared, engine: &mut Engine, stopped: Stopped) -> ! {
+    // What can still be delivered is.
+    let _ = engine.flush();
+    engine.publish();
+    match stopped {
+        Stopped::Bye => shared.ending.end("the client has finished"),
+        Stopped::Lost(error) => shared.ending.end(&error.to_string()),
+        Stopped::Violation(violation) => {
+            let cause = format!("violation: {violation}");
+            shared.replies.say_goodbye(&cause);
+            shared.ending.end(&cause)
+        }
+    }
+}
+
+impl Engine {
+    pub fn new(shared: Arc<Shared>, session: Session, intake: Intake) -> Self {
+        Self {
+            shared,
+            session,
+            intake,
+            out: Encoder::with_capacity(2 * GATHERED),
+            payload: Vec::new(),
+            runs_on: thread::current().id(),
+            calls: 0,
+            waits: 0,
+        }
+    }
+
+    /// This thread runs the session from now on. What the driver keeps per thread is another thread's if that ran it
+    /// before.
+    pub fn taken(&mut self) {
+        let this = thread::current().id();
+        if self.runs_on != this {
+            self.runs_on = this;
+            self.session.threads.forget_applied();
+        }
+    }
+
+    /// Whether there is something to do without waiting for the client.
+    pub fn has_input(&mut self) -> bool {
+        self.intake.has_input()
+    }
+
+    /// Executes calls until one has to wait for the device.
+    fn run(&mut self) -> Result<Pending, Stopped> {
+        loop {
+            while self.intake.in_frame() {
+                if let Some(pending) = self.execute_record()? {
+                    self.publish();
+                    return Ok(pending);
+                }
+            }
+            self.publish();
+            if !self.out.is_empty() && (self.out.len() >= GATHERED || !self.intake.has_input()) {
+                self.flush()?;
+            }
+            self.intake.next_frame()?;
+        }
+    }
+
+    /// Executes the next record of the frame.
+    #[inline]
+    fn execute_record(&mut self) -> Result<Option<Pending>, Stopped> {
+        let head = self.intake.record_head()?;
+        self.calls += 1;
+        self.session.enter(head.thread)?;
+        if self.intake.is_large(head.argument_bytes) && head.call == CallId::cuMemcpyHtoD_v2 {
+            self.intake.skip(RECORD_HEAD_BYTES);
+            let status =
+                calls::upload_in_pieces(&mut self.session, &mut self.intake, head.argument_bytes)?;
+            self.conclude(head, self.out.len(), status)?;
+            return Ok(None);
+        }
+        let record = self.intake.peek(RECORD_HEAD_BYTES + head.argument_bytes)?;
+        let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
+        let start = self.out.begin_reply();
+        let status = dispatch::execute(
+            head.call.0,
+            &mut arguments,
+            &mut self.session,
+            &mut self.out,
+        )?;
+        self.intake.skip(RECORD_HEAD_BYTES + head.argument_bytes);
+        if changes_current_context(head.call) {
+            self.session.threads.forget_applied();
+        }
+        if let Some(wait) = self.session.wait.take() {
+            self.out.truncate(start);
+            self.waits += u64::from(head.ticket.is_some());
+            return Ok(Some(Pending {
+                ticket: head.ticket,
+                wait,
+            }));
+        }
+        self.conclude(head, start, status)?;
+        Ok(None)
+    }
+
+    /// Finishes the reply that begins at `start` of the gathering buffer, or drops it if nobody waits for it.
+    #[inline]
+    fn conclude(&mut self, head: RecordHead, start: usize, status: u32) -> Result<(), Stopped> {
+        match head.ticket {
+            None => {
+                self.out.truncate(start);
+                if status != 0 {
+                    self.defer(head.call, status);
+                }
+            }
+            Some(ticket) => {
+                self.waits += 1;
+                if self.out.len() == start {
+                    self.out.begin_reply();
+                }
+                let deferred = self.shared.replies.take_deferred();
+                self.out.end_reply(start, ticket, status, deferred);
+                if self.out.len() >= GATHERED {
+                    self.flush()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn defer(&self, call: CallId, code: u32) {
+        if self.shared.replies.defer(code) {
+            let name = harp_cuda_abi::errors::error_name(code).and_then(|n| n.to_str().ok());
+            self.shared.ending.control().report(&Event::DeferredError {
+                call: call.name().unwrap_or("?"),
+                code,
+                name: name.unwrap_or("?"),
+            });
+        }
+    }
+
+    /// Answers a call that has waited.
+    fn answer(
+        &mut self,
+        ticket: Option<u32>,
+        outcome: Outcome,
+        payload: &[u8],
+    ) -> Result<(), LinkError> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        let deferred = self.shared.replies.take_deferred();
+        if payload.len() >= OWN_FRAME {
+            let head = outcome.reply_head(ticket, deferred, payload.len());
+            self.shared
+                .replies
+                .send(&[self.out.as_slice(), &head, payload])?;
+            self.out.clear();
+            return Ok(());
+        }
+        let start = self.out.begin_reply();
+        if outcome.carries_bytes {
+            self.out.bytes(payload);
+        }
+        self.out.end_reply(start, ticket, outcome.status, deferred);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), LinkError> {
+        if !self.out.is_empty() {
+            self.shared.replies.send(&[self.out.as_slice()])?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes the counters visible to whoever ends the session.
+    fn publish(&self) {
+        let statistics = &self.shared.ending.statistics;
+        statistics.calls.store(self.calls, Ordering::Relaxed);
+        statistics.waits.store(self.waits, Ordering::Relaxed);
+        statistics
+            .bytes_in
+            .store(self.intake.bytes_received(), Ordering::Relaxed);
+        statistics
+            .bytes_out
+            .store(self.shared.replies.bytes_sent(), Ordering::Relaxed);
+    }
+}
+
+/// Calls after which this thread has another current context in the driver than `ClientThreads` gave it.
+#[inline]
+fn changes_current_context(call: CallId) -> bool {
+    matches!(
+        call,
+        CallId::cuCtxCreate_v2
+            | CallId::cuCtxDestroy_v2
+            | CallId::cuDevicePrimaryCtxRelease_v2
+            | CallId::cuDevicePrimaryCtxReset_v2
+    )
+}

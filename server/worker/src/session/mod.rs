@@ -1,0 +1,115 @@
+//! One client's session: its state, and the loop that executes its calls in order.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `handles`, `id_map` | which driver object each client handle stands for |
+//! | `client_threads` | the current context and default stream of each client thread |
+//! | `blobs` | module images while they arrive |
+//! | `jit` | compiler options and messages |
+//! | `image` | device code as the driver takes it |
+//! | `intake` | frames from the client, cut into records |
+//! | `replies` | the shared way back, and errors that wait for a reply to carry them |
+//! | `waits` | calls that may block for long |
+//! | `engine` | the loop |
+//! | `relay` | which thread runs the loop while another is blocked in a wait |
+//! | `ending` | statistics, and the one way out of the process |
+
+mod blobs;
+mod client_threads;
+mod ending;
+mod engine;
+mod handles;
+mod id_map;
+mod image;
+mod intake;
+mod jit;
+mod relay;
+mod replies;
+mod violation;
+mod waits;
+
+pub use ending::Ending;
+pub use engine::{lead, Engine, Shared};
+pub use handles::{Found, HandleTable};
+pub use id_map::IdMap;
+pub use image::Image;
+pub use intake::{Intake, Stopped};
+pub use jit::{JitLogs, JitOptions, LogBuffers};
+pub use relay::Relay;
+pub use replies::Replies;
+pub use violation::Violation;
+pub use waits::Wait;
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+
+use harp_cuda_abi::types::{CUcontext, CUresult};
+use harp_wire::Parameter;
+
+use blobs::Blobs;
+use client_threads::{ClientThreads, ThreadStreams};
+
+use crate::generated::driver::Driver;
+
+/// What a call may read and change while it is executed.
+pub struct Session {
+    pub driver: &'static Driver,
+    pub handles: HandleTable,
+    pub threads: ClientThreads,
+    pub blobs: Blobs,
+    /// Parameter layouts of functions that have been launched or asked about, by function handle.
+    pub layouts: IdMap<Box<[Parameter]>>,
+    /// Reused by launches: where each parameter lies.
+    pub parameters: Vec<*mut c_void>,
+    /// Compiler messages of each client thread's last load or link.
+    pub logs: HashMap<u32, JitLogs>,
+    /// Buffers that running links write their messages to, by link handle.
+    pub link_logs: IdMap<LogBuffers>,
+    /// Set by a call that has to wait for the device: its reply follows when the wait is over.
+    pub wait: Option<Wait>,
+}
+
+// SAFETY: `parameters` is empty between calls; everything else is Send.
+unsafe impl Send for Session {}
+
+impl Session {
+    pub fn new(driver: &'static Driver) -> Self {
+        Self {
+            driver,
+            handles: HandleTable::new(ThreadStreams::new(driver)),
+            threads: ClientThreads::new(),
+            blobs: Blobs::default(),
+            layouts: IdMap::default(),
+            parameters: Vec::new(),
+            logs: HashMap::new(),
+            link_logs: IdMap::default(),
+            wait: None,
+        }
+    }
+
+    /// The call waits, and is answered when that is over.
+    pub fn wait_for(&mut self, wait: Wait) -> Result<CUresult, Violation> {
+        self.wait = Some(wait);
+        Ok(0)
+    }
+
+    /// The client thread that is being served has made `context` current.
+    pub fn set_context(&mut self, context: CUcontext) {
+        self.threads.set_context(context);
+        self.handles
+            .thread_streams
+            .enter(self.threads.thread(), context);
+    }
+
+    /// Makes everything per-thread that of client thread `thread`, in the driver too.
+    #[inline]
+    pub fn enter(&mut self, thread: u32) -> Result<(), Violation> {
+        if self.threads.enter(thread)? {
+            self.handles
+                .thread_streams
+                .enter(thread, self.threads.context());
+        }
+        self.threads.apply(self.driver);
+        Ok(())
+    }
+}

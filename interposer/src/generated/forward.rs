@@ -313,38 +313,6 @@ pub unsafe fn cuLibraryGetGlobal(
     })
 }
 
-pub unsafe fn cuKernelGetFunction(pFunc: CUfunction, kernel: CUkernel) -> CUresult {
-    answer(|| {
-        checks::context()?;
-        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
-        let pFunc_id = pFunc as u64;
-        Ok(request(
-            CallId::cuKernelGetFunction,
-            |e| encode_cuKernelGetFunction(e, pFunc_id, kernel_id),
-            |_| (),
-        ))
-    })
-}
-
-pub unsafe fn cuFuncGetAttribute(
-    pi: *mut i32,
-    attrib: CUfunction_attribute,
-    hfunc: CUfunction,
-) -> CUresult {
-    answer(|| {
-        refuse(pi.is_null())?;
-        let hfunc_id = handles::live_function(hfunc)?;
-        Ok(request(
-            CallId::cuFuncGetAttribute,
-            |e| encode_cuFuncGetAttribute(e, attrib, hfunc_id),
-            |d| {
-                let reply = CuFuncGetAttributeReply::read(d);
-                unsafe { pi.write_unaligned(reply.pi) };
-            },
-        ))
-    })
-}
-
 pub unsafe fn cuFuncSetAttribute(
     hfunc: CUfunction,
     attrib: CUfunction_attribute,
@@ -355,42 +323,6 @@ pub unsafe fn cuFuncSetAttribute(
         Ok(request(
             CallId::cuFuncSetAttribute,
             |e| encode_cuFuncSetAttribute(e, hfunc_id, attrib, value),
-            |_| (),
-        ))
-    })
-}
-
-pub unsafe fn cuKernelGetAttribute(
-    pi: *mut i32,
-    attrib: CUfunction_attribute,
-    kernel: CUkernel,
-    dev: CUdevice,
-) -> CUresult {
-    answer(|| {
-        refuse(pi.is_null())?;
-        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
-        Ok(request(
-            CallId::cuKernelGetAttribute,
-            |e| encode_cuKernelGetAttribute(e, attrib, kernel_id, dev),
-            |d| {
-                let reply = CuKernelGetAttributeReply::read(d);
-                unsafe { pi.write_unaligned(reply.pi) };
-            },
-        ))
-    })
-}
-
-pub unsafe fn cuKernelSetAttribute(
-    attrib: CUfunction_attribute,
-    val: i32,
-    kernel: CUkernel,
-    dev: CUdevice,
-) -> CUresult {
-    answer(|| {
-        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
-        Ok(request(
-            CallId::cuKernelSetAttribute,
-            |e| encode_cuKernelSetAttribute(e, attrib, val, kernel_id, dev),
             |_| (),
         ))
     })
@@ -415,29 +347,6 @@ pub unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult
             |d| {
                 let reply = CuMemAlloc_v2Reply::read(d);
                 unsafe { dptr.write_unaligned(reply.dptr) };
-            },
-        ))
-    })
-}
-
-pub unsafe fn cuMemAllocPitch_v2(
-    dptr: *mut CUdeviceptr,
-    pPitch: *mut usize,
-    WidthInBytes: usize,
-    Height: usize,
-    ElementSizeBytes: u32,
-) -> CUresult {
-    answer(|| {
-        checks::context()?;
-        refuse(dptr.is_null())?;
-        refuse(pPitch.is_null())?;
-        Ok(request(
-            CallId::cuMemAllocPitch_v2,
-            |e| encode_cuMemAllocPitch_v2(e, WidthInBytes as u64, Height as u64, ElementSizeBytes),
-            |d| {
-                let reply = CuMemAllocPitch_v2Reply::read(d);
-                unsafe { dptr.write_unaligned(reply.dptr) };
-                unsafe { pPitch.write_unaligned(reply.pPitch as usize) };
             },
         ))
     })
@@ -740,17 +649,6 @@ pub unsafe fn cuMemsetD2D32Async(
                 Height as u64,
                 hStream_id,
             )
-        }))
-    })
-}
-
-pub unsafe fn cuStreamCreate(phStream: CUstream, Flags: u32) -> CUresult {
-    answer(|| {
-        checks::context()?;
-        refuse(Flags & !(CU_STREAM_NON_BLOCKING) != 0)?;
-        let phStream_id = phStream as u64;
-        Ok(one_way(CallId::cuStreamCreate, |e| {
-            encode_cuStreamCreate(e, phStream_id, Flags)
         }))
     })
 }

@@ -108,8 +108,6 @@ class Custom:
     """Hand-written code, and why the generator cannot write it."""
 
     reason: str
-    #: Driver functions that the hand-written server code calls.
-    uses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harp_spec import facts
+from harp_spec import facts, sources
 from harp_spec.model import Call, Sync
-from harp_spec.outputs import dispatch, exports, forward
+from harp_spec.outputs import exports, forward
 from harp_spec.render import Output, notice, text
 from harp_spec.spec.aliases import SAME_ABI
 from harp_spec.spec.all import AREAS, REGISTRY
@@ -20,7 +20,7 @@ def outputs() -> Iterator[Output]:
     forwarded = forward.names()
     everything = exports.all_functions()
     functions = sorted(name for name in everything if not exports.PER_THREAD_TWIN.fullmatch(name))
-    server = Server(dispatch.custom_calls())
+    server = Server(sources.worker_calls())
 
     reviewed = [
         {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harp_spec import facts, rust
+from harp_spec import facts, rust, sources
 from harp_spec.model import (
     Absent,
     Call,
@@ -27,11 +26,10 @@ from harp_spec.model import (
 )
 from harp_spec.render import Output, rust_file
 from harp_spec.spec.aliases import SAME_ABI
-from harp_spec.spec.all import REGISTRY, SERVER_SESSION_USES
+from harp_spec.spec.all import REGISTRY
 
 SOURCE = "proto/src/harp_spec/spec"
 FOLDER = "server/worker/src/generated"
-CUSTOM_CALL = re.compile(r"^pub fn ((?:cu|harp_)\w+)\s*[(<]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Execution:
 
 def outputs() -> Iterator[Output]:
     calls = REGISTRY.wire_calls()
-    written = custom_calls()
+    written = sources.worker_calls()
     yield rust_file(
         f"{FOLDER}/dispatch.rs",
         "dispatch.rs.j2",
@@ -85,18 +83,9 @@ def outputs() -> Iterator[Output]:
     )
 
 
-def custom_calls() -> set[str]:
-    """The calls whose execution is hand-written so far."""
-    folder = facts.ROOT / "server" / "worker" / "src" / "calls"
-    return {
-        name for path in folder.glob("**/*.rs") for name in CUSTOM_CALL.findall(path.read_text())
-    }
-
-
 def driver_functions() -> list[facts.Function]:
-    names = set(SERVER_SESSION_USES)
-    for call in REGISTRY.wire_calls():
-        names |= set(call.server.uses) if call.server else {call.name}
+    executed = {call.name for call in REGISTRY.wire_calls() if call.server is None}
+    names = executed | sources.driver_functions_used()
     functions = facts.newest().functions
     return [functions[name] for name in sorted(names)]
 

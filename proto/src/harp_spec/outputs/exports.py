@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from harp_spec import facts, rust
+from harp_spec import facts, rust, sources
 from harp_spec.outputs import forward
 from harp_spec.render import Output, rust_file
 from harp_spec.spec.aliases import SAME_ABI
 
-IMPLEMENTATION = re.compile(r"^pub unsafe fn (cu\w+)\s*[(<]", re.MULTILINE)
 PER_THREAD_TWIN = re.compile(r"(cu\w+?)_(ptsz|ptds)")
 
 
@@ -58,11 +57,7 @@ def exports_file(crate: str, implemented: dict[str, str]) -> Output:
 
 def paths_in_api(crate: str) -> dict[str, str]:
     """Rust path of every function that the crate's ``src/api`` implements."""
-    found = {}
-    for path in sorted((facts.ROOT / crate / "src" / "api").glob("*.rs")):
-        for name in IMPLEMENTATION.findall(path.read_text()):
-            found[name] = f"crate::api::{name}"
-    return found
+    return {name: f"crate::api::{name}" for name in sources.api_functions(crate)}
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harp_spec import facts, rust
+from harp_spec import facts, rust, sources
 from harp_spec.model import (
     Absent,
     Call,
@@ -50,7 +50,8 @@ class Forward:
 
 
 def outputs() -> Iterator[Output]:
-    calls = [call for call in REGISTRY.wire_calls() if call.has_forward]
+    wanted = names() | sources.forwards_used()
+    calls = [call for call in REGISTRY.wire_calls() if call.has_forward and call.name in wanted]
     functions = facts.newest().functions
     yield rust_file(
         PATH,

@@ -27,20 +27,9 @@ CODE = Area("code", 0x0300)
 JIT_OPTIONS = {"options": sequence(U32), "values": sequence(U64), "log_bytes": U32}
 
 SENDS_IMAGE = Custom("finds the image's length and sends it ahead as a blob")
-LOADS_BLOB = Custom(
-    "loads from the session's blobs and keeps the logs",
-    uses=("cuModuleLoadDataEx", "cuLibraryLoadData"),
-)
+LOADS_BLOB = Custom("loads from the session's blobs and keeps the logs")
 KEEPS_INFO = Custom("keeps the kernel's parameters and attributes with its handle")
-GATHERS_INFO = Custom(
-    "gathers the kernel's parameters and attributes",
-    uses=(
-        "cuFuncGetAttribute",
-        "cuFuncGetParamInfo",
-        "cuKernelGetAttribute",
-        "cuKernelGetParamInfo",
-    ),
-)
+GATHERS_INFO = Custom("gathers the kernel's parameters and attributes")
 KEEPS_RANGES = Custom("the variable's address joins the client's map of device ranges")
 LISTS = Custom("looks each name up, so that a kernel has one handle however it was found")
 FORGETS = Custom("forgets the kernels and variables that it handed out")
@@ -75,7 +64,7 @@ CODE.wire(
     {"function": handle("Function"), "module": handle("Module"), "name": TEXT},
     {"info": FUNCTION_INFO},
     client=KEEPS_INFO,
-    server=Custom(GATHERS_INFO.reason, uses=("cuModuleGetFunction", *GATHERS_INFO.uses)),
+    server=GATHERS_INFO,
 )
 CODE.call(
     "cuModuleGetGlobal_v2",
@@ -97,10 +86,7 @@ CODE.wire(
     {"module": handle("Module")},
     {"names": sequence(TEXT)},
     client=LISTS,
-    server=Custom(
-        "asks for handles and then for their names",
-        uses=("cuModuleGetFunctionCount", "cuModuleEnumerateFunctions", "cuFuncGetName"),
-    ),
+    server=Custom("asks for handles and then for their names"),
     record="skip",
 )
 CODE.via("cuModuleGetFunctionCount", REPLY, "harp_module_functions")
@@ -132,7 +118,7 @@ CODE.wire(
     {"kernel": handle("Kernel"), "library": handle("Library"), "name": TEXT},
     {"info": FUNCTION_INFO},
     client=KEEPS_INFO,
-    server=Custom(GATHERS_INFO.reason, uses=("cuLibraryGetKernel", *GATHERS_INFO.uses)),
+    server=GATHERS_INFO,
 )
 CODE.call(
     "cuLibraryGetModule",
@@ -160,10 +146,7 @@ CODE.wire(
     {"library": handle("Library")},
     {"names": sequence(TEXT)},
     client=LISTS,
-    server=Custom(
-        "asks for handles and then for their names",
-        uses=("cuLibraryGetKernelCount", "cuLibraryEnumerateKernels", "cuKernelGetName"),
-    ),
+    server=Custom("asks for handles and then for their names"),
     record="skip",
 )
 CODE.via("cuLibraryGetKernelCount", REPLY, "harp_library_kernels")
@@ -240,7 +223,7 @@ CODE.wire(
     REPLY,
     {"link": handle("Link"), **JIT_OPTIONS},
     client=LINKS,
-    server=Custom("keeps the logs", uses=("cuLinkCreate_v2",)),
+    server=Custom("keeps the logs"),
 )
 CODE.wire(
     "cuLinkAddData_v2",
@@ -255,7 +238,7 @@ CODE.wire(
         "values": sequence(U64),
     },
     client=SENDS_IMAGE,
-    server=Custom("adds from the session's blobs", uses=("cuLinkAddData_v2",)),
+    server=Custom("adds from the session's blobs"),
 )
 CODE.via("cuLinkAddFile_v2", REPLY, "cuLinkAddData_v2", reason="reads the file on the client")
 CODE.wire(
@@ -265,7 +248,7 @@ CODE.wire(
     {"link": handle("Link")},
     {"image": BYTES},
     client=LINKS,
-    server=Custom("the image is the driver's memory", uses=("cuLinkComplete",)),
+    server=Custom("the image is the driver's memory"),
 )
 CODE.call(
     "cuLinkDestroy",

@@ -19,7 +19,7 @@ from harp_spec.spec.vocabulary import (
 CONTEXT = Area("context", 0x0200)
 
 KEEPS_CONTEXTS = Custom("keeps the context's flags, references and thread stacks")
-WAITS = Custom("waits on a waiter thread, not on the executor", uses=("cuCtxSynchronize",))
+WAITS = Custom("waits on a waiter thread, not on the executor")
 
 CONTEXT.local(
     "client state",
@@ -61,10 +61,7 @@ CONTEXT.call(
     {"dev": VALUE},
     carries={"context": Use("Context")},
     client=KEEPS_CONTEXTS,
-    server=Custom(
-        "everything in the context ends while its handle stays",
-        uses=("cuDevicePrimaryCtxReset_v2",),
-    ),
+    server=Custom("everything in the context ends while its handle stays"),
     needs_context=False,
 )
 CONTEXT.call(

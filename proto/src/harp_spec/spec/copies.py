@@ -20,10 +20,7 @@ COPIES.wire(
     ONE_WAY,
     {"dst": DEVICE_POINTER, "stream": COPY_STREAM, "data": PAYLOAD},
     client=HOST_MEMORY,
-    server=Custom(
-        "the payload must outlive an asynchronous copy",
-        uses=("cuMemcpyHtoD_v2", "cuMemcpyHtoDAsync_v2"),
-    ),
+    server=Custom("the payload must outlive an asynchronous copy"),
     predicts=SPAN_ERRORS,
     record="blob",
 )
@@ -35,10 +32,7 @@ COPIES.wire(
     {"src": DEVICE_POINTER, "bytes": U64, "stream": COPY_STREAM},
     {"data": BYTES},
     client=HOST_MEMORY,
-    server=Custom(
-        "waits for the stream, not on the executor",
-        uses=("cuMemcpyDtoH_v2", "cuMemcpyDtoHAsync_v2"),
-    ),
+    server=Custom("waits for the stream, not on the executor"),
     waits=True,
     record="blob",
 )
@@ -97,9 +91,7 @@ COPIES.wire(
         "data": PAYLOAD,
     },
     client=HOST_MEMORY,
-    server=Custom(
-        "2D and 3D copies from linear host memory", uses=("cuMemcpy3DAsync_v2", "cuMemcpy3D_v2")
-    ),
+    server=Custom("2D and 3D copies from linear host memory"),
     record="blob",
 )
 COPIES.wire(
@@ -109,9 +101,7 @@ COPIES.wire(
     {"src": DEVICE_POINTER, "src_pitch": U64, "src_slice_pitch": U64, **EXTENT},
     {"data": BYTES},
     client=HOST_MEMORY,
-    server=Custom(
-        "2D and 3D copies to linear host memory", uses=("cuMemcpy3DAsync_v2", "cuMemcpy3D_v2")
-    ),
+    server=Custom("2D and 3D copies to linear host memory"),
     waits=True,
     record="blob",
 )
@@ -132,7 +122,7 @@ COPIES.wire(
         "stream": STREAM,
     },
     client=Custom("checks the bounds of both boxes"),
-    server=Custom("2D and 3D copies between linear memory", uses=("cuMemcpy3DAsync_v2",)),
+    server=Custom("2D and 3D copies between linear memory"),
 )
 for copy in (
     "cuMemcpy2D_v2",

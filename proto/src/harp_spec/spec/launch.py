@@ -29,10 +29,7 @@ LAUNCH.wire(
     ONE_WAY,
     {**GRID, "cooperative": U8, "params": BYTES},
     client=LAYS_OUT_PARAMETERS,
-    server=Custom(
-        "passes the parameter buffer in `extra`",
-        uses=("cuLaunchKernel", "cuLaunchCooperativeKernel"),
-    ),
+    server=Custom("passes the parameter buffer in `extra`"),
     predicts=LAUNCH_ERRORS,
     notes="the first launch of each function is sent as a reply: loading it may fail",
 )
@@ -43,7 +40,7 @@ LAUNCH.wire(
     ONE_WAY,
     {**GRID, "attributes": BYTES, "params": BYTES},
     client=LAYS_OUT_PARAMETERS,
-    server=Custom("rebuilds the launch configuration", uses=("cuLaunchKernelEx",)),
+    server=Custom("rebuilds the launch configuration"),
     predicts=LAUNCH_ERRORS,
     notes="`attributes` are whole CUlaunchAttribute records without handles or pointers",
 )
@@ -97,7 +94,7 @@ LAUNCH.wire(
     CLUSTER_QUERY,
     {"clusters": I32},
     client=CLUSTERS,
-    server=Custom("rebuilds the launch configuration", uses=("cuOccupancyMaxActiveClusters",)),
+    server=Custom("rebuilds the launch configuration"),
     record="skip",
 )
 LAUNCH.wire(
@@ -107,9 +104,7 @@ LAUNCH.wire(
     CLUSTER_QUERY,
     {"cluster_size": I32},
     client=CLUSTERS,
-    server=Custom(
-        "rebuilds the launch configuration", uses=("cuOccupancyMaxPotentialClusterSize",)
-    ),
+    server=Custom("rebuilds the launch configuration"),
     record="skip",
 )
 

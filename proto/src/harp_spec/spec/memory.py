@@ -50,7 +50,7 @@ MEMORY.call(
     REPLY,
     {"dptr": Device()},
     client=KEEPS_RANGES,
-    server=Custom("the driver waits for the device", uses=("cuMemFree_v2",)),
+    server=Custom("the driver waits for the device"),
     waits=True,
     needs_context=False,
 )
@@ -118,7 +118,7 @@ MEMORY.wire(
         "usage": U32,
     },
     client=POOL_STRUCT,
-    server=Custom(POOL_STRUCT.reason, uses=("cuMemPoolCreate",)),
+    server=POOL_STRUCT,
 )
 MEMORY.call(
     "cuMemPoolDestroy",
@@ -141,7 +141,7 @@ MEMORY.wire(
     REPLY,
     {"pool": handle("Pool"), "attribute": U32, "value": U64},
     client=POOL_VALUE,
-    server=Custom(POOL_VALUE.reason, uses=("cuMemPoolSetAttribute",)),
+    server=POOL_VALUE,
 )
 MEMORY.wire(
     "cuMemPoolGetAttribute",
@@ -150,7 +150,7 @@ MEMORY.wire(
     {"pool": handle("Pool"), "attribute": U32},
     {"value": U64},
     client=POOL_VALUE,
-    server=Custom(POOL_VALUE.reason, uses=("cuMemPoolGetAttribute",)),
+    server=POOL_VALUE,
     record="skip",
 )
 MEMORY.wire(
@@ -164,7 +164,7 @@ MEMORY.wire(
         "flags": sequence(U32),
     },
     client=POOL_STRUCT,
-    server=Custom(POOL_STRUCT.reason, uses=("cuMemPoolSetAccess",)),
+    server=POOL_STRUCT,
 )
 MEMORY.wire(
     "cuMemPoolGetAccess",
@@ -173,7 +173,7 @@ MEMORY.wire(
     {"pool": handle("Pool"), "location_type": U32, "location": I32},
     {"flags": U32},
     client=POOL_STRUCT,
-    server=Custom(POOL_STRUCT.reason, uses=("cuMemPoolGetAccess",)),
+    server=POOL_STRUCT,
     record="skip",
 )
 ONE_ALIAS = Custom("gives one handle for the same pool")

@@ -52,7 +52,7 @@ STREAMS.call(
     0x0604,
     REPLY,
     {"hStream": STREAM},
-    server=Custom("waits on a waiter thread", uses=("cuStreamSynchronize", "cuStreamQuery")),
+    server=Custom("waits on a waiter thread"),
     needs_context=False,
     waits=True,
     record="skip",
@@ -91,7 +91,7 @@ STREAMS.wire(
     ONE_WAY,
     {"stream": STREAM_ID, "callback": U64},
     client=Custom("the function is the program's: it runs here and harp_callback_done says so"),
-    server=Custom("blocks the stream until the client is done", uses=("cuLaunchHostFunc",)),
+    server=Custom("blocks the stream until the client is done"),
     predicts=("INVALID_VALUE", *ON_STREAM_ERRORS),
 )
 STREAMS.via("cuLaunchHostFunc_v2", ONE_WAY, "cuLaunchHostFunc")
@@ -141,7 +141,7 @@ EVENTS.call(
     0x0706,
     REPLY,
     {"hEvent": Use("Event")},
-    server=Custom("waits on a waiter thread", uses=("cuEventSynchronize", "cuEventQuery")),
+    server=Custom("waits on a waiter thread"),
     needs_context=False,
     waits=True,
     record="skip",

@@ -540,6 +540,83 @@ pub unsafe extern "C" fn cuFlushGPUDirectRDMAWrites(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuFuncGetAttribute(
+    pi: *mut i32,
+    attrib: CUfunction_attribute,
+    hfunc: CUfunction,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncGetAttribute", || unsafe {
+        crate::api::cuFuncGetAttribute(pi, attrib, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetModule(hmod: *mut CUmodule, hfunc: CUfunction) -> CUresult {
+    harp_driver_front::guard("cuFuncGetModule", || unsafe {
+        crate::api::cuFuncGetModule(hmod, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetName(name: *mut *const c_char, hfunc: CUfunction) -> CUresult {
+    harp_driver_front::guard("cuFuncGetName", || unsafe {
+        crate::api::cuFuncGetName(name, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetParamCount(func: CUfunction, paramCount: *mut usize) -> CUresult {
+    harp_driver_front::guard("cuFuncGetParamCount", || unsafe {
+        crate::api::cuFuncGetParamCount(func, paramCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncGetParamInfo(
+    func: CUfunction,
+    paramIndex: usize,
+    paramOffset: *mut usize,
+    paramSize: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncGetParamInfo", || unsafe {
+        crate::api::cuFuncGetParamInfo(func, paramIndex, paramOffset, paramSize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncIsLoaded(
+    state: *mut CUfunctionLoadingState,
+    function: CUfunction,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncIsLoaded", || unsafe {
+        crate::api::cuFuncIsLoaded(state, function)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncLoad(function: CUfunction) -> CUresult {
+    harp_driver_front::guard("cuFuncLoad", || unsafe { crate::api::cuFuncLoad(function) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncSetAttribute(
+    hfunc: CUfunction,
+    attrib: CUfunction_attribute,
+    value: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncSetAttribute", || unsafe {
+        crate::api::cuFuncSetAttribute(hfunc, attrib, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncSetCacheConfig(hfunc: CUfunction, config: CUfunc_cache) -> CUresult {
+    harp_driver_front::guard("cuFuncSetCacheConfig", || unsafe {
+        crate::api::cuFuncSetCacheConfig(hfunc, config)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuFuncSetSharedMemConfig(
+    hfunc: CUfunction,
+    config: CUsharedconfig,
+) -> CUresult {
+    harp_driver_front::guard("cuFuncSetSharedMemConfig", || unsafe {
+        crate::api::cuFuncSetSharedMemConfig(hfunc, config)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuGetErrorName(error: CUresult, pStr: *mut *const c_char) -> CUresult {
     harp_driver_front::guard("cuGetErrorName", || unsafe {
         crate::api::cuGetErrorName(error, pStr)
@@ -588,6 +665,132 @@ pub unsafe extern "C" fn cuInit(Flags: u32) -> CUresult {
     harp_driver_front::guard("cuInit", || unsafe { crate::api::cuInit(Flags) })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuKernelGetAttribute(
+    pi: *mut i32,
+    attrib: CUfunction_attribute,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelGetAttribute", || unsafe {
+        crate::api::cuKernelGetAttribute(pi, attrib, kernel, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetFunction(pFunc: *mut CUfunction, kernel: CUkernel) -> CUresult {
+    harp_driver_front::guard("cuKernelGetFunction", || unsafe {
+        crate::api::cuKernelGetFunction(pFunc, kernel)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetLibrary(pLib: *mut CUlibrary, kernel: CUkernel) -> CUresult {
+    harp_driver_front::guard("cuKernelGetLibrary", || unsafe {
+        crate::api::cuKernelGetLibrary(pLib, kernel)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetName(name: *mut *const c_char, hfunc: CUkernel) -> CUresult {
+    harp_driver_front::guard("cuKernelGetName", || unsafe {
+        crate::api::cuKernelGetName(name, hfunc)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetParamCount(
+    kernel: CUkernel,
+    paramCount: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelGetParamCount", || unsafe {
+        crate::api::cuKernelGetParamCount(kernel, paramCount)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelGetParamInfo(
+    kernel: CUkernel,
+    paramIndex: usize,
+    paramOffset: *mut usize,
+    paramSize: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelGetParamInfo", || unsafe {
+        crate::api::cuKernelGetParamInfo(kernel, paramIndex, paramOffset, paramSize)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelSetAttribute(
+    attrib: CUfunction_attribute,
+    val: i32,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelSetAttribute", || unsafe {
+        crate::api::cuKernelSetAttribute(attrib, val, kernel, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuKernelSetCacheConfig(
+    kernel: CUkernel,
+    config: CUfunc_cache,
+    dev: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuKernelSetCacheConfig", || unsafe {
+        crate::api::cuKernelSetCacheConfig(kernel, config, dev)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchCooperativeKernel(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchCooperativeKernel", || unsafe {
+        crate::api::cuLaunchCooperativeKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            hStream,
+            kernelParams,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchCooperativeKernel_ptsz(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchCooperativeKernel_ptsz", || unsafe {
+        crate::api::cuLaunchCooperativeKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            per_thread(hStream),
+            kernelParams,
+        )
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuLaunchHostFunc(
     hStream: CUstream,
     fn_: CUhostFn,
@@ -630,6 +833,380 @@ pub unsafe extern "C" fn cuLaunchHostFunc_v2_ptsz(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernel(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernel", || unsafe {
+        crate::api::cuLaunchKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            hStream,
+            kernelParams,
+            extra,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const CUlaunchConfig,
+    f: CUfunction,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernelEx", || unsafe {
+        crate::api::cuLaunchKernelEx(config, f, kernelParams, extra)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernelEx_ptsz(
+    config: *const CUlaunchConfig,
+    f: CUfunction,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernelEx_ptsz", || unsafe {
+        harp_driver_front::per_thread_stream(|| {
+            crate::api::cuLaunchKernelEx(config, f, kernelParams, extra)
+        })
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchKernel_ptsz(
+    f: CUfunction,
+    gridDimX: u32,
+    gridDimY: u32,
+    gridDimZ: u32,
+    blockDimX: u32,
+    blockDimY: u32,
+    blockDimZ: u32,
+    sharedMemBytes: u32,
+    hStream: CUstream,
+    kernelParams: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchKernel_ptsz", || unsafe {
+        crate::api::cuLaunchKernel(
+            f,
+            gridDimX,
+            gridDimY,
+            gridDimZ,
+            blockDimX,
+            blockDimY,
+            blockDimZ,
+            sharedMemBytes,
+            per_thread(hStream),
+            kernelParams,
+            extra,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryEnumerateKernels(
+    kernels: *mut CUkernel,
+    numKernels: u32,
+    lib: CUlibrary,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryEnumerateKernels", || unsafe {
+        crate::api::cuLibraryEnumerateKernels(kernels, numKernels, lib)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetGlobal(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetGlobal", || unsafe {
+        crate::api::cuLibraryGetGlobal(dptr, bytes, library, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetKernel(
+    pKernel: *mut CUkernel,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetKernel", || unsafe {
+        crate::api::cuLibraryGetKernel(pKernel, library, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetKernelCount(count: *mut u32, lib: CUlibrary) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetKernelCount", || unsafe {
+        crate::api::cuLibraryGetKernelCount(count, lib)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetManaged(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetManaged", || unsafe {
+        crate::api::cuLibraryGetManaged(dptr, bytes, library, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetModule(pMod: *mut CUmodule, library: CUlibrary) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetModule", || unsafe {
+        crate::api::cuLibraryGetModule(pMod, library)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryGetUnifiedFunction(
+    fptr: *mut *mut c_void,
+    library: CUlibrary,
+    symbol: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryGetUnifiedFunction", || unsafe {
+        crate::api::cuLibraryGetUnifiedFunction(fptr, library, symbol)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryLoadData(
+    library: *mut CUlibrary,
+    code: *const c_void,
+    jitOptions: *mut CUjit_option,
+    jitOptionsValues: *mut *mut c_void,
+    numJitOptions: u32,
+    libraryOptions: *mut CUlibraryOption,
+    libraryOptionValues: *mut *mut c_void,
+    numLibraryOptions: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryLoadData", || unsafe {
+        crate::api::cuLibraryLoadData(
+            library,
+            code,
+            jitOptions,
+            jitOptionsValues,
+            numJitOptions,
+            libraryOptions,
+            libraryOptionValues,
+            numLibraryOptions,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryLoadFromFile(
+    library: *mut CUlibrary,
+    fileName: *const c_char,
+    jitOptions: *mut CUjit_option,
+    jitOptionsValues: *mut *mut c_void,
+    numJitOptions: u32,
+    libraryOptions: *mut CUlibraryOption,
+    libraryOptionValues: *mut *mut c_void,
+    numLibraryOptions: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuLibraryLoadFromFile", || unsafe {
+        crate::api::cuLibraryLoadFromFile(
+            library,
+            fileName,
+            jitOptions,
+            jitOptionsValues,
+            numJitOptions,
+            libraryOptions,
+            libraryOptionValues,
+            numLibraryOptions,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLibraryUnload(library: CUlibrary) -> CUresult {
+    harp_driver_front::guard("cuLibraryUnload", || unsafe {
+        crate::api::cuLibraryUnload(library)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddData(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    data: *mut c_void,
+    size: usize,
+    name: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddData", || unsafe {
+        crate::api::cuLinkAddData_v2(
+            state,
+            type_,
+            data,
+            size,
+            name,
+            numOptions,
+            options,
+            optionValues,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddData_v2(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    data: *mut c_void,
+    size: usize,
+    name: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddData_v2", || unsafe {
+        crate::api::cuLinkAddData_v2(
+            state,
+            type_,
+            data,
+            size,
+            name,
+            numOptions,
+            options,
+            optionValues,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddFile(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    path: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddFile", || unsafe {
+        crate::api::cuLinkAddFile_v2(state, type_, path, numOptions, options, optionValues)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkAddFile_v2(
+    state: CUlinkState,
+    type_: CUjitInputType,
+    path: *const c_char,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkAddFile_v2", || unsafe {
+        crate::api::cuLinkAddFile_v2(state, type_, path, numOptions, options, optionValues)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkComplete(
+    state: CUlinkState,
+    cubinOut: *mut *mut c_void,
+    sizeOut: *mut usize,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkComplete", || unsafe {
+        crate::api::cuLinkComplete(state, cubinOut, sizeOut)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkCreate(
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+    stateOut: *mut CUlinkState,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkCreate", || unsafe {
+        crate::api::cuLinkCreate_v2(numOptions, options, optionValues, stateOut)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkCreate_v2(
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+    stateOut: *mut CUlinkState,
+) -> CUresult {
+    harp_driver_front::guard("cuLinkCreate_v2", || unsafe {
+        crate::api::cuLinkCreate_v2(numOptions, options, optionValues, stateOut)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLinkDestroy(state: CUlinkState) -> CUresult {
+    harp_driver_front::guard("cuLinkDestroy", || unsafe {
+        crate::api::cuLinkDestroy(state)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAddressFree(ptr: CUdeviceptr, size: usize) -> CUresult {
+    harp_driver_front::guard("cuMemAddressFree", || unsafe {
+        crate::api::cuMemAddressFree(ptr, size)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAddressReserve(
+    ptr: *mut CUdeviceptr,
+    size: usize,
+    alignment: usize,
+    addr: CUdeviceptr,
+    flags: u64,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAddressReserve", || unsafe {
+        crate::api::cuMemAddressReserve(ptr, size, alignment, addr, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocAsync", || unsafe {
+        crate::api::cuMemAllocAsync(dptr, bytesize, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocAsync_ptsz(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocAsync_ptsz", || unsafe {
+        crate::api::cuMemAllocAsync(dptr, bytesize, per_thread(hStream))
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocFromPoolAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocFromPoolAsync", || unsafe {
+        crate::api::cuMemAllocFromPoolAsync(dptr, bytesize, pool, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemAllocFromPoolAsync_ptsz(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocFromPoolAsync_ptsz", || unsafe {
+        crate::api::cuMemAllocFromPoolAsync(dptr, bytesize, pool, per_thread(hStream))
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemAllocHost(pp: *mut *mut c_void, bytesize: u32) -> CUresult {
     harp_driver_front::guard("cuMemAllocHost", || unsafe {
         crate::api::cuMemAllocHost(pp, bytesize)
@@ -660,12 +1237,45 @@ pub unsafe extern "C" fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) 
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemCreate(
+    handle: *mut CUmemGenericAllocationHandle,
+    size: usize,
+    prop: *const CUmemAllocationProp,
+    flags: u64,
+) -> CUresult {
+    harp_driver_front::guard("cuMemCreate", || unsafe {
+        crate::api::cuMemCreate(handle, size, prop, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuMemFreeAsync", || unsafe {
+        crate::api::cuMemFreeAsync(dptr, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
+    harp_driver_front::guard("cuMemFreeAsync_ptsz", || unsafe {
+        crate::api::cuMemFreeAsync(dptr, per_thread(hStream))
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemFreeHost(p: *mut c_void) -> CUresult {
     harp_driver_front::guard("cuMemFreeHost", || unsafe { crate::api::cuMemFreeHost(p) })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
     harp_driver_front::guard("cuMemFree_v2", || unsafe { crate::api::cuMemFree_v2(dptr) })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetAccess(
+    flags: *mut u64,
+    location: *const CUmemLocation,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    harp_driver_front::guard("cuMemGetAccess", || unsafe {
+        crate::api::cuMemGetAccess(flags, location, ptr)
+    })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemGetAddressRange_v2(
@@ -675,6 +1285,25 @@ pub unsafe extern "C" fn cuMemGetAddressRange_v2(
 ) -> CUresult {
     harp_driver_front::guard("cuMemGetAddressRange_v2", || unsafe {
         crate::api::cuMemGetAddressRange_v2(pbase, psize, dptr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetAllocationGranularity(
+    granularity: *mut usize,
+    prop: *const CUmemAllocationProp,
+    option: CUmemAllocationGranularity_flags,
+) -> CUresult {
+    harp_driver_front::guard("cuMemGetAllocationGranularity", || unsafe {
+        crate::api::cuMemGetAllocationGranularity(granularity, prop, option)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemGetAllocationPropertiesFromHandle(
+    prop: *mut CUmemAllocationProp,
+    handle: CUmemGenericAllocationHandle,
+) -> CUresult {
+    harp_driver_front::guard("cuMemGetAllocationPropertiesFromHandle", || unsafe {
+        crate::api::cuMemGetAllocationPropertiesFromHandle(prop, handle)
     })
 }
 #[no_mangle]
@@ -733,6 +1362,111 @@ pub unsafe extern "C" fn cuMemHostRegister_v2(
 pub unsafe extern "C" fn cuMemHostUnregister(p: *mut c_void) -> CUresult {
     harp_driver_front::guard("cuMemHostUnregister", || unsafe {
         crate::api::cuMemHostUnregister(p)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemMap(
+    ptr: CUdeviceptr,
+    size: usize,
+    offset: usize,
+    handle: CUmemGenericAllocationHandle,
+    flags: u64,
+) -> CUresult {
+    harp_driver_front::guard("cuMemMap", || unsafe {
+        crate::api::cuMemMap(ptr, size, offset, handle, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolCreate(
+    pool: *mut CUmemoryPool,
+    poolProps: *const CUmemPoolProps,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolCreate", || unsafe {
+        crate::api::cuMemPoolCreate(pool, poolProps)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
+    harp_driver_front::guard("cuMemPoolDestroy", || unsafe {
+        crate::api::cuMemPoolDestroy(pool)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolGetAccess(
+    flags: *mut CUmemAccess_flags,
+    memPool: CUmemoryPool,
+    location: *mut CUmemLocation,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolGetAccess", || unsafe {
+        crate::api::cuMemPoolGetAccess(flags, memPool, location)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolGetAttribute(
+    pool: CUmemoryPool,
+    attr: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolGetAttribute", || unsafe {
+        crate::api::cuMemPoolGetAttribute(pool, attr, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolSetAccess(
+    pool: CUmemoryPool,
+    map: *const CUmemAccessDesc,
+    count: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolSetAccess", || unsafe {
+        crate::api::cuMemPoolSetAccess(pool, map, count)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolSetAttribute(
+    pool: CUmemoryPool,
+    attr: CUmemPool_attribute,
+    value: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPoolSetAttribute", || unsafe {
+        crate::api::cuMemPoolSetAttribute(pool, attr, value)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
+    harp_driver_front::guard("cuMemPoolTrimTo", || unsafe {
+        crate::api::cuMemPoolTrimTo(pool, minBytesToKeep)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
+    harp_driver_front::guard("cuMemRelease", || unsafe {
+        crate::api::cuMemRelease(handle)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemRetainAllocationHandle(
+    handle: *mut CUmemGenericAllocationHandle,
+    addr: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuMemRetainAllocationHandle", || unsafe {
+        crate::api::cuMemRetainAllocationHandle(handle, addr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemSetAccess(
+    ptr: CUdeviceptr,
+    size: usize,
+    desc: *const CUmemAccessDesc,
+    count: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuMemSetAccess", || unsafe {
+        crate::api::cuMemSetAccess(ptr, size, desc, count)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
+    harp_driver_front::guard("cuMemUnmap", || unsafe {
+        crate::api::cuMemUnmap(ptr, size)
     })
 }
 #[no_mangle]
@@ -1339,6 +2073,234 @@ pub unsafe extern "C" fn cuMemsetD8_v2_ptds(dstDevice: CUdeviceptr, uc: u8, N: u
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuModuleEnumerateFunctions(
+    functions: *mut CUfunction,
+    numFunctions: u32,
+    mod_: CUmodule,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleEnumerateFunctions", || unsafe {
+        crate::api::cuModuleEnumerateFunctions(functions, numFunctions, mod_)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetFunction(
+    hfunc: *mut CUfunction,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleGetFunction", || unsafe {
+        crate::api::cuModuleGetFunction(hfunc, hmod, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetFunctionCount(count: *mut u32, mod_: CUmodule) -> CUresult {
+    harp_driver_front::guard("cuModuleGetFunctionCount", || unsafe {
+        crate::api::cuModuleGetFunctionCount(count, mod_)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetGlobal_v2(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleGetGlobal_v2", || unsafe {
+        crate::api::cuModuleGetGlobal_v2(dptr, bytes, hmod, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetLoadingMode(mode: *mut CUmoduleLoadingMode) -> CUresult {
+    harp_driver_front::guard("cuModuleGetLoadingMode", || unsafe {
+        crate::api::cuModuleGetLoadingMode(mode)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetSurfRef(
+    pSurfRef: *mut CUsurfref,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleGetSurfRef", || unsafe {
+        crate::api::cuModuleGetSurfRef(pSurfRef, hmod, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleGetTexRef(
+    pTexRef: *mut CUtexref,
+    hmod: CUmodule,
+    name: *const c_char,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleGetTexRef", || unsafe {
+        crate::api::cuModuleGetTexRef(pTexRef, hmod, name)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoad(module: *mut CUmodule, fname: *const c_char) -> CUresult {
+    harp_driver_front::guard("cuModuleLoad", || unsafe {
+        crate::api::cuModuleLoad(module, fname)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) -> CUresult {
+    harp_driver_front::guard("cuModuleLoadData", || unsafe {
+        crate::api::cuModuleLoadData(module, image)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoadDataEx(
+    module: *mut CUmodule,
+    image: *const c_void,
+    numOptions: u32,
+    options: *mut CUjit_option,
+    optionValues: *mut *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleLoadDataEx", || unsafe {
+        crate::api::cuModuleLoadDataEx(module, image, numOptions, options, optionValues)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleLoadFatBinary(
+    module: *mut CUmodule,
+    fatCubin: *const c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuModuleLoadFatBinary", || unsafe {
+        crate::api::cuModuleLoadFatBinary(module, fatCubin)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuModuleUnload(hmod: CUmodule) -> CUresult {
+    harp_driver_front::guard("cuModuleUnload", || unsafe {
+        crate::api::cuModuleUnload(hmod)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyAvailableDynamicSMemPerBlock(
+    dynamicSmemSize: *mut usize,
+    func: CUfunction,
+    numBlocks: i32,
+    blockSize: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyAvailableDynamicSMemPerBlock", || unsafe {
+        crate::api::cuOccupancyAvailableDynamicSMemPerBlock(
+            dynamicSmemSize,
+            func,
+            numBlocks,
+            blockSize,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+    numBlocks: *mut i32,
+    func: CUfunction,
+    blockSize: i32,
+    dynamicSMemSize: usize,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxActiveBlocksPerMultiprocessor", || unsafe {
+        crate::api::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            numBlocks,
+            func,
+            blockSize,
+            dynamicSMemSize,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    numBlocks: *mut i32,
+    func: CUfunction,
+    blockSize: i32,
+    dynamicSMemSize: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard(
+        "cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
+        || unsafe {
+            crate::api::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+                numBlocks,
+                func,
+                blockSize,
+                dynamicSMemSize,
+                flags,
+            )
+        },
+    )
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSize(
+    minGridSize: *mut i32,
+    blockSize: *mut i32,
+    func: CUfunction,
+    blockSizeToDynamicSMemSize: CUoccupancyB2DSize,
+    dynamicSMemSize: usize,
+    blockSizeLimit: i32,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxPotentialBlockSize", || unsafe {
+        crate::api::cuOccupancyMaxPotentialBlockSize(
+            minGridSize,
+            blockSize,
+            func,
+            blockSizeToDynamicSMemSize,
+            dynamicSMemSize,
+            blockSizeLimit,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSizeWithFlags(
+    minGridSize: *mut i32,
+    blockSize: *mut i32,
+    func: CUfunction,
+    blockSizeToDynamicSMemSize: CUoccupancyB2DSize,
+    dynamicSMemSize: usize,
+    blockSizeLimit: i32,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxPotentialBlockSizeWithFlags", || unsafe {
+        crate::api::cuOccupancyMaxPotentialBlockSizeWithFlags(
+            minGridSize,
+            blockSize,
+            func,
+            blockSizeToDynamicSMemSize,
+            dynamicSMemSize,
+            blockSizeLimit,
+            flags,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuPointerGetAttribute(
+    data: *mut c_void,
+    attribute: CUpointer_attribute,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    harp_driver_front::guard("cuPointerGetAttribute", || unsafe {
+        crate::api::cuPointerGetAttribute(data, attribute, ptr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuPointerGetAttributes(
+    numAttributes: u32,
+    attributes: *mut CUpointer_attribute,
+    data: *mut *mut c_void,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    harp_driver_front::guard("cuPointerGetAttributes", || unsafe {
+        crate::api::cuPointerGetAttributes(numAttributes, attributes, data, ptr)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuPointerSetAttribute(
+    value: *const c_void,
+    attribute: CUpointer_attribute,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    harp_driver_front::guard("cuPointerSetAttribute", || unsafe {
+        crate::api::cuPointerSetAttribute(value, attribute, ptr)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuProfilerStart() -> CUresult {
     harp_driver_front::guard("cuProfilerStart", || unsafe {
         crate::api::cuProfilerStart()
@@ -1798,17 +2760,7 @@ unsupported! {
     cuExternalMemoryGetMappedMipmappedArray
     cuFabricCpyBatchAsync
     cuFabricCpyBatchAsync_ptsz
-    cuFuncGetAttribute
-    cuFuncGetModule
-    cuFuncGetName
-    cuFuncGetParamCount
-    cuFuncGetParamInfo
-    cuFuncIsLoaded
-    cuFuncLoad
-    cuFuncSetAttribute
     cuFuncSetBlockShape
-    cuFuncSetCacheConfig
-    cuFuncSetSharedMemConfig
     cuFuncSetSharedSize
     cuGLCtxCreate
     cuGLGetDevices
@@ -1954,42 +2906,10 @@ unsupported! {
     cuIpcOpenEventHandle
     cuIpcOpenMemHandle
     cuIpcOpenMemHandle_v2
-    cuKernelGetAttribute
-    cuKernelGetFunction
-    cuKernelGetLibrary
-    cuKernelGetName
-    cuKernelGetParamCount
-    cuKernelGetParamInfo
-    cuKernelSetAttribute
-    cuKernelSetCacheConfig
     cuLaunch
-    cuLaunchCooperativeKernel
     cuLaunchCooperativeKernelMultiDevice
-    cuLaunchCooperativeKernel_ptsz
     cuLaunchGrid
     cuLaunchGridAsync
-    cuLaunchKernel
-    cuLaunchKernelEx
-    cuLaunchKernelEx_ptsz
-    cuLaunchKernel_ptsz
-    cuLibraryEnumerateKernels
-    cuLibraryGetGlobal
-    cuLibraryGetKernel
-    cuLibraryGetKernelCount
-    cuLibraryGetManaged
-    cuLibraryGetModule
-    cuLibraryGetUnifiedFunction
-    cuLibraryLoadData
-    cuLibraryLoadFromFile
-    cuLibraryUnload
-    cuLinkAddData
-    cuLinkAddData_v2
-    cuLinkAddFile
-    cuLinkAddFile_v2
-    cuLinkComplete
-    cuLinkCreate
-    cuLinkCreate_v2
-    cuLinkDestroy
     cuLogicalEndpointAddDevice
     cuLogicalEndpointBindAddr
     cuLogicalEndpointBindMem
@@ -2007,32 +2927,20 @@ unsupported! {
     cuLogsDumpToMemory
     cuLogsRegisterCallback
     cuLogsUnregisterCallback
-    cuMemAddressFree
-    cuMemAddressReserve
     cuMemAdvise
     cuMemAdvise_v2
     cuMemAlloc
-    cuMemAllocAsync
-    cuMemAllocAsync_ptsz
-    cuMemAllocFromPoolAsync
-    cuMemAllocFromPoolAsync_ptsz
     cuMemAllocManaged
     cuMemAllocPitch
     cuMemBatchDecompressAsync
     cuMemBatchDecompressAsync_ptsz
-    cuMemCreate
     cuMemDiscardAndPrefetchBatchAsync
     cuMemDiscardAndPrefetchBatchAsync_ptsz
     cuMemDiscardBatchAsync
     cuMemDiscardBatchAsync_ptsz
     cuMemExportToShareableHandle
     cuMemFree
-    cuMemFreeAsync
-    cuMemFreeAsync_ptsz
-    cuMemGetAccess
     cuMemGetAddressRange
-    cuMemGetAllocationGranularity
-    cuMemGetAllocationPropertiesFromHandle
     cuMemGetDefaultMemPool
     cuMemGetHandleForAddressRange
     cuMemGetInfo
@@ -2040,20 +2948,12 @@ unsupported! {
     cuMemGetMemPool
     cuMemHostGetDevicePointer
     cuMemImportFromShareableHandle
-    cuMemMap
     cuMemMapArrayAsync
     cuMemMapArrayAsync_ptsz
-    cuMemPoolCreate
-    cuMemPoolDestroy
     cuMemPoolExportPointer
     cuMemPoolExportToShareableHandle
-    cuMemPoolGetAccess
-    cuMemPoolGetAttribute
     cuMemPoolImportFromShareableHandle
     cuMemPoolImportPointer
-    cuMemPoolSetAccess
-    cuMemPoolSetAttribute
-    cuMemPoolTrimTo
     cuMemPrefetchAsync
     cuMemPrefetchAsync_ptsz
     cuMemPrefetchAsync_v2
@@ -2062,11 +2962,7 @@ unsupported! {
     cuMemPrefetchBatchAsync_ptsz
     cuMemRangeGetAttribute
     cuMemRangeGetAttributes
-    cuMemRelease
-    cuMemRetainAllocationHandle
-    cuMemSetAccess
     cuMemSetMemPool
-    cuMemUnmap
     cuMemcpy2D
     cuMemcpy2DAsync
     cuMemcpy2DUnaligned
@@ -2122,19 +3018,7 @@ unsupported! {
     cuMipmappedArrayGetLevel
     cuMipmappedArrayGetMemoryRequirements
     cuMipmappedArrayGetSparseProperties
-    cuModuleEnumerateFunctions
-    cuModuleGetFunction
-    cuModuleGetFunctionCount
     cuModuleGetGlobal
-    cuModuleGetGlobal_v2
-    cuModuleGetLoadingMode
-    cuModuleGetSurfRef
-    cuModuleGetTexRef
-    cuModuleLoad
-    cuModuleLoadData
-    cuModuleLoadDataEx
-    cuModuleLoadFatBinary
-    cuModuleUnload
     cuMulticastAddDevice
     cuMulticastBindAddr
     cuMulticastBindAddr_v2
@@ -2143,21 +3027,13 @@ unsupported! {
     cuMulticastCreate
     cuMulticastGetGranularity
     cuMulticastUnbind
-    cuOccupancyAvailableDynamicSMemPerBlock
-    cuOccupancyMaxActiveBlocksPerMultiprocessor
-    cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
     cuOccupancyMaxActiveClusters
-    cuOccupancyMaxPotentialBlockSize
-    cuOccupancyMaxPotentialBlockSizeWithFlags
     cuOccupancyMaxPotentialClusterSize
     cuParamSetSize
     cuParamSetTexRef
     cuParamSetf
     cuParamSeti
     cuParamSetv
-    cuPointerGetAttribute
-    cuPointerGetAttributes
-    cuPointerSetAttribute
     cuProfilerInitialize
     cuSignalExternalSemaphoresAsync
     cuSignalExternalSemaphoresAsync_ptsz
@@ -2419,12 +3295,59 @@ static SUPPORTED: &[Export] = &[
         "cuFlushGPUDirectRDMAWrites",
         cuFlushGPUDirectRDMAWrites as *const c_void,
     ),
+    Export::new("cuFuncGetAttribute", cuFuncGetAttribute as *const c_void),
+    Export::new("cuFuncGetModule", cuFuncGetModule as *const c_void),
+    Export::new("cuFuncGetName", cuFuncGetName as *const c_void),
+    Export::new("cuFuncGetParamCount", cuFuncGetParamCount as *const c_void),
+    Export::new("cuFuncGetParamInfo", cuFuncGetParamInfo as *const c_void),
+    Export::new("cuFuncIsLoaded", cuFuncIsLoaded as *const c_void),
+    Export::new("cuFuncLoad", cuFuncLoad as *const c_void),
+    Export::new("cuFuncSetAttribute", cuFuncSetAttribute as *const c_void),
+    Export::new(
+        "cuFuncSetCacheConfig",
+        cuFuncSetCacheConfig as *const c_void,
+    ),
+    Export::new(
+        "cuFuncSetSharedMemConfig",
+        cuFuncSetSharedMemConfig as *const c_void,
+    ),
     Export::new("cuGetErrorName", cuGetErrorName as *const c_void),
     Export::new("cuGetErrorString", cuGetErrorString as *const c_void),
     Export::new("cuGetExportTable", cuGetExportTable as *const c_void),
     Export::new("cuGetProcAddress", cuGetProcAddress as *const c_void),
     Export::new("cuGetProcAddress_v2", cuGetProcAddress_v2 as *const c_void),
     Export::new("cuInit", cuInit as *const c_void),
+    Export::new(
+        "cuKernelGetAttribute",
+        cuKernelGetAttribute as *const c_void,
+    ),
+    Export::new("cuKernelGetFunction", cuKernelGetFunction as *const c_void),
+    Export::new("cuKernelGetLibrary", cuKernelGetLibrary as *const c_void),
+    Export::new("cuKernelGetName", cuKernelGetName as *const c_void),
+    Export::new(
+        "cuKernelGetParamCount",
+        cuKernelGetParamCount as *const c_void,
+    ),
+    Export::new(
+        "cuKernelGetParamInfo",
+        cuKernelGetParamInfo as *const c_void,
+    ),
+    Export::new(
+        "cuKernelSetAttribute",
+        cuKernelSetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuKernelSetCacheConfig",
+        cuKernelSetCacheConfig as *const c_void,
+    ),
+    Export::new(
+        "cuLaunchCooperativeKernel",
+        cuLaunchCooperativeKernel as *const c_void,
+    ),
+    Export::new(
+        "cuLaunchCooperativeKernel_ptsz",
+        cuLaunchCooperativeKernel_ptsz as *const c_void,
+    ),
     Export::new("cuLaunchHostFunc", cuLaunchHostFunc as *const c_void),
     Export::new(
         "cuLaunchHostFunc_ptsz",
@@ -2435,15 +3358,79 @@ static SUPPORTED: &[Export] = &[
         "cuLaunchHostFunc_v2_ptsz",
         cuLaunchHostFunc_v2_ptsz as *const c_void,
     ),
+    Export::new("cuLaunchKernel", cuLaunchKernel as *const c_void),
+    Export::new("cuLaunchKernelEx", cuLaunchKernelEx as *const c_void),
+    Export::new(
+        "cuLaunchKernelEx_ptsz",
+        cuLaunchKernelEx_ptsz as *const c_void,
+    ),
+    Export::new("cuLaunchKernel_ptsz", cuLaunchKernel_ptsz as *const c_void),
+    Export::new(
+        "cuLibraryEnumerateKernels",
+        cuLibraryEnumerateKernels as *const c_void,
+    ),
+    Export::new("cuLibraryGetGlobal", cuLibraryGetGlobal as *const c_void),
+    Export::new("cuLibraryGetKernel", cuLibraryGetKernel as *const c_void),
+    Export::new(
+        "cuLibraryGetKernelCount",
+        cuLibraryGetKernelCount as *const c_void,
+    ),
+    Export::new("cuLibraryGetManaged", cuLibraryGetManaged as *const c_void),
+    Export::new("cuLibraryGetModule", cuLibraryGetModule as *const c_void),
+    Export::new(
+        "cuLibraryGetUnifiedFunction",
+        cuLibraryGetUnifiedFunction as *const c_void,
+    ),
+    Export::new("cuLibraryLoadData", cuLibraryLoadData as *const c_void),
+    Export::new(
+        "cuLibraryLoadFromFile",
+        cuLibraryLoadFromFile as *const c_void,
+    ),
+    Export::new("cuLibraryUnload", cuLibraryUnload as *const c_void),
+    Export::new("cuLinkAddData", cuLinkAddData as *const c_void),
+    Export::new("cuLinkAddData_v2", cuLinkAddData_v2 as *const c_void),
+    Export::new("cuLinkAddFile", cuLinkAddFile as *const c_void),
+    Export::new("cuLinkAddFile_v2", cuLinkAddFile_v2 as *const c_void),
+    Export::new("cuLinkComplete", cuLinkComplete as *const c_void),
+    Export::new("cuLinkCreate", cuLinkCreate as *const c_void),
+    Export::new("cuLinkCreate_v2", cuLinkCreate_v2 as *const c_void),
+    Export::new("cuLinkDestroy", cuLinkDestroy as *const c_void),
+    Export::new("cuMemAddressFree", cuMemAddressFree as *const c_void),
+    Export::new("cuMemAddressReserve", cuMemAddressReserve as *const c_void),
+    Export::new("cuMemAllocAsync", cuMemAllocAsync as *const c_void),
+    Export::new(
+        "cuMemAllocAsync_ptsz",
+        cuMemAllocAsync_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuMemAllocFromPoolAsync",
+        cuMemAllocFromPoolAsync as *const c_void,
+    ),
+    Export::new(
+        "cuMemAllocFromPoolAsync_ptsz",
+        cuMemAllocFromPoolAsync_ptsz as *const c_void,
+    ),
     Export::new("cuMemAllocHost", cuMemAllocHost as *const c_void),
     Export::new("cuMemAllocHost_v2", cuMemAllocHost_v2 as *const c_void),
     Export::new("cuMemAllocPitch_v2", cuMemAllocPitch_v2 as *const c_void),
     Export::new("cuMemAlloc_v2", cuMemAlloc_v2 as *const c_void),
+    Export::new("cuMemCreate", cuMemCreate as *const c_void),
+    Export::new("cuMemFreeAsync", cuMemFreeAsync as *const c_void),
+    Export::new("cuMemFreeAsync_ptsz", cuMemFreeAsync_ptsz as *const c_void),
     Export::new("cuMemFreeHost", cuMemFreeHost as *const c_void),
     Export::new("cuMemFree_v2", cuMemFree_v2 as *const c_void),
+    Export::new("cuMemGetAccess", cuMemGetAccess as *const c_void),
     Export::new(
         "cuMemGetAddressRange_v2",
         cuMemGetAddressRange_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuMemGetAllocationGranularity",
+        cuMemGetAllocationGranularity as *const c_void,
+    ),
+    Export::new(
+        "cuMemGetAllocationPropertiesFromHandle",
+        cuMemGetAllocationPropertiesFromHandle as *const c_void,
     ),
     Export::new("cuMemGetInfo_v2", cuMemGetInfo_v2 as *const c_void),
     Export::new("cuMemHostAlloc", cuMemHostAlloc as *const c_void),
@@ -2458,6 +3445,27 @@ static SUPPORTED: &[Export] = &[
         cuMemHostRegister_v2 as *const c_void,
     ),
     Export::new("cuMemHostUnregister", cuMemHostUnregister as *const c_void),
+    Export::new("cuMemMap", cuMemMap as *const c_void),
+    Export::new("cuMemPoolCreate", cuMemPoolCreate as *const c_void),
+    Export::new("cuMemPoolDestroy", cuMemPoolDestroy as *const c_void),
+    Export::new("cuMemPoolGetAccess", cuMemPoolGetAccess as *const c_void),
+    Export::new(
+        "cuMemPoolGetAttribute",
+        cuMemPoolGetAttribute as *const c_void,
+    ),
+    Export::new("cuMemPoolSetAccess", cuMemPoolSetAccess as *const c_void),
+    Export::new(
+        "cuMemPoolSetAttribute",
+        cuMemPoolSetAttribute as *const c_void,
+    ),
+    Export::new("cuMemPoolTrimTo", cuMemPoolTrimTo as *const c_void),
+    Export::new("cuMemRelease", cuMemRelease as *const c_void),
+    Export::new(
+        "cuMemRetainAllocationHandle",
+        cuMemRetainAllocationHandle as *const c_void,
+    ),
+    Export::new("cuMemSetAccess", cuMemSetAccess as *const c_void),
+    Export::new("cuMemUnmap", cuMemUnmap as *const c_void),
     Export::new("cuMemcpy", cuMemcpy as *const c_void),
     Export::new("cuMemcpy2DAsync_v2", cuMemcpy2DAsync_v2 as *const c_void),
     Export::new(
@@ -2588,6 +3596,65 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuMemsetD8_v2", cuMemsetD8_v2 as *const c_void),
     Export::new("cuMemsetD8_v2_ptds", cuMemsetD8_v2_ptds as *const c_void),
+    Export::new(
+        "cuModuleEnumerateFunctions",
+        cuModuleEnumerateFunctions as *const c_void,
+    ),
+    Export::new("cuModuleGetFunction", cuModuleGetFunction as *const c_void),
+    Export::new(
+        "cuModuleGetFunctionCount",
+        cuModuleGetFunctionCount as *const c_void,
+    ),
+    Export::new(
+        "cuModuleGetGlobal_v2",
+        cuModuleGetGlobal_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuModuleGetLoadingMode",
+        cuModuleGetLoadingMode as *const c_void,
+    ),
+    Export::new("cuModuleGetSurfRef", cuModuleGetSurfRef as *const c_void),
+    Export::new("cuModuleGetTexRef", cuModuleGetTexRef as *const c_void),
+    Export::new("cuModuleLoad", cuModuleLoad as *const c_void),
+    Export::new("cuModuleLoadData", cuModuleLoadData as *const c_void),
+    Export::new("cuModuleLoadDataEx", cuModuleLoadDataEx as *const c_void),
+    Export::new(
+        "cuModuleLoadFatBinary",
+        cuModuleLoadFatBinary as *const c_void,
+    ),
+    Export::new("cuModuleUnload", cuModuleUnload as *const c_void),
+    Export::new(
+        "cuOccupancyAvailableDynamicSMemPerBlock",
+        cuOccupancyAvailableDynamicSMemPerBlock as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+        cuOccupancyMaxActiveBlocksPerMultiprocessor as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
+        cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxPotentialBlockSize",
+        cuOccupancyMaxPotentialBlockSize as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxPotentialBlockSizeWithFlags",
+        cuOccupancyMaxPotentialBlockSizeWithFlags as *const c_void,
+    ),
+    Export::new(
+        "cuPointerGetAttribute",
+        cuPointerGetAttribute as *const c_void,
+    ),
+    Export::new(
+        "cuPointerGetAttributes",
+        cuPointerGetAttributes as *const c_void,
+    ),
+    Export::new(
+        "cuPointerSetAttribute",
+        cuPointerSetAttribute as *const c_void,
+    ),
     Export::new("cuProfilerStart", cuProfilerStart as *const c_void),
     Export::new("cuProfilerStop", cuProfilerStop as *const c_void),
     Export::new("cuStreamAddCallback", cuStreamAddCallback as *const c_void),

@@ -19,9 +19,16 @@ import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from harp_spec import facts
+
+#: What ``read_headers`` finds, in the shape of ``proto/abi/cuda-*.json``; libclang has no types.
+Facts = dict[str, Any]
+Cursor = Any
+ClangType = Any
 
 #: Wheel file name prefix of each release whose facts are committed, oldest first.
 RELEASES = {
@@ -124,9 +131,10 @@ def unpack_headers(wheel: Path, folder: Path) -> Path:
     return next(folder.rglob("cuda.h")).parent
 
 
-def read_headers(include: Path) -> dict:
+def read_headers(include: Path) -> Facts:
     """Parse cuda.h and return the facts of one release, in the shape of ``proto/abi/*.json``."""
-    from clang import cindex
+    # Untyped, and installed only where this tool is run.
+    cindex = import_module("clang.cindex")
 
     options = cindex.TranslationUnit.PARSE_DETAILED_PROCESSING_RECORD
     source = '#include "cuda.h"\n' + PROFILER
@@ -152,11 +160,11 @@ def read_headers(include: Path) -> dict:
 class HeaderReader:
     """Walks the declarations of a translation unit into the facts dictionary."""
 
-    def __init__(self, cursor_kind, type_kind) -> None:
+    def __init__(self, cursor_kind: Any, type_kind: Any) -> None:
         self.cursor_kind = cursor_kind
         self.type_kind = type_kind
         self.records = (cursor_kind.STRUCT_DECL, cursor_kind.UNION_DECL)
-        self.facts: dict = {
+        self.facts: Facts = {
             key: {}
             for key in (
                 "constants",
@@ -172,7 +180,7 @@ class HeaderReader:
         #: Record and enum tags whose first typedef has been seen: tag -> public name.
         self.public_name: dict[str, str] = {}
 
-    def read(self, root) -> None:
+    def read(self, root: Cursor) -> None:
         cursors = list(root.get_children())
         for cursor in cursors:
             if cursor.kind == self.cursor_kind.TYPEDEF_DECL:
@@ -181,12 +189,12 @@ class HeaderReader:
             if cursor.spelling.startswith(("CU", "cu")):
                 self.read_declaration(cursor)
 
-    def name_tag(self, cursor) -> None:
+    def name_tag(self, cursor: Cursor) -> None:
         target = cursor.underlying_typedef_type.get_canonical().get_declaration()
         if target.kind in (*self.records, self.cursor_kind.ENUM_DECL):
             self.public_name.setdefault(target.get_usr(), cursor.spelling)
 
-    def read_declaration(self, cursor) -> None:
+    def read_declaration(self, cursor: Cursor) -> None:
         kind = self.cursor_kind
         if cursor.kind == kind.MACRO_DEFINITION:
             self.read_macro(cursor)
@@ -205,7 +213,7 @@ class HeaderReader:
                 ],
             }
 
-    def read_macro(self, cursor) -> None:
+    def read_macro(self, cursor: Cursor) -> None:
         text = "".join(t.spelling for t in list(cursor.get_tokens())[1:])
         if cursor.spelling.startswith("cu"):
             name = re.sub(r"^__CUDA_API_PT(?:DS|SZ)\((\w+)\)$", r"\1", text)
@@ -214,12 +222,12 @@ class HeaderReader:
         elif match := INTEGER_MACRO.fullmatch(text):
             self.facts["constants"][cursor.spelling] = int(match[1], 0)
 
-    def read_enum(self, cursor) -> None:
+    def read_enum(self, cursor: Cursor) -> None:
         name = self.public_name.get(cursor.get_usr(), cursor.spelling)
         values = {c.spelling: c.enum_value for c in cursor.get_children()}
         self.facts["enums"].setdefault(name, values)
 
-    def read_record(self, cursor, name: str) -> None:
+    def read_record(self, cursor: Cursor, name: str) -> None:
         if name in self.facts["structs"]:
             return
         for inner in cursor.get_children():
@@ -245,7 +253,7 @@ class HeaderReader:
             "fields": fields,
         }
 
-    def read_typedef(self, cursor) -> None:
+    def read_typedef(self, cursor: Cursor) -> None:
         name, target = cursor.spelling, cursor.underlying_typedef_type
         canonical = target.get_canonical()
         pointee = canonical.get_pointee()
@@ -271,10 +279,10 @@ class HeaderReader:
                 self.facts["aliases"][name] = spelled
 
     @staticmethod
-    def is_opaque(pointee) -> bool:
-        return pointee.get_declaration().spelling != "" and pointee.get_size() < 0
+    def is_opaque(pointee: ClangType) -> bool:
+        return bool(pointee.get_declaration().spelling) and bool(pointee.get_size() < 0)
 
-    def type_name(self, type_) -> str:
+    def type_name(self, type_: ClangType) -> str:
         """The type as written, with tags replaced by their public typedef."""
         if type_.kind == self.type_kind.POINTER:
             pointee = type_.get_pointee()
@@ -283,11 +291,11 @@ class HeaderReader:
         if type_.kind in (self.type_kind.CONSTANTARRAY, self.type_kind.INCOMPLETEARRAY):
             count = type_.element_count if type_.kind == self.type_kind.CONSTANTARRAY else ""
             return f"{self.type_name(type_.element_type)}[{count}]"
-        spelled = type_.spelling
+        spelled: str = type_.spelling
         tag = type_.get_declaration()
         if re.match(r"(const )?(struct|union|enum) ", spelled) or tag.is_anonymous():
             const = "const " if type_.is_const_qualified() else ""
-            return const + self.public_name.get(tag.get_usr(), tag.spelling)
+            return const + self.public_name.get(tag.get_usr(), str(tag.spelling))
         return spelled
 
 
@@ -308,6 +316,14 @@ def expand(pattern: str) -> Iterable[str]:
     return [pattern.replace(match[0], choice) for choice in match[1].split(",")]
 
 
+def parts_of(export: str) -> tuple[str, int, str]:
+    """Base name, variant number and per-thread suffix: cuMemcpy_v2_ptds is cuMemcpy, 2, _ptds."""
+    match = EXPORT_NAME.fullmatch(export)
+    if match is None:
+        sys.exit(f"{export} is not named as an export is")
+    return match[1], int(match[2] or 1), match[3] or ""
+
+
 def proc_address_rows(
     typedefs: set[tuple[str, int, str]], exports: set[str]
 ) -> list[tuple[str, int, str, str]]:
@@ -318,16 +334,16 @@ def proc_address_rows(
     """
     symbols: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for export in exports:
-        base, number, twin = EXPORT_NAME.fullmatch(export).groups()
-        symbols[base, twin or ""].append((int(number or 1), export))
+        base, number, twin = parts_of(export)
+        symbols[base, twin].append((number, export))
     versions: dict[tuple[str, str], list[int]] = defaultdict(list)
     for base, version, twin in typedefs:
         versions[base, twin].append(version)
     for version, patterns in INTRODUCED_WITHOUT_TYPEDEF.items():
         for name in (name for pattern in patterns for name in expand(pattern)):
-            base, _, twin = EXPORT_NAME.fullmatch(name).groups()
-            if not versions[base, twin or ""]:
-                versions[base, twin or ""].append(version)
+            base, _, twin = parts_of(name)
+            if not versions[base, twin]:
+                versions[base, twin].append(version)
 
     rows = []
     for (base, twin), found in symbols.items():

@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 ABI_FOLDER = ROOT / "proto" / "abi"
@@ -28,7 +29,7 @@ def releases() -> list[str]:
     return sorted(names, key=lambda name: tuple(map(int, name.split("."))))
 
 
-def dump(release_facts: dict) -> str:
+def dump(release_facts: dict[str, Any]) -> str:
     """JSON with one line per fact, so that a release shows as a readable diff."""
     sections = []
     for section, content in sorted(release_facts.items()):
@@ -85,7 +86,7 @@ class Release:
     enums: dict[str, dict[str, int]]
     handles: dict[str, str]
     aliases: dict[str, str]
-    callbacks: dict[str, dict]
+    callbacks: dict[str, dict[str, Any]]
     structs: dict[str, Record]
     functions: dict[str, Function]
     defaults: dict[str, str]

@@ -136,8 +136,10 @@ class Call:
     sync: Sync
     #: Position on the wire; None for a call that never travels under its own name.
     id: int | None = None
-    #: C parameters with roles; None where the wire form is declared by hand.
-    params: tuple[Param, ...] | None = None
+    #: Whether the wire form follows from the C parameters; else it is declared by hand.
+    derived: bool = False
+    #: C parameters with roles, of a derived call.
+    params: tuple[Param, ...] = ()
     inputs: tuple[Argument, ...] = ()
     outputs: tuple[Argument, ...] = ()
     #: Values that travel before the C parameters and that the driver does not get.
@@ -171,7 +173,7 @@ class Call:
 
     @property
     def has_forward(self) -> bool:
-        return self.travels and self.params is not None
+        return self.travels and self.derived
 
     @property
     def pascal(self) -> str:
@@ -197,15 +199,19 @@ class Registry:
         self.calls[call.name] = call
 
     def wire_calls(self) -> list[Call]:
-        return sorted((c for c in self.calls.values() if c.travels), key=lambda c: c.id)
+        """The calls that travel, by wire id."""
+        return [call for _, call in sorted(self.by_id())]
+
+    def by_id(self) -> list[tuple[int, Call]]:
+        return [(call.id, call) for call in self.calls.values() if call.id is not None]
 
     def check(self) -> None:
         """Checks that need all declarations."""
         owners: dict[int, str] = {}
-        for call in self.wire_calls():
-            if other := owners.get(call.id):
-                raise SpecError(f"{call.name} and {other} share the wire id {call.id:#06x}")
-            owners[call.id] = call.name
+        for number, call in self.by_id():
+            if other := owners.get(number):
+                raise SpecError(f"{call.name} and {other} share the wire id {number:#06x}")
+            owners[number] = call.name
         for call in self.calls.values():
             for carrier in call.via:
                 if carrier not in self.calls or not self.calls[carrier].travels:
@@ -339,7 +345,7 @@ def lengths_of(param: Param) -> list[str]:
 
 def check_call(call: Call) -> None:
     """Checks one declaration against the facts and against itself."""
-    if call.params is not None:
+    if call.derived:
         names = {param.name for param in call.params}
         lengths = {p.name for p in call.params if isinstance(p.role, Length)}
         for param in call.params:
@@ -367,8 +373,8 @@ def check_call(call: Call) -> None:
 
 def implied_errors(call: Call) -> set[str]:
     """The codes that generated client code may return before it sends the call."""
-    errors = {"INVALID_CONTEXT"} if call.needs_context and call.params is not None else set()
-    for param in call.params or ():
+    errors = {"INVALID_CONTEXT"} if call.needs_context and call.derived else set()
+    for param in call.params:
         match param.role:
             case Use("Context"):
                 errors.add("INVALID_CONTEXT")

@@ -23,9 +23,9 @@ def outputs() -> Iterator[Output]:
     server = Server(sources.worker_calls())
 
     reviewed = [
-        {
-            "area": area.name,
-            "rows": [
+        (
+            area.name,
+            [
                 {
                     "name": call.name,
                     "when": answered(call),
@@ -36,13 +36,13 @@ def outputs() -> Iterator[Output]:
                 for call in REGISTRY.calls.values()
                 if call.area == area.name
             ],
-        }
+        )
         for area in AREAS
     ]
     known = set(REGISTRY.calls) | set(SAME_ABI)
     soft_only = [name for name in functions if name not in known and name in soft]
     absent = [name for name in functions if name not in known and name not in soft]
-    rows = [row for section in reviewed for row in section["rows"]]
+    rows = [row for _, section in reviewed for row in section]
     yield Output(
         PATH,
         text(

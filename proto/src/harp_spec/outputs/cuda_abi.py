@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from harp_spec import facts, rust
 from harp_spec.render import Output, rust_file
@@ -76,12 +77,12 @@ def outputs() -> Iterator[Output]:
     yield rust_file(f"{FOLDER}/mod.rs", "abi_mod.rs.j2", "proto/abi")
 
 
-def enum_context(name: str, values: dict[str, int]) -> dict:
+def enum_context(name: str, values: dict[str, int]) -> dict[str, Any]:
     signed = min(values.values(), default=0) < 0
     return {"name": name, "type": "i32" if signed else "u32", "values": values}
 
 
-def record_context(release: facts.Release, record: facts.Record) -> dict:
+def record_context(release: facts.Release, record: facts.Record) -> dict[str, Any]:
     return {
         "name": record.name,
         "kind": record.kind,

@@ -97,7 +97,7 @@ def symbols_of(name: str) -> list[str]:
 
 def execution(call: Call) -> Execution:
     params = (*call.carries, *call.params)
-    created = [p for p in params if isinstance(p.role, Create)]
+    created = [(p.role.kind, rust.identifier(p.name)) for p in params if isinstance(p.role, Create)]
     if len(created) > 1:
         raise ValueError(f"{call.name} makes more than one handle: execute it by hand")
     return Execution(
@@ -105,7 +105,7 @@ def execution(call: Call) -> Execution:
         lookups=tuple(lookup for p in params if (lookup := lookup_of(p))),
         locals=tuple(local for p in params if (local := local_of(p))),
         arguments=tuple(argument_of(p, call) for p in call.params),
-        creates=next(((p.role.kind, rust.identifier(p.name)) for p in created), None),
+        creates=created[0] if created else None,
         destroys=tuple(
             (p.role.kind, rust.identifier(p.name))
             for p in params

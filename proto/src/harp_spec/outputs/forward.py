@@ -93,7 +93,7 @@ def forward(call: Call) -> Forward:
         ", ".join(f"{rust.identifier(p.name)}: {rust.type_name(p.c_type)}" for p in params),
         tuple(checks),
         tuple(argument for p in params if (argument := argument_of(p))),
-        tuple(store_of(p) for p in params if isinstance(p.role, Out)),
+        tuple(store_of(p, p.role.optional) for p in params if isinstance(p.role, Out)),
         tuple(s for p in params if makes for s in afterwards_of(p)),
         tuple(s for p in params if makes for s in undo_of(p)),
     )
@@ -161,11 +161,11 @@ def argument_of(param: Param) -> str | None:
     raise AssertionError(param)
 
 
-def store_of(param: Param) -> str:
+def store_of(param: Param, optional: bool) -> str:
     name = rust.identifier(param.name)
     cast = " as usize" if number_type(pointee(param.c_type)) == "usize" else ""
     store = f"unsafe {{ {name}.write_unaligned(reply.{name}{cast}) }};"
-    return f"if !{name}.is_null() {{ {store} }}" if param.role.optional else store
+    return f"if !{name}.is_null() {{ {store} }}" if optional else store
 
 
 def afterwards_of(param: Param) -> list[str]:

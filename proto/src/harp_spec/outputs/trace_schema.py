@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from harp_spec.model import Argument, Call, Create, Device, Param, Use
 from harp_spec.render import Output, notice
@@ -28,8 +29,8 @@ def outputs() -> Iterator[Output]:
     yield Output(PATH, "{\n" + ",\n".join([*fields, calls]) + "\n}\n")
 
 
-def call_schema(call: Call) -> dict:
-    params = (*call.carries, *(call.params or ()))
+def call_schema(call: Call) -> dict[str, Any]:
+    params = (*call.carries, *call.params)
     schema = {
         "id": call.id,
         "name": call.name,
@@ -48,11 +49,11 @@ def call_schema(call: Call) -> dict:
     return {key: value for key, value in schema.items() if value not in ([], False)}
 
 
-def argument_schema(item: Argument) -> dict:
+def argument_schema(item: Argument) -> dict[str, Any]:
     return {"name": item.name, "type": item.codec.name}
 
 
-def ranges(param: Param) -> list[dict]:
+def ranges(param: Param) -> list[dict[str, Any]]:
     """The device memory that a call touches through one pointer."""
     if not isinstance(param.role, Device):
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from harp_spec import codecs, rust
 from harp_spec.model import Argument, Call
@@ -32,7 +33,7 @@ def outputs() -> Iterator[Output]:
     yield rust_file(f"{FOLDER}/mod.rs", "wire_mod.rs.j2", SOURCE)
 
 
-def call_context(call: Call) -> dict:
+def call_context(call: Call) -> dict[str, Any]:
     return {
         "name": call.name,
         "pascal": call.pascal,
@@ -42,7 +43,7 @@ def call_context(call: Call) -> dict:
     }
 
 
-def message_context(arguments: tuple[Argument, ...]) -> dict:
+def message_context(arguments: tuple[Argument, ...]) -> dict[str, Any]:
     """The fields of a struct and the parameters of the function that writes it."""
     fields = [
         {

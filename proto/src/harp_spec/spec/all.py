@@ -3,6 +3,8 @@
 from harp_spec.model import REGISTRY
 from harp_spec.spec import code, context, copies, device, launch, memory, session, streams
 
+__all__ = ["AREAS", "REGISTRY"]
+
 AREAS = (
     session.SESSION,
     device.DEVICE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from harp_spec import facts
 from harp_spec.codecs import Codec
@@ -79,7 +80,7 @@ class Area:
         args: Mapping[str, Role],
         *,
         carries: Mapping[str, Role] | None = None,
-        **policy,
+        **policy: Any,
     ) -> None:
         """A call whose wire form follows from its C parameters and their roles."""
         function = self.function(name)
@@ -104,6 +105,7 @@ class Area:
                 self.name,
                 sync,
                 self.checked_id(name, id),
+                derived=True,
                 params=params,
                 inputs=tuple(item for item in inputs if item),
                 outputs=tuple(outputs),
@@ -119,7 +121,7 @@ class Area:
         sync: Sync,
         args: Mapping[str, Codec],
         reply: Mapping[str, Codec] | None = None,
-        **policy,
+        **policy: Any,
     ) -> None:
         """A call whose wire form is declared by hand, as both of its sides are written."""
         if not name.startswith("harp_"):

@@ -2333,6 +2333,50 @@ pub unsafe extern "C" fn cuStreamAddCallback_ptsz(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuStreamBatchMemOp(
+    stream: CUstream,
+    count: u32,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamBatchMemOp", || unsafe {
+        crate::api::cuStreamBatchMemOp_v2(stream, count, paramArray, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamBatchMemOp_ptsz(
+    stream: CUstream,
+    count: u32,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamBatchMemOp_ptsz", || unsafe {
+        crate::api::cuStreamBatchMemOp_v2(per_thread(stream), count, paramArray, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamBatchMemOp_v2(
+    stream: CUstream,
+    count: u32,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamBatchMemOp_v2", || unsafe {
+        crate::api::cuStreamBatchMemOp_v2(stream, count, paramArray, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamBatchMemOp_v2_ptsz(
+    stream: CUstream,
+    count: u32,
+    paramArray: *mut CUstreamBatchMemOpParams,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamBatchMemOp_v2_ptsz", || unsafe {
+        crate::api::cuStreamBatchMemOp_v2(per_thread(stream), count, paramArray, flags)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuStreamCopyAttributes(
     dstStream: CUstream,
     srcStream: CUstream,
@@ -2674,6 +2718,182 @@ pub unsafe extern "C" fn cuStreamWaitEvent_ptsz(
 ) -> CUresult {
     harp_driver_front::guard("cuStreamWaitEvent_ptsz", || unsafe {
         crate::api::cuStreamWaitEvent(per_thread(hStream), hEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue32(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue32", || unsafe {
+        crate::api::cuStreamWaitValue32_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue32_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue32_ptsz", || unsafe {
+        crate::api::cuStreamWaitValue32_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue32_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue32_v2", || unsafe {
+        crate::api::cuStreamWaitValue32_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue32_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue32_v2_ptsz", || unsafe {
+        crate::api::cuStreamWaitValue32_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue64(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue64", || unsafe {
+        crate::api::cuStreamWaitValue64_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue64_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue64_ptsz", || unsafe {
+        crate::api::cuStreamWaitValue64_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue64_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue64_v2", || unsafe {
+        crate::api::cuStreamWaitValue64_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWaitValue64_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWaitValue64_v2_ptsz", || unsafe {
+        crate::api::cuStreamWaitValue64_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue32(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue32", || unsafe {
+        crate::api::cuStreamWriteValue32_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue32_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue32_ptsz", || unsafe {
+        crate::api::cuStreamWriteValue32_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue32_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue32_v2", || unsafe {
+        crate::api::cuStreamWriteValue32_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue32_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint32_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue32_v2_ptsz", || unsafe {
+        crate::api::cuStreamWriteValue32_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue64(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue64", || unsafe {
+        crate::api::cuStreamWriteValue64_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue64_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue64_ptsz", || unsafe {
+        crate::api::cuStreamWriteValue64_v2(per_thread(stream), addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue64_v2(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue64_v2", || unsafe {
+        crate::api::cuStreamWriteValue64_v2(stream, addr, value, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamWriteValue64_v2_ptsz(
+    stream: CUstream,
+    addr: CUdeviceptr,
+    value: cuuint64_t,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamWriteValue64_v2_ptsz", || unsafe {
+        crate::api::cuStreamWriteValue64_v2(per_thread(stream), addr, value, flags)
     })
 }
 #[no_mangle]
@@ -3039,10 +3259,6 @@ unsupported! {
     cuSignalExternalSemaphoresAsync_ptsz
     cuStreamAttachMemAsync
     cuStreamAttachMemAsync_ptsz
-    cuStreamBatchMemOp
-    cuStreamBatchMemOp_ptsz
-    cuStreamBatchMemOp_v2
-    cuStreamBatchMemOp_v2_ptsz
     cuStreamBeginCapture
     cuStreamBeginCaptureToCig
     cuStreamBeginCaptureToCig_ptsz
@@ -3063,22 +3279,6 @@ unsupported! {
     cuStreamUpdateCaptureDependencies_ptsz
     cuStreamUpdateCaptureDependencies_v2
     cuStreamUpdateCaptureDependencies_v2_ptsz
-    cuStreamWaitValue32
-    cuStreamWaitValue32_ptsz
-    cuStreamWaitValue32_v2
-    cuStreamWaitValue32_v2_ptsz
-    cuStreamWaitValue64
-    cuStreamWaitValue64_ptsz
-    cuStreamWaitValue64_v2
-    cuStreamWaitValue64_v2_ptsz
-    cuStreamWriteValue32
-    cuStreamWriteValue32_ptsz
-    cuStreamWriteValue32_v2
-    cuStreamWriteValue32_v2_ptsz
-    cuStreamWriteValue64
-    cuStreamWriteValue64_ptsz
-    cuStreamWriteValue64_v2
-    cuStreamWriteValue64_v2_ptsz
     cuSurfObjectCreate
     cuSurfObjectDestroy
     cuSurfObjectGetResourceDesc
@@ -3662,6 +3862,19 @@ static SUPPORTED: &[Export] = &[
         "cuStreamAddCallback_ptsz",
         cuStreamAddCallback_ptsz as *const c_void,
     ),
+    Export::new("cuStreamBatchMemOp", cuStreamBatchMemOp as *const c_void),
+    Export::new(
+        "cuStreamBatchMemOp_ptsz",
+        cuStreamBatchMemOp_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamBatchMemOp_v2",
+        cuStreamBatchMemOp_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamBatchMemOp_v2_ptsz",
+        cuStreamBatchMemOp_v2_ptsz as *const c_void,
+    ),
     Export::new(
         "cuStreamCopyAttributes",
         cuStreamCopyAttributes as *const c_void,
@@ -3758,6 +3971,64 @@ static SUPPORTED: &[Export] = &[
     Export::new(
         "cuStreamWaitEvent_ptsz",
         cuStreamWaitEvent_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamWaitValue32", cuStreamWaitValue32 as *const c_void),
+    Export::new(
+        "cuStreamWaitValue32_ptsz",
+        cuStreamWaitValue32_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWaitValue32_v2",
+        cuStreamWaitValue32_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWaitValue32_v2_ptsz",
+        cuStreamWaitValue32_v2_ptsz as *const c_void,
+    ),
+    Export::new("cuStreamWaitValue64", cuStreamWaitValue64 as *const c_void),
+    Export::new(
+        "cuStreamWaitValue64_ptsz",
+        cuStreamWaitValue64_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWaitValue64_v2",
+        cuStreamWaitValue64_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWaitValue64_v2_ptsz",
+        cuStreamWaitValue64_v2_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue32",
+        cuStreamWriteValue32 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue32_ptsz",
+        cuStreamWriteValue32_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue32_v2",
+        cuStreamWriteValue32_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue32_v2_ptsz",
+        cuStreamWriteValue32_v2_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue64",
+        cuStreamWriteValue64 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue64_ptsz",
+        cuStreamWriteValue64_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue64_v2",
+        cuStreamWriteValue64_v2 as *const c_void,
+    ),
+    Export::new(
+        "cuStreamWriteValue64_v2_ptsz",
+        cuStreamWriteValue64_v2_ptsz as *const c_void,
     ),
     Export::new(
         "cuThreadExchangeStreamCaptureMode",

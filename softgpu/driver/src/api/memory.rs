@@ -1,0 +1,88 @@
+//! Device memory.
+
+use harp_cuda_abi::types::*;
+
+use crate::call::{call, out, set_if_wanted, Outcome};
+use crate::context::Context;
+use crate::device::owner_of;
+use crate::memory::heap::Origin;
+use crate::memory::pool;
+
+/// Rows of `cuMemAllocPitch` start at multiples of this.
+const PITCH_UNIT: usize = 512;
+
+fn allocate(size: usize) -> Outcome<CUdeviceptr> {
+    let context = Context::current()?;
+    context
+        .device
+        .heap
+        .allocate(size as u64, context.id, Origin::Plain)
+}
+
+pub unsafe fn cuMemAlloc_v2(address: *mut CUdeviceptr, size: usize) -> CUresult {
+    call(|| {
+        let address = out(address)?;
+        address.set(allocate(size)?);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemAllocPitch_v2(
+    address: *mut CUdeviceptr,
+    pitch: *mut usize,
+    width: usize,
+    height: usize,
+    element: u32,
+) -> CUresult {
+    call(|| {
+        let (address, pitch) = (out(address)?, out(pitch)?);
+        if !matches!(element, 4 | 8 | 16) || width == 0 || height == 0 {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        let row = width
+            .checked_next_multiple_of(PITCH_UNIT)
+            .ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let size = row.checked_mul(height).ok_or(CUDA_ERROR_OUT_OF_MEMORY)?;
+        address.set(allocate(size)?);
+        pitch.set(row);
+        Ok(())
+    })
+}
+
+/// Waits for the device's work, which may use the memory; null is freed without a word.
+pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
+    call(|| {
+        let context = Context::current()?;
+        if address == 0 {
+            return Ok(());
+        }
+        let device = owner_of(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        context.synchronize()?;
+        pool::free(device, address)
+    })
+}
+
+pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
+    call(|| {
+        let (left, all) = Context::current()?.device.heap.info();
+        set_if_wanted(free, left as usize);
+        set_if_wanted(total, all as usize);
+        Ok(())
+    })
+}
+
+pub unsafe fn cuMemGetAddressRange_v2(
+    base: *mut CUdeviceptr,
+    size: *mut usize,
+    address: CUdeviceptr,
+) -> CUresult {
+    call(|| {
+        Context::current()?;
+        let allocation = owner_of(address)
+            .and_then(|device| device.heap.find(address))
+            .ok_or(CUDA_ERROR_NOT_FOUND)?;
+        set_if_wanted(base, allocation.start);
+        set_if_wanted(size, allocation.size as usize);
+        Ok(())
+    })
+}

@@ -1,0 +1,348 @@
+//! Contexts: what a program's memory, streams and modules belong to.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use harp_cuda_abi::types::*;
+use harp_driver_front::{context_stack, context_storage, lifecycle};
+
+use crate::call::Outcome;
+use crate::console;
+use crate::device::Device;
+use crate::execution::command::Marker;
+use crate::execution::host_calls;
+use crate::execution::queue::Queue;
+use crate::handles::{handle_of, Registry};
+use crate::memory::host;
+use crate::stream::{self, Stream};
+use crate::{event, module};
+
+/// Live contexts; a primary context is one for ever, active or not.
+pub static CONTEXTS: Registry<Context> = Registry::new();
+
+/// Flags that `cuCtxCreate` and `cuDevicePrimaryCtxSetFlags` know.
+const KNOWN_FLAGS: u32 = CU_CTX_FLAGS_MASK;
+
+/// One context.
+pub struct Context {
+    /// Unique in this process, not 0 (`cuCtxGetId`).
+    pub id: u64,
+    pub device: &'static Device,
+    pub primary: bool,
+    flags: AtomicU32,
+    /// Retains of a primary context; 1 for a live context of `cuCtxCreate`.
+    retains: AtomicUsize,
+    /// The sticky error: set by the first kernel that fails.
+    fault: Arc<AtomicU32>,
+    /// The default stream of the process in this context.
+    pub legacy: Arc<Stream>,
+    /// Queues of its streams.
+    streams: RwLock<Vec<StreamQueue>>,
+    limits: Mutex<[usize; CU_LIMIT_MAX as usize]>,
+    cache_config: AtomicU32,
+    shared_config: AtomicU32,
+}
+
+struct StreamQueue {
+    queue: Arc<Queue>,
+    /// Waits for the legacy stream, and the legacy stream for it.
+    blocking: bool,
+}
+
+impl Context {
+    /// A context that is not yet known by a handle.
+    fn new(device: &'static Device, primary: bool, flags: u32) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let fault = Arc::new(AtomicU32::new(0));
+        Arc::new_cyclic(|context| Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            device,
+            primary,
+            flags: AtomicU32::new(flags),
+            retains: AtomicUsize::new(usize::from(!primary)),
+            legacy: Stream::legacy(context.clone(), Queue::new(fault.clone(), false)),
+            fault,
+            streams: RwLock::default(),
+            limits: Mutex::new(default_limits()),
+            cache_config: AtomicU32::new(CU_FUNC_CACHE_PREFER_NONE),
+            shared_config: AtomicU32::new(CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE),
+        })
+    }
+
+    /// The primary context of a device, made once.
+    pub fn primary_of(device: &'static Device) -> Arc<Self> {
+        let context = Self::new(device, true, 0);
+        CONTEXTS.insert::<CUctx_st>(context.clone());
+        context
+    }
+
+    /// `cuCtxCreate`.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` for unknown flags.
+    pub fn create(device: &'static Device, flags: u32) -> Outcome<Arc<Self>> {
+        check_flags(flags)?;
+        device.announce();
+        let context = Self::new(device, false, flags);
+        CONTEXTS.insert::<CUctx_st>(context.clone());
+        Ok(context)
+    }
+
+    /// The handle of this context.
+    pub fn handle(self: &Arc<Self>) -> CUcontext {
+        handle_of(self)
+    }
+
+    /// The current context of the calling thread, fit for use.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_NOT_INITIALIZED`, `CUDA_ERROR_DEINITIALIZED`, `CUDA_ERROR_NOT_PERMITTED` inside a
+    /// host function, `CUDA_ERROR_INVALID_CONTEXT` where none is current,
+    /// `CUDA_ERROR_CONTEXT_IS_DESTROYED` where it is gone or inactive, or its sticky error.
+    pub fn current() -> Outcome<Arc<Self>> {
+        lifecycle::check()?;
+        if host_calls::inside() {
+            return Err(CUDA_ERROR_NOT_PERMITTED);
+        }
+        let handle = context_stack::current();
+        if handle.is_null() {
+            return Err(CUDA_ERROR_INVALID_CONTEXT);
+        }
+        let context = CONTEXTS
+            .get(handle)
+            .ok_or(CUDA_ERROR_CONTEXT_IS_DESTROYED)?;
+        context.usable()?;
+        Ok(context)
+    }
+
+    /// The context that a handle names.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_CONTEXT` where it names none; as [`lifecycle::check`].
+    pub fn get(handle: CUcontext) -> Outcome<Arc<Self>> {
+        lifecycle::check()?;
+        CONTEXTS.get(handle).ok_or(CUDA_ERROR_INVALID_CONTEXT)
+    }
+
+    /// As [`Context::get`], where null means the current context.
+    ///
+    /// # Errors
+    /// As for [`Context::get`] and [`Context::current`].
+    pub fn get_or_current(handle: CUcontext) -> Outcome<Arc<Self>> {
+        if handle.is_null() {
+            return Self::current();
+        }
+        let context = Self::get(handle)?;
+        context.usable()?;
+        Ok(context)
+    }
+
+    fn usable(&self) -> Outcome {
+        if self.retains.load(Ordering::Acquire) == 0 {
+            return Err(CUDA_ERROR_CONTEXT_IS_DESTROYED);
+        }
+        self.check_fault()
+    }
+
+    /// The sticky error.
+    ///
+    /// # Errors
+    /// The code of the first kernel that failed.
+    pub fn check_fault(&self) -> Outcome {
+        match self.fault.load(Ordering::Acquire) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// Whether a primary context is retained.
+    pub fn is_active(&self) -> bool {
+        self.retains.load(Ordering::Acquire) > 0
+    }
+
+    /// `cuDevicePrimaryCtxRetain`.
+    pub fn retain(&self) {
+        self.device.announce();
+        self.retains.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// `cuDevicePrimaryCtxRelease`: the last release ends what belongs to the context.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_CONTEXT` where it is not retained.
+    pub fn release(self: &Arc<Self>) -> Outcome {
+        let one_less = |retains: usize| retains.checked_sub(1);
+        let before = self
+            .retains
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
+            .map_err(|_| CUDA_ERROR_INVALID_CONTEXT)?;
+        if before == 1 {
+            self.wipe();
+        }
+        Ok(())
+    }
+
+    /// `cuCtxDestroy`.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_CONTEXT` for a primary context or one that is destroyed already.
+    pub fn destroy(self: &Arc<Self>) -> Outcome {
+        if self.primary || CONTEXTS.remove(self.handle()).is_none() {
+            return Err(CUDA_ERROR_INVALID_CONTEXT);
+        }
+        if context_stack::current() == self.handle() {
+            context_stack::pop();
+        }
+        self.wipe();
+        self.retains.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Waits for all work, then ends everything that belongs to the context, its sticky error too.
+    pub fn wipe(self: &Arc<Self>) {
+        context_storage::context_ended(self.handle());
+        self.drain();
+        stream::end_all_of(self);
+        event::end_all_of(self);
+        module::end_all_of(self);
+        self.device.end_pools_of(self);
+        self.device.heap.free_all_of(self.id);
+        host::free_all_of(self.id);
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = default_limits();
+        self.cache_config
+            .store(CU_FUNC_CACHE_PREFER_NONE, Ordering::Relaxed);
+        self.fault.store(0, Ordering::Release);
+    }
+
+    /// Makes a queue for a new stream.
+    pub fn add_queue(&self, blocking: bool, urgent: bool) -> Arc<Queue> {
+        let queue = Queue::new(self.fault.clone(), urgent);
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        streams.retain(|stream| !(stream.queue.is_abandoned() && stream.queue.is_drained()));
+        streams.push(StreamQueue {
+            queue: queue.clone(),
+            blocking,
+        });
+        queue
+    }
+
+    /// What the legacy stream has to wait for: all work of the blocking streams so far.
+    pub fn ends_of_blocking_streams(&self) -> Vec<Marker> {
+        self.ends(|stream| stream.blocking)
+    }
+
+    fn ends(&self, which: impl Fn(&StreamQueue) -> bool) -> Vec<Marker> {
+        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+        let unfinished = |stream: &&StreamQueue| which(stream) && !stream.queue.is_drained();
+        streams
+            .iter()
+            .filter(unfinished)
+            .map(|stream| stream.queue.end())
+            .collect()
+    }
+
+    /// Waits for all work so far.
+    pub fn drain(&self) {
+        for end in self.ends(|_| true) {
+            end.wait();
+        }
+        self.legacy.queue.end().wait();
+        console::flush();
+    }
+
+    /// `cuCtxSynchronize`.
+    ///
+    /// # Errors
+    /// The sticky error.
+    pub fn synchronize(&self) -> Outcome {
+        self.drain();
+        self.check_fault()
+    }
+
+    /// Flags as the program gave them.
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// Replaces the flags.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` for unknown ones.
+    pub fn set_flags(&self, flags: u32) -> Outcome {
+        check_flags(flags)?;
+        self.flags.store(flags, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// `cuCtxGetLimit`.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_UNSUPPORTED_LIMIT` for a limit that this device has not.
+    pub fn limit(&self, limit: CUlimit) -> Outcome<usize> {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        supported_limit(limit).map(|index| limits[index])
+    }
+
+    /// `cuCtxSetLimit`.
+    ///
+    /// # Errors
+    /// As for [`Context::limit`].
+    pub fn set_limit(&self, limit: CUlimit, value: usize) -> Outcome {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        supported_limit(limit).map(|index| limits[index] = value)
+    }
+
+    /// `cuCtxGetCacheConfig`: kept, without effect.
+    pub fn cache_config(&self) -> &AtomicU32 {
+        &self.cache_config
+    }
+
+    /// `cuCtxGetSharedMemConfig`: kept, without effect.
+    pub fn shared_config(&self) -> &AtomicU32 {
+        &self.shared_config
+    }
+}
+
+fn check_flags(flags: u32) -> Outcome {
+    let scheduling = flags & CU_CTX_SCHED_MASK;
+    if flags & !KNOWN_FLAGS != 0 || scheduling.count_ones() > 1 {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    Ok(())
+}
+
+fn supported_limit(limit: CUlimit) -> Outcome<usize> {
+    match limit {
+        CU_LIMIT_STACK_SIZE
+        | CU_LIMIT_PRINTF_FIFO_SIZE
+        | CU_LIMIT_MALLOC_HEAP_SIZE
+        | CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH
+        | CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT
+        | CU_LIMIT_MAX_L2_FETCH_GRANULARITY
+        | CU_LIMIT_PERSISTING_L2_CACHE_SIZE => Ok(limit as usize),
+        limit if limit < CU_LIMIT_MAX => Err(CUDA_ERROR_UNSUPPORTED_LIMIT),
+        _ => Err(CUDA_ERROR_INVALID_VALUE),
+    }
+}
+
+fn default_limits() -> [usize; CU_LIMIT_MAX as usize] {
+    let mut limits = [0; CU_LIMIT_MAX as usize];
+    limits[CU_LIMIT_STACK_SIZE as usize] = 1024;
+    limits[CU_LIMIT_PRINTF_FIFO_SIZE as usize] = 1 << 20;
+    limits[CU_LIMIT_MALLOC_HEAP_SIZE as usize] = 8 << 20;
+    limits[CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH as usize] = 2;
+    limits[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT as usize] = 2048;
+    limits[CU_LIMIT_MAX_L2_FETCH_GRANULARITY as usize] = 64;
+    limits
+}
+
+/// Says once per process that a development device is at work.
+pub fn announce_once(device_name: &str) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        harp_driver_front::notice(&format!(
+            "{device_name} is a development device: it executes kernels on the CPU \
+             (HARP_LOG=quiet hides this line)"
+        ));
+    }
+}

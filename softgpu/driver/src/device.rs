@@ -1,0 +1,214 @@
+//! Devices, and the driver that owns them.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use harp_cuda_abi::types::{
+    CUcontext, CUdevice, CUfunction, CUmodule, CUresult, CUDA_ERROR_INVALID_DEVICE,
+    CUDA_ERROR_INVALID_VALUE,
+};
+use harp_driver_front::{install, lifecycle, DeviceIdentity, FrontDriver};
+
+use crate::call::Outcome;
+use crate::context::{announce_once, Context};
+use crate::memory::heap::Heap;
+use crate::memory::pool::{MemoryPool, POOLS};
+use crate::module;
+use crate::settings::settings;
+
+/// What every soft device is called.
+pub const NAME: &str = "HARP Soft GPU";
+
+/// PCI bus number of device 0; the others follow.
+const FIRST_PCI_BUS: i32 = 1;
+
+/// One device.
+pub struct Device {
+    pub ordinal: CUdevice,
+    pub heap: Arc<Heap>,
+    primary: OnceLock<Arc<Context>>,
+    pools: Mutex<DevicePools>,
+}
+
+/// The pools that asynchronous allocation uses.
+#[derive(Default)]
+struct DevicePools {
+    default: Option<Arc<MemoryPool>>,
+    current: Option<Arc<MemoryPool>>,
+}
+
+impl Device {
+    /// The device's primary context.
+    pub fn primary(&'static self) -> &'static Arc<Context> {
+        self.primary.get_or_init(|| Context::primary_of(self))
+    }
+
+    /// Tells the person at the terminal what executes the kernels.
+    pub fn announce(&self) {
+        announce_once(NAME);
+    }
+
+    /// A number that no other device has, stable over processes.
+    pub fn uuid(&self) -> [u8; 16] {
+        let mut uuid = *b"HARP soft GPU\0\0\0";
+        uuid[15] = self.ordinal as u8;
+        uuid
+    }
+
+    /// Where the device would sit on a PCI bus.
+    pub fn identity(&self) -> DeviceIdentity {
+        DeviceIdentity {
+            uuid: self.uuid(),
+            pci_domain: 0,
+            pci_bus: FIRST_PCI_BUS + self.ordinal,
+            pci_device: 0,
+        }
+    }
+
+    /// The pool that the device starts with.
+    pub fn default_pool(&'static self) -> Arc<MemoryPool> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pool = pools.default.get_or_insert_with(|| {
+            let pool = MemoryPool::new(self, 0);
+            POOLS.insert::<u8>(pool.clone());
+            pool
+        });
+        pool.clone()
+    }
+
+    /// The pool that asynchronous allocation uses now.
+    pub fn current_pool(&'static self) -> Arc<MemoryPool> {
+        let current = self
+            .pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .current
+            .clone();
+        current.unwrap_or_else(|| self.default_pool())
+    }
+
+    /// `cuDeviceSetMemPool`; none for the default one.
+    pub fn set_current_pool(&self, pool: Option<Arc<MemoryPool>>) {
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .current = pool;
+    }
+
+    /// Ends the pools when the primary context ends.
+    pub fn end_pools_of(&'static self, context: &Context) {
+        if context.primary {
+            self.set_current_pool(None);
+            let default = self.default_pool();
+            for pool in POOLS.remove_where(|pool| pool.is_of(self) && !default.is(pool)) {
+                pool.end();
+            }
+            default.end();
+        }
+    }
+}
+
+struct Driver {
+    devices: Vec<Device>,
+}
+
+static DRIVER: OnceLock<Result<Driver, CUresult>> = OnceLock::new();
+
+/// `cuInit`.
+///
+/// # Errors
+/// `CUDA_ERROR_OUT_OF_MEMORY` where the process has no addresses for the devices; as
+/// [`lifecycle::start`].
+pub fn initialize() -> Outcome {
+    let driver = DRIVER.get_or_init(|| {
+        let settings = settings();
+        let device = |ordinal: usize| {
+            Ok(Device {
+                ordinal: ordinal as CUdevice,
+                heap: Arc::new(Heap::new(ordinal, settings.memory)?),
+                primary: OnceLock::new(),
+                pools: Mutex::default(),
+            })
+        };
+        let devices = (0..settings.devices).map(device).collect::<Outcome<_>>()?;
+        Ok(Driver { devices })
+    });
+    driver.as_ref().map_err(|code| *code)?;
+    install(&Front);
+    lifecycle::start()
+}
+
+/// All devices.
+///
+/// # Errors
+/// As for [`lifecycle::check`].
+pub fn devices() -> Outcome<&'static [Device]> {
+    lifecycle::check()?;
+    Ok(known_devices())
+}
+
+/// All devices, none before initialisation.
+fn known_devices() -> &'static [Device] {
+    match DRIVER.get() {
+        Some(Ok(driver)) => &driver.devices,
+        _ => &[],
+    }
+}
+
+/// A device by its ordinal.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_DEVICE` where there is none; as [`devices`].
+pub fn device(ordinal: CUdevice) -> Outcome<&'static Device> {
+    let ordinal = usize::try_from(ordinal).map_err(|_| CUDA_ERROR_INVALID_DEVICE);
+    devices()?.get(ordinal?).ok_or(CUDA_ERROR_INVALID_DEVICE)
+}
+
+/// The device whose window holds `address`, whether anything is allocated there or not.
+pub fn owner_of(address: u64) -> Option<&'static Device> {
+    known_devices()
+        .iter()
+        .find(|device| device.heap.owns(address))
+}
+
+/// Checks that `length` bytes from `address` are allocated device memory.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_VALUE` where they are not.
+pub fn check_range(address: u64, length: u64) -> Outcome<&'static Device> {
+    let device = owner_of(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
+    if device.heap.holds(address, length) {
+        Ok(device)
+    } else {
+        Err(CUDA_ERROR_INVALID_VALUE)
+    }
+}
+
+/// What the shared front asks.
+struct Front;
+
+impl FrontDriver for Front {
+    fn driver_version(&self) -> i32 {
+        settings().driver_version
+    }
+
+    fn devices(&self) -> Vec<DeviceIdentity> {
+        known_devices().iter().map(Device::identity).collect()
+    }
+
+    fn primary_context(&self, ordinal: CUdevice) -> Result<CUcontext, CUresult> {
+        Ok(device(ordinal)?.primary().handle())
+    }
+
+    fn context_id(&self, context: CUcontext) -> Result<u64, CUresult> {
+        Ok(Context::get(context)?.id)
+    }
+
+    fn load_image(&self, image: *const core::ffi::c_void) -> Result<CUmodule, CUresult> {
+        // SAFETY: the private tables pass what a program's own code registered.
+        unsafe { module::load_in_memory(image) }
+    }
+
+    fn module_functions(&self, handle: CUmodule) -> Result<Vec<CUfunction>, CUresult> {
+        module::functions_of(handle)
+    }
+}

@@ -1,0 +1,78 @@
+//! Functions of the program that run in stream order (`cuLaunchHostFunc`, `cuStreamAddCallback`).
+//!
+//! They run on one thread of their own: they may block for as long as they like, and the threads
+//! that execute kernels must not wait for them. CUDA calls from inside one are refused.
+
+use core::ffi::c_void;
+use std::cell::Cell;
+use std::sync::mpsc::{channel, Sender};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use harp_cuda_abi::types::{CUresult, CUstream};
+
+use super::queue::Queue;
+
+/// What the program wants called.
+#[derive(Clone, Copy)]
+pub enum HostFunction {
+    /// `cuLaunchHostFunc`: not called once the context has failed.
+    Plain(unsafe extern "C" fn(*mut c_void)),
+    /// `cuStreamAddCallback`: called in any case, with the stream's state.
+    Callback(unsafe extern "C" fn(CUstream, CUresult, *mut c_void), usize),
+}
+
+/// A call to make.
+#[derive(Clone, Copy)]
+pub struct HostCall {
+    pub function: HostFunction,
+    pub argument: usize,
+}
+
+impl HostCall {
+    /// Makes the call; `status` is the state of its context.
+    fn make(self, status: CUresult) {
+        let argument = self.argument as *mut c_void;
+        match self.function {
+            // SAFETY: the program registered the function for exactly this argument.
+            HostFunction::Plain(function) if status == 0 => unsafe { function(argument) },
+            HostFunction::Plain(_) => {}
+            HostFunction::Callback(function, stream) => {
+                // SAFETY: as above.
+                unsafe { function(stream as CUstream, status, argument) }
+            }
+        }
+    }
+}
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is running one of the program's functions.
+pub fn inside() -> bool {
+    INSIDE.get()
+}
+
+type Job = (HostCall, Arc<Queue>);
+
+/// Hands a call over; `queue` goes on when it has returned.
+pub fn hand_over(call: HostCall, queue: Arc<Queue>) {
+    static JOBS: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
+        let (sender, receiver) = channel::<Job>();
+        let thread = std::thread::Builder::new().name("harp-host-calls".into());
+        let started = thread.spawn(move || {
+            INSIDE.set(true);
+            for (call, queue) in receiver {
+                call.make(queue.fault());
+                queue.go_on_elsewhere();
+            }
+        });
+        started.expect("a process can start a thread");
+        Mutex::new(sender)
+    });
+    let sent = JOBS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((call, queue));
+    debug_assert!(sent.is_ok(), "the thread never ends");
+}

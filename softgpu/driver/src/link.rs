@@ -1,0 +1,74 @@
+//! `cuLink*`: the linker of a device that takes PTX puts texts one after the other.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use harp_cuda_abi::types::*;
+use harp_softgpu_engine::Module as Program;
+
+use crate::call::Outcome;
+use crate::handles::Registry;
+use crate::image::{programs, texts_of, Refusal};
+
+/// Live link operations.
+pub static LINKS: Registry<Link> = Registry::new();
+
+/// One link operation.
+#[derive(Default)]
+pub struct Link {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    text: Vec<u8>,
+    complete: bool,
+}
+
+impl Link {
+    /// `cuLinkCreate`.
+    pub fn create() -> CUlinkState {
+        LINKS.insert(Arc::new(Self::default()))
+    }
+
+    /// The link operation that a handle names.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_HANDLE` where it names none.
+    pub fn get(handle: CUlinkState) -> Outcome<Arc<Self>> {
+        LINKS.get(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)
+    }
+
+    /// Adds an input: PTX text, or a fatbin that holds some.
+    ///
+    /// # Errors
+    /// What is wrong with the input, machine code in particular.
+    pub fn add(&self, input: &[u8]) -> Result<(), Refusal> {
+        let mut texts = Vec::new();
+        for ptx in texts_of(input)? {
+            Program::parse(ptx.text.clone()).map_err(|error| Refusal::of_ptx("link", &error))?;
+            texts.extend(ptx.text);
+            texts.push(b'\n');
+        }
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .text
+            .extend(texts);
+        Ok(())
+    }
+
+    /// `cuLinkComplete`: the linked image, which lives as long as this operation.
+    ///
+    /// # Errors
+    /// What is wrong with the whole.
+    pub fn complete(&self) -> Result<(*const u8, usize), Refusal> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.complete {
+            programs(&state.text)?;
+            // Images of text end with NUL.
+            state.text.push(0);
+            state.complete = true;
+        }
+        Ok((state.text.as_ptr(), state.text.len()))
+    }
+}

@@ -1,0 +1,8 @@
+//! Memory of the devices and pinned memory of the host.
+
+pub mod free_ranges;
+pub mod heap;
+pub mod host;
+pub mod pool;
+pub mod virtual_memory;
+pub mod window;

@@ -1,0 +1,312 @@
+//! Modules: programs loaded into a context, with memory for their variables.
+
+use core::ffi::c_void;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use harp_cuda_abi::types::*;
+use harp_cuda_image::flatten;
+use harp_softgpu_engine::Variable;
+
+use crate::call::Outcome;
+use crate::context::Context;
+use crate::function::{Function, Launchable, LAUNCHABLES};
+use crate::handles::{handle_of, Registry};
+use crate::image::{programs, Programs, Refusal};
+use crate::library;
+use crate::memory::heap::{Origin, GRANULE};
+
+/// Live modules.
+pub static MODULES: Registry<Module> = Registry::new();
+
+/// Where a variable of a module is.
+#[derive(Clone, Copy, Debug)]
+pub struct Global {
+    pub address: u64,
+    pub size: u64,
+}
+
+/// One loaded image.
+pub struct Module {
+    context: Weak<Context>,
+    programs: Programs,
+    /// Variables by (program, name).
+    globals: HashMap<(usize, String), Global>,
+    /// The allocation that holds the variables, 0 for none.
+    memory: u64,
+    functions: Mutex<HashMap<String, Arc<Function>>>,
+}
+
+impl Module {
+    /// Loads programs into a context: gives variables memory and their initial values.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OUT_OF_MEMORY`; a refusal in words where a variable refers to an unknown symbol.
+    pub fn load(context: &Arc<Context>, programs: Programs) -> Result<Arc<Self>, Refusal> {
+        let (places, size) = lay_out(&programs);
+        let no_memory = |code| Refusal {
+            code,
+            words: "no memory for the module".into(),
+        };
+        let heap = &context.device.heap;
+        let memory = match size {
+            0 => 0,
+            size => heap
+                .allocate(size, context.id, Origin::Plain)
+                .map_err(no_memory)?,
+        };
+        let globals = places
+            .into_iter()
+            .map(|(key, place)| {
+                (
+                    key,
+                    Global {
+                        address: memory + place.offset,
+                        size: place.size,
+                    },
+                )
+            })
+            .collect();
+        let module = Arc::new(Self {
+            context: Arc::downgrade(context),
+            programs,
+            globals,
+            memory,
+            functions: Mutex::default(),
+        });
+        if let Err(symbol) = module.initialize(size) {
+            let _ = heap.free(memory);
+            let words =
+                format!("a variable's initial value refers to `{symbol}`, not defined here");
+            return Err(Refusal {
+                code: CUDA_ERROR_INVALID_PTX,
+                words,
+            });
+        }
+        Ok(module)
+    }
+
+    /// Stores the variables' initial values; the error is a symbol that nothing defines.
+    fn initialize(&self, size: u64) -> Result<(), String> {
+        if size == 0 {
+            return Ok(());
+        }
+        // SAFETY: the allocation was just made for this module and has `size` bytes.
+        let memory =
+            unsafe { std::slice::from_raw_parts_mut(self.memory as *mut u8, size as usize) };
+        memory.fill(0);
+        for (index, program) in self.programs.iter().enumerate() {
+            for variable in program
+                .variables()
+                .iter()
+                .filter(|variable| has_memory(variable))
+            {
+                let image = variable.image(&|symbol| self.address_of(index, symbol))?;
+                let global = self.globals[&(index, variable.name.clone())];
+                let start = (global.address - self.memory) as usize;
+                memory[start..start + image.len()].copy_from_slice(&image);
+            }
+        }
+        Ok(())
+    }
+
+    /// The address of a symbol as program `index` sees it: its own variables, those of the other
+    /// programs of the image, its functions.
+    fn address_of(&self, index: usize, symbol: &str) -> Option<u64> {
+        let own = self.globals.get(&(index, symbol.to_owned()));
+        own.map(|global| global.address)
+            .or_else(|| self.global(symbol).map(|global| global.address))
+            .or_else(|| self.programs[index].function_address(symbol))
+    }
+
+    /// A variable by name.
+    pub fn global(&self, name: &str) -> Option<Global> {
+        (0..self.programs.len())
+            .find_map(|index| self.globals.get(&(index, name.to_owned())).copied())
+    }
+
+    /// The context that it was loaded into.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_CONTEXT_IS_DESTROYED` where that is gone.
+    pub fn context(&self) -> Outcome<Arc<Context>> {
+        self.context
+            .upgrade()
+            .ok_or(CUDA_ERROR_CONTEXT_IS_DESTROYED)
+    }
+
+    /// A function by name; the same object every time.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_NOT_FOUND` where there is no such kernel.
+    pub fn function(self: &Arc<Self>, name: &str) -> Outcome<Arc<Function>> {
+        let mut functions = self
+            .functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(function) = functions.get(name) {
+            return Ok(function.clone());
+        }
+        let found = self
+            .programs
+            .iter()
+            .enumerate()
+            .find_map(|(index, program)| {
+                program.signature(name).map(|signature| (index, signature))
+            });
+        let (index, signature) = found.ok_or(CUDA_ERROR_NOT_FOUND)?;
+        let function = Function::new(self, index, name, signature);
+        functions.insert(name.to_owned(), function.clone());
+        Ok(function)
+    }
+
+    /// Decodes a kernel.
+    ///
+    /// # Errors
+    /// A refusal that names the opcode and the line.
+    pub fn decode(
+        &self,
+        index: usize,
+        name: &str,
+    ) -> Result<Arc<harp_softgpu_engine::Kernel>, Refusal> {
+        self.programs[index]
+            .kernel(name, &|symbol| self.address_of(index, symbol))
+            .map_err(|error| Refusal::of_ptx(name, &error))
+    }
+
+    /// The `.target` of a program: 86 for `sm_86`.
+    pub fn target(&self, index: usize) -> u32 {
+        self.programs[index].target()
+    }
+
+    /// Names of all kernels.
+    pub fn kernel_names(&self) -> Vec<&str> {
+        self.programs
+            .iter()
+            .flat_map(|program| program.kernels())
+            .collect()
+    }
+
+    /// Ends the module: its functions' handles are dead, its variables' memory is free.
+    pub fn end(&self) {
+        let functions = core::mem::take(
+            &mut *self
+                .functions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for function in functions.into_values() {
+            LAUNCHABLES.remove(function.handle());
+        }
+        if let (Some(context), true) = (self.context.upgrade(), self.memory != 0) {
+            context.drain();
+            let _ = context.device.heap.free(self.memory);
+        }
+    }
+}
+
+fn has_memory(variable: &Variable) -> bool {
+    !variable.external && !variable.opaque
+}
+
+struct Place {
+    offset: u64,
+    size: u64,
+}
+
+/// Offsets of all variables in one allocation, and its size.
+fn lay_out(programs: &Programs) -> (Vec<((usize, String), Place)>, u64) {
+    let mut places = Vec::new();
+    let mut end = 0u64;
+    for (index, program) in programs.iter().enumerate() {
+        for variable in program
+            .variables()
+            .iter()
+            .filter(|variable| has_memory(variable))
+        {
+            // 16 bytes apart at least: programs read neighbours of small variables in one go.
+            let offset = end.next_multiple_of(variable.align.clamp(16, GRANULE));
+            places.push((
+                (index, variable.name.clone()),
+                Place {
+                    offset,
+                    size: variable.size,
+                },
+            ));
+            end = offset + variable.size;
+        }
+    }
+    (places, end)
+}
+
+/// Loads the image at a pointer into the current context.
+///
+/// # Errors
+/// The codes of `cuModuleLoadData`.
+///
+/// # Safety
+/// `image` points to a readable image or wrapper.
+pub unsafe fn load_in_memory(image: *const c_void) -> Outcome<CUmodule> {
+    // SAFETY: the caller's promise.
+    unsafe { try_load_in_memory(image)?.map_err(Refusal::tell) }
+}
+
+/// As [`load_in_memory`]; a refusal of the image itself is the caller's to report.
+///
+/// # Errors
+/// The code of the current context.
+///
+/// # Safety
+/// As for [`load_in_memory`].
+pub unsafe fn try_load_in_memory(image: *const c_void) -> Outcome<Result<CUmodule, Refusal>> {
+    let context = Context::current()?;
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { flatten(image) };
+    let loaded = bytes
+        .map_err(Refusal::from)
+        .and_then(|bytes| programs(&bytes))
+        .and_then(|programs| Module::load(&context, programs));
+    Ok(loaded.map(|module| MODULES.insert(module)))
+}
+
+/// The module that a handle names.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_HANDLE` where it names none.
+pub fn get(handle: CUmodule) -> Outcome<Arc<Module>> {
+    MODULES.get(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)
+}
+
+/// Handles of all functions of a module.
+///
+/// # Errors
+/// As for [`get`].
+pub fn functions_of(handle: CUmodule) -> Outcome<Vec<CUfunction>> {
+    let module = get(handle)?;
+    let names: Vec<String> = module
+        .kernel_names()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    names
+        .iter()
+        .map(|name| Ok(module.function(name)?.handle()))
+        .collect()
+}
+
+/// The handle of a live module.
+pub fn handle(module: &Arc<Module>) -> CUmodule {
+    handle_of(module)
+}
+
+/// Ends the modules of a context that is being wiped.
+pub fn end_all_of(context: &Arc<Context>) {
+    library::forget_context(context);
+    for module in MODULES.remove_where(|module| module.context.as_ptr() == Arc::as_ptr(context)) {
+        module.end();
+    }
+    LAUNCHABLES.remove_where(|launchable| match launchable {
+        Launchable::Function(function) => function.is_of(context),
+        Launchable::Kernel(_) => false,
+    });
+}

@@ -1,0 +1,323 @@
+//! Copies and fills between the program's memory and the devices', with CUDA's rules of when the
+//! call may return.
+
+use harp_cuda_abi::types::{
+    CUdeviceptr, CUresult, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_SUPPORTED,
+};
+
+use crate::call::Outcome;
+use crate::device::{check_range, owner_of};
+use crate::execution::command::Work;
+use crate::execution::copy::{Copy, Fill};
+use crate::memory::host;
+use crate::stream::Stream;
+
+/// Pageable memory up to this size is taken at the call, so that the call need not wait.
+const TAKEN_MAX: usize = 64 << 10;
+
+/// Where one end of a copy lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The program said host memory.
+    Host,
+    /// The program said device memory.
+    Device,
+    /// The address says (`cuMemcpy`, `CU_MEMORYTYPE_UNIFIED`).
+    Either,
+}
+
+/// What the memory at an end of a copy means for when the call returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Device,
+    /// Stays as it is until the stream gets there.
+    Pinned,
+    /// May change as soon as the call returns.
+    Pageable,
+}
+
+/// Checks an end of a copy: `extent` bytes from `address`.
+fn memory_at(address: u64, extent: u64, side: Side) -> Outcome<Memory> {
+    let on_device = match side {
+        Side::Device => true,
+        Side::Host => false,
+        Side::Either => owner_of(address).is_some(),
+    };
+    if on_device {
+        check_range(address, extent)?;
+        return Ok(Memory::Device);
+    }
+    if address == 0 || owner_of(address).is_some() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    let pinned = host::find(address as usize)
+        .is_some_and(|range| address as usize + extent as usize <= range.start + range.size);
+    Ok(if pinned {
+        Memory::Pinned
+    } else {
+        Memory::Pageable
+    })
+}
+
+/// Bytes from the first to the last of a box.
+fn extent(width: usize, height: usize, depth: usize, pitch: usize, slice: usize) -> Outcome<u64> {
+    let rows = (height - 1).checked_mul(pitch);
+    let slices = (depth - 1).checked_mul(slice);
+    rows.zip(slices)
+        .and_then(|(rows, slices)| rows.checked_add(slices)?.checked_add(width))
+        .map(|bytes| bytes as u64)
+        .ok_or(CUDA_ERROR_INVALID_VALUE)
+}
+
+/// Copies and returns when it is done.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_VALUE` for memory that is not what it should be, the sticky error.
+pub fn copy(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome {
+    if is_empty(&copy) {
+        return Ok(());
+    }
+    check(&copy, from, to)?;
+    stream.run(Work::Copy(copy))
+}
+
+/// Copies in stream order. The call waits where the program may use or change its memory at once:
+/// pageable memory is either taken now or copied before the call returns.
+///
+/// # Errors
+/// As for [`copy`].
+pub fn copy_async(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome {
+    if is_empty(&copy) {
+        return Ok(());
+    }
+    let (source, destination) = check(&copy, from, to)?;
+    match (source, destination) {
+        (Memory::Pageable, Memory::Device)
+            if copy.height == 1 && copy.depth == 1 && copy.width <= TAKEN_MAX =>
+        {
+            // SAFETY: the program vouches for its own memory.
+            let bytes = unsafe { core::slice::from_raw_parts(copy.from as *const u8, copy.width) };
+            stream.submit(Work::Store(bytes.into(), copy.to));
+            Ok(())
+        }
+        (Memory::Pageable, _) | (_, Memory::Pageable) => stream.run(Work::Copy(copy)),
+        _ => {
+            stream.submit(Work::Copy(copy));
+            Ok(())
+        }
+    }
+}
+
+fn is_empty(copy: &Copy) -> bool {
+    copy.width == 0 || copy.height == 0 || copy.depth == 0
+}
+
+fn check(copy: &Copy, from: Side, to: Side) -> Outcome<(Memory, Memory)> {
+    let Copy {
+        width,
+        height,
+        depth,
+        ..
+    } = *copy;
+    let source = extent(width, height, depth, copy.from_pitch, copy.from_slice)?;
+    let destination = extent(width, height, depth, copy.to_pitch, copy.to_slice)?;
+    Ok((
+        memory_at(copy.from, source, from)?,
+        memory_at(copy.to, destination, to)?,
+    ))
+}
+
+/// Fills device memory in stream order.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_VALUE` for memory that is not allocated, or not aligned to the element.
+pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
+    if fill.width == 0 || fill.height == 0 {
+        return Ok(());
+    }
+    let element = fill.element as u64;
+    let aligned = fill.to % element == 0 && (fill.height == 1 || fill.pitch as u64 % element == 0);
+    let row = fill
+        .width
+        .checked_mul(fill.element)
+        .ok_or(CUDA_ERROR_INVALID_VALUE)?;
+    if !aligned || (fill.height > 1 && fill.pitch < row) {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    check_range(fill.to, extent(row, fill.height, 1, fill.pitch, 0)?)?;
+    stream.submit(Work::Fill(fill));
+    Ok(())
+}
+
+/// One end of a two- or three-dimensional copy as the C records describe it.
+#[derive(Clone, Copy, Debug)]
+pub struct BoxEnd {
+    pub memory_type: u32,
+    pub host: usize,
+    pub device: CUdeviceptr,
+    pub x: usize,
+    pub y: usize,
+    pub z: usize,
+    pub pitch: usize,
+    /// Rows of a slice.
+    pub height: usize,
+}
+
+/// Size of a box: bytes of a row, rows, slices.
+pub type Extent = (usize, usize, usize);
+
+/// The copy between two ends, and where they lie.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_VALUE` for pitches that are too small, `CUDA_ERROR_NOT_SUPPORTED` for arrays.
+pub fn between(from: BoxEnd, to: BoxEnd, extent: Extent) -> Outcome<(Copy, Side, Side)> {
+    let (width, height, depth) = extent;
+    let (source, from_side) = from.start(extent)?;
+    let (destination, to_side) = to.start(extent)?;
+    let copy = Copy {
+        from: source,
+        to: destination,
+        width,
+        height,
+        depth,
+        from_pitch: from.row_step(width),
+        from_slice: from.slice_step(width, height)?,
+        to_pitch: to.row_step(width),
+        to_slice: to.slice_step(width, height)?,
+    };
+    Ok((copy, from_side, to_side))
+}
+
+impl BoxEnd {
+    /// The first byte of the box, and where it lies.
+    fn start(&self, (width, height, depth): Extent) -> Outcome<(u64, Side)> {
+        use harp_cuda_abi::types::{
+            CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED,
+        };
+        let (base, side) = match self.memory_type {
+            CU_MEMORYTYPE_HOST => (self.host as u64, Side::Host),
+            CU_MEMORYTYPE_DEVICE => (self.device, Side::Device),
+            CU_MEMORYTYPE_UNIFIED => (self.device, Side::Either),
+            CU_MEMORYTYPE_ARRAY => return Err(CUDA_ERROR_NOT_SUPPORTED),
+            _ => return Err(CUDA_ERROR_INVALID_VALUE),
+        };
+        let rows_overlap = self.pitch != 0 && self.pitch < width.saturating_add(self.x);
+        let slices_overlap = self.height != 0 && self.height < height.saturating_add(self.y);
+        let many_rows = height > 1 || depth > 1;
+        if (many_rows && rows_overlap) || (depth > 1 && slices_overlap) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        let too_far: CUresult = CUDA_ERROR_INVALID_VALUE;
+        let slice = self.slice_step(width, height)?;
+        let rows = self.y.checked_mul(self.row_step(width)).ok_or(too_far)?;
+        let slices = self.z.checked_mul(slice).ok_or(too_far)?;
+        let offset = rows
+            .checked_add(slices)
+            .and_then(|sum| sum.checked_add(self.x));
+        let start = base
+            .checked_add(offset.ok_or(too_far)? as u64)
+            .ok_or(too_far)?;
+        Ok((start, side))
+    }
+
+    /// Bytes from one row to the next; a pitch of 0 means that rows touch.
+    fn row_step(&self, width: usize) -> usize {
+        if self.pitch == 0 {
+            width
+        } else {
+            self.pitch
+        }
+    }
+
+    fn slice_step(&self, width: usize, height: usize) -> Outcome<usize> {
+        let rows = if self.height == 0 {
+            height
+        } else {
+            self.height
+        };
+        self.row_step(width)
+            .checked_mul(rows)
+            .ok_or(CUDA_ERROR_INVALID_VALUE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: BoxEnd = BoxEnd {
+        memory_type: harp_cuda_abi::types::CU_MEMORYTYPE_HOST,
+        host: 0x1000,
+        device: 0,
+        x: 4,
+        y: 2,
+        z: 1,
+        pitch: 64,
+        height: 8,
+    };
+
+    #[test]
+    fn a_box_starts_where_its_offsets_say() {
+        let to = BoxEnd {
+            host: 0x9000,
+            x: 0,
+            y: 0,
+            z: 0,
+            pitch: 0,
+            height: 0,
+            ..HOST
+        };
+        let (copy, from_side, _) = between(HOST, to, (16, 4, 2)).unwrap();
+        assert_eq!(copy.from, 0x1000 + 4 + 2 * 64 + 64 * 8);
+        assert_eq!((copy.from_pitch, copy.from_slice), (64, 512));
+        assert_eq!((copy.to, copy.to_pitch, copy.to_slice), (0x9000, 16, 64));
+        assert_eq!(from_side, Side::Host);
+    }
+
+    #[test]
+    fn impossible_boxes_are_refused() {
+        let refused = |from: BoxEnd, extent| between(from, HOST, extent).unwrap_err();
+        assert_eq!(
+            refused(BoxEnd { pitch: 8, ..HOST }, (16, 4, 1)),
+            CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            refused(BoxEnd { height: 3, ..HOST }, (16, 4, 2)),
+            CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            refused(
+                BoxEnd {
+                    memory_type: 3,
+                    ..HOST
+                },
+                (1, 1, 1)
+            ),
+            CUDA_ERROR_NOT_SUPPORTED
+        );
+        assert_eq!(
+            refused(
+                BoxEnd {
+                    y: usize::MAX,
+                    ..HOST
+                },
+                (1, 1, 1)
+            ),
+            CUDA_ERROR_INVALID_VALUE
+        );
+        assert_eq!(
+            extent(8, 2, 1, usize::MAX, 0),
+            Err(CUDA_ERROR_INVALID_VALUE)
+        );
+    }
+
+    #[test]
+    fn device_addresses_are_not_host_memory() {
+        assert_eq!(memory_at(0, 8, Side::Host), Err(CUDA_ERROR_INVALID_VALUE));
+        assert_eq!(
+            memory_at(0x1000, 8, Side::Device),
+            Err(CUDA_ERROR_INVALID_VALUE)
+        );
+        assert_eq!(memory_at(0x1000, 8, Side::Either), Ok(Memory::Pageable));
+    }
+}

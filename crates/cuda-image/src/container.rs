@@ -99,7 +99,9 @@ pub fn fatbins(mut bytes: &[u8]) -> Result<Vec<Fatbin<'_>>, ImageError> {
         let size = usize::try_from(u64_at(bytes, 8)?).map_err(|_| ImageError::Truncated)?;
         let end = header.checked_add(size).ok_or(ImageError::Truncated)?;
         let body = bytes.get(header..end).ok_or(ImageError::Truncated)?;
-        found.push(Fatbin { entries: entries(body)? });
+        found.push(Fatbin {
+            entries: entries(body)?,
+        });
         bytes = &bytes[end..];
     }
 }
@@ -136,7 +138,9 @@ fn entry<'a>(header: &[u8], payload: &'a [u8]) -> Result<Entry<'a>, ImageError> 
     let packed = match packing {
         Packing::Plain => payload,
         _ if packed_len == 0 => payload,
-        _ => payload.get(..packed_len).ok_or(ImageError::Corrupt("compressed length"))?,
+        _ => payload
+            .get(..packed_len)
+            .ok_or(ImageError::Corrupt("compressed length"))?,
     };
     let unpacked_len = match packing {
         Packing::Plain => packed.len() as u64,

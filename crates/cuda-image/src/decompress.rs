@@ -21,7 +21,11 @@ pub fn unpack(entry: &Entry) -> Result<Vec<u8>, ImageError> {
 }
 
 fn unpack_lz4(packed: &[u8], claimed: u64) -> Result<Vec<u8>, ImageError> {
-    let most = packed.len().saturating_mul(LZ4_BEST_RATIO).saturating_add(64).min(UNPACKED_MAX);
+    let most = packed
+        .len()
+        .saturating_mul(LZ4_BEST_RATIO)
+        .saturating_add(64)
+        .min(UNPACKED_MAX);
     let mut room = usize::try_from(claimed).unwrap_or(usize::MAX).min(most);
     loop {
         let mut unpacked = vec![0; room];
@@ -44,9 +48,14 @@ fn unpack_lz4(packed: &[u8], claimed: u64) -> Result<Vec<u8>, ImageError> {
 
 fn unpack_zstd(packed: &[u8]) -> Result<Vec<u8>, ImageError> {
     let corrupt = |_| ImageError::Corrupt("Zstandard data");
-    let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(corrupt)?.single_frame();
+    let decoder = zstd::stream::read::Decoder::with_buffer(packed)
+        .map_err(corrupt)?
+        .single_frame();
     let mut unpacked = Vec::new();
-    decoder.take(UNPACKED_MAX as u64 + 1).read_to_end(&mut unpacked).map_err(corrupt)?;
+    decoder
+        .take(UNPACKED_MAX as u64 + 1)
+        .read_to_end(&mut unpacked)
+        .map_err(corrupt)?;
     if unpacked.len() > UNPACKED_MAX {
         return Err(ImageError::TooLarge);
     }

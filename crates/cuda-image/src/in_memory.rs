@@ -37,7 +37,9 @@ pub unsafe fn image_len(image: *const c_void) -> Result<usize, ImageError> {
         let [.., a, b, c, d, e, f, g, h] = header;
         let body = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
         let own = u64::from(u16::from_le_bytes([header[6], header[7]]));
-        let length = body.checked_add(own).ok_or(ImageError::Corrupt("fatbin size"))?;
+        let length = body
+            .checked_add(own)
+            .ok_or(ImageError::Corrupt("fatbin size"))?;
         return usize::try_from(length).map_err(|_| ImageError::Corrupt("fatbin size"));
     }
     if magic == ELF_MAGIC {

@@ -17,21 +17,31 @@ pub struct Ptx {
 /// [`ImageError::NoPtx`] where a fatbin, or a bare cubin, holds machine code only.
 pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
     if is_fatbin(image) {
-        return fatbins(image)?.iter().map(|fatbin| select_entry(fatbin, arch)).collect();
+        return fatbins(image)?
+            .iter()
+            .map(|fatbin| select_entry(fatbin, arch))
+            .collect();
     }
     if image.starts_with(&ELF_MAGIC) {
-        return Err(ImageError::NoPtx { machine_code_for: cubin_arch(image).into_iter().collect() });
+        return Err(ImageError::NoPtx {
+            machine_code_for: cubin_arch(image).into_iter().collect(),
+        });
     }
     let text = without_padding(image);
     if looks_like_ptx(text) {
-        return Ok(vec![Ptx { text: text.to_vec() }]);
+        return Ok(vec![Ptx {
+            text: text.to_vec(),
+        }]);
     }
     Err(ImageError::UnknownForm)
 }
 
 fn select_entry(fatbin: &Fatbin, arch: u32) -> Result<Ptx, ImageError> {
-    let mut candidates: Vec<&Entry> =
-        fatbin.entries.iter().filter(|entry| entry.kind == Kind::Ptx).collect();
+    let mut candidates: Vec<&Entry> = fatbin
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Ptx)
+        .collect();
     // Best first: what the device has before what it lacks, plain before arch-specific, then the
     // nearest architecture.
     candidates.sort_by_key(|entry| {
@@ -56,7 +66,10 @@ fn select_entry(fatbin: &Fatbin, arch: u32) -> Result<Ptx, ImageError> {
 
 /// The bytes before the first zero.
 fn without_padding(text: &[u8]) -> &[u8] {
-    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let end = text
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(text.len());
     &text[..end]
 }
 
@@ -71,5 +84,9 @@ pub(crate) fn looks_like_ptx(text: &[u8]) -> bool {
 fn cubin_arch(image: &[u8]) -> Option<u32> {
     let flags = u32::from_le_bytes(image.get(48..52)?.try_into().ok()?);
     let os_abi = *image.get(7)?;
-    Some(if os_abi == 0x41 { flags >> 8 & 0xff } else { flags & 0xff })
+    Some(if os_abi == 0x41 {
+        flags >> 8 & 0xff
+    } else {
+        flags & 0xff
+    })
 }

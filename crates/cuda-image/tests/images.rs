@@ -19,21 +19,45 @@ struct Image {
 }
 
 fn ptx(arch: u32, text: &[u8]) -> Image {
-    Image { kind: 1, arch, flags: 0x11, payload: text.to_vec(), unpacked: 0 }
+    Image {
+        kind: 1,
+        arch,
+        flags: 0x11,
+        payload: text.to_vec(),
+        unpacked: 0,
+    }
 }
 
 fn cubin(arch: u32) -> Image {
-    Image { kind: 2, arch, flags: 0x11, payload: vec![0x7f; 96], unpacked: 0 }
+    Image {
+        kind: 2,
+        arch,
+        flags: 0x11,
+        payload: vec![0x7f; 96],
+        unpacked: 0,
+    }
 }
 
 fn lz4(arch: u32, text: &[u8]) -> Image {
     let payload = lz4_flex::block::compress(text);
-    Image { kind: 1, arch, flags: 0x11 | LZ4, payload, unpacked: text.len() as u64 }
+    Image {
+        kind: 1,
+        arch,
+        flags: 0x11 | LZ4,
+        payload,
+        unpacked: text.len() as u64,
+    }
 }
 
 fn zstd(arch: u32, text: &[u8]) -> Image {
     let payload = zstd::bulk::compress(text, 3).unwrap();
-    Image { kind: 1, arch, flags: 0x11 | ZSTD, payload, unpacked: text.len() as u64 }
+    Image {
+        kind: 1,
+        arch,
+        flags: 0x11 | ZSTD,
+        payload,
+        unpacked: text.len() as u64,
+    }
 }
 
 fn fatbin(images: &[Image]) -> Vec<u8> {
@@ -46,7 +70,14 @@ fn fatbin(images: &[Image]) -> Vec<u8> {
         body.extend(0x0101u16.to_le_bytes());
         body.extend(64u32.to_le_bytes());
         body.extend((padded as u64).to_le_bytes());
-        body.extend(if packed { image.payload.len() as u32 } else { 0 }.to_le_bytes());
+        body.extend(
+            if packed {
+                image.payload.len() as u32
+            } else {
+                0
+            }
+            .to_le_bytes(),
+        );
         body.extend(0u32.to_le_bytes());
         body.extend(0u16.to_le_bytes());
         body.extend(9u16.to_le_bytes());
@@ -68,7 +99,11 @@ fn fatbin(images: &[Image]) -> Vec<u8> {
 }
 
 fn texts(image: &[u8], arch: u32) -> Vec<Vec<u8>> {
-    select(image, arch).unwrap().into_iter().map(|ptx| ptx.text).collect()
+    select(image, arch)
+        .unwrap()
+        .into_iter()
+        .map(|ptx| ptx.text)
+        .collect()
 }
 
 #[test]
@@ -92,17 +127,28 @@ fn every_packing_unpacks_to_the_same_text() {
 #[test]
 fn an_lz4_entry_may_claim_too_little() {
     let long = PTX.repeat(100);
-    let image = Image { unpacked: 10, ..lz4(80, &long) };
+    let image = Image {
+        unpacked: 10,
+        ..lz4(80, &long)
+    };
     assert_eq!(texts(&fatbin(&[image]), 86), [long]);
 }
 
 #[test]
 fn the_nearest_architecture_at_or_below_the_device_wins() {
-    let image = fatbin(&[ptx(75, b".75"), ptx(80, b".80"), ptx(90, b".90"), ptx(120, b".120")]);
+    let image = fatbin(&[
+        ptx(75, b".75"),
+        ptx(80, b".80"),
+        ptx(90, b".90"),
+        ptx(120, b".120"),
+    ]);
     assert_eq!(texts(&image, 86), [b".80"]);
     assert_eq!(texts(&image, 90), [b".90"]);
     assert_eq!(texts(&image, 61), [b".75"]);
-    let specific = Image { flags: 0x11 | ARCH_SPECIFIC, ..ptx(90, b".90a") };
+    let specific = Image {
+        flags: 0x11 | ARCH_SPECIFIC,
+        ..ptx(90, b".90a")
+    };
     assert_eq!(texts(&fatbin(&[specific, ptx(75, b".75")]), 90), [b".75"]);
 }
 
@@ -118,7 +164,12 @@ fn several_fatbins_give_one_text_each() {
 fn machine_code_alone_is_named() {
     let image = fatbin(&[cubin(90), cubin(75), cubin(90)]);
     let error = select(&image, 86).unwrap_err();
-    assert_eq!(error, ImageError::NoPtx { machine_code_for: vec![75, 90] });
+    assert_eq!(
+        error,
+        ImageError::NoPtx {
+            machine_code_for: vec![75, 90]
+        }
+    );
     assert_eq!(
         error.to_string(),
         "the image holds machine code for sm_75, sm_90 and no PTX"
@@ -127,16 +178,26 @@ fn machine_code_alone_is_named() {
     elf[..4].copy_from_slice(b"\x7fELF");
     elf[7] = 0x41;
     elf[48..52].copy_from_slice(&0x0600_5a04u32.to_le_bytes());
-    assert_eq!(select(&elf, 86), Err(ImageError::NoPtx { machine_code_for: vec![90] }));
+    assert_eq!(
+        select(&elf, 86),
+        Err(ImageError::NoPtx {
+            machine_code_for: vec![90]
+        })
+    );
 }
 
 #[test]
 fn entries_are_described() {
     let image = fatbin(&[cubin(86), zstd(90, PTX)]);
     let all = fatbins(&image).unwrap();
-    let [machine, text] = all[0].entries[..] else { panic!("two entries") };
+    let [machine, text] = all[0].entries[..] else {
+        panic!("two entries")
+    };
     assert_eq!((machine.kind, machine.arch), (Kind::Cubin, 86));
-    assert_eq!((text.kind, text.arch, text.version), (Kind::Ptx, 90, (9, 0)));
+    assert_eq!(
+        (text.kind, text.arch, text.version),
+        (Kind::Ptx, 90, (9, 0))
+    );
     assert_eq!(text.unpacked_len, PTX.len() as u64);
 }
 
@@ -153,12 +214,22 @@ fn every_truncation_is_an_error() {
 fn hostile_sizes_neither_overflow_nor_allocate() {
     let sound = fatbin(&[lz4(80, PTX)]);
     // Fatbin size, entry header length, payload length, packed length, unpacked length.
-    for (offset, width) in [(8, 8), (16 + 4, 4), (16 + 8, 8), (16 + 16, 4), (16 + 56, 8), (6, 2)] {
+    for (offset, width) in [
+        (8, 8),
+        (16 + 4, 4),
+        (16 + 8, 8),
+        (16 + 16, 4),
+        (16 + 56, 8),
+        (6, 2),
+    ] {
         for value in [0u64, 1, 0x7fff_ffff, 0xffff_fff0, u64::MAX, u64::MAX - 15] {
             let mut image = sound.clone();
             image[offset..offset + width].copy_from_slice(&value.to_le_bytes()[..width]);
             if let Ok(found) = select(&image, 86) {
-                assert!(found.iter().all(|ptx| ptx.text.len() <= PTX.len()), "{offset} {value:x}");
+                assert!(
+                    found.iter().all(|ptx| ptx.text.len() <= PTX.len()),
+                    "{offset} {value:x}"
+                );
             }
         }
     }
@@ -194,7 +265,10 @@ fn pointers_without_a_length_are_measured() {
         assert_eq!(flatten(text.as_ptr().cast()).unwrap(), PTX);
         assert_eq!(image_len(image.as_ptr().cast()), Ok(image.len()));
         assert_eq!(flatten(image.as_ptr().cast()).unwrap(), image);
-        assert_eq!(flatten(b"\x7fTileIR\0".as_ptr().cast()), Err(ImageError::UnknownForm));
+        assert_eq!(
+            flatten(b"\x7fTileIR\0".as_ptr().cast()),
+            Err(ImageError::UnknownForm)
+        );
     }
 }
 

@@ -32,7 +32,10 @@ pub fn pop() -> Option<CUcontext> {
     if top.is_null() {
         return None;
     }
-    let next = BELOW.try_with(|below| below.borrow_mut().pop()).ok().flatten();
+    let next = BELOW
+        .try_with(|below| below.borrow_mut().pop())
+        .ok()
+        .flatten();
     TOP.set(next.unwrap_or(core::ptr::null_mut()));
     Some(top)
 }
@@ -73,7 +76,9 @@ mod tests {
     #[test]
     fn every_thread_has_its_own_stack() {
         push(handle(1));
-        std::thread::spawn(|| assert!(current().is_null())).join().unwrap();
+        std::thread::spawn(|| assert!(current().is_null()))
+            .join()
+            .unwrap();
         assert_eq!(pop(), Some(handle(1)));
     }
 }

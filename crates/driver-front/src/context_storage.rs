@@ -49,8 +49,14 @@ pub fn put(
     destructor: Option<Destructor>,
 ) -> Result<(), CUresult> {
     let context = resolve(context)?;
-    let value = Value { pointer: value as usize, destructor };
-    VALUES.write().unwrap_or_else(PoisonError::into_inner).insert((context, key as usize), value);
+    let value = Value {
+        pointer: value as usize,
+        destructor,
+    };
+    VALUES
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert((context, key as usize), value);
     Ok(())
 }
 
@@ -61,7 +67,9 @@ pub fn put(
 pub fn get(context: CUcontext, key: *mut c_void) -> Result<*mut c_void, CUresult> {
     let context = resolve(context)?;
     let values = VALUES.read().unwrap_or_else(PoisonError::into_inner);
-    let value = values.get(&(context, key as usize)).ok_or(CUDA_ERROR_INVALID_HANDLE)?;
+    let value = values
+        .get(&(context, key as usize))
+        .ok_or(CUDA_ERROR_INVALID_HANDLE)?;
     Ok(value.pointer as *mut c_void)
 }
 
@@ -72,19 +80,25 @@ pub fn get(context: CUcontext, key: *mut c_void) -> Result<*mut c_void, CUresult
 pub fn delete(context: CUcontext, key: *mut c_void) -> Result<(), CUresult> {
     let context = resolve(context)?;
     let mut values = VALUES.write().unwrap_or_else(PoisonError::into_inner);
-    values.remove(&(context, key as usize)).map(|_| ()).ok_or(CUDA_ERROR_INVALID_HANDLE)
+    values
+        .remove(&(context, key as usize))
+        .map(|_| ())
+        .ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
 /// Ends every value of a destroyed or reset context. Destructors run without a lock: they call back.
 pub fn context_ended(context: CUcontext) {
     let mut ended = Vec::new();
-    VALUES.write().unwrap_or_else(PoisonError::into_inner).retain(|(owner, key), value| {
-        if *owner != context as usize {
-            return true;
-        }
-        ended.push((*key, value.pointer, value.destructor));
-        false
-    });
+    VALUES
+        .write()
+        .unwrap_or_else(PoisonError::into_inner)
+        .retain(|(owner, key), value| {
+            if *owner != context as usize {
+                return true;
+            }
+            ended.push((*key, value.pointer, value.destructor));
+            false
+        });
     for (key, pointer, destructor) in ended {
         if let Some(destructor) = destructor {
             // SAFETY: the runtime registered this function for exactly these arguments.
@@ -110,7 +124,10 @@ mod tests {
     fn values_end_with_their_context() {
         let (context, other) = (0x70 as CUcontext, 0x71 as CUcontext);
         let key = |n: usize| n as *mut c_void;
-        assert_eq!(get(core::ptr::null_mut(), key(1)), Err(CUDA_ERROR_INVALID_CONTEXT));
+        assert_eq!(
+            get(core::ptr::null_mut(), key(1)),
+            Err(CUDA_ERROR_INVALID_CONTEXT)
+        );
         context_stack::push(context);
         put(core::ptr::null_mut(), key(1), key(10), Some(count)).unwrap();
         put(usize::MAX as CUcontext, key(2), key(20), None).unwrap();

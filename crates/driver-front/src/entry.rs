@@ -12,7 +12,9 @@ use crate::notice;
 /// `CUDA_ERROR_UNKNOWN` and a line on stderr.
 pub fn guard(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-        notice(&format!("{name} failed inside the driver; please report this"));
+        notice(&format!(
+            "{name} failed inside the driver; please report this"
+        ));
         CUDA_ERROR_UNKNOWN
     })
 }
@@ -28,7 +30,9 @@ pub fn unsupported(name: &'static str) -> CUresult {
         *count == 1
     };
     if first {
-        notice(&format!("{name} is not supported here (the program gets CUDA_ERROR_NOT_SUPPORTED)"));
+        notice(&format!(
+            "{name} is not supported here (the program gets CUDA_ERROR_NOT_SUPPORTED)"
+        ));
     }
     CUDA_ERROR_NOT_SUPPORTED
 }

@@ -31,15 +31,18 @@ pub unsafe fn get_proc_address(
         return CUDA_ERROR_INVALID_VALUE;
     }
     // SAFETY: the caller's promise.
-    let symbol = unsafe { CStr::from_ptr(symbol) }.to_str().unwrap_or_default();
+    let symbol = unsafe { CStr::from_ptr(symbol) }
+        .to_str()
+        .unwrap_or_default();
     let found = lookup(symbol, version, flags)
         .and_then(|export| address_of(export).ok_or(QueryFailure::NotFound));
     let (address, reason) = match found {
         Ok(address) => (address, CU_GET_PROC_ADDRESS_SUCCESS),
         Err(QueryFailure::NotFound) => (core::ptr::null(), CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND),
-        Err(QueryFailure::VersionNotSufficient) => {
-            (core::ptr::null(), CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT)
-        }
+        Err(QueryFailure::VersionNotSufficient) => (
+            core::ptr::null(),
+            CU_GET_PROC_ADDRESS_VERSION_NOT_SUFFICIENT,
+        ),
     };
     // SAFETY: the caller's promise.
     unsafe {

@@ -12,7 +12,9 @@ pub fn visible_devices(value: Option<&str>, uuids: &[[u8; 16]]) -> Vec<usize> {
     };
     let mut visible = Vec::new();
     for entry in list.split(',') {
-        let Some(index) = find(entry.trim(), uuids) else { break };
+        let Some(index) = find(entry.trim(), uuids) else {
+            break;
+        };
         if visible.contains(&index) {
             return Vec::new();
         }
@@ -24,8 +26,13 @@ pub fn visible_devices(value: Option<&str>, uuids: &[[u8; 16]]) -> Vec<usize> {
 fn find(entry: &str, uuids: &[[u8; 16]]) -> Option<usize> {
     if let Some(wanted) = entry.strip_prefix("GPU-") {
         let wanted = wanted.replace('-', "").to_lowercase();
-        let text = |uuid: &[u8; 16]| uuid.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let mut matching = (0..uuids.len()).filter(|index| text(&uuids[*index]).starts_with(&wanted));
+        let text = |uuid: &[u8; 16]| {
+            uuid.iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
+        let mut matching =
+            (0..uuids.len()).filter(|index| text(&uuids[*index]).starts_with(&wanted));
         let found = matching.next()?;
         return (!wanted.is_empty() && matching.next().is_none()).then_some(found);
     }

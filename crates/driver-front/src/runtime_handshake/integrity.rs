@@ -47,7 +47,12 @@ fn message(version: u32, unix_seconds: u64, of: &Circumstances) -> Vec<u8> {
     for word in [of.driver_version, version, of.process, of.thread] {
         bytes.extend(word.to_le_bytes());
     }
-    for word in [of.runtime_table, of.integrity_table, of.integrity_function, unix_seconds] {
+    for word in [
+        of.runtime_table,
+        of.integrity_table,
+        of.integrity_function,
+        unix_seconds,
+    ] {
         bytes.extend(word.to_le_bytes());
     }
     for device in of.devices {
@@ -82,7 +87,10 @@ mod tests {
             ("a", "32ec01ec4a6dac72c0ab96fb34c0b5d1"),
             ("abc", "da853b0d3f88d99b30283a69e6ded6bb"),
             ("message digest", "ab4f496bfb2a530b219ff33031fe06b0"),
-            ("abcdefghijklmnopqrstuvwxyz", "4e8ddff3650292ab5a4108c3aa47940b"),
+            (
+                "abcdefghijklmnopqrstuvwxyz",
+                "4e8ddff3650292ab5a4108c3aa47940b",
+            ),
         ] {
             assert_eq!(hex(&Md2::digest(message)), digest, "{message:?}");
         }
@@ -93,15 +101,22 @@ mod tests {
     fn hmac_uses_blocks_of_16_bytes() {
         let message = b"what is authenticated, longer than one block";
         let inner: Vec<u8> = KEY.iter().map(|byte| byte ^ 0x36).chain(*message).collect();
-        let outer: Vec<u8> =
-            KEY.iter().map(|byte| byte ^ 0x5c).chain(Md2::digest(&inner)).collect();
+        let outer: Vec<u8> = KEY
+            .iter()
+            .map(|byte| byte ^ 0x5c)
+            .chain(Md2::digest(&inner))
+            .collect();
         assert_eq!(hex(&hmac_md2(&KEY, message)), hex(&Md2::digest(&outer)));
     }
 
     #[test]
     fn the_third_answer_depends_on_every_circumstance() {
-        let device =
-            DeviceIdentity { uuid: [7; 16], pci_domain: 0, pci_bus: 1, pci_device: 2 };
+        let device = DeviceIdentity {
+            uuid: [7; 16],
+            pci_domain: 0,
+            pci_bus: 1,
+            pci_device: 2,
+        };
         let base = || Circumstances {
             driver_version: 13000,
             process: 1,
@@ -115,8 +130,39 @@ mod tests {
         assert_eq!(answer(13000, 9, &base()), ANSWER_TO_VERSION);
         assert_eq!(answer(13001, 9, &base()), ANSWER_TO_VERSION_PLUS_1);
         assert_ne!(plain, answer(13002, 10, &base()));
-        assert_ne!(plain, answer(13002, 9, &Circumstances { thread: 3, ..base() }));
-        assert_ne!(plain, answer(13002, 9, &Circumstances { devices: &[device], ..base() }));
-        assert_eq!(message(1, 2, &Circumstances { devices: &[device], ..base() }).len(), 48 + 28);
+        assert_ne!(
+            plain,
+            answer(
+                13002,
+                9,
+                &Circumstances {
+                    thread: 3,
+                    ..base()
+                }
+            )
+        );
+        assert_ne!(
+            plain,
+            answer(
+                13002,
+                9,
+                &Circumstances {
+                    devices: &[device],
+                    ..base()
+                }
+            )
+        );
+        assert_eq!(
+            message(
+                1,
+                2,
+                &Circumstances {
+                    devices: &[device],
+                    ..base()
+                }
+            )
+            .len(),
+            48 + 28
+        );
     }
 }

@@ -66,15 +66,21 @@ static RUNTIME_CALLBACK_HOOKS: Table<7> = Table::new(&[
     (6, slot!(resource_callback_flags)),
 ]);
 
-static TOOLS_THREAD: Table<4> =
-    Table::new(&[(1, slot!(nothing)), (2, slot!(current_context)), (3, slot!(nothing))]);
+static TOOLS_THREAD: Table<4> = Table::new(&[
+    (1, slot!(nothing)),
+    (2, slot!(current_context)),
+    (3, slot!(nothing)),
+]);
 
 /// No size word: three functions and a null.
-static CONTEXT_STORAGE: Table<4> =
-    Table([slot!(storage_put), slot!(storage_delete), slot!(storage_get), ptr::null()]);
+static CONTEXT_STORAGE: Table<4> = Table([
+    slot!(storage_put),
+    slot!(storage_delete),
+    slot!(storage_get),
+    ptr::null(),
+]);
 
-static CONTEXT_CHECKS: Table<17> =
-    Table::new(&[(2, slot!(context_check)), (3, slot!(nothing))]);
+static CONTEXT_CHECKS: Table<17> = Table::new(&[(2, slot!(context_check)), (3, slot!(nothing))]);
 
 static INTEGRITY: Table<3> = Table::new(&[(1, slot!(integrity_check)), (2, slot!(nothing))]);
 
@@ -89,7 +95,10 @@ static TOOLS_MODULE: Table<104> = Table::new(&[(7, slot!(each_function))]);
 /// Table ids as the 16 bytes lie in memory, with the table's address.
 static TABLES: [(u128, &(dyn TableAddress + Sync)); 8] = [
     (0x6bd5fb6c_5bf4e74a_8987d939_12fd9df9, &RUNTIME_INTERFACE),
-    (0xa094798c_2e742e74_93f20800_200c0a66, &RUNTIME_CALLBACK_HOOKS),
+    (
+        0xa094798c_2e742e74_93f20800_200c0a66,
+        &RUNTIME_CALLBACK_HOOKS,
+    ),
     (0x42d85a81_23f6cb47_8298f6e7_8a3aecdc, &TOOLS_THREAD),
     (0xc693336e_1121df11_a8c368f3_55d89593, &CONTEXT_STORAGE),
     (0x263e8860_7cd26143_92f6bbd5_006dfa7e, &CONTEXT_CHECKS),
@@ -145,9 +154,15 @@ unsafe extern "C" fn load_wrapper(module: *mut CUmodule, wrapper: *const c_void)
         if module.is_null() || wrapper.is_null() {
             return CUDA_ERROR_INVALID_VALUE;
         }
-        let Some(driver) = driver() else { return CUDA_ERROR_NOT_INITIALIZED };
+        let Some(driver) = driver() else {
+            return CUDA_ERROR_NOT_INITIALIZED;
+        };
         // SAFETY: the slot's first argument is an out pointer.
-        code(driver.load_image(wrapper).map(|loaded| unsafe { *module = loaded }))
+        code(
+            driver
+                .load_image(wrapper)
+                .map(|loaded| unsafe { *module = loaded }),
+        )
     })
 }
 
@@ -158,9 +173,15 @@ unsafe extern "C" fn load_fatbin(fatbin: *const c_void, module: *mut CUmodule) -
 
 unsafe extern "C" fn primary_context(context: *mut CUcontext, device: CUdevice) -> CUresult {
     guard("primary context by table", || {
-        let Some(driver) = driver() else { return CUDA_ERROR_NOT_INITIALIZED };
+        let Some(driver) = driver() else {
+            return CUDA_ERROR_NOT_INITIALIZED;
+        };
         // SAFETY: the slot's first argument is an out pointer.
-        code(driver.primary_context(device).map(|handle| unsafe { *context = handle }))
+        code(
+            driver
+                .primary_context(device)
+                .map(|handle| unsafe { *context = handle }),
+        )
     })
 }
 
@@ -240,7 +261,9 @@ unsafe extern "C" fn integrity_check(
     out: *mut [u64; 2],
 ) -> CUresult {
     guard("self-test", || {
-        let Some(driver) = driver() else { return CUDA_ERROR_NOT_INITIALIZED };
+        let Some(driver) = driver() else {
+            return CUDA_ERROR_NOT_INITIALIZED;
+        };
         let of = Circumstances {
             driver_version: driver.driver_version() as u32,
             process: std::process::id(),
@@ -259,10 +282,20 @@ unsafe extern "C" fn integrity_check(
 
 unsafe extern "C" fn context_id(context: CUcontext, id: *mut u64) -> CUresult {
     guard("context id by table", || {
-        let Some(driver) = driver() else { return CUDA_ERROR_NOT_INITIALIZED };
-        let context = if context.is_null() { context_stack::current() } else { context };
+        let Some(driver) = driver() else {
+            return CUDA_ERROR_NOT_INITIALIZED;
+        };
+        let context = if context.is_null() {
+            context_stack::current()
+        } else {
+            context
+        };
         // SAFETY: the slot's second argument is an out pointer.
-        code(driver.context_id(context).map(|number| unsafe { *id = number }))
+        code(
+            driver
+                .context_id(context)
+                .map(|number| unsafe { *id = number }),
+        )
     })
 }
 

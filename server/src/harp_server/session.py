@@ -47,11 +47,9 @@ class Session:
         status = await asyncio.shield(self.worker.process.exited)
         end = _fields(self.end_event or {})
         cause = str(end.pop("cause", None) or how_it_ended(status))
-        if not self.started and "calls" not in end:
+        if not self.started:
             # Nobody was let in: a scanner, a wrong certificate, another protocol version.
-            self.log.warning(
-                "connection refused", session=self.id, address=self.address, cause=cause
-            )
+            self.log.warning("connection refused", address=self.address, cause=cause)
             return
         counts = {name: end.pop(name, None) for name in COUNTERS}
         write = self.log.info if self.end_event is not None and status == 0 else self.log.error

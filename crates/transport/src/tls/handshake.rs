@@ -120,24 +120,35 @@ pub fn run<H: Handshake>(
         outgoing: Vec::new(),
         total: 0,
     };
-    match drive(&mut connection, &mut wire) {
+    // What rustls has been given and has not used up.
+    let mut incoming = Vec::new();
+    match drive(&mut connection, &mut wire, &mut incoming) {
         Ok(()) => take_over(connection, wire.received),
         Err(error) => {
             if let HandshakeError::Tls(_) = error {
-                say_why(&mut connection, &mut wire);
+                say_why(&mut connection, &mut wire, &mut incoming);
             }
             Err(error)
         }
     }
 }
 
-fn drive<H: Handshake>(connection: &mut H, wire: &mut Wire) -> Result<(), HandshakeError> {
-    // What rustls has been given and has not used up.
-    let mut incoming = Vec::new();
+fn drive<H: Handshake>(
+    connection: &mut H,
+    wire: &mut Wire,
+    incoming: &mut Vec<u8>,
+) -> Result<(), HandshakeError> {
     loop {
-        let UnbufferedStatus { discard, state } = connection.process(&mut incoming);
+        let UnbufferedStatus { discard, state } = connection.process(incoming);
         let mut wants_record = false;
-        match state.map_err(HandshakeError::Tls)? {
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                incoming.drain(..discard);
+                return Err(HandshakeError::Tls(error));
+            }
+        };
+        match state {
             ConnectionState::BlockedHandshake => wants_record = true,
             ConnectionState::EncodeTlsData(mut data) => {
                 encode(&mut wire.outgoing, |out| data.encode(out))?
@@ -164,7 +175,7 @@ fn drive<H: Handshake>(connection: &mut H, wire: &mut Wire) -> Result<(), Handsh
         incoming.drain(..discard);
         if wants_record {
             // One record at a time, so that rustls never opens one that comes after the handshake.
-            wire.read_record(&mut incoming)?;
+            wire.read_record(incoming)?;
         }
     }
 }
@@ -237,12 +248,10 @@ fn take_over<H: Handshake>(connection: H, leftover: Vec<u8>) -> Result<Secured, 
 
 /// Sends the alert that rustls has made of its error, and keeps the socket open until the peer has
 /// had the time to read it: closing with unread input would reset the connection and lose the alert.
-fn say_why<H: Handshake>(connection: &mut H, wire: &mut Wire) {
+fn say_why<H: Handshake>(connection: &mut H, wire: &mut Wire, incoming: &mut [u8]) {
     wire.outgoing.clear();
-    while let ConnectionState::EncodeTlsData(mut data) = match connection.process(&mut []).state {
-        Ok(state) => state,
-        Err(_) => return,
-    } {
+    // rustls remembers places in `incoming`, and repeats its error when it has no more to say.
+    while let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process(incoming).state {
         if encode(&mut wire.outgoing, |out| data.encode(out)).is_err() {
             return;
         }

@@ -1,0 +1,127 @@
+//! From the index of a module to kernels that run.
+//!
+//! One function goes through: [`function`] reads its body into drafts over virtual registers
+//! (with [`moves`], [`arithmetic`], [`memory`], [`control`] and [`warp`] for the families of
+//! instructions), [`flow`] finds blocks and loops, [`copies`] removes moves, [`flow::Layout`] puts
+//! the blocks in order, [`slots`] assigns storage. [`link`] joins the functions of a kernel.
+
+mod arithmetic;
+mod control;
+mod copies;
+mod draft;
+mod flow;
+mod function;
+mod link;
+mod memory;
+mod moves;
+mod program;
+mod scope;
+mod slots;
+mod warp;
+
+use std::sync::Arc;
+
+use crate::exec::kernel::{Kernel, Param};
+use crate::ptx::lexer::{Place, Token};
+use crate::ptx::module::{parse_extents, Module};
+use crate::ptx::{expression, PtxError};
+
+pub use scope::FrameSpan;
+pub use slots::Storage;
+
+/// What a kernel takes, known without decoding its body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signature {
+    pub params: Vec<Param>,
+    /// Bytes of all parameters.
+    pub param_bytes: u32,
+    /// `.maxntid` or `.reqntid`, as threads of a block; 1024 where neither is given.
+    pub max_threads: u32,
+    /// `.reqntid`
+    pub required_block: Option<[u32; 3]>,
+}
+
+impl Module {
+    /// The parameters and launch bounds of `kernel`; `None` if there is no such kernel or its
+    /// declaration cannot be read.
+    pub fn signature(&self, kernel: &str) -> Option<Signature> {
+        let function = &self.functions[self.function(kernel)?];
+        if !function.entry {
+            return None;
+        }
+        let mut signature = Signature {
+            max_threads: 1024,
+            ..Signature::default()
+        };
+        if let Some(place) = function.params {
+            let mut top = 0u64;
+            for declaration in function::parameter_list(&mut self.lexer(place)).ok()? {
+                let align = declaration.align();
+                let offset = u32::try_from(top.next_multiple_of(align)).ok()?;
+                let size = u32::try_from(declaration.bytes().ok()?).ok()?;
+                signature.params.push(Param {
+                    offset,
+                    size,
+                    align: align as u32,
+                });
+                top = u64::from(offset) + u64::from(size);
+            }
+            signature.param_bytes = u32::try_from(top).ok()?;
+        }
+        self.attributes(function.attributes, &mut signature).ok()?;
+        Some(signature)
+    }
+
+    /// Decodes `name` and every function that it can call. `address_of` gives the addresses of
+    /// the module's variables in global and constant memory.
+    ///
+    /// # Errors
+    /// A kernel that is not in the module, or that uses what this engine does not execute: the
+    /// error names the opcode and line.
+    pub fn kernel(
+        &self,
+        name: &str,
+        address_of: &dyn Fn(&str) -> Option<u64>,
+    ) -> Result<Arc<Kernel>, PtxError> {
+        let found = self
+            .function(name)
+            .filter(|&index| self.functions[index].entry);
+        let Some(index) = found else {
+            return Err(PtxError::new(
+                0,
+                format!("kernel `{name}` is not in the module"),
+            ));
+        };
+        let line = self.functions[index].attributes.line;
+        let unreadable =
+            || PtxError::new(line, format!("the declaration of `{name}` is malformed"));
+        let signature = self.signature(name).ok_or_else(unreadable)?;
+        link::kernel(self, index, signature, address_of).map(Arc::new)
+    }
+
+    fn attributes(&self, place: Place, signature: &mut Signature) -> Result<(), PtxError> {
+        let mut lexer = self.lexer(place);
+        while let Token::Directive(directive) = lexer.peek() {
+            lexer.next();
+            match directive {
+                ".maxntid" | ".reqntid" => {
+                    let extents = parse_extents(&mut lexer)?;
+                    let threads = extents.iter().fold(1, |n: u32, &e| n.saturating_mul(e));
+                    signature.max_threads = threads.clamp(1, 1024);
+                    if directive == ".reqntid" {
+                        signature.required_block = Some(extents);
+                    }
+                }
+                ".minnctapersm" | ".maxnctapersm" | ".maxnreg" | ".maxclusterrank" => {
+                    expression::parse(&mut lexer)?;
+                }
+                ".reqnctapercluster" => {
+                    parse_extents(&mut lexer)?;
+                }
+                ".pragma" => lexer.skip_statement()?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,425 @@
+//! Loads and stores.
+
+use super::super::inst::{BlockFn, Inst};
+use super::super::lanes::LANES;
+use super::super::machine::Machine;
+use super::place::{lanes_of, Generic, Global, Local, Place, Shared, Word};
+use super::{Area, Element};
+
+/// Lanes that are looked at together: whether their addresses are consecutive, equal, or neither.
+const CHUNK: usize = 8;
+
+/// Which way an access goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Load,
+    Store,
+}
+
+/// How an element in memory corresponds to a register.
+trait Transfer {
+    type Memory: Copy;
+    type Register: Copy;
+    fn widen(value: Self::Memory) -> Self::Register;
+    fn narrow(value: Self::Register) -> Self::Memory;
+}
+
+/// Memory type `M` in a register of type `R`.
+struct As<M, R>(std::marker::PhantomData<(M, R)>);
+
+macro_rules! transfers {
+    ($($memory:ty => $register:ty, $via:ty;)*) => {$(
+        impl Transfer for As<$memory, $register> {
+            type Memory = $memory;
+            type Register = $register;
+            #[inline(always)]
+            fn widen(value: $memory) -> $register {
+                value as $via as $register
+            }
+            #[inline(always)]
+            fn narrow(value: $register) -> $memory {
+                value as $memory
+            }
+        }
+    )*};
+}
+
+transfers! {
+    u8 => u32, u32;
+    i8 => u32, i32;
+    u16 => u32, u32;
+    i16 => u32, i32;
+    u32 => u32, u32;
+    u8 => u64, u64;
+    i8 => u64, i64;
+    u16 => u64, u64;
+    i16 => u64, i64;
+    u32 => u64, u64;
+    i32 => u64, i64;
+    u64 => u64, u64;
+}
+
+/// The relation between the addresses of a chunk.
+enum Pattern {
+    Consecutive,
+    Equal,
+    Scattered,
+}
+
+#[inline(always)]
+fn pattern<W: Word>(at: &[W; LANES], first: usize, step: usize) -> Pattern {
+    let (mut consecutive, mut equal) = (true, true);
+    for lane in 0..CHUNK {
+        consecutive &= at[first + lane].is_after(at[first], lane, step);
+    }
+    if consecutive {
+        return Pattern::Consecutive;
+    }
+    for lane in 0..CHUNK {
+        equal &= at[first + lane].is_same(at[first]);
+    }
+    match equal {
+        true => Pattern::Equal,
+        false => Pattern::Scattered,
+    }
+}
+
+#[inline(always)]
+unsafe fn load_one<P: Place, T: Transfer>(machine: &mut Machine<'_>, inst: &Inst) -> bool {
+    let bytes = size_of::<T::Memory>();
+    for warp in 0..machine.lanes.warps {
+        let mask = machine.lanes.exec[warp];
+        if mask == 0 {
+            continue;
+        }
+        // SAFETY: passed on; the addresses of the lanes in `mask` are checked by `resolve`.
+        unsafe {
+            let Some(from) = P::resolve(machine, inst, warp, mask, bytes as u32) else {
+                return false;
+            };
+            let d = machine.lanes.reg::<T::Register>(inst.operands.d, warp);
+            if mask != !0 {
+                for lane in lanes_of(mask) {
+                    (*d)[lane] = T::widen(from.pointer(lane).cast::<T::Memory>().read());
+                }
+                continue;
+            }
+            for first in (0..LANES).step_by(CHUNK) {
+                let out = d
+                    .cast::<T::Register>()
+                    .add(first)
+                    .cast::<[T::Register; CHUNK]>();
+                let pointer = from.pointer(first).cast::<T::Memory>();
+                match pattern(&from.at, first, bytes) {
+                    Pattern::Consecutive => {
+                        let values = pointer.cast::<[T::Memory; CHUNK]>().read();
+                        for lane in 0..CHUNK {
+                            (*out)[lane] = T::widen(values[lane]);
+                        }
+                    }
+                    Pattern::Equal => *out = [T::widen(pointer.read()); CHUNK],
+                    Pattern::Scattered => {
+                        for lane in 0..CHUNK {
+                            let pointer = from.pointer(first + lane).cast::<T::Memory>();
+                            (*out)[lane] = T::widen(pointer.read());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    true
+}
+
+#[inline(always)]
+unsafe fn store_one<P: Place, T: Transfer>(machine: &mut Machine<'_>, inst: &Inst) -> bool {
+    let bytes = size_of::<T::Memory>();
+    for warp in 0..machine.lanes.warps {
+        let mask = machine.lanes.exec[warp];
+        if mask == 0 {
+            continue;
+        }
+        // SAFETY: as in `load_one`.
+        unsafe {
+            let Some(to) = P::resolve(machine, inst, warp, mask, bytes as u32) else {
+                return false;
+            };
+            let source = machine.lanes.reg::<T::Register>(inst.operands.d, warp);
+            if mask != !0 {
+                for lane in lanes_of(mask) {
+                    to.pointer(lane)
+                        .cast::<T::Memory>()
+                        .write(T::narrow((*source)[lane]));
+                }
+                continue;
+            }
+            for first in (0..LANES).step_by(CHUNK) {
+                let values: [T::Memory; CHUNK] =
+                    std::array::from_fn(|lane| T::narrow((*source)[first + lane]));
+                match pattern(&to.at, first, bytes) {
+                    Pattern::Consecutive => {
+                        to.pointer(first).cast::<[T::Memory; CHUNK]>().write(values)
+                    }
+                    _ => {
+                        for lane in 0..CHUNK {
+                            to.pointer(first + lane)
+                                .cast::<T::Memory>()
+                                .write(values[lane]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    true
+}
+
+/// What one lane of a vector access moves: at most 32 bytes. Parts of up to 16 bytes travel in
+/// one machine access, which programs rely on that pass a flag and a value together.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+union Packet {
+    bytes: [u8; 32],
+    #[cfg(target_arch = "x86_64")]
+    halves: [std::arch::x86_64::__m128i; 2],
+    doubles: [u64; 4],
+    words: [u32; 8],
+}
+
+impl Packet {
+    #[inline(always)]
+    unsafe fn read(from: *const u8, bytes: usize) -> Packet {
+        let mut packet = Packet { bytes: [0; 32] };
+        // SAFETY: the caller checked `bytes` at `from`, aligned to them (to 16 at most).
+        unsafe {
+            match bytes {
+                2 => packet.words[0] = u32::from(from.cast::<u16>().read_volatile()),
+                4 => packet.words[0] = from.cast::<u32>().read_volatile(),
+                8 => packet.doubles[0] = from.cast::<u64>().read_volatile(),
+                _ => {
+                    for half in 0..bytes / 16 {
+                        packet.read_half(from.add(16 * half), half);
+                    }
+                }
+            }
+        }
+        packet
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, to: *mut u8, bytes: usize) {
+        // SAFETY: as in `read`.
+        unsafe {
+            match bytes {
+                2 => to.cast::<u16>().write_volatile(self.words[0] as u16),
+                4 => to.cast::<u32>().write_volatile(self.words[0]),
+                8 => to.cast::<u64>().write_volatile(self.doubles[0]),
+                _ => {
+                    for half in 0..bytes / 16 {
+                        self.write_half(to.add(16 * half), half);
+                    }
+                }
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn read_half(&mut self, from: *const u8, half: usize) {
+        // SAFETY: as in `read`.
+        unsafe { self.halves[half] = from.cast::<std::arch::x86_64::__m128i>().read_volatile() }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn write_half(&self, to: *mut u8, half: usize) {
+        // SAFETY: as in `read`.
+        unsafe {
+            to.cast::<std::arch::x86_64::__m128i>()
+                .write_volatile(self.halves[half])
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn read_half(&mut self, from: *const u8, half: usize) {
+        // SAFETY: as in `read`.
+        unsafe {
+            for index in 2 * half..2 * half + 2 {
+                self.doubles[index] = from.cast::<u64>().add(index - 2 * half).read_volatile();
+            }
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn write_half(&self, to: *mut u8, half: usize) {
+        // SAFETY: as in `read`.
+        unsafe {
+            for index in 2 * half..2 * half + 2 {
+                to.cast::<u64>()
+                    .add(index - 2 * half)
+                    .write_volatile(self.doubles[index]);
+            }
+        }
+    }
+}
+
+/// The slots of the elements of a vector access.
+fn element_slots(inst: &Inst) -> [u32; 4] {
+    let o = &inst.operands;
+    [o.d, o.b, o.c, o.e]
+}
+
+#[inline(always)]
+unsafe fn load_many<P: Place, T: Transfer, const N: usize>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+) -> bool {
+    let element = size_of::<T::Memory>();
+    for warp in 0..machine.lanes.warps {
+        let mask = machine.lanes.exec[warp];
+        if mask == 0 {
+            continue;
+        }
+        // SAFETY: as in `load_one`.
+        unsafe {
+            let Some(from) = P::resolve(machine, inst, warp, mask, (element * N) as u32) else {
+                return false;
+            };
+            let slots = element_slots(inst);
+            for lane in lanes_of(mask) {
+                let packet = Packet::read(from.pointer(lane), element * N);
+                for (index, slot) in slots.into_iter().take(N).enumerate() {
+                    let at = packet.bytes.as_ptr().add(index * element);
+                    let value = T::widen(at.cast::<T::Memory>().read());
+                    (*machine.lanes.reg::<T::Register>(slot, warp))[lane] = value;
+                }
+            }
+        }
+    }
+    true
+}
+
+#[inline(always)]
+unsafe fn store_many<P: Place, T: Transfer, const N: usize>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+) -> bool {
+    let element = size_of::<T::Memory>();
+    for warp in 0..machine.lanes.warps {
+        let mask = machine.lanes.exec[warp];
+        if mask == 0 {
+            continue;
+        }
+        // SAFETY: as in `load_one`.
+        unsafe {
+            let Some(to) = P::resolve(machine, inst, warp, mask, (element * N) as u32) else {
+                return false;
+            };
+            let slots = element_slots(inst);
+            for lane in lanes_of(mask) {
+                let mut packet = Packet { bytes: [0; 32] };
+                for (index, slot) in slots.into_iter().take(N).enumerate() {
+                    let value = (*machine.lanes.reg::<T::Register>(slot, warp))[lane];
+                    let at = packet.bytes.as_mut_ptr().add(index * element);
+                    at.cast::<T::Memory>().write(T::narrow(value));
+                }
+                packet.write(to.pointer(lane), element * N);
+            }
+        }
+    }
+    true
+}
+
+/// The same body for machines with AVX2 and for all others.
+macro_rules! leveled {
+    ($($avx2:ident, $baseline:ident = $body:ident [$($count:ident)?];)*) => {$(
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+        unsafe fn $avx2<P: Place, T: Transfer $(, const $count: usize)?>(
+            machine: &mut Machine<'_>,
+            inst: &Inst,
+        ) -> bool {
+            // SAFETY: passed on.
+            unsafe { $body::<P, T $(, $count)?>(machine, inst) }
+        }
+
+        unsafe fn $baseline<P: Place, T: Transfer $(, const $count: usize)?>(
+            machine: &mut Machine<'_>,
+            inst: &Inst,
+        ) -> bool {
+            // SAFETY: passed on.
+            unsafe { $body::<P, T $(, $count)?>(machine, inst) }
+        }
+    )*};
+}
+
+leveled! {
+    load_one_avx2, load_one_baseline = load_one [];
+    store_one_avx2, store_one_baseline = store_one [];
+    load_many_avx2, load_many_baseline = load_many [N];
+    store_many_avx2, store_many_baseline = store_many [N];
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("popcnt")
+}
+
+/// The operation for a place and an element.
+fn pick<P: Place, T: Transfer>(count: usize, direction: Direction) -> BlockFn {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        return match (direction, count) {
+            (Direction::Load, 1) => load_one_avx2::<P, T>,
+            (Direction::Load, 2) => load_many_avx2::<P, T, 2>,
+            (Direction::Load, _) => load_many_avx2::<P, T, 4>,
+            (Direction::Store, 1) => store_one_avx2::<P, T>,
+            (Direction::Store, 2) => store_many_avx2::<P, T, 2>,
+            (Direction::Store, _) => store_many_avx2::<P, T, 4>,
+        };
+    }
+    match (direction, count) {
+        (Direction::Load, 1) => load_one_baseline::<P, T>,
+        (Direction::Load, 2) => load_many_baseline::<P, T, 2>,
+        (Direction::Load, _) => load_many_baseline::<P, T, 4>,
+        (Direction::Store, 1) => store_one_baseline::<P, T>,
+        (Direction::Store, 2) => store_many_baseline::<P, T, 2>,
+        (Direction::Store, _) => store_many_baseline::<P, T, 4>,
+    }
+}
+
+fn pick_element<P: Place>(element: Element, count: usize, direction: Direction) -> BlockFn {
+    let Element {
+        bytes,
+        signed,
+        wide,
+    } = element;
+    match (bytes, signed, wide) {
+        (1, false, false) => pick::<P, As<u8, u32>>(count, direction),
+        (1, true, false) => pick::<P, As<i8, u32>>(count, direction),
+        (2, false, false) => pick::<P, As<u16, u32>>(count, direction),
+        (2, true, false) => pick::<P, As<i16, u32>>(count, direction),
+        (1, false, true) => pick::<P, As<u8, u64>>(count, direction),
+        (1, true, true) => pick::<P, As<i8, u64>>(count, direction),
+        (2, false, true) => pick::<P, As<u16, u64>>(count, direction),
+        (2, true, true) => pick::<P, As<i16, u64>>(count, direction),
+        (4, false, true) => pick::<P, As<u32, u64>>(count, direction),
+        (4, true, true) => pick::<P, As<i32, u64>>(count, direction),
+        (8, ..) => pick::<P, As<u64, u64>>(count, direction),
+        _ => pick::<P, As<u32, u32>>(count, direction),
+    }
+}
+
+/// The operation that moves `count` elements to or from `area`.
+pub fn select(area: Area, element: Element, count: usize, direction: Direction) -> BlockFn {
+    match area {
+        Area::Global => pick_element::<Global>(element, count, direction),
+        Area::Shared => pick_element::<Shared>(element, count, direction),
+        Area::Local => pick_element::<Local>(element, count, direction),
+        Area::Generic => pick_element::<Generic>(element, count, direction),
+    }
+}

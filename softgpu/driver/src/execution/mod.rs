@@ -6,3 +6,5 @@ pub mod executor;
 pub mod host_calls;
 pub mod polls;
 pub mod queue;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Order and progress of queues, with commands that only note that they ran.
+
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::command::{Command, Marker, Work};
+use super::host_calls::{self, HostCall, HostFunction};
+use super::queue::Queue;
+
+fn queue() -> Arc<Queue> {
+    Queue::new(Arc::new(AtomicU32::new(0)), false)
+}
+
+fn note(list: &Arc<Mutex<Vec<u32>>>, value: u32) -> Command {
+    let list = list.clone();
+    let work = Work::Free(Box::new(move || list.lock().unwrap().push(value)));
+    Command { after: Vec::new(), work }
+}
+
+fn slowly(list: &Arc<Mutex<Vec<u32>>>, value: u32) -> Command {
+    let list = list.clone();
+    let work = Work::Free(Box::new(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        list.lock().unwrap().push(value);
+    }));
+    Command { after: Vec::new(), work }
+}
+
+#[test]
+fn a_queue_runs_in_order_whoever_runs_it() {
+    let (queue, list) = (queue(), Arc::default());
+    for round in 0..50 {
+        for value in 0..100 {
+            queue.submit(note(&list, round * 100 + value));
+        }
+        // Now and then a synchronising thread takes part.
+        if round % 3 == 0 {
+            queue.end().wait();
+            assert_eq!(list.lock().unwrap().len() as u32, (round + 1) * 100);
+        }
+    }
+    queue.end().wait();
+    assert!(queue.is_drained());
+    assert!(list.lock().unwrap().iter().copied().eq(0..5000));
+}
+
+#[test]
+fn a_marker_holds_up_another_queue() {
+    let (first, second, list) = (queue(), queue(), Arc::default());
+    first.submit(slowly(&list, 1));
+    let marker = first.end();
+    assert!(!marker.is_reached());
+    second.submit(Command { after: vec![marker], work: Work::Order });
+    second.submit(note(&list, 2));
+    second.end().wait();
+    assert_eq!(*list.lock().unwrap(), [1, 2]);
+}
+
+/// A chain over many queues, waited for at its end only.
+#[test]
+fn a_chain_of_markers_is_followed() {
+    let list = Arc::default();
+    let mut before: Option<Marker> = None;
+    for value in 0..200 {
+        let next = queue();
+        let mut command = note(&list, value);
+        command.after.extend(before.take());
+        next.submit(command);
+        before = Some(next.end());
+    }
+    before.unwrap().wait();
+    assert!(list.lock().unwrap().iter().copied().eq(0..200));
+}
+
+/// Two queues that wait for each other's earlier points over and over, fed by two threads.
+#[test]
+fn queues_that_take_turns_never_get_stuck() {
+    let (one, two) = (queue(), queue());
+    let feed = |own: Arc<Queue>, other: Arc<Queue>| {
+        std::thread::spawn(move || {
+            for round in 0..2000 {
+                own.submit(Command { after: vec![other.end()], work: Work::Order });
+                if round % 100 == 0 {
+                    own.end().wait();
+                }
+            }
+            own.end().wait();
+        })
+    };
+    let (first, second) = (feed(one.clone(), two.clone()), feed(two.clone(), one.clone()));
+    first.join().unwrap();
+    second.join().unwrap();
+    assert!(one.is_drained() && two.is_drained());
+}
+
+#[test]
+fn many_threads_may_wait_for_different_points() {
+    let (queue, list) = (queue(), Arc::<Mutex<Vec<u32>>>::default());
+    queue.submit(slowly(&list, 0));
+    let waits: Vec<_> = (1..=20)
+        .map(|value| {
+            queue.submit(note(&list, value));
+            let (end, list) = (queue.end(), list.clone());
+            std::thread::spawn(move || {
+                end.wait();
+                assert!(list.lock().unwrap().contains(&value));
+            })
+        })
+        .collect();
+    for wait in waits {
+        wait.join().unwrap();
+    }
+}
+
+#[test]
+fn work_that_waits_runs_at_once_on_an_idle_queue() {
+    let (queue, seen) = (queue(), Arc::new(Mutex::new(None)));
+    let here = seen.clone();
+    let work = Work::Free(Box::new(move || {
+        *here.lock().unwrap() = Some(std::thread::current().id());
+    }));
+    queue.submit_and_wait(Command { after: Vec::new(), work });
+    assert_eq!(*seen.lock().unwrap(), Some(std::thread::current().id()));
+}
+
+static CALLED_AFTER: AtomicUsize = AtomicUsize::new(0);
+
+unsafe extern "C" fn called(list: *mut core::ffi::c_void) {
+    assert!(host_calls::inside());
+    // SAFETY: the test passes the address of this list and waits for the call.
+    let list = unsafe { &*list.cast::<Mutex<Vec<u32>>>() };
+    CALLED_AFTER.store(list.lock().unwrap().len(), Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(10));
+    list.lock().unwrap().push(100);
+}
+
+#[test]
+fn a_host_function_blocks_its_queue_only() {
+    let (blocked, free, list) = (queue(), queue(), Arc::<Mutex<Vec<u32>>>::default());
+    let call = HostCall { function: HostFunction::Plain(called), argument: Arc::as_ptr(&list) as usize };
+    blocked.submit(note(&list, 1));
+    blocked.submit(Command { after: Vec::new(), work: Work::Host(call) });
+    blocked.submit(note(&list, 2));
+    let other = Arc::default();
+    free.submit(note(&other, 3));
+    free.end().wait();
+    blocked.end().wait();
+    assert_eq!(*list.lock().unwrap(), [1, 100, 2]);
+    assert_eq!(CALLED_AFTER.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_poll_waits_for_what_another_queue_does() {
+    let (waiting, writing) = (queue(), queue());
+    let flag = Arc::new(AtomicU32::new(0));
+    let seen = flag.clone();
+    let poll = Work::Poll(Box::new(move || seen.load(Ordering::Acquire) == 1));
+    waiting.submit(Command { after: Vec::new(), work: poll });
+    assert!(!waiting.is_drained());
+    let set = flag.clone();
+    let work = Work::Free(Box::new(move || set.store(1, Ordering::Release)));
+    writing.submit(Command { after: Vec::new(), work });
+    waiting.end().wait();
+    assert_eq!(flag.load(Ordering::Acquire), 1);
+}
+
+#[test]
+fn a_failed_context_skips_work_but_frees_memory() {
+    let fault = Arc::new(AtomicU32::new(700));
+    let queue = Queue::new(fault, false);
+    let mut bytes = [0u8; 4];
+    let store = Work::Store(Box::new([1, 2, 3, 4]), bytes.as_mut_ptr() as u64);
+    queue.submit(Command { after: Vec::new(), work: store });
+    let list = Arc::default();
+    queue.submit(note(&list, 7));
+    queue.end().wait();
+    assert_eq!(bytes, [0; 4]);
+    assert_eq!(*list.lock().unwrap(), [7]);
+}

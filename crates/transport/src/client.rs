@@ -230,7 +230,7 @@ fn handshake_failed(error: rustls::Error) -> ConnectError {
         rustls::Error::AlertReceived(alert) if alert_is_about_certificate(alert.into()) => {
             ConnectError::ClientCertificateRefused(alert_name(alert.into()))
         }
-        rustls::Error::NoApplicationProtocol => {
+        rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol) => {
             ConnectError::NotGrpc("it does not offer HTTP/2".to_owned())
         }
         rustls::Error::AlertReceived(alert) => {

@@ -162,13 +162,10 @@ impl fmt::Display for ConnectError {
             ConnectError::Refused => f.write_str("connection refused: nothing listens there"),
             ConnectError::Unreachable(text) => write!(f, "the address cannot be reached: {text}"),
             ConnectError::TimedOut(what) => write!(f, "timed out waiting for {what}"),
-            ConnectError::NotTls => {
-                f.write_str("what listens there does not speak TLS: is it the right port?")
-            }
+            ConnectError::NotTls => f.write_str("what listens there does not speak TLS"),
             ConnectError::Tls(text) => write!(f, "no TLS 1.3 handshake: {text}"),
             ConnectError::UnknownIssuer => f.write_str(
-                "the server's certificate was not issued by the authority in ca.pem: \
-                 is it another pool's server, or another pool's ca.pem?",
+                "the server's certificate was not issued by the authority in ca.pem",
             ),
             ConnectError::Expired => f.write_str(
                 "the server's certificate has expired (or this machine's clock is ahead)",
@@ -193,8 +190,7 @@ impl fmt::Display for ConnectError {
             }
             ConnectError::ClientCertificateRefused(text) => write!(
                 f,
-                "the server does not accept the client's certificate ({text}): \
-                 ask the pool's admin for new credentials"
+                "the server does not accept the client's certificate ({text})"
             ),
             ConnectError::NotGrpc(text) => {
                 write!(f, "what listens there is not a HARP server: {text}")
@@ -202,7 +198,7 @@ impl fmt::Display for ConnectError {
             ConnectError::VersionRefused { client, server } => write!(
                 f,
                 "the server speaks version {server} of the protocol and this client version \
-                 {client}: install equal or neighbouring versions on both sides"
+                 {client}"
             ),
             ConnectError::SessionRefused(text) => {
                 write!(f, "the server refuses the session: {text}")
@@ -219,6 +215,39 @@ impl fmt::Display for ConnectError {
 }
 
 impl std::error::Error for ConnectError {}
+
+impl ConnectError {
+    /// What the person can do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            ConnectError::Resolve(_) => "correct the server's HOST:PORT",
+            ConnectError::Refused => "start `harp server` there, or correct HOST:PORT",
+            ConnectError::Unreachable(_) | ConnectError::TimedOut(_) => {
+                "check the network and the server, or correct HOST:PORT"
+            }
+            ConnectError::NotTls | ConnectError::Tls(_) | ConnectError::NotGrpc(_) => {
+                "check that HOST:PORT is the one that `harp server` printed"
+            }
+            ConnectError::UnknownIssuer => {
+                "use the credentials that this server's pool issued (`harp ca user`)"
+            }
+            ConnectError::Expired | ConnectError::NotYetValid => {
+                "check the clocks of both machines, then restart the server"
+            }
+            ConnectError::NameMismatch { .. } => "correct --server-name",
+            ConnectError::Certificate(_) => "issue the server's credentials anew (`harp ca server`)",
+            ConnectError::ClientCertificateRefused(_) | ConnectError::Credentials(_) => {
+                "ask the pool's admin for new credentials (`harp ca user`)"
+            }
+            ConnectError::VersionRefused { .. } => {
+                "install equal or neighbouring versions on both sides"
+            }
+            ConnectError::SessionRefused(_) | ConnectError::Closed(_) | ConnectError::Link(_) => {
+                "look into the server's log, or run `harp doctor`"
+            }
+        }
+    }
+}
 
 /// Why an accepted connection has not become a session.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+pub mod frames;
+
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -88,16 +90,16 @@ pub struct End {
     pub receiver: Receiver,
 }
 
+pub type ClientResult = Result<(End, Welcome, LinkInfo), ConnectError>;
+pub type ServerResult = Result<(End, Seen), AcceptError>;
+
 /// Runs both sides of the handshake and returns what each got.
 pub fn handshake(
     client: &ClientConfig,
     server: &ServerConfig,
     hello: Hello,
     tuning: (Tuning, Tuning),
-) -> (
-    Result<(End, Welcome, LinkInfo), ConnectError>,
-    Result<(End, Seen), AcceptError>,
-) {
+) -> (ClientResult, ServerResult) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::scope(|scope| {

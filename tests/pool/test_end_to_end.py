@@ -95,10 +95,16 @@ def assert_told(done: subprocess.CompletedProcess[str], *parts: str, code: int =
     assert done.stdout.splitlines()[-1].split()[1] == str(code)
 
 
+def test_wrong_server_name(environ: dict[str, str], start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    options = (*at(server.address, server.pool.user), "--server-name", "elsewhere")
+    assert_told(run(environ, *options), "elsewhere", "--server-name")
+
+
 def test_no_server(environ: dict[str, str], pool: Pool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = "{}:{}".format(*free.getsockname())
-    assert_told(run(environ, *at(address, pool.user)), address, "refused")
+    assert_told(run(environ, *at(address, pool.user)), address, "refused", "Next: ")
 
 
 def test_a_server_that_does_not_answer(environ: dict[str, str], pool: Pool) -> None:

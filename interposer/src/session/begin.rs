@@ -65,7 +65,10 @@ pub fn begin() -> Result<Session, Failure> {
     };
     let (sender, receiver, welcome, link) =
         harp_transport::connect(server, &config, hello, settings.connect_timeout)
-            .map_err(|error| failure(format!("cannot use the pool server {server}: {error}")))?;
+            .map_err(|error| {
+                let next_step = error.next_step();
+                failure(format!("cannot use the pool server {server}: {error}. Next: {next_step}"))
+            })?;
     let mut snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     snapshot.select_visible(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
     say(

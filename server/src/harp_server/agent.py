@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from harp_client.errors import HarpError
 from harp_client.native import NativeParts
-from harp_server.ca import SERVER_NAME, SessionIssuer
+from harp_server.ca import SessionIssuer
 from harp_server.channel import Message
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
@@ -162,11 +162,10 @@ class Agent:
                     unreported=message.get("unreported", 0),
                 )
             return
-        address, name = str(message.get("peer", "?")), message.get("sni")
+        # Any server name is served: if it is wrong, the certificate's own name tells the client.
+        address = str(message.get("peer", "?"))
         refusal = None
-        if name != SERVER_NAME:
-            refusal = f"asks for server name {name!r}, this is {SERVER_NAME!r}"
-        elif len(self._tasks) >= self._offer.max_sessions:
+        if len(self._tasks) >= self._offer.max_sessions:
             refusal = f"all {self._offer.max_sessions} sessions are in use"
         elif self._stopping:
             refusal = "the server is stopping"

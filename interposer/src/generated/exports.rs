@@ -12,6 +12,12 @@ use harp_cuda_abi::streams::per_thread;
 use harp_cuda_abi::types::*;
 
 #[no_mangle]
+pub unsafe extern "C" fn cuCtxCreate(pctx: *mut CUcontext, flags: u32, dev: CUdevice) -> CUresult {
+    harp_driver_front::guard("cuCtxCreate", || unsafe {
+        crate::api::cuCtxCreate_v2(pctx, flags, dev)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuCtxCreate_v2(
     pctx: *mut CUcontext,
     flags: u32,
@@ -2366,7 +2372,6 @@ unsupported! {
     cuCoredumpSetAttribute
     cuCoredumpSetAttributeGlobal
     cuCtxAttach
-    cuCtxCreate
     cuCtxDetach
     cuCtxFromGreenCtx
     cuCtxGetDevResource
@@ -2821,6 +2826,7 @@ unsupported! {
 
 /// The supported symbols in ascending order of name.
 static SUPPORTED: &[Export] = &[
+    Export::new("cuCtxCreate", cuCtxCreate as *const c_void),
     Export::new("cuCtxCreate_v2", cuCtxCreate_v2 as *const c_void),
     Export::new("cuCtxCreate_v3", cuCtxCreate_v3 as *const c_void),
     Export::new("cuCtxCreate_v4", cuCtxCreate_v4 as *const c_void),

@@ -5,6 +5,7 @@ takes precedence.
 """
 
 SAME_ABI = {
+    "cuCtxCreate": "cuCtxCreate_v2",
     "cuCtxDestroy": "cuCtxDestroy_v2",
     "cuCtxPopCurrent": "cuCtxPopCurrent_v2",
     "cuCtxPushCurrent": "cuCtxPushCurrent_v2",

@@ -225,7 +225,9 @@ impl Driver {
                 cuCtxCreate_v2: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUcontext, u32, CUdevice) -> CUresult,
-                >(library.symbol(&[c"cuCtxCreate_v2"])),
+                >(
+                    library.symbol(&[c"cuCtxCreate_v2", c"cuCtxCreate"])
+                ),
                 cuCtxDestroy_v2: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(CUcontext) -> CUresult,

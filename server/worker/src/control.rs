@@ -141,7 +141,7 @@ impl Control {
             let mut next = libc::CMSG_FIRSTHDR(&header);
             while let Some(control) = next.as_ref() {
                 if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_RIGHTS {
-                    let bytes = control.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                    let bytes = control.cmsg_len - libc::CMSG_LEN(0) as usize;
                     let descriptors = libc::CMSG_DATA(next).cast::<RawFd>();
                     for index in 0..bytes / mem::size_of::<RawFd>() {
                         let fd = descriptors.add(index).read_unaligned();

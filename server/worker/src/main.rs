@@ -137,17 +137,20 @@ impl Worker {
         ending.session_begins(&assignment.session);
 
         let watched = Arc::new(OnceLock::new());
-        let watching = client.try_clone().and_then(|socket| {
+        let watching = client.try_clone().and_then(|for_replies| {
+            let (ending, watched) = (ending.clone(), watched.clone());
             watchdog::watch(
-                ending.clone(),
-                watched.clone(),
-                socket.into(),
+                ending,
+                watched,
+                client.try_clone()?.into(),
                 self.end_requests,
-            )
+            )?;
+            Ok(for_replies)
         });
-        if let Err(error) = watching {
-            ending.end(&format!("cannot watch over the session: {error}"));
-        }
+        let socket = match watching {
+            Ok(socket) => socket,
+            Err(error) => ending.end(&format!("cannot watch over the session: {error}")),
+        };
         let certificates = ServerConfig {
             ca_pem: self.ca_pem,
             cert_pem: assignment.cert_pem.clone(),
@@ -168,7 +171,7 @@ impl Worker {
             Ok((sender, receiver)) => {
                 let shared = Arc::new(Shared {
                     driver: self.driver,
-                    replies: Replies::new(sender),
+                    replies: Replies::new(sender, socket),
                     relay: Relay::default(),
                     ending,
                 });

@@ -13,7 +13,7 @@ use crate::session::{Ending, Shared};
 /// How often a session that sits in a wait looks for input of another client thread.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How often a session whose client is gone looks whether it is done.
+/// How often it does after its client has gone.
 const CLOSING_TICK: Duration = Duration::from_millis(20);
 
 /// How long a session may go on executing what its client sent before it went.
@@ -56,67 +56,86 @@ pub fn wait_idle(control: RawFd, end_requests: &OwnedFd) -> io::Result<Idle> {
         poll_for(end_requests.as_raw_fd(), libc::POLLIN),
     ];
     poll(&mut polled, None)?;
-    Ok(if polled[1].revents != 0 {
-        Idle::EndRequested
-    } else {
+    // An assignment that has come is taken, so that its session ends with a word on why.
+    Ok(if polled[0].revents != 0 {
         Idle::Message
+    } else {
+        Idle::EndRequested
     })
 }
 
 /// The session that a watchdog looks after, once its client has been let in.
 pub type Watched = Arc<OnceLock<Arc<Shared>>>;
 
-/// Watches until the process ends. `client` is a duplicate of the client's socket.
+/// Starts to watch, until the process ends. `client` is a duplicate of the client's socket.
 pub fn watch(
     ending: Arc<Ending>,
     session: Watched,
     client: OwnedFd,
     end_requests: OwnedFd,
 ) -> io::Result<()> {
+    let watchdog = Watchdog {
+        ending,
+        session,
+        client,
+        end_requests,
+    };
     thread::Builder::new()
         .name("watchdog".to_owned())
-        .spawn(move || {
-            let mut polled = [
-                poll_for(client.as_raw_fd(), libc::POLLRDHUP),
-                poll_for(end_requests.as_raw_fd(), libc::POLLIN),
-                poll_for(ending.control().as_raw_fd(), 0),
-            ];
-            let mut client_gone: Option<Instant> = None;
-            loop {
-                let tick = if client_gone.is_some() {
-                    CLOSING_TICK
-                } else {
-                    TICK
-                };
-                if let Err(error) = poll(&mut polled, Some(tick)) {
-                    ending.end(&format!("the watchdog cannot poll: {error}"));
-                }
-                if polled[1].revents != 0 {
-                    if let Some(session) = session.get() {
-                        say_goodbye(session, "the server ends this session");
-                    }
-                    ending.end("terminated");
-                }
-                if polled[2].revents != 0 {
-                    ending.end("the agent is gone");
-                }
-                if polled[0].revents != 0 && client_gone.is_none() {
-                    client_gone = Some(Instant::now());
-                    // It stays true from now on; poll would return at once.
-                    polled[0].fd = -1;
-                }
-                let session = session.get();
-                if let Some(since) = client_gone {
-                    let done = session.is_some_and(|session| session.relay.is_only_waiting());
-                    if done || since.elapsed() > DRAIN {
-                        ending.end("the client is gone");
-                    }
-                } else if let Some(session) = session {
-                    session.relay.offer_if_input(session);
-                }
-            }
-        })?;
+        .spawn(move || watchdog.run())?;
     Ok(())
+}
+
+struct Watchdog {
+    ending: Arc<Ending>,
+    session: Watched,
+    client: OwnedFd,
+    end_requests: OwnedFd,
+}
+
+impl Watchdog {
+    fn run(self) -> ! {
+        let mut polled = [
+            poll_for(self.client.as_raw_fd(), libc::POLLRDHUP),
+            poll_for(self.end_requests.as_raw_fd(), libc::POLLIN),
+            poll_for(self.ending.control().as_raw_fd(), 0),
+        ];
+        let mut gone: Option<Instant> = None;
+        loop {
+            let tick = gone.map_or(TICK, |_| CLOSING_TICK);
+            if let Err(error) = poll(&mut polled, Some(tick)) {
+                self.ending
+                    .end(&format!("the watchdog cannot poll: {error}"));
+            }
+            let [client, end_request, agent] = polled.map(|entry| entry.revents != 0);
+            if end_request {
+                self.end_on_request();
+            }
+            if agent {
+                self.ending.end("the agent is gone");
+            }
+            if client && gone.is_none() {
+                gone = Some(Instant::now());
+                // It stays true from now on; poll would return at once.
+                polled[0].fd = -1;
+            }
+            // Whoever takes the session over executes what the client has sent and then finds that there is no more.
+            // That fails only if the session is stuck in the driver.
+            if let Some(session) = self.session.get() {
+                session.relay.offer_if_input(session);
+            }
+            if gone.is_some_and(|since| since.elapsed() > DRAIN) {
+                self.ending.end("the client is gone");
+            }
+        }
+    }
+
+    fn end_on_request(&self) -> ! {
+        if let Some(session) = self.session.get() {
+            say_goodbye(session, "the server ends this session");
+        }
+        self.ending.end("terminated")
+    }
 }
 
 /// Tells the client why, without waiting long for one that does not read.

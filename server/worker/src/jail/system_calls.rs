@@ -122,7 +122,10 @@ const PLAIN: &[i64] = &[
 fn always_allowed() -> Result<Rules, BackendError> {
     let mut rules: Rules = PLAIN.iter().map(|call| (*call, vec![])).collect();
     let without_exec = (2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
-    rules.insert(libc::SYS_mmap, vec![rule(&[without_exec.clone()])?]);
+    rules.insert(
+        libc::SYS_mmap,
+        vec![rule(std::slice::from_ref(&without_exec))?],
+    );
     rules.insert(libc::SYS_mprotect, vec![rule(&[without_exec])?]);
     // Threads, not processes. (clone3 hides its flags in memory and is answered ENOSYS: libc then uses clone.)
     let thread = libc::CLONE_THREAD as u64;

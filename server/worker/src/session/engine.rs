@@ -180,12 +180,19 @@ impl Engine {
         let record = self.intake.peek(RECORD_HEAD_BYTES + head.argument_bytes)?;
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
         let start = self.out.begin_reply();
-        let status = dispatch::execute(
+        let executed = dispatch::execute(
             head.call.0,
             &mut arguments,
             &mut self.session,
             &mut self.out,
-        )?;
+        );
+        let status = match executed {
+            Ok(status) => status,
+            Err(violation) => {
+                self.out.truncate(start);
+                return Err(violation.into());
+            }
+        };
         self.intake.skip(RECORD_HEAD_BYTES + head.argument_bytes);
         if changes_current_context(head.call) {
             self.session.threads.forget_applied();

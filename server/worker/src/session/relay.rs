@@ -69,7 +69,7 @@ impl Relay {
         }
     }
 
-    /// Offers an engine that lies here with input before it.
+    /// Offers an engine that lies here with input before it, be that the end of the connection.
     pub fn offer_if_input(&self, shared: &Arc<Shared>) {
         let mut place = self.lock();
         let waiting = !place.offered && place.engine.as_mut().is_some_and(|e| e.has_input());
@@ -78,14 +78,6 @@ impl Relay {
             drop(place);
             Self::call_follower(shared);
         }
-    }
-
-    /// Whether the engine lies here with nothing to do: the session is in waits and the client has sent no more.
-    pub fn is_only_waiting(&self) -> bool {
-        self.lock()
-            .engine
-            .as_mut()
-            .is_some_and(|engine| !engine.has_input())
     }
 
     /// Wakes a thread that takes an offered engine, starting one if all are in waits.

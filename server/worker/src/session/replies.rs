@@ -1,22 +1,32 @@
 //! The way back to the client, shared by the thread that runs the loop and by those that sit in waits; and errors of
 //! calls that nobody waits for, until a reply can carry them.
 
+use std::io::Read;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{LinkError, Sender};
 
+/// How long a client that has been told goodbye has to close.
+const LINGER: Duration = Duration::from_millis(300);
+
 pub struct Replies {
     sender: Mutex<Sender>,
+    /// The connection below the sender.
+    socket: TcpStream,
     deferred: AtomicU32,
     bytes_sent: AtomicU64,
 }
 
 impl Replies {
-    pub fn new(sender: Sender) -> Self {
+    pub fn new(sender: Sender, socket: TcpStream) -> Self {
         Self {
             sender: Mutex::new(sender),
+            socket,
             deferred: AtomicU32::new(0),
             bytes_sent: AtomicU64::new(0),
         }
@@ -40,8 +50,29 @@ impl Replies {
     /// Tells the client why the session ends; without effect if the connection is broken or busy.
     pub fn say_goodbye(&self, reason: &str) {
         if let Ok(mut sender) = self.sender.try_lock() {
-            // The session is over either way.
-            let _ = sender.bye_because(reason);
+            if sender.bye_because(reason).is_ok() {
+                self.linger();
+            }
+        }
+    }
+
+    /// Takes what the client still sends out of the way until it closes, within bounds. A socket that is closed with
+    /// bytes unread is reset, and the client would lose the goodbye.
+    fn linger(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+        let begun = Instant::now();
+        let mut discarded = [0; 4096];
+        while let Some(left) = LINGER.checked_sub(begun.elapsed()) {
+            let mut readable = libc::pollfd {
+                fd: self.socket.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: one live pollfd.
+            let ready = unsafe { libc::poll(&mut readable, 1, left.as_millis() as libc::c_int) };
+            if ready <= 0 || !matches!((&self.socket).read(&mut discarded), Ok(1..)) {
+                return;
+            }
         }
     }
 

@@ -1,0 +1,264 @@
+//! Sessions of a built worker over TLS, on a fake driver.
+
+mod support;
+
+use harp_transport::{ConnectError, Hello, Version};
+use harp_wire::calls::*;
+use harp_wire::{CallId, HandleKind};
+use serde_json::Value;
+use support::{copy_out, launch, Client, Worker, USER};
+
+const SECOND_THREAD: u32 = 2;
+
+fn params(address: u64, number: u32) -> Vec<u8> {
+    [address.to_le_bytes().as_slice(), &number.to_le_bytes()].concat()
+}
+
+#[test]
+fn a_session_computes_and_is_accounted_for() {
+    let mut worker = Worker::start();
+    assert_eq!(worker.ready["devices"], 1);
+    assert_eq!(worker.ready["soft"], false);
+    let mut client = worker.connect(USER, Hello::current()).unwrap();
+    let start = worker.event();
+    assert_eq!(
+        (&start["event"], &start["peer"]),
+        (&"start".into(), &USER.into())
+    );
+    assert_eq!(start["tls"], "TLSv1.3");
+
+    let snapshot: Value = serde_json::from_slice(&client.welcome.snapshot).unwrap();
+    assert_eq!(snapshot["driver_version"], 13000);
+    let device = &snapshot["devices"][0];
+    assert_eq!(device["name"], "Fake device");
+    assert_eq!(device["uuid"], "30313233343536373839616263646566");
+    assert_eq!(device["attributes"]["75"], 750);
+    assert_eq!(device["attributes"]["101"], Value::Null);
+    assert_eq!(device["window"], Value::Null);
+
+    let add = client.function(1, "add");
+    let address = client.allocate(1, 8);
+    for _ in 0..1000 {
+        client.launch(1, add, 0, &params(address, 3));
+    }
+    assert_eq!(client.number_at(1, address), 3000);
+    client.sender.bye().unwrap();
+    let end = worker.end();
+    assert_eq!(end["cause"], "the client has finished");
+    // set_current, blob, 1000 launches; retain, load, get function, alloc, copy.
+    assert_eq!((&end["calls"], &end["waits"]), (&1007.into(), &5.into()));
+    assert!(end["bytes_in"].as_u64().unwrap() > 1000 * 60);
+    assert!(end["bytes_out"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn large_copies_arrive_whole_in_both_directions() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    client.function(1, "add");
+    let bytes = 5 << 20;
+    let data: Vec<u8> = (0..bytes)
+        .map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let address = client.allocate(1, u64::from(bytes));
+    client.tell(1, CallId::cuMemcpyHtoD_v2, &|e| {
+        encode_cuMemcpyHtoD_v2(e, address, u64::MAX);
+        e.bytes(&data);
+    });
+    let reply = client.ask(
+        1,
+        CallId::cuMemcpyDtoH_v2,
+        &copy_out(address, u64::from(bytes)),
+    );
+    assert_eq!(reply.status, 0);
+    assert!(reply.body[8..] == data[..]);
+    let reply = client.ask(1, CallId::cuMemcpyDtoH_v2, &copy_out(address, 0));
+    assert_eq!(reply.body, 0u64.to_le_bytes(), "no bytes are bytes too");
+}
+
+#[test]
+fn a_failed_one_way_call_is_told_once_by_the_next_reply() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let fail = client.function(1, "fail");
+    let address = client.allocate(1, 8);
+    client.launch(1, fail, 0, &[]);
+    client.launch(1, fail, 0, &[]);
+    let told = client.ask(1, CallId::cuMemcpyDtoH_v2, &copy_out(address, 8));
+    assert_eq!((told.status, told.deferred), (0, 701));
+    let after = client.ask(1, CallId::cuMemcpyDtoH_v2, &copy_out(address, 8));
+    assert_eq!((after.status, after.deferred), (0, 0));
+    let event = worker.event();
+    assert_eq!(event["event"], "deferred_error");
+    assert_eq!(event["call"], "cuLaunchKernel");
+    assert_eq!(event["name"], "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES");
+}
+
+#[test]
+fn a_reply_carries_its_own_error_and_no_outputs() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let fail = client.function(1, "fail");
+    let reply = client.ask(1, CallId::cuLaunchKernel, &launch(fail, 0, &[]));
+    assert_eq!((reply.status, reply.deferred), (701, 0));
+    let reply = client.ask(1, CallId::cuMemcpyDtoH_v2, &copy_out(0, 8));
+    assert_eq!((reply.status, reply.body.len()), (1, 0));
+}
+
+#[test]
+fn a_failed_create_answers_uses_of_its_handle() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    client.function(1, "add");
+    let stream = HandleKind::Stream.handle(9);
+    client.tell(1, CallId::cuStreamCreate, &|e| {
+        encode_cuStreamCreate(e, stream, 99)
+    });
+    let reply = client.ask(1, CallId::cuStreamSynchronize, &|e| {
+        encode_cuStreamSynchronize(e, stream)
+    });
+    assert_eq!((reply.status, reply.deferred), (1, 1));
+}
+
+#[test]
+fn each_client_thread_has_its_own_context_and_default_stream() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let seen_context = client.function(1, "seen_context");
+    let seen_stream = client.function(1, "seen_stream");
+    let address = client.allocate(1, 8);
+    let other = HandleKind::Context.handle(2);
+    let made = client.ask(SECOND_THREAD, CallId::cuCtxCreate_v2, &|e| {
+        encode_cuCtxCreate_v2(e, other, 0, 0);
+    });
+    assert_eq!(made.status, 0);
+    client.tell(SECOND_THREAD, CallId::harp_set_current, &|e| {
+        encode_harp_set_current(e, other)
+    });
+
+    let mut seen = |function, thread, stream| {
+        client.launch(thread, function, stream, &params(address, 0)[..8]);
+        client.number_at(thread, address)
+    };
+    let first = seen(seen_context, 1, 0);
+    assert_eq!(first, 0x100);
+    let second = seen(seen_context, SECOND_THREAD, 0);
+    assert_ne!(second, first);
+    assert_eq!(seen(seen_context, 1, 0), first, "back on the first thread");
+
+    assert_eq!(seen(seen_stream, 1, 0), 0);
+    assert_eq!(seen(seen_stream, 1, 1), 1);
+    let (one, two) = (seen(seen_stream, 1, 2), seen(seen_stream, SECOND_THREAD, 2));
+    assert!(one > 2 && two > 2 && one != two);
+    assert_eq!(seen(seen_stream, 1, 2), one, "made once");
+}
+
+/// Thread 1 waits for a stream that only a later call of another thread lets go on.
+fn blocked(client: &mut Client) -> (u64, u32) {
+    let block = client.function(1, "block");
+    let release = client.function(1, "release");
+    client.launch(1, block, 0, &[]);
+    let ticket = client.post(1, CallId::cuStreamSynchronize, &|e| {
+        encode_cuStreamSynchronize(e, 0)
+    });
+    (release, ticket)
+}
+
+fn use_context(client: &mut Client, thread: u32) {
+    let context = HandleKind::Context.handle(1);
+    client.tell(thread, CallId::harp_set_current, &|e| {
+        encode_harp_set_current(e, context)
+    });
+}
+
+#[test]
+fn a_wait_does_not_hold_up_a_thread_that_was_not_known() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let (release, ticket) = blocked(&mut client);
+    use_context(&mut client, SECOND_THREAD);
+    client.launch(SECOND_THREAD, release, 0, &[]);
+    let reply = client.replies().remove(0);
+    assert_eq!((reply.ticket, reply.status), (ticket, 0));
+}
+
+#[test]
+fn many_waits_at_once_each_get_their_reply() {
+    let mut worker = Worker::start();
+    let mut client = worker.session();
+    let (release, first) = blocked(&mut client);
+    let mut expected = vec![first];
+    for thread in 2..20 {
+        use_context(&mut client, thread);
+        expected.push(client.post(thread, CallId::cuCtxSynchronize, &encode_cuCtxSynchronize));
+    }
+    let free = client.post(50, CallId::cuMemFree_v2, &|e| encode_cuMemFree_v2(e, 0));
+    assert_eq!(
+        client.replies().remove(0).ticket,
+        free,
+        "what need not wait does not"
+    );
+    use_context(&mut client, 50);
+    client.launch(50, release, 0, &[]);
+    let mut answered = Vec::new();
+    while answered.len() < expected.len() {
+        answered.extend(client.replies().into_iter().map(|reply| {
+            assert_eq!(reply.status, 0);
+            reply.ticket
+        }));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, expected);
+    // Everything still works, whichever thread leads now.
+    let address = client.allocate(1, 8);
+    assert_eq!(client.number_at(1, address), 0);
+    client.sender.bye().unwrap();
+    assert_eq!(worker.end()["cause"], "the client has finished");
+}
+
+#[test]
+fn replies_before_a_wait_are_not_held_back_by_it() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let (release, waiting) = blocked(&mut client);
+    use_context(&mut client, SECOND_THREAD);
+    let address = client.allocate(SECOND_THREAD, 8);
+    assert_eq!(client.number_at(SECOND_THREAD, address), 0);
+    client.launch(SECOND_THREAD, release, 0, &[]);
+    assert_eq!(client.replies().remove(0).ticket, waiting);
+}
+
+#[test]
+fn a_client_of_another_major_version_is_refused_with_both() {
+    let mut worker = Worker::start();
+    let hello = Hello {
+        version: Some(Version {
+            major: 99,
+            minor: 0,
+        }),
+        ..Hello::current()
+    };
+    match worker.connect(USER, hello) {
+        Err(ConnectError::VersionRefused { client, server }) => {
+            assert_eq!(client.major, 99);
+            assert_ne!(server.major, 99);
+        }
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    let cause = worker.end()["cause"].as_str().unwrap().to_owned();
+    assert!(
+        cause.starts_with("refused: ") && cause.contains("99.0"),
+        "{cause}"
+    );
+}
+
+#[test]
+fn a_certificate_that_is_no_users_gets_no_session() {
+    let mut worker = Worker::start();
+    let refused = worker
+        .connect("spiffe://test/session/s-2", Hello::current())
+        .err()
+        .unwrap();
+    assert!(matches!(refused, ConnectError::SessionRefused(ref text) if text.contains("no user")));
+    assert!(worker.end()["cause"].as_str().unwrap().contains("no user"));
+}

@@ -62,7 +62,7 @@ impl Settings {
             },
             connect_timeout: number("HARP_CONNECT_TIMEOUT")
                 .and_then(seconds)
-                .unwrap_or(Duration::from_secs(5)),
+                .unwrap_or(Duration::from_secs(4)),
             spin: number("HARP_SPIN_US").and_then(|value| seconds(value / 1e6)),
         }
     }
@@ -108,7 +108,7 @@ mod tests {
         ]);
         assert!(settings.every_call_waits && !settings.print_stats);
         assert_eq!(settings.log, LogLevel::Debug);
-        assert_eq!(settings.connect_timeout, Duration::from_secs(5));
+        assert_eq!(settings.connect_timeout, Duration::from_secs(4));
         assert_eq!(settings.spin, Some(Duration::from_micros(20)));
     }
 }

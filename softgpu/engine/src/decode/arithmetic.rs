@@ -36,7 +36,7 @@ impl<'m> Builder<'_, 'm> {
                 (rest, *bits as i64)
             }
             (true, _) => return Err(self.bad_operands(instruction)),
-            (false, _) => (&instruction.operands[..], 0),
+            (false, _) => (&instruction.operands[..], op.imm),
         };
         if operands.len() != count {
             return Err(self.bad_operands(instruction));

@@ -1,0 +1,213 @@
+//! Arithmetic on `f16`, `bf16` and pairs of them: computed exactly or wider, rounded once.
+
+use super::float::extremum_modifiers;
+use super::form::{Form, Rounding, Type};
+use super::lane::{Bf16, Pair, F16};
+use super::minmax::extremum;
+use super::modifiers::Modifiers;
+use super::round::{add_to_odd, saturate, Half};
+use super::run::Op;
+
+/// Declares a function of one, two or three halves `H` for a half type or, half by half, for a
+/// pair of them.
+macro_rules! halves {
+    ($ty:expr, $H:ident, $m:ident, $shape:tt) => {
+        match $ty {
+            Type::F16 => {
+                type $H = F16;
+                Some(halves!(@ single $H $m $shape))
+            }
+            Type::F16x2 => {
+                type $H = F16;
+                Some(halves!(@ pair $H $m $shape))
+            }
+            Type::Bf16 => {
+                type $H = Bf16;
+                Some(halves!(@ single $H $m $shape))
+            }
+            Type::Bf16x2 => {
+                type $H = Bf16;
+                Some(halves!(@ pair $H $m $shape))
+            }
+            _ => None,
+        }
+    };
+    (@ single $H:ident $m:ident (|$a:ident| $r:expr)) => { unary!(dense, $m, |$a: $H| -> $H { $r }) };
+    (@ single $H:ident $m:ident (|$a:ident, $b:ident| $r:expr)) => {
+        binary!(dense, $m, |$a: $H, $b: $H| -> $H { $r })
+    };
+    (@ single $H:ident $m:ident (|$a:ident, $b:ident, $c:ident| $r:expr)) => {
+        ternary!(dense, $m, |$a: $H, $b: $H, $c: $H| -> $H { $r })
+    };
+    (@ pair $H:ident $m:ident (|$a:ident| $r:expr)) => {
+        unary!(dense, $m, |a: Pair<$H>| -> Pair<$H> { a.map(|$a| $r) })
+    };
+    (@ pair $H:ident $m:ident (|$a:ident, $b:ident| $r:expr)) => {
+        binary!(dense, $m, |a: Pair<$H>, b: Pair<$H>| -> Pair<$H> { a.zip(b, |$a, $b| $r) })
+    };
+    (@ pair $H:ident $m:ident (|$a:ident, $b:ident, $c:ident| $r:expr)) => {
+        ternary!(dense, $m, |a: Pair<$H>, b: Pair<$H>, c: Pair<$H>| -> Pair<$H> {
+            Pair {
+                low: { let ($a, $b, $c) = (a.low, b.low, c.low); $r },
+                high: { let ($a, $b, $c) = (a.high, b.high, c.high); $r },
+            }
+        })
+    };
+}
+
+pub(super) fn lookup(form: &mut Form) -> Option<Op> {
+    match form.opcode {
+        "add" | "sub" | "mul" => sum_or_product(form),
+        "fma" => fused(form),
+        "abs" | "neg" => sign(form),
+        "min" | "max" => least_or_greatest(form),
+        _ => None,
+    }
+}
+
+/// `a + b` of halves: `f32` has more than twice their bits, so rounding twice is rounding once.
+#[inline(always)]
+fn sum<H: Half>(a: H, b: H) -> H {
+    H::nearest(a.widen() + b.widen())
+}
+
+/// `a * b` of halves. It fits `f64` exactly, which `f32` might not hold at bfloat's lower end.
+#[inline(always)]
+fn product<H: Half>(a: H, b: H) -> H {
+    H::rounded_f64(a.widen() as f64 * b.widen() as f64, Rounding::Nearest)
+}
+
+/// `a * b + c` of halves: an exact product, a sum rounded to odd, one rounding.
+#[inline(always)]
+fn sum_of_product<H: Half>(a: H, b: H, c: H) -> H {
+    let product = a.widen() as f64 * b.widen() as f64;
+    H::rounded_f64(add_to_odd(product, c.widen() as f64), Rounding::Nearest)
+}
+
+/// `.ftz`, `.sat` and `.relu` of a result.
+#[inline(always)]
+fn finished<H: Half>(x: H, modifiers: Modifiers) -> H {
+    let x = x.flushed(modifiers.ftz);
+    let x = if modifiers.sat {
+        H::nearest(saturate(x.widen(), true))
+    } else {
+        x
+    };
+    rectified(x, modifiers.relu)
+}
+
+fn sum_or_product(form: &mut Form) -> Option<Op> {
+    form.eat("rn"); // the default, and the only one
+    let modifiers = Modifiers {
+        ftz: form.eat("ftz"),
+        sat: form.eat("sat"),
+        ..Modifiers::default()
+    };
+    let ty = of_half(form, modifiers)?;
+    let op = match form.opcode {
+        "add" => halves!(
+            ty,
+            H,
+            m,
+            (|a, b| finished(sum(a.flushed(m.ftz), b.flushed(m.ftz)), m))
+        ),
+        "sub" => halves!(
+            ty,
+            H,
+            m,
+            (|a, b| finished(sum(a.flushed(m.ftz), negated(b.flushed(m.ftz))), m))
+        ),
+        _ => halves!(
+            ty,
+            H,
+            m,
+            (|a, b| finished(product(a.flushed(m.ftz), b.flushed(m.ftz)), m))
+        ),
+    };
+    Some(op?.with(modifiers))
+}
+
+/// Reads the type. Bfloats have neither `.ftz` nor `.sat`.
+fn of_half(form: &mut Form, modifiers: Modifiers) -> Option<Type> {
+    let ty = form.ty()?;
+    let bfloat = matches!(ty, Type::Bf16 | Type::Bf16x2);
+    (!bfloat || !modifiers.ftz && !modifiers.sat).then_some(ty)
+}
+
+#[inline(always)]
+fn negated<H: Half>(x: H) -> H {
+    H::from_code(x.code() ^ 0x8000)
+}
+
+/// `.relu`: zero for what is negative.
+#[inline(always)]
+pub(super) fn rectified<H: Half>(x: H, relu: bool) -> H {
+    if relu && x.code() >> 15 != 0 && !x.is_nan() {
+        H::from_code(0)
+    } else {
+        x
+    }
+}
+
+fn fused(form: &mut Form) -> Option<Op> {
+    if !form.eat("rn") {
+        return None;
+    }
+    let (ftz, sat) = (form.eat("ftz"), form.eat("sat"));
+    let relu = !sat && form.eat("relu");
+    let modifiers = Modifiers {
+        ftz,
+        sat,
+        relu,
+        ..Modifiers::default()
+    };
+    let ty = of_half(form, modifiers)?;
+    let op = halves!(
+        ty,
+        H,
+        m,
+        (|a, b, c| {
+            finished(
+                sum_of_product(a.flushed(m.ftz), b.flushed(m.ftz), c.flushed(m.ftz)),
+                m,
+            )
+        })
+    );
+    Some(op?.with(modifiers))
+}
+
+fn sign(form: &mut Form) -> Option<Op> {
+    let modifiers = Modifiers {
+        ftz: form.eat("ftz"),
+        ..Modifiers::default()
+    };
+    let ty = of_half(form, modifiers)?;
+    let op = match form.opcode {
+        "neg" => halves!(ty, H, m, (|a| negated(a.flushed(m.ftz)))),
+        _ => halves!(
+            ty,
+            H,
+            m,
+            (|a| H::from_code(a.flushed(m.ftz).code() & 0x7fff))
+        ),
+    };
+    Some(op?.with(modifiers))
+}
+
+fn least_or_greatest(form: &mut Form) -> Option<Op> {
+    let modifiers = extremum_modifiers(form)?;
+    let ty = of_half(form, modifiers)?;
+    let op = halves!(
+        ty,
+        H,
+        m,
+        (|a, b| {
+            H::nearest(extremum(
+                a.flushed(m.ftz).widen(),
+                b.flushed(m.ftz).widen(),
+                m,
+            ))
+        })
+    );
+    Some(op?.with(modifiers))
+}

@@ -1,0 +1,369 @@
+//! Rounding that the machine's arithmetic does not offer: directions other than to nearest, and
+//! floating-point formats narrower than `f32`.
+//!
+//! The tool is *rounding to odd*: where a result is not exact, keep the truncated value with its
+//! last bit set. A value so rounded to two or more bits beyond a narrower format rounds on to
+//! that format, in any direction, as the exact value would (Boldo and Melquiond, "When double
+//! rounding is odd"). So an `f32` operation computed in `f64` with its error's sign known gives
+//! every directed `f32` result, and `f64` to 16 bits goes through `f32` without double rounding.
+
+use super::form::Rounding;
+use super::lane::{Bf16, F16};
+
+/// The NaN that `f32` arithmetic returns.
+pub(super) const NAN_F32: f32 = f32::from_bits(0x7fff_ffff);
+
+/// `x`, or the canonical NaN for any NaN.
+#[inline(always)]
+pub(super) fn canonical(x: f32) -> f32 {
+    if x.is_nan() {
+        NAN_F32
+    } else {
+        x
+    }
+}
+
+/// `.ftz`: zero of the same sign for a subnormal.
+#[inline(always)]
+pub(super) fn flush(x: f32, ftz: bool) -> f32 {
+    let bits = x.to_bits();
+    if ftz && bits & 0x7f80_0000 == 0 {
+        f32::from_bits(bits & 0x8000_0000)
+    } else {
+        x
+    }
+}
+
+/// `.sat`: within [0, 1], NaN and -0 to +0.
+#[inline(always)]
+pub(super) fn saturate(x: f32, sat: bool) -> f32 {
+    if !sat {
+        x
+    } else if x > 0.0 {
+        if x < 1.0 {
+            x
+        } else {
+            1.0
+        }
+    } else {
+        0.0
+    }
+}
+
+/// The end of every `f32` operation: canonical NaN, `.ftz` and `.sat`.
+#[inline(always)]
+pub(super) fn finish(x: f32, ftz: bool, sat: bool) -> f32 {
+    saturate(flush(canonical(x), ftz), sat)
+}
+
+/// `head + tail` rounded to odd, where `head` is that sum rounded to nearest. Only the sign of
+/// `tail` matters; NaN counts as exact.
+#[inline(always)]
+fn to_odd(head: f64, tail: f64) -> f64 {
+    let bits = head.to_bits();
+    let inexact = tail > 0.0 || tail < 0.0;
+    let outward = (tail > 0.0) == (head > 0.0);
+    let odd = if outward {
+        bits.wrapping_add(1)
+    } else {
+        bits.wrapping_sub(1)
+    };
+    if inexact && bits & 1 == 0 {
+        f64::from_bits(odd)
+    } else {
+        head
+    }
+}
+
+/// The rounding error of `sum = a + b`, exactly (Knuth).
+#[inline(always)]
+fn sum_error(a: f64, b: f64, sum: f64) -> f64 {
+    let b_part = sum - a;
+    let a_part = sum - b_part;
+    (a - a_part) + (b - b_part)
+}
+
+/// `a + b` rounded to odd.
+#[inline(always)]
+pub(super) fn add_to_odd(a: f64, b: f64) -> f64 {
+    let sum = a + b;
+    to_odd(sum, sum_error(a, b, sum))
+}
+
+/// `x` in `f32`.
+#[inline(always)]
+pub(super) fn narrow(x: f64, mode: Rounding) -> f32 {
+    let nearest = x as f32;
+    let back = nearest as f64;
+    let bits = nearest.to_bits();
+    let negative = bits >> 31 != 0;
+    match mode {
+        Rounding::Nearest => nearest,
+        Rounding::Zero => f32::from_bits(bits - u32::from(back.abs() > x.abs())),
+        Rounding::Down if negative => f32::from_bits(bits + u32::from(back > x)),
+        Rounding::Down => f32::from_bits(bits - u32::from(back > x)),
+        Rounding::Up if negative => f32::from_bits(bits - u32::from(back < x)),
+        Rounding::Up => f32::from_bits(bits + u32::from(back < x)),
+    }
+}
+
+/// The sign of a sum that is exactly zero: `.rm` gives -0 unless both terms are +0.
+#[inline(always)]
+fn zero_sum(sum: f32, a: f64, b: f64, mode: Rounding) -> f32 {
+    let negative = (a.to_bits() | b.to_bits()) >> 63 != 0;
+    if matches!(mode, Rounding::Down) && sum == 0.0 && negative && a == -b {
+        -0.0
+    } else {
+        sum
+    }
+}
+
+/// `a + b`.
+#[inline(always)]
+pub(super) fn add(a: f32, b: f32, mode: Rounding) -> f32 {
+    if let Rounding::Nearest = mode {
+        return a + b;
+    }
+    let (a, b) = (a as f64, b as f64);
+    zero_sum(narrow(add_to_odd(a, b), mode), a, b, mode)
+}
+
+/// `a * b`.
+#[inline(always)]
+pub(super) fn mul(a: f32, b: f32, mode: Rounding) -> f32 {
+    match mode {
+        Rounding::Nearest => a * b,
+        _ => narrow(a as f64 * b as f64, mode), // 48 bits: exact
+    }
+}
+
+/// `a * b + c`, rounded once.
+#[inline(always)]
+pub(super) fn fma(a: f32, b: f32, c: f32, mode: Rounding) -> f32 {
+    if let Rounding::Nearest = mode {
+        return a.mul_add(b, c);
+    }
+    let (product, c) = (a as f64 * b as f64, c as f64);
+    zero_sum(narrow(add_to_odd(product, c), mode), product, c, mode)
+}
+
+/// `a / b`.
+#[inline(always)]
+pub(super) fn div(a: f32, b: f32, mode: Rounding) -> f32 {
+    if let Rounding::Nearest = mode {
+        return a / b;
+    }
+    let (a, b) = (a as f64, b as f64);
+    let quotient = a / b;
+    let remainder = (-quotient).mul_add(b, a);
+    narrow(
+        to_odd(quotient, if b < 0.0 { -remainder } else { remainder }),
+        mode,
+    )
+}
+
+/// The square root of `a`.
+#[inline(always)]
+pub(super) fn sqrt(a: f32, mode: Rounding) -> f32 {
+    if let Rounding::Nearest = mode {
+        return a.sqrt();
+    }
+    let a = a as f64;
+    let root = a.sqrt();
+    narrow(to_odd(root, (-root).mul_add(root, a)), mode)
+}
+
+/// A float format of `mantissa` stored bits and an exponent `bias`, narrower than `f32`.
+#[derive(Clone, Copy)]
+pub(super) struct Narrow {
+    pub mantissa: u32,
+    pub bias: u32,
+}
+
+pub(super) const F16_FORMAT: Narrow = Narrow {
+    mantissa: 10,
+    bias: 15,
+};
+pub(super) const E5M2: Narrow = Narrow {
+    mantissa: 2,
+    bias: 15,
+};
+pub(super) const E4M3: Narrow = Narrow {
+    mantissa: 3,
+    bias: 7,
+};
+pub(super) const E2M3: Narrow = Narrow {
+    mantissa: 3,
+    bias: 1,
+};
+pub(super) const E3M2: Narrow = Narrow {
+    mantissa: 2,
+    bias: 3,
+};
+pub(super) const E2M1: Narrow = Narrow {
+    mantissa: 1,
+    bias: 1,
+};
+
+impl Narrow {
+    /// The code, without sign, of `|x|` rounded to nearest even in a format without an upper
+    /// end: what is too large (or NaN) gets a code beyond the format's largest.
+    #[inline(always)]
+    pub fn encode(self, x: f32) -> u32 {
+        let bits = x.to_bits() & 0x7fff_ffff;
+        let shift = 23 - self.mantissa;
+        let rebias = (127 - self.bias) << 23;
+        let half = (1 << (shift - 1)) - 1 + (bits >> shift & 1);
+        let normal = bits.wrapping_sub(rebias).wrapping_add(half) >> shift;
+        // Adding a power of two whose last bit weighs what the subnormals' last bit does lets
+        // the machine round.
+        let magic = (127 + 1 - self.bias + shift) << 23;
+        let subnormal = (f32::from_bits(bits) + f32::from_bits(magic))
+            .to_bits()
+            .wrapping_sub(magic);
+        if bits < rebias + (1 << 23) {
+            subnormal
+        } else {
+            normal
+        }
+    }
+
+    /// The value of a code without sign, which must not be one of infinity or NaN.
+    #[inline(always)]
+    pub fn decode(self, code: u32) -> f32 {
+        let scale = f32::from_bits((254 - self.bias) << 23);
+        f32::from_bits(code << (23 - self.mantissa)) * scale
+    }
+}
+
+/// Half floats: what arithmetic on [`F16`] and [`Bf16`] needs.
+pub(super) trait Half: Copy {
+    const INFINITY: Self;
+    fn from_code(code: u16) -> Self;
+    fn code(self) -> u16;
+    /// The value, exactly; NaN becomes the canonical one.
+    fn widen(self) -> f32;
+    /// The nearest value, ties to even.
+    fn nearest(x: f32) -> Self;
+
+    #[inline(always)]
+    fn is_nan(self) -> bool {
+        self.widen().is_nan()
+    }
+
+    /// `.ftz`: zero of the same sign for a subnormal.
+    fn flushed(self, ftz: bool) -> Self;
+
+    /// `x` rounded once.
+    #[inline(always)]
+    fn rounded(x: f32, mode: Rounding) -> Self {
+        let nearest = Self::nearest(x);
+        let (back, code) = (nearest.widen(), nearest.code());
+        let negative = code >> 15 != 0;
+        // The codes of one sign are in order: a neighbour is one code away.
+        Self::from_code(match mode {
+            Rounding::Nearest => code,
+            Rounding::Zero => code - u16::from(back.abs() > x.abs()),
+            Rounding::Down if negative => code + u16::from(back > x),
+            Rounding::Down => code - u16::from(back > x),
+            Rounding::Up if negative => code - u16::from(back < x),
+            Rounding::Up => code + u16::from(back < x),
+        })
+    }
+
+    /// `x` rounded once, which going through the nearest `f32` would not be.
+    #[inline(always)]
+    fn rounded_f64(x: f64, mode: Rounding) -> Self {
+        Self::rounded(narrow_to_odd(x), mode)
+    }
+}
+
+/// `x` in `f32`, rounded to odd.
+#[inline(always)]
+pub(super) fn narrow_to_odd(x: f64) -> f32 {
+    let truncated = narrow(x, Rounding::Zero);
+    let inexact = truncated as f64 != x && !x.is_nan();
+    f32::from_bits(truncated.to_bits() | u32::from(inexact))
+}
+
+impl Half for F16 {
+    const INFINITY: F16 = F16(0x7c00);
+
+    #[inline(always)]
+    fn from_code(code: u16) -> F16 {
+        F16(code)
+    }
+
+    #[inline(always)]
+    fn code(self) -> u16 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn flushed(self, ftz: bool) -> F16 {
+        F16(if ftz && self.0 & 0x7c00 == 0 {
+            self.0 & 0x8000
+        } else {
+            self.0
+        })
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        let code = self.0 as u32;
+        let sign = (code & 0x8000) << 16;
+        let magnitude = F16_FORMAT.decode(code & 0x7fff).to_bits();
+        let value = f32::from_bits(sign | magnitude);
+        match code & 0x7fff {
+            0x7c00 => f32::from_bits(sign | 0x7f80_0000),
+            above if above > 0x7c00 => NAN_F32,
+            _ => value,
+        }
+    }
+
+    #[inline(always)]
+    fn nearest(x: f32) -> F16 {
+        let sign = x.to_bits() >> 16 & 0x8000;
+        let magnitude = F16_FORMAT.encode(x).min(0x7c00);
+        F16(if x.is_nan() {
+            0x7fff
+        } else {
+            (sign | magnitude) as u16
+        })
+    }
+}
+
+impl Half for Bf16 {
+    const INFINITY: Bf16 = Bf16(0x7f80);
+
+    #[inline(always)]
+    fn from_code(code: u16) -> Bf16 {
+        Bf16(code)
+    }
+
+    #[inline(always)]
+    fn code(self) -> u16 {
+        self.0
+    }
+
+    #[inline(always)]
+    fn flushed(self, ftz: bool) -> Bf16 {
+        Bf16(if ftz && self.0 & 0x7f80 == 0 {
+            self.0 & 0x8000
+        } else {
+            self.0
+        })
+    }
+
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        canonical(f32::from_bits((self.0 as u32) << 16))
+    }
+
+    #[inline(always)]
+    fn nearest(x: f32) -> Bf16 {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        Bf16(if x.is_nan() { 0x7fff } else { rounded as u16 })
+    }
+}

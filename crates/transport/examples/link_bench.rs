@@ -2,8 +2,9 @@
 //! a 64-byte ping against raw TCP with the same wait policy, and copies of 64 KiB, 1 MiB and
 //! 256 MiB each way against a raw TLS 1.3 socket with rustls's stock API and the same cipher.
 //!
-//! `link_bench [ROUNDS] [--json]` prints medians and their ratios. Only ratios of one run mean
-//! anything. The peer is a thread of this process.
+//! `link_bench [ROUNDS]` prints medians and their ratios: time, and processor time of both ends
+//! together, which says more on a busy machine. Only ratios of one run mean anything. The peer is a
+//! thread of this process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -179,39 +180,62 @@ fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-fn ping(pipe: &mut dyn Pipe) -> f64 {
+/// Seconds that something took, by the clock and of both ends' processors.
+#[derive(Clone, Copy)]
+struct Cost {
+    time: f64,
+    cpu: f64,
+}
+
+/// Does `act` many times; the cost of one.
+fn measure(times: usize, mut act: impl FnMut()) -> Cost {
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    for _ in 0..times {
+        act();
+    }
+    let each = |seconds: f64| seconds / times as f64;
+    Cost {
+        time: each(start.elapsed().as_secs_f64()),
+        cpu: each(cpu_seconds() - cpu),
+    }
+}
+
+fn cpu_seconds() -> f64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the clock writes to the one live value.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+fn ping(pipe: &mut dyn Pipe) -> Cost {
     let mut message = [0; PING_BYTES];
     message[..COMMAND_BYTES].copy_from_slice(&command(PING, 0));
-    let start = Instant::now();
-    for _ in 0..PINGS {
+    measure(PINGS, || {
         pipe.send(&[&message]);
-        let mut answer = [0; PING_BYTES];
-        pipe.receive(&mut answer);
-    }
-    start.elapsed().as_secs_f64() / PINGS as f64
+        pipe.receive(&mut [0; PING_BYTES]);
+    })
 }
 
-fn up(pipe: &mut dyn Pipe, bytes: &[u8], times: usize) -> f64 {
-    let start = Instant::now();
-    for _ in 0..times {
+fn up(pipe: &mut dyn Pipe, bytes: &[u8], times: usize) -> Cost {
+    measure(times, || {
         pipe.send(&[&command(UP, bytes.len()), bytes]);
         pipe.receive(&mut [0; COMMAND_BYTES]);
-    }
-    start.elapsed().as_secs_f64() / times as f64
+    })
 }
 
-fn down(pipe: &mut dyn Pipe, bytes: &mut [u8], times: usize) -> f64 {
-    let start = Instant::now();
-    for _ in 0..times {
+fn down(pipe: &mut dyn Pipe, bytes: &mut [u8], times: usize) -> Cost {
+    measure(times, || {
         pipe.send(&[&command(DOWN, bytes.len())]);
         pipe.receive(&mut [0; COMMAND_BYTES]);
         pipe.receive(bytes);
-    }
-    start.elapsed().as_secs_f64() / times as f64
+    })
 }
 
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
+fn median(samples: &[Cost], of: impl Fn(&Cost) -> f64) -> f64 {
+    let mut sorted: Vec<f64> = samples.iter().map(of).collect();
     sorted.sort_by(f64::total_cmp);
     sorted[sorted.len() / 2]
 }
@@ -220,34 +244,29 @@ struct Row {
     name: String,
     baseline: &'static str,
     bytes: usize,
-    ours: Vec<f64>,
-    theirs: Vec<f64>,
+    ours: Vec<Cost>,
+    theirs: Vec<Cost>,
 }
 
 impl Row {
-    /// Of times: below 1 is faster than the baseline.
-    fn ratio(&self) -> f64 {
-        median(&self.ours) / median(&self.theirs)
-    }
-
     fn print(&self) {
-        let (ours, theirs) = (median(&self.ours), median(&self.theirs));
+        let [ours, theirs] = [&self.ours, &self.theirs].map(|samples| median(samples, |c| c.time));
+        let [our_cpu, their_cpu] =
+            [&self.ours, &self.theirs].map(|samples| median(samples, |c| c.cpu) * 1e6);
+        let (name, baseline) = (&self.name, self.baseline);
         if self.bytes == 0 {
-            let (ours, theirs) = (ours * 1e6, theirs * 1e6);
-            println!(
-                "{:10} {ours:8.1} µs     {} {theirs:8.1} µs",
-                self.name, self.baseline
-            );
-            println!("{:10} {:8.2} x time", "", self.ratio());
+            let [ours, theirs] = [ours, theirs].map(|time| time * 1e6);
+            print!("{name:10} {ours:7.1} µs    {baseline} {theirs:7.1} µs    ");
+            print!("x time  {:5.2}", ours / theirs);
         } else {
-            let rate = |time| self.bytes as f64 / time / 1e9;
-            let (ours_rate, theirs_rate) = (rate(ours), rate(theirs));
-            println!(
-                "{:10} {ours_rate:8.2} GB/s   {} {theirs_rate:8.2} GB/s",
-                self.name, self.baseline
-            );
-            println!("{:10} {:8.2} x speed", "", 1.0 / self.ratio());
+            let [ours, theirs] = [ours, theirs].map(|time| self.bytes as f64 / time / 1e9);
+            print!("{name:10} {ours:7.2} GB/s  {baseline} {theirs:7.2} GB/s  ");
+            print!("x speed {:5.2}", ours / theirs);
         }
+        println!(
+            "   cpu {our_cpu:9.1} µs  {their_cpu:9.1} µs  x {:4.2}",
+            our_cpu / their_cpu
+        );
     }
 }
 
@@ -282,7 +301,7 @@ fn main() -> io::Result<()> {
     let mut memory = noise(SIZES[2].0);
     for round in 0..=rounds {
         // The first round only warms up.
-        let mut record = |row: usize, ours: f64, theirs: f64| {
+        let mut record = |row: usize, ours: Cost, theirs: Cost| {
             if round > 0 {
                 rows[row].ours.push(ours);
                 rows[row].theirs.push(theirs);
@@ -305,20 +324,7 @@ fn main() -> io::Result<()> {
     for pipe in [&mut tcp, &mut tls, &mut ours] {
         pipe.send(&[&command(END, 0)]);
     }
-    if arguments.iter().any(|argument| argument == "--json") {
-        for row in &rows {
-            println!(
-                r#"{{"name":"{}","seconds":{},"baseline":"{}","baseline_seconds":{},"ratio":{}}}"#,
-                row.name,
-                median(&row.ours),
-                row.baseline,
-                median(&row.theirs),
-                row.ratio()
-            );
-        }
-    } else {
-        rows.iter().for_each(Row::print);
-    }
+    rows.iter().for_each(Row::print);
     Ok(())
 }
 

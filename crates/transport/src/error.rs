@@ -164,9 +164,9 @@ impl fmt::Display for ConnectError {
             ConnectError::TimedOut(what) => write!(f, "timed out waiting for {what}"),
             ConnectError::NotTls => f.write_str("what listens there does not speak TLS"),
             ConnectError::Tls(text) => write!(f, "no TLS 1.3 handshake: {text}"),
-            ConnectError::UnknownIssuer => f.write_str(
-                "the server's certificate was not issued by the authority in ca.pem",
-            ),
+            ConnectError::UnknownIssuer => {
+                f.write_str("the server's certificate was not issued by the authority in ca.pem")
+            }
             ConnectError::Expired => f.write_str(
                 "the server's certificate has expired (or this machine's clock is ahead)",
             ),
@@ -235,7 +235,9 @@ impl ConnectError {
                 "check the clocks of both machines, then restart the server"
             }
             ConnectError::NameMismatch { .. } => "correct --server-name",
-            ConnectError::Certificate(_) => "issue the server's credentials anew (`harp ca server`)",
+            ConnectError::Certificate(_) => {
+                "issue the server's credentials anew (`harp ca server`)"
+            }
             ConnectError::ClientCertificateRefused(_) | ConnectError::Credentials(_) => {
                 "ask the pool's admin for new credentials (`harp ca user`)"
             }

@@ -15,6 +15,8 @@
 mod client;
 mod envelope;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod grpc;
 mod h2;
 mod identity;

@@ -15,7 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let output = env::temp_dir().join(format!("harp-transport-codegen-{}", std::process::id()));
     fs::create_dir_all(&output)?;
     let files = protox::compile([root.join("proto").join(PROTO)], [root.join("proto")])?;
-    prost_build::Config::new().out_dir(&output).compile_fds(files)?;
+    prost_build::Config::new()
+        .out_dir(&output)
+        .compile_fds(files)?;
     let fresh = fs::read_to_string(output.join(GENERATED))?;
     fs::remove_dir_all(&output)?;
 

@@ -59,7 +59,7 @@ pub fn accept(
 /// [`accept`], with a tuning of the caller's.
 ///
 /// System calls, for a caller that filters them: setsockopt, ioctl, recvfrom, sendto, ppoll,
-/// eventfd2, read, write, shutdown, close, getrandom, clock_gettime, futex, and those of the
+/// eventfd2, read, write, shutdown, close, getrandom, getpid, clock_gettime, futex, and those of the
 /// allocator. No file is opened.
 ///
 /// # Errors

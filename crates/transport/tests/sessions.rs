@@ -203,6 +203,60 @@ fn tiny_windows_and_frames_only_slow_things_down() {
     }
 }
 
+/// Everything that wakes or blocks a half, at once: a lost wake-up would hang this.
+#[test]
+fn four_threads_with_closed_windows_and_a_full_inbox_go_on() {
+    let narrow = Tuning {
+        spin: Duration::ZERO,
+        inbox_limit: 3000,
+        receive_window: 2000,
+        frame_payload: 900,
+        records_per_key: 5,
+        ..Tuning::default()
+    };
+    let (client, server) = pair(narrow.clone(), narrow);
+    let sent = noise(70_000, 6);
+    thread::scope(|scope| {
+        for (pings, end) in [(true, client), (false, server)] {
+            let End {
+                mut sender,
+                mut receiver,
+            } = end;
+            let sent = &sent;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    if pings {
+                        sender.ping(round).unwrap();
+                    }
+                    sender.send(&[&sent[..round as usize * 349]]).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                let (mut bodies, mut pongs) = (0, 0);
+                while bodies < 200 || (pings && pongs < 200) {
+                    match receiver.next(PATIENT).unwrap() {
+                        Next::Frame(FrameHead {
+                            kind: FrameKind::Pong(token),
+                            ..
+                        }) => {
+                            assert_eq!(token, pongs);
+                            pongs += 1;
+                        }
+                        Next::Frame(head) => {
+                            assert_eq!(head.len, bodies * 349);
+                            let mut body = vec![0; head.len];
+                            receiver.read(&mut body).unwrap();
+                            assert!(body == sent[..head.len]);
+                            bodies += 1;
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn keys_are_renewed_on_the_way() {
     let often = Tuning {

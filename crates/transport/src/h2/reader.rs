@@ -11,7 +11,7 @@ pub const FRAME_MAX: usize = 1 << 20;
 /// The largest header block, and the largest payload of a frame that is not DATA.
 pub const HEADERS_MAX: usize = 1 << 14;
 /// Blocks that a peer may send on one connection: a call has two, and refused calls cost work.
-const BLOCKS_MAX: u32 = 64;
+const BLOCKS_MAX: u32 = 16;
 /// What is kept of a GOAWAY's text.
 const GOAWAY_TEXT_MAX: usize = 256;
 

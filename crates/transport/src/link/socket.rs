@@ -38,6 +38,7 @@ impl Socket {
     pub fn new(stream: TcpStream) -> io::Result<Socket> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        keep_alive(&stream)?;
         Ok(Socket { stream })
     }
 
@@ -103,6 +104,26 @@ impl Socket {
             write: interest.write && (failed || ready & libc::POLLOUT != 0),
         })
     }
+}
+
+/// Has the kernel ask a silent peer for a sign of life, so that a host that is gone ends the link
+/// after some 40 s. A stopped process is no such host: its kernel answers.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    const OPTIONS: [(libc::c_int, libc::c_int, libc::c_int); 4] = [
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 20),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, 5),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 4),
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+    ];
+    for (level, name, value) in OPTIONS {
+        let len = size_of_val(&value) as libc::socklen_t;
+        let pointer = std::ptr::from_ref(&value).cast();
+        // SAFETY: the value is live for the call, and `len` is its size.
+        if unsafe { libc::setsockopt(stream.as_raw_fd(), level, name, pointer, len) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn attempt(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {

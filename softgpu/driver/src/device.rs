@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use harp_cuda_abi::types::{
     CUcontext, CUdevice, CUfunction, CUmodule, CUresult, CUDA_ERROR_INVALID_DEVICE,
-    CUDA_ERROR_INVALID_VALUE,
+    CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NO_DEVICE,
 };
-use harp_driver_front::{install, lifecycle, DeviceIdentity, FrontDriver};
+use harp_driver_front::{install, lifecycle, visible_devices, DeviceIdentity, FrontDriver};
 
 use crate::call::Outcome;
 use crate::context::{announce_once, Context};
@@ -23,7 +23,10 @@ const FIRST_PCI_BUS: i32 = 1;
 
 /// One device.
 pub struct Device {
+    /// Its number as the program sees it.
     pub ordinal: CUdevice,
+    /// Its number among all soft devices of the machine.
+    place: u8,
     pub heap: Arc<Heap>,
     primary: OnceLock<Arc<Context>>,
     pools: Mutex<DevicePools>,
@@ -49,9 +52,7 @@ impl Device {
 
     /// A number that no other device has, stable over processes.
     pub fn uuid(&self) -> [u8; 16] {
-        let mut uuid = *b"HARP soft GPU\0\0\0";
-        uuid[15] = self.ordinal as u8;
-        uuid
+        uuid(self.place)
     }
 
     /// Where the device would sit on a PCI bus.
@@ -59,7 +60,7 @@ impl Device {
         DeviceIdentity {
             uuid: self.uuid(),
             pci_domain: 0,
-            pci_bus: FIRST_PCI_BUS + self.ordinal,
+            pci_bus: FIRST_PCI_BUS + i32::from(self.place),
             pci_device: 0,
         }
     }
@@ -107,6 +108,13 @@ impl Device {
     }
 }
 
+/// A number that no other soft device of a machine has, the same in every process.
+fn uuid(place: u8) -> [u8; 16] {
+    let mut uuid = *b"HARP soft GPU\0\0\0";
+    uuid[15] = place;
+    uuid
+}
+
 struct Driver {
     devices: Vec<Device>,
 }
@@ -116,20 +124,26 @@ static DRIVER: OnceLock<Result<Driver, CUresult>> = OnceLock::new();
 /// `cuInit`.
 ///
 /// # Errors
-/// `CUDA_ERROR_OUT_OF_MEMORY` where the process has no addresses for the devices; as
-/// [`lifecycle::start`].
+/// `CUDA_ERROR_NO_DEVICE` where `CUDA_VISIBLE_DEVICES` selects none, `CUDA_ERROR_OUT_OF_MEMORY` where
+/// the process has no addresses for the devices; as [`lifecycle::start`].
 pub fn initialize() -> Outcome {
     let driver = DRIVER.get_or_init(|| {
         let settings = settings();
-        let device = |ordinal: usize| {
+        let uuids: Vec<_> = (0..settings.devices).map(|place| uuid(place as u8)).collect();
+        let visible = visible_devices(settings.visible_devices.as_deref(), &uuids);
+        if visible.is_empty() {
+            return Err(CUDA_ERROR_NO_DEVICE);
+        }
+        let device = |(ordinal, place): (usize, usize)| {
             Ok(Device {
                 ordinal: ordinal as CUdevice,
-                heap: Arc::new(Heap::new(ordinal, settings.memory)?),
+                place: place as u8,
+                heap: Arc::new(Heap::new(place, settings.memory)?),
                 primary: OnceLock::new(),
                 pools: Mutex::default(),
             })
         };
-        let devices = (0..settings.devices).map(device).collect::<Outcome<_>>()?;
+        let devices = visible.into_iter().enumerate().map(device).collect::<Outcome<_>>()?;
         Ok(Driver { devices })
     });
     driver.as_ref().map_err(|code| *code)?;

@@ -18,6 +18,8 @@ pub struct Settings {
     pub compute_capability: (i32, i32),
     /// `HARP_SOFT_DRIVER_VERSION`: what `cuDriverGetVersion` answers (default 13000).
     pub driver_version: i32,
+    /// `CUDA_VISIBLE_DEVICES`: which of the devices the program sees, none where it is unset.
+    pub visible_devices: Option<String>,
 }
 
 const DEVICES_MAX: usize = 16;
@@ -60,6 +62,7 @@ impl Settings {
                     .ok()
                     .filter(|version| (11000..=99999).contains(version))
             }),
+            visible_devices: variable("CUDA_VISIBLE_DEVICES"),
         }
     }
 }
@@ -130,7 +133,9 @@ mod tests {
             ("HARP_SOFT_THREADS", "7"),
             ("HARP_SOFT_CC", "12.0"),
             ("HARP_SOFT_DRIVER_VERSION", "12080"),
+            ("CUDA_VISIBLE_DEVICES", "1"),
         ]);
+        assert_eq!(given.visible_devices.as_deref(), Some("1"));
         assert_eq!(
             (given.devices, given.memory, given.threads),
             (3, 512 << 20, 7)

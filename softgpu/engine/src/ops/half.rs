@@ -201,13 +201,18 @@ fn least_or_greatest(form: &mut Form) -> Option<Op> {
         ty,
         H,
         m,
-        (|a, b| {
-            H::nearest(extremum(
-                a.flushed(m.ftz).widen(),
-                b.flushed(m.ftz).widen(),
-                m,
-            ))
-        })
+        (|a, b| least_or_greatest_of(a.flushed(m.ftz), b.flushed(m.ftz), m))
     );
     Some(op?.with(modifiers))
+}
+
+/// The signs of NaN, which widening forgets, count for `.xorsign` too.
+#[inline(always)]
+fn least_or_greatest_of<H: Half>(a: H, b: H, modifiers: Modifiers) -> H {
+    let chosen = H::nearest(extremum(a.widen(), b.widen(), modifiers));
+    if modifiers.xorsign && !chosen.is_nan() {
+        H::from_code((chosen.code() & 0x7fff) | ((a.code() ^ b.code()) & 0x8000))
+    } else {
+        chosen
+    }
 }

@@ -14,13 +14,14 @@ use super::lane::{Bf16, F16};
 pub(super) const NAN_F32: f32 = f32::from_bits(0x7fff_ffff);
 
 /// `x`, or the canonical NaN for any NaN.
+///
+/// In integers, because to the compiler one NaN is as good as another: it may drop a choice
+/// between `x` and a constant NaN.
 #[inline(always)]
 pub(super) fn canonical(x: f32) -> f32 {
-    if x.is_nan() {
-        NAN_F32
-    } else {
-        x
-    }
+    let bits = x.to_bits();
+    let is_nan = bits & 0x7fff_ffff > 0x7f80_0000;
+    f32::from_bits(if is_nan { NAN_F32.to_bits() } else { bits })
 }
 
 /// `.ftz`: zero of the same sign for a subnormal.

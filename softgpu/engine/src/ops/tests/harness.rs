@@ -89,11 +89,15 @@ impl Case {
     fn at(name: &str, level: Level) -> Case {
         let parts: Vec<&str> = name.split('.').collect();
         let desc = lookup_at(&parts, level).unwrap_or_else(|| panic!("no {name}"));
-        Case { desc, imm: desc.imm, carry: [0; WARPS] }
+        Case {
+            desc,
+            imm: desc.imm,
+            carry: [0; WARPS],
+        }
     }
 
-    /// Runs over up to 256 rows of sources; `exec` says which lanes are active.
-    pub fn run_masked(&self, rows: &[[u64; 4]], exec: Masks) -> Outcome {
+    /// Lays out up to 256 rows of sources; `exec` says which lanes are active.
+    pub fn prepare(&self, rows: &[[u64; 4]], exec: Masks) -> Prepared<'_> {
         assert!(rows.len() <= WARPS * LANES);
         let mut group = Group::new();
         for (slot, &class) in self.desc.srcs.iter().enumerate() {
@@ -101,47 +105,54 @@ impl Case {
                 group.put(slot as u32, class, lane, row[slot]);
             }
         }
-        let slots = |index: u32| index * 2;
-        let place = |index: usize| match self.desc.srcs.get(index) {
-            Some(Class::Pred) | None => index as u32,
-            Some(_) => slots(index as u32),
+        let number = |index: u32, class: Option<&Class>| match class {
+            Some(Class::Pred) | None => index,
+            Some(_) => index * 2, // every register here has two slots
         };
+        let source = |index: u32| number(index, self.desc.srcs.get(index as usize));
         let operands = Operands {
-            d: match self.desc.dst {
-                Some(Class::Pred) | None => DESTINATION,
-                Some(_) => slots(DESTINATION),
-            },
+            d: number(DESTINATION, self.desc.dst.as_ref()),
             d2: if self.desc.dst2 {
                 SECOND_DESTINATION
             } else {
                 u32::MAX
             },
-            a: place(0),
-            b: place(1),
-            c: place(2),
-            e: place(3),
+            a: source(0),
+            b: source(1),
+            c: source(2),
+            e: source(3),
             imm: self.imm,
         };
-        let mut lanes = Lanes {
-            regs: group.regs.as_mut_ptr().cast(),
-            preds: group.preds.as_mut_ptr(),
+        let warps = rows.len().div_ceil(LANES);
+        Prepared {
+            case: self,
+            group,
+            operands,
             exec,
-            warps: rows.len().div_ceil(LANES),
+            warps,
             carry: self.carry,
-        };
-        // SAFETY: every operand's register exists with the class that the operation declares.
-        unsafe { (self.desc.f)(&mut lanes, &operands) };
-        let carry = lanes.carry;
-        let count = rows.len().div_ceil(LANES) * LANES;
+        }
+    }
+
+    fn run_masked(&self, rows: &[[u64; 4]], exec: Masks) -> Outcome {
+        let mut prepared = self.prepare(rows, exec);
+        prepared.repeat(1);
+        let Prepared {
+            mut group,
+            carry,
+            warps,
+            ..
+        } = prepared;
         let class = self.desc.dst.unwrap_or(Class::Pred);
+        let lanes = || 0..warps * LANES;
         Outcome {
-            d: (0..count)
+            d: lanes()
                 .map(|lane| group.get(DESTINATION, class, lane))
                 .collect(),
-            q: (0..count)
+            q: lanes()
                 .map(|lane| group.get(SECOND_DESTINATION, Class::Pred, lane))
                 .collect(),
-            carry: (0..count)
+            carry: lanes()
                 .map(|l| (carry[l / LANES] >> (l % LANES) & 1).into())
                 .collect(),
         }
@@ -154,6 +165,33 @@ impl Case {
             Class::W32 => UNTOUCHED & 0xffff_ffff,
             Class::W64 => UNTOUCHED,
         }
+    }
+}
+
+/// An operation with its registers laid out.
+pub struct Prepared<'c> {
+    case: &'c Case,
+    group: Group,
+    operands: Operands,
+    exec: Masks,
+    warps: usize,
+    carry: Masks,
+}
+
+impl Prepared<'_> {
+    pub fn repeat(&mut self, times: u32) {
+        let mut lanes = Lanes {
+            regs: self.group.regs.as_mut_ptr().cast(),
+            preds: self.group.preds.as_mut_ptr(),
+            exec: self.exec,
+            warps: self.warps,
+            carry: self.carry,
+        };
+        for _ in 0..times {
+            // SAFETY: every operand's register exists with the class that the operation declares.
+            unsafe { (self.case.desc.f)(&mut lanes, &self.operands) };
+        }
+        self.carry = lanes.carry;
     }
 }
 

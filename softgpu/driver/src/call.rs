@@ -2,6 +2,7 @@
 
 use core::ffi::{c_char, CStr};
 
+use harp_driver_front::lifecycle;
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_INVALID_VALUE, CUDA_SUCCESS};
 
 /// What a call comes to: a value, or CUDA's code.
@@ -12,9 +13,9 @@ pub fn code(outcome: Outcome) -> CUresult {
     outcome.err().unwrap_or(CUDA_SUCCESS)
 }
 
-/// Runs the body of a call.
+/// Runs the body of a call that needs an initialised driver, as nearly all do.
 pub fn call(body: impl FnOnce() -> Outcome) -> CUresult {
-    code(body())
+    code(lifecycle::check().and_then(|()| body()))
 }
 
 /// A checked pointer to where a result goes. Calls make one before they change anything.

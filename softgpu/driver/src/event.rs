@@ -61,7 +61,13 @@ impl Event {
     }
 
     /// `cuEventRecord`: from now on the event stands for this point of the stream.
-    pub fn record(&self, stream: &Stream) {
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_HANDLE` where the stream is of another context.
+    pub fn record(&self, stream: &Stream) -> Outcome {
+        if stream.context()?.id != self.context {
+            return Err(CUDA_ERROR_INVALID_HANDLE);
+        }
         let time = Arc::new(Timestamp::default());
         let work = if self.timed {
             Work::Record(time.clone())
@@ -70,6 +76,7 @@ impl Event {
         };
         let marker = stream.submit(work);
         *self.lock() = Some(Recording { marker, time });
+        Ok(())
     }
 
     /// Has later work of `stream` wait for the latest recording, if there is one.

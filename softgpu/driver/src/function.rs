@@ -11,6 +11,7 @@ use crate::attributes::{REGISTERS, SHARED_PER_BLOCK, SHARED_PER_BLOCK_OPTIN};
 use crate::call::Outcome;
 use crate::context::Context;
 use crate::handles::{handle_of, Registry};
+use crate::image::Refusal;
 use crate::library::LibraryKernel;
 use crate::module::Module;
 use crate::settings::settings;
@@ -122,6 +123,18 @@ impl Function {
                 .map_err(|refusal| refusal.tell())
         };
         self.kernel.get_or_init(decode).clone()
+    }
+
+    /// Decodes the kernel.
+    ///
+    /// # Errors
+    /// What is wrong with its PTX; nothing is said on stderr.
+    pub fn decode_now(&self) -> Result<(), Refusal> {
+        let name = self.name.to_string_lossy();
+        let gone = |code| Refusal { code, words: format!("{name} was unloaded") };
+        let kernel = self.module().map_err(gone)?.decode(self.program, &name)?;
+        let _ = self.kernel.set(Ok(kernel));
+        Ok(())
     }
 
     /// Whether the kernel was decoded (`cuFuncIsLoaded`).

@@ -43,7 +43,7 @@ pub unsafe fn launch(
     let context = Context::current()?;
     let function = get_in(handle, &context)?;
     let stream = Stream::resolve(stream, &context)?;
-    if !function.is_of(&context) {
+    if !function.is_of(&context) || !stream.is_of(&context) {
         return Err(CUDA_ERROR_INVALID_HANDLE);
     }
     check_dimensions(&shape)?;

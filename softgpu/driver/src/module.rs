@@ -187,6 +187,16 @@ impl Module {
             .collect()
     }
 
+    /// Decodes the kernel of a module that has just one: what is wrong with it is then the answer
+    /// to the load, with words for its log. Larger modules are decoded kernel by kernel.
+    fn decode_if_single(self: &Arc<Self>) -> Result<(), Refusal> {
+        let [name] = self.kernel_names()[..] else { return Ok(()) };
+        match self.function(name) {
+            Ok(function) => function.decode_now(),
+            Err(code) => Err(Refusal { code, words: format!("{name} cannot be read") }),
+        }
+    }
+
     /// Ends the module: its functions' handles are dead, its variables' memory is free.
     pub fn end(&self) {
         let functions = core::mem::take(
@@ -265,7 +275,8 @@ pub unsafe fn try_load_in_memory(image: *const c_void) -> Outcome<Result<CUmodul
     let loaded = bytes
         .map_err(Refusal::from)
         .and_then(|bytes| programs(&bytes))
-        .and_then(|programs| Module::load(&context, programs));
+        .and_then(|programs| Module::load(&context, programs))
+        .and_then(|module| module.decode_if_single().map(|()| module));
     Ok(loaded.map(|module| MODULES.insert(module)))
 }
 

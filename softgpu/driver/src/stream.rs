@@ -109,6 +109,11 @@ impl Stream {
             .ok_or(CUDA_ERROR_CONTEXT_IS_DESTROYED)
     }
 
+    /// Whether it was made in `context`.
+    pub fn is_of(&self, context: &Context) -> bool {
+        core::ptr::eq(self.context.as_ptr(), context)
+    }
+
     /// `cuStreamGetFlags`.
     pub fn flags(&self) -> u32 {
         match self.kind {
@@ -212,7 +217,7 @@ pub fn destroy(handle: CUstream) -> Outcome {
 
 /// Ends the streams of a context that is being wiped.
 pub fn end_all_of(context: &Arc<Context>) {
-    for stream in STREAMS.remove_where(|stream| stream.context.as_ptr() == Arc::as_ptr(context)) {
+    for stream in STREAMS.remove_where(|stream| stream.is_of(context)) {
         stream.queue.abandon();
     }
 }

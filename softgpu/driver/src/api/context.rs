@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::{context_stack, lifecycle};
+use harp_driver_front::context_stack;
 
 use crate::call::{call, out, record, set_if_wanted, Outcome};
 use crate::context::Context;
@@ -130,7 +130,6 @@ pub unsafe fn cuCtxPushCurrent_v2(context: CUcontext) -> CUresult {
 
 pub unsafe fn cuCtxPopCurrent_v2(context: *mut CUcontext) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         let popped = context_stack::pop().ok_or(CUDA_ERROR_INVALID_CONTEXT)?;
         set_if_wanted(context, popped);
         Ok(())
@@ -139,7 +138,6 @@ pub unsafe fn cuCtxPopCurrent_v2(context: *mut CUcontext) -> CUresult {
 
 pub unsafe fn cuCtxSetCurrent(context: CUcontext) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         if !context.is_null() {
             Context::get(context)?;
         }
@@ -151,7 +149,6 @@ pub unsafe fn cuCtxSetCurrent(context: CUcontext) -> CUresult {
 pub unsafe fn cuCtxGetCurrent(context: *mut CUcontext) -> CUresult {
     call(|| {
         let context = out(context)?;
-        lifecycle::check()?;
         context.set(context_stack::current());
         Ok(())
     })
@@ -159,7 +156,6 @@ pub unsafe fn cuCtxGetCurrent(context: *mut CUcontext) -> CUresult {
 
 /// The current context whatever has become of it, for questions that a failed one still answers.
 fn current_or(handle: CUcontext) -> Outcome<std::sync::Arc<Context>> {
-    lifecycle::check()?;
     let handle = if handle.is_null() {
         context_stack::current()
     } else {
@@ -313,8 +309,7 @@ pub unsafe fn cuCtxDisablePeerAccess(peer: CUcontext) -> CUresult {
 pub unsafe fn cuCtxRecordEvent(context: CUcontext, event: CUevent) -> CUresult {
     call(|| {
         let context = Context::get_or_current(context)?;
-        Event::get(event)?.record(&context.legacy);
-        Ok(())
+        Event::get(event)?.record(&context.legacy)
     })
 }
 

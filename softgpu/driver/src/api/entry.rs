@@ -5,26 +5,21 @@ use core::ffi::{c_char, c_void};
 use harp_cuda_abi::types::*;
 use harp_driver_front::{errors, export_table, proc_address};
 
-use crate::call::{call, out};
+use crate::call::{code, out};
 use crate::device;
 use crate::generated::exports::address_of;
 use crate::settings::settings;
 
 pub unsafe fn cuInit(flags: u32) -> CUresult {
-    call(|| {
-        if flags == 0 {
-            device::initialize()
-        } else {
-            Err(CUDA_ERROR_INVALID_VALUE)
-        }
+    code(if flags == 0 {
+        device::initialize()
+    } else {
+        Err(CUDA_ERROR_INVALID_VALUE)
     })
 }
 
 pub unsafe fn cuDriverGetVersion(version: *mut i32) -> CUresult {
-    call(|| {
-        out(version)?.set(settings().driver_version);
-        Ok(())
-    })
+    code(out(version).map(|version| version.set(settings().driver_version)))
 }
 
 pub unsafe fn cuGetErrorName(error: CUresult, text: *mut *const c_char) -> CUresult {

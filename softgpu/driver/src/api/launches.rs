@@ -112,7 +112,7 @@ pub unsafe fn cuLaunchKernelEx(
         };
         let stream = launch(function, shape, config.hStream, params, extra)?;
         for event in wishes.events {
-            event.record(&stream);
+            event.record(&stream)?;
         }
         Ok(())
     })

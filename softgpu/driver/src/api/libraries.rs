@@ -4,7 +4,6 @@ use core::ffi::{c_char, c_void};
 
 use harp_cuda_abi::types::*;
 use harp_cuda_image::flatten;
-use harp_driver_front::lifecycle;
 
 use crate::call::{call, out, set_if_wanted, text, Outcome};
 use crate::context::Context;
@@ -19,7 +18,6 @@ use super::modules::read_file;
 
 unsafe fn load(library: *mut CUlibrary, image: *const c_void, options: JitOptions) -> Outcome {
     let library = out(library)?;
-    lifecycle::check()?;
     if image.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
@@ -76,7 +74,6 @@ pub unsafe fn cuLibraryLoadFromFile(
 
 pub unsafe fn cuLibraryUnload(handle: CUlibrary) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         LIBRARIES
             .remove(handle)
             .ok_or(CUDA_ERROR_INVALID_HANDLE)?
@@ -86,7 +83,6 @@ pub unsafe fn cuLibraryUnload(handle: CUlibrary) -> CUresult {
 }
 
 fn library(handle: CUlibrary) -> Outcome<std::sync::Arc<Library>> {
-    lifecycle::check()?;
     Library::get(handle)
 }
 

@@ -35,9 +35,7 @@ pub unsafe fn cuEventRecordWithFlags(handle: CUevent, stream: CUstream, flags: u
         if flags & !CU_EVENT_RECORD_EXTERNAL != 0 {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
-        let event = Event::get(handle)?;
-        event.record(&*Stream::resolve(stream, &context)?);
-        Ok(())
+        Event::get(handle)?.record(&*Stream::resolve(stream, &context)?)
     })
 }
 

@@ -3,7 +3,6 @@
 use core::ffi::c_void;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::lifecycle;
 
 use crate::call::{call, out, record, Outcome};
 use crate::context::Context;
@@ -37,7 +36,6 @@ pub unsafe fn cuMemAddressReserve(
 
 pub unsafe fn cuMemAddressFree(address: CUdeviceptr, size: usize) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         vm::unreserve(address, size)
     })
 }
@@ -84,7 +82,6 @@ pub unsafe fn cuMemCreate(
 
 pub unsafe fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         vm::release(handle)
     })
 }
@@ -97,7 +94,6 @@ pub unsafe fn cuMemMap(
     flags: u64,
 ) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         if flags != 0 {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
@@ -108,7 +104,6 @@ pub unsafe fn cuMemMap(
 /// Waits for the device's work, which may use the memory.
 pub unsafe fn cuMemUnmap(address: CUdeviceptr, size: usize) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         if let Ok(context) = Context::current() {
             context.drain();
         }
@@ -123,7 +118,6 @@ pub unsafe fn cuMemSetAccess(
     count: usize,
 ) -> CUresult {
     call(|| {
-        lifecycle::check()?;
         let owner = crate::device::owner_of(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
         for index in 0..count {
             let access = unsafe { record(accesses.wrapping_add(index))? };
@@ -178,7 +172,6 @@ pub unsafe fn cuMemGetAllocationPropertiesFromHandle(
 ) -> CUresult {
     call(|| {
         let properties = out(properties)?;
-        lifecycle::check()?;
         properties.set(CUmemAllocationProp {
             type_: CU_MEM_ALLOCATION_TYPE_PINNED,
             requestedHandleTypes: CU_MEM_HANDLE_TYPE_NONE,
@@ -206,7 +199,6 @@ pub unsafe fn cuMemRetainAllocationHandle(
 ) -> CUresult {
     call(|| {
         let handle = out(handle)?;
-        lifecycle::check()?;
         handle.set(vm::retain(address as u64)?);
         Ok(())
     })

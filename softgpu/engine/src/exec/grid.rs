@@ -99,7 +99,7 @@ impl GridState {
     /// `%envreg1` and `%envreg2`: the halves of the workspace's address, high one first.
     pub fn environment(&self, index: u8) -> u64 {
         let address = match self.launch.cooperative {
-            true => self.workspace.as_ptr() as u64,
+            true => self.workspace.as_ptr().expose_provenance() as u64,
             false => 0,
         };
         match index {
@@ -111,7 +111,7 @@ impl GridState {
 
     /// The workspace, if `address` lies in it.
     pub fn workspace_range(&self, address: u64) -> Option<Range<u64>> {
-        let start = self.workspace.as_ptr() as u64;
+        let start = self.workspace.as_ptr().expose_provenance() as u64;
         let range = start..start + size_of_val(&*self.workspace) as u64;
         (self.launch.cooperative && range.contains(&address)).then_some(range)
     }

@@ -33,8 +33,8 @@ pub fn allocate(bytes: u64) -> u64 {
     if bytes == 0 || bytes > LIMIT - heap.used.min(LIMIT) {
         return 0;
     }
-    let chunk = vec![0u128; bytes.div_ceil(16) as usize].into_boxed_slice();
-    let address = chunk.as_ptr() as u64;
+    let mut chunk = vec![0u128; bytes.div_ceil(16) as usize].into_boxed_slice();
+    let address = chunk.as_mut_ptr().expose_provenance() as u64;
     heap.used += bytes;
     heap.chunks.insert(address, (bytes, chunk));
     address

@@ -55,7 +55,7 @@ impl Word for u64 {
 /// The checked addresses of a warp: lane `l`'s is `base + at[l]`. Lanes outside the mask that was
 /// checked hold anything.
 pub struct Addresses<W> {
-    pub base: *mut u8,
+    pub base: usize,
     pub at: [W; LANES],
 }
 
@@ -66,7 +66,7 @@ impl<W: Word> Addresses<W> {
     /// The lane must be in the mask that was checked.
     #[inline(always)]
     pub unsafe fn pointer(&self, lane: usize) -> *mut u8 {
-        self.base.wrapping_add(self.at[lane].offset())
+        std::ptr::with_exposed_provenance_mut(self.base.wrapping_add(self.at[lane].offset()))
     }
 }
 
@@ -246,10 +246,7 @@ impl Place for Global {
     ) -> Option<Addresses<u64>> {
         // SAFETY: passed on.
         let at = unsafe { fetch_wide(machine, inst, warp, mask) };
-        check_global(machine, inst, &at, warp, mask, bytes).then_some(Addresses {
-            base: std::ptr::null_mut(),
-            at,
-        })
+        check_global(machine, inst, &at, warp, mask, bytes).then_some(Addresses { base: 0, at })
     }
 }
 
@@ -311,7 +308,7 @@ impl Place for Shared {
         let at = unsafe { fetch_narrow(machine, inst, warp, mask) };
         let size = machine.shared_bytes;
         check_narrow(machine, &at, warp, mask, (size, bytes)).then_some(Addresses {
-            base: machine.shared,
+            base: machine.shared.expose_provenance(),
             at,
         })
     }
@@ -339,7 +336,7 @@ impl Place for Local {
             out[lane] = u64::from(at[lane]) + (warp * LANES + lane) as u64 * u64::from(size);
         }
         Some(Addresses {
-            base: machine.local,
+            base: machine.local.expose_provenance(),
             at: out,
         })
     }
@@ -366,10 +363,7 @@ impl Place for Generic {
             false => check_global(machine, inst, &at, warp, mask, bytes),
             true => translate(machine, inst, &mut at, warp, mask, bytes),
         };
-        fits.then_some(Addresses {
-            base: std::ptr::null_mut(),
-            at,
-        })
+        fits.then_some(Addresses { base: 0, at })
     }
 }
 
@@ -402,7 +396,9 @@ fn translate(
             continue;
         }
         match machine.windowed(at[lane], warp, lane) {
-            Some((pointer, room)) if room >= u64::from(bytes) => at[lane] = pointer as u64,
+            Some((pointer, room)) if room >= u64::from(bytes) => {
+                at[lane] = pointer.expose_provenance() as u64
+            }
             _ => {
                 machine.fail(
                     Violation::Address {
@@ -430,7 +426,10 @@ pub fn bytes_at(
         return machine.windowed(address, warp, lane);
     }
     let range = machine.find_range(address)?;
-    Some((address as *mut u8, range.end - address))
+    Some((
+        std::ptr::with_exposed_provenance_mut(address as usize),
+        range.end - address,
+    ))
 }
 
 /// Copies `out.len()` bytes from a generic address; false if they are not all there.

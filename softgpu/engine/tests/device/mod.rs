@@ -1,0 +1,185 @@
+//! A device for tests: memory is ordinary vectors, what kernels print is kept.
+
+#![allow(dead_code)] // each test file uses its part
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use harp_softgpu_engine::{
+    Console, DeviceMemory, Fault, Grid, Kernel, Launch, Module, PtxError, Scratch,
+};
+
+/// Allocations and printed text.
+#[derive(Default)]
+pub struct Device {
+    memory: Arc<Allocations>,
+    printed: Arc<Printed>,
+    /// OS threads that run blocks.
+    pub threads: usize,
+}
+
+#[derive(Default)]
+struct Allocations(Mutex<Vec<Box<[u64]>>>);
+
+impl DeviceMemory for Allocations {
+    fn range_of(&self, address: u64) -> Option<Range<u64>> {
+        let ranges = self.0.lock().unwrap();
+        let range = |words: &Box<[u64]>| {
+            let start = words.as_ptr() as u64;
+            start..start + 8 * words.len() as u64
+        };
+        ranges
+            .iter()
+            .map(range)
+            .find(|range| range.contains(&address))
+    }
+}
+
+#[derive(Default)]
+struct Printed(Mutex<Vec<u8>>);
+
+impl Console for Printed {
+    fn print(&self, text: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(text);
+    }
+}
+
+/// The parameters of a kernel, each at its natural alignment.
+#[derive(Clone, Default)]
+pub struct Params(Vec<u8>);
+
+impl Params {
+    pub fn u64(mut self, value: u64) -> Params {
+        self.0.resize(self.0.len().next_multiple_of(8), 0);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    pub fn u32(mut self, value: u32) -> Params {
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    pub fn f32(self, value: f32) -> Params {
+        self.u32(value.to_bits())
+    }
+}
+
+/// Parameters, none yet.
+pub fn params() -> Params {
+    Params::default()
+}
+
+impl Device {
+    /// A device whose blocks run on `threads` OS threads.
+    pub fn new(threads: usize) -> Device {
+        Device {
+            threads,
+            ..Device::default()
+        }
+    }
+
+    /// Memory with the bytes of `values`; its address.
+    pub fn upload<T: Copy>(&self, values: &[T]) -> u64 {
+        let bytes = size_of_val(values);
+        let mut words = vec![0u64; bytes.div_ceil(8).max(1)].into_boxed_slice();
+        // SAFETY: the destination has at least as many bytes; T is plain data in every test.
+        unsafe {
+            let to = words.as_mut_ptr().cast::<u8>();
+            std::ptr::copy_nonoverlapping(values.as_ptr().cast(), to, bytes);
+        }
+        let address = words.as_ptr() as u64;
+        self.memory.0.lock().unwrap().push(words);
+        address
+    }
+
+    /// `count` values at `address`.
+    pub fn download<T: Copy + Default>(&self, address: u64, count: usize) -> Vec<T> {
+        let range = self
+            .memory
+            .range_of(address)
+            .expect("an address that was uploaded");
+        assert!(address + (count * size_of::<T>()) as u64 <= range.end);
+        let mut values = vec![T::default(); count];
+        // SAFETY: the range was just checked.
+        unsafe {
+            let to = values.as_mut_ptr();
+            std::ptr::copy_nonoverlapping(address as *const T, to, count);
+        }
+        values
+    }
+
+    /// What kernels have printed since the last call.
+    pub fn printed(&self) -> String {
+        let text = std::mem::take(&mut *self.printed.0.lock().unwrap());
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Runs a launch to its end.
+    pub fn run(&self, kernel: &Arc<Kernel>, launch: Launch) -> Result<(), Fault> {
+        let (memory, console) = (self.memory.clone(), self.printed.clone());
+        let grid = Grid::new(kernel.clone(), launch, memory, console);
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads {
+                scope.spawn(|| grid.work(&mut Scratch::new()));
+            }
+            grid.work(&mut Scratch::new());
+        });
+        assert!(grid.is_finished());
+        grid.fault().map_or(Ok(()), Err)
+    }
+
+    /// Runs kernel `name` of a module without variables.
+    pub fn launch(
+        &self,
+        ptx: &str,
+        name: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        params: Params,
+    ) -> Result<(), Fault> {
+        let kernel = decode(ptx, name).unwrap_or_else(|error| panic!("{error}"));
+        self.run(
+            &kernel,
+            Launch {
+                grid,
+                block,
+                params: params.0,
+                ..Launch::default()
+            },
+        )
+    }
+
+    /// The same with all of a launch's settings.
+    pub fn launch_with(
+        &self,
+        ptx: &str,
+        name: &str,
+        launch: Launch,
+        params: Params,
+    ) -> Result<(), Fault> {
+        let kernel = decode(ptx, name).unwrap_or_else(|error| panic!("{error}"));
+        self.run(
+            &kernel,
+            Launch {
+                params: params.0,
+                ..launch
+            },
+        )
+    }
+}
+
+/// Kernel `name` of a module without variables.
+pub fn decode(ptx: &str, name: &str) -> Result<Arc<Kernel>, PtxError> {
+    Module::parse(ptx.as_bytes().to_vec())?.kernel(name, &|_| None)
+}
+
+/// A module with one kernel `k`: its parameters and body.
+pub fn kernel(parameters: &str, body: &str) -> String {
+    format!(
+        ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k({parameters})\n{{\n\
+         .reg .pred %p<20>;\n.reg .b16 %rs<20>;\n.reg .b32 %r<60>;\n.reg .f32 %f<40>;\n\
+         .reg .b64 %rd<40>;\n.reg .f64 %fd<20>;\n{body}\n}}\n"
+    )
+}

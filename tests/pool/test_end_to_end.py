@@ -49,6 +49,14 @@ def test_a_program_runs(environ: dict[str, str], options: list[str]) -> None:
     assert {line.split()[1] for line in done.stdout.splitlines()} == {"0"}
 
 
+def test_a_program_runs_with_stderr_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:
+    """Jailed processes may write to no file, and must not be given one to write to."""
+    with (tmp_path / "stderr").open("wb") as file:
+        command = [*HARP_RUN, "--embedded", "--", *PROGRAM, "once"]
+        done = subprocess.run(command, env=environ, stdout=file, stderr=file, timeout=BOUND)
+    assert done.returncode == 0, (tmp_path / "stderr").read_text()
+
+
 def test_a_program_runs_on_a_running_server(
     environ: dict[str, str], start_server: Callable[..., Server]
 ) -> None:

@@ -186,6 +186,17 @@ def test_a_worker_that_cannot_start_is_told(
     worker.write_text("#!/bin/sh\necho 'harp-worker: no device' >&2\nexit 1\n")
     done = run_server(environ, "--credentials", str(pool.server), "--listen", "127.0.0.1:0")
     assert done.returncode == 1
-    assert "harp-worker: no device" in done.stderr
-    assert "ended with status 1. Next: harp doctor" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_one_line(done.stderr, "ended with status 1: harp-worker: no device", "harp doctor")
+
+
+def test_what_workers_say_is_logged(start_server: StartServer, native_dir: Path) -> None:
+    worker = native_dir / "bin" / "harp-worker"
+    worker.rename(worker.with_name("real-worker"))
+    say = "printf 'before\\033[31m\\nlong %03000d\\n' 7 >&2"
+    worker.write_text(f'#!/bin/sh\n{say}\nexec "${{0%harp-worker}}real-worker" "$@"\n')
+    worker.chmod(0o755)
+    server = start_server()
+    wait_until(lambda: len(server.lines("output")) == 2, "both lines are logged")
+    before, long = server.lines("output")
+    assert (before["process"], before["text"]) == ("worker", "before [31m")
+    assert len(str(long["text"])) == 2000, "a long line is cut"

@@ -6,6 +6,7 @@ from then on only hears what the worker reports.
 """
 
 import asyncio
+import functools
 import os
 import secrets
 import socket
@@ -133,6 +134,7 @@ class Agent:
             ],
             self._offer.environ,
             self._from_gate,
+            functools.partial(self._log.output, "gate"),
             inherit=[listener],
         )
         self._gate.exited.add_done_callback(self._gate_exited)

@@ -41,7 +41,7 @@ def main() -> int:
 async def _run(arguments: argparse.Namespace) -> int:
     environ = native.without_preload(os.environ)
     parts = native.find(environ)
-    log = Log("console", arguments.log_level)
+    log = Log("plain", arguments.log_level)
     state = StateFolder(environ)
     try:
         authority = Authority.create(f"embedded-{os.getpid()}")

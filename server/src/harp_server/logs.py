@@ -13,7 +13,11 @@ from harp_client.errors import printable
 
 
 class Log:
-    """Writes events with fields from `level` on. `form` is json, console or auto (by terminal)."""
+    """Writes events with fields from `level` on.
+
+    `form` is json, console, auto (one of both, by terminal), or plain: as console, and what native
+    processes say is for the person at the terminal, as they said it.
+    """
 
     def __init__(self, form: str = "auto", level: str = "info") -> None:
         if form == "auto":
@@ -34,6 +38,13 @@ class Log:
     def error(self, event: str, **fields: object) -> None:
         self._write(logging.ERROR, event, fields)
 
+    def output(self, process: str, text: str) -> None:
+        """A line that a native process wrote on its stderr."""
+        if self._form == "plain":
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.info("output", process=process, text=text)
+
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if level < self._level:
             return
@@ -47,7 +58,7 @@ def _structlog_logger(form: str) -> Any:
 
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        if form == "console"
+        if form in ("console", "plain")
         else structlog.processors.JSONRenderer()
     )
     return structlog.wrap_logger(

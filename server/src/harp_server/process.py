@@ -6,9 +6,68 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 
+from harp_client.errors import printable
 from harp_server.channel import Channel, Message, OnMessage
 
 END_SECONDS = 2.0
+LINE_MAX = 2000
+
+OnLine = Callable[[str], None]
+
+
+class _Lines:
+    """What a child writes on its stderr, line by line.
+
+    It gets a pipe and never the agent's own stderr: that may be a regular file, which a jailed
+    process must not write to, and what a process under a client's influence says is only text.
+    """
+
+    def __init__(self, on_line: OnLine) -> None:
+        self._read, self.write = os.pipe()
+        os.set_blocking(self._read, False)
+        self._on_line = on_line
+        self._partial = b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._read, self._readable)
+
+    def started(self) -> None:
+        """The child has its end; none is needed here."""
+        os.close(self.write)
+
+    def close(self) -> None:
+        """Passes on what is left and closes."""
+        if self._read >= 0:
+            while self._readable():
+                pass
+        if self._read >= 0:
+            self._end()
+
+    def _readable(self) -> bool:
+        """Passes on what can be read; says whether there may be more."""
+        try:
+            piece = os.read(self._read, 65536)
+        except BlockingIOError:
+            return False
+        if not piece:
+            self._end()
+            return False
+        *lines, self._partial = (self._partial + piece).split(b"\n")
+        if len(self._partial) > LINE_MAX:
+            lines.append(self._partial)
+            self._partial = b""
+        for line in lines:
+            self._say(line)
+        return True
+
+    def _say(self, line: bytes) -> None:
+        if text := printable(line[:LINE_MAX].decode(errors="replace")).strip():
+            self._on_line(text)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._read)
+        os.close(self._read)
+        self._read = -1
+        self._say(self._partial)
 
 
 class Process:
@@ -23,19 +82,22 @@ class Process:
         command: Callable[[int], Sequence[str]],
         environ: Mapping[str, str],
         on_message: OnMessage,
+        on_line: OnLine,
         *,
         inherit: Sequence[int] = (),
     ) -> None:
         """Starts `command(control_fd)`. Raises OSError when it cannot be executed."""
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._channel = Channel(on_message, self._channel_closed)
-        self.channel_fault = ""
+        self._lines = _Lines(on_line)
         try:
             self._child = subprocess.Popen(
                 list(command(self._channel.child_fd)),
                 env=dict(environ),
                 pass_fds=[self._channel.child_fd, *inherit],
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._lines.write,
                 process_group=0,
             )
         except OSError:
@@ -43,6 +105,7 @@ class Process:
             raise
         finally:
             self._channel.started()
+            self._lines.started()
         self.pid = self._child.pid
         self._pidfd = os.pidfd_open(self.pid)
         self._loop = asyncio.get_running_loop()
@@ -72,7 +135,6 @@ class Process:
             return await self.exited
 
     def _channel_closed(self, fault: str) -> None:
-        self.channel_fault = fault
         if fault:
             self.signal(signal.SIGKILL)
 
@@ -81,6 +143,7 @@ class Process:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._channel.drain()
+        self._lines.close()
         self.exited.set_result(status)
 
 

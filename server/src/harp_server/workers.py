@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harp_client.errors import HarpError
 from harp_server.channel import Message
 from harp_server.logs import Log
-from harp_server.process import Process, how_it_ended
+from harp_server.process import OnLine, Process, how_it_ended
 
 READY_SECONDS = 20.0
 """How long a worker may take to load its libcuda before it counts as stuck."""
@@ -43,10 +43,12 @@ class WorkerCommand:
 class Worker:
     """One worker process: starting, then ready, then serving its one session, then gone."""
 
-    def __init__(self, command: WorkerCommand) -> None:
+    def __init__(self, command: WorkerCommand, on_line: OnLine) -> None:
         self.ready: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._on_event: Callable[[Message], None] | None = None
-        self.process = Process(command.line, command.environ, self._message)
+        self._on_line = on_line
+        self._early_lines: deque[str] = deque(maxlen=20)
+        self.process = Process(command.line, command.environ, self._message, self._line)
         self.process.exited.add_done_callback(self._exited)
 
     def serve(self, assignment: Message, client: int, on_event: Callable[[Message], None]) -> None:
@@ -63,12 +65,22 @@ class Worker:
         if message.get("event") == "ready":
             if not self.ready.done():
                 self.ready.set_result(message)
+                while self._early_lines:
+                    self._on_line(self._early_lines.popleft())
         elif self._on_event is not None:
             self._on_event(message)
 
+    def _line(self, text: str) -> None:
+        """Before it is ready, what a worker writes is the reason why it will not be."""
+        if self.ready.done():
+            self._on_line(text)
+        else:
+            self._early_lines.append(text)
+
     def _exited(self, exited: "asyncio.Future[int]") -> None:
         if not self.ready.done():
-            self.ready.set_exception(HarpError(f"the worker {how_it_ended(exited.result())}"))
+            words = ": ".join([how_it_ended(exited.result()), *list(self._early_lines)[-1:]])
+            self.ready.set_exception(HarpError(f"the worker {words}"))
             self.ready.exception()  # told by whoever waits; nobody waiting is no error
 
 
@@ -82,6 +94,8 @@ class IdleWorkers:
         self._workers: deque[Worker] = deque()
         self._refill_soon: asyncio.TimerHandle | None = None
         self._failures = 0
+        # Until one worker has been ready, `probe` tells what is wrong, once.
+        self._proven = False
         self._closed = False
 
     def fill(self) -> None:
@@ -121,6 +135,7 @@ class IdleWorkers:
             self._workers.append(worker)
         worker = self._workers[0]
         ready = await asyncio.wait_for(asyncio.shield(worker.ready), READY_SECONDS)
+        self._proven = True
         self.fill()
         return ready
 
@@ -134,7 +149,7 @@ class IdleWorkers:
 
     def _start(self, raising: bool = False) -> Worker | None:
         try:
-            return Worker(self._command)
+            return Worker(self._command, functools.partial(self._log.output, "worker"))
         except OSError as error:
             self._failures += 1
             if raising:
@@ -152,8 +167,10 @@ class IdleWorkers:
         if self._closed:
             return
         self._failures += 1
-        cause = how_it_ended(exited.result())
-        self._log.error("idle worker lost", pid=worker.process.pid, cause=cause)
+        if self._proven:
+            failed = worker.ready.exception()
+            cause = str(failed) if failed else how_it_ended(exited.result())
+            self._log.error("idle worker lost", pid=worker.process.pid, cause=cause)
         if self._refill_soon is None:
             delay = min(0.1 * 2 ** min(self._failures, 9), 30.0)
             self._refill_soon = asyncio.get_running_loop().call_later(delay, self.fill)

@@ -8,7 +8,7 @@ use crate::tls::records::{
 };
 
 /// Sealed bytes that are handed to the kernel at once.
-const WIRE_BYTES: usize = 1 << 19;
+const WIRE_BYTES: usize = 1 << 18;
 /// Shorter pieces are gathered with their neighbours, longer ones sealed from where they lie.
 pub const DIRECT_MIN: usize = 1 << 11;
 
@@ -118,9 +118,10 @@ impl Outbound {
     /// Changes to new keys, which the peer is told in the last record under the old ones. There
     /// must be room for it.
     pub fn update_keys(&mut self, rekey: &mut dyn Rekey) -> Result<(), LinkError> {
+        let keys = rekey.next_sending()?;
         self.seal_gathered();
         self.seal(ContentType::Handshake, &KEY_UPDATE_MESSAGE);
-        self.sealer = Sealer::new(rekey.next_sending()?);
+        self.sealer = Sealer::new(keys);
         Ok(())
     }
 

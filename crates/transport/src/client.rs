@@ -11,8 +11,7 @@ use rustls::pki_types::ServerName;
 use rustls::CertificateError;
 
 use crate::envelope::Cold;
-use crate::error::{alert_is_about_certificate, alert_name, ConnectError, LinkError};
-use crate::h2::reader::printable;
+use crate::error::{alert_is_about_certificate, alert_name, printable, ConnectError, LinkError};
 use crate::h2::Side;
 use crate::identity::spiffe_uri;
 use crate::link::socket::Socket;

@@ -349,3 +349,10 @@ pub(crate) fn alert_name(code: u8) -> &'static str {
 pub(crate) fn alert_is_about_certificate(code: u8) -> bool {
     matches!(code, 42..=46 | 48 | 49 | 116)
 }
+
+/// Text of the peer's for a person's terminal: no control characters.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

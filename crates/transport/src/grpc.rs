@@ -1,8 +1,7 @@
 //! gRPC over HTTP/2: the request, the response, the length prefix of a message, the final status.
 
-use crate::error::LinkError;
+use crate::error::{printable, LinkError};
 use crate::h2::headers::{self, Headers};
-use crate::h2::reader::printable;
 
 pub const PATH: &str = "/harp.data.v1.Session/Open";
 const CONTENT_TYPE: &str = "application/grpc";

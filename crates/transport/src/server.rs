@@ -9,9 +9,8 @@ use rustls::server::UnbufferedServerConnection;
 
 use crate::client::{link_info, LinkInfo};
 use crate::envelope::Cold;
-use crate::error::{alert_is_about_certificate, alert_name, AcceptError, LinkError};
+use crate::error::{alert_is_about_certificate, alert_name, printable, AcceptError, LinkError};
 use crate::grpc::status;
-use crate::h2::reader::printable;
 use crate::h2::Side;
 use crate::identity::VERSION;
 use crate::link::socket::Socket;

@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{channel, Receiver as Answers};
 use std::thread;
-use std::time::Duration;
 
 use harp_transport::{
     accept_with, connect, AcceptError, FrameKind, Hello, LinkError, Next, Tuning, Wait,
@@ -26,8 +25,7 @@ fn echo(tuning: Tuning) -> (Stream, Answers<Outcome>) {
     let (outcome, answers) = channel();
     thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
-        let wait = Duration::from_millis(500);
-        let session = accept_with(stream, &server, wait, tuning).and_then(|incoming| {
+        let session = accept_with(stream, &server, TIMEOUT, tuning).and_then(|incoming| {
             let (mut sender, mut receiver) =
                 incoming.welcome(welcome()).map_err(AcceptError::Link)?;
             let mut frames = 0;

@@ -4,7 +4,7 @@ use super::flow::{Allowance, ReceiveWindow};
 use super::frames::{self, flag, kind, setting, FrameHeader};
 use super::headers::{HeaderDecoder, Headers};
 use super::{code, Side, INITIAL_WINDOW, PREFACE, WINDOW_MAX};
-use crate::error::LinkError;
+use crate::error::{printable, LinkError};
 
 /// The largest frame that we allow the peer: whole DATA frames of our own kind fit with room.
 pub const FRAME_MAX: usize = 1 << 20;
@@ -506,11 +506,4 @@ impl Reader {
         self.ended |= block.end_stream;
         Ok(())
     }
-}
-
-/// Text of the peer's for a person's terminal: no control characters.
-pub fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }

@@ -8,9 +8,8 @@ use super::inbound::Inbound;
 use super::socket::Interest;
 use super::{lock, Link};
 use crate::envelope::{decode_head, Cold, ColdFrame, Head, HEAD_MAX};
-use crate::error::LinkError;
+use crate::error::{printable, LinkError};
 use crate::grpc::{self, PREFIX_BYTES};
-use crate::h2::reader::printable;
 use crate::h2::Side;
 
 /// The longest frame that is decoded whole: a welcome with its snapshot.

@@ -17,7 +17,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 
 pub const SERVER_NAME: &str = "harp-server";
 pub const USER: &str = "spiffe://test/tenant/a/user/b";
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct Authority {
     pem: String,

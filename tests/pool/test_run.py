@@ -191,6 +191,15 @@ def test_running_server_by_flag_environment_and_file(
     assert run(environ, "--", "true").returncode == 125
 
 
+def test_the_programs_folder_is_not_searched_for_modules(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "asyncio.py").write_text("raise RuntimeError('the wrong asyncio')")
+    command = [str(Path(sys.executable).parent / "harp-run"), "--embedded", "--", "true"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_default_credentials_folder(environ: dict[str, str], pool: Pool, tmp_path: Path) -> None:
     default = tmp_path / "config" / "harp" / "credentials"
     default.parent.mkdir(parents=True)

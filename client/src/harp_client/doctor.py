@@ -134,8 +134,8 @@ def _configured() -> Iterator[Finding]:
 
 def _probe(name: str, options: list[str]) -> Finding:
     """Lists the devices that a program sees under harp-run."""
-    command = [sys.executable, "-c", "from harp_client.run import main; main()", *options]
-    command += ["--", sys.executable, "-m", "harp_client.probe"]
+    command = [sys.executable, "-P", "-c", "from harp_client.run import main; main()", *options]
+    command += ["--", sys.executable, "-P", "-m", "harp_client.probe"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:

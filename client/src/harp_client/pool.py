@@ -25,7 +25,8 @@ class EmbeddedPool:
     def __init__(self, device: str, verbose: bool, environ: Mapping[str, str]) -> None:
         lifeline_read, self._lifeline = os.pipe()
         ready_read, ready_write = os.pipe()
-        command = [sys.executable, "-m", "harp_server.embedded"]
+        # -P: the folder that the program runs in may hold modules of any name.
+        command = [sys.executable, "-P", "-m", "harp_server.embedded"]
         command += ["--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)]
         command += ["--device", device, "--log-level", "info" if verbose else "error"]
         try:

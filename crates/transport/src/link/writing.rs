@@ -86,12 +86,14 @@ impl Link {
             return false;
         }
         self.owes.store(false, Ordering::SeqCst);
-        if due || owed.key_update {
+        if (due || owed.key_update) && !out.closed {
             owed.key_update = false;
             // It fails only without a next secret, and then the present keys stay as they are.
             let _ = out.update_keys(&mut **self.rekey());
         }
-        out.put(&owed.frames);
+        if !out.closed {
+            out.put(&owed.frames);
+        }
         owed.frames.clear();
         if pongs {
             self.pay_pongs(out, &mut owed);
@@ -117,6 +119,9 @@ impl Link {
             let len = owed.flow.take(message.len());
             out.put(&frames::data_header(self.stream(), len, false));
             out.put(&message);
+        }
+        if !owed.pongs.is_empty() && !out.has_room(PONG_MAX) {
+            self.owes_pongs.store(true, Ordering::SeqCst);
         }
     }
 
@@ -155,7 +160,7 @@ impl Link {
         let Some(mut out) = try_lock(&self.outbound) else {
             return;
         };
-        if !out.has_room(256) {
+        if out.closed || !out.has_room(256) {
             return;
         }
         match error {

@@ -191,7 +191,7 @@ fn tiny_windows_and_frames_only_slow_things_down() {
     };
     for (client, server) in [(tiny.clone(), Tuning::default()), (tiny.clone(), tiny)] {
         let (mut client, mut server) = pair(client, server);
-        let sent = noise(200_000, 3);
+        let sent = noise(30_000, 3);
         thread::scope(|scope| {
             scope.spawn(|| {
                 server.sender.send(&[&sent]).unwrap();
@@ -224,7 +224,7 @@ fn four_threads_with_closed_windows_and_a_full_inbox_go_on() {
             } = end;
             let sent = &sent;
             scope.spawn(move || {
-                for round in 0..200 {
+                for round in 0..60 {
                     if pings {
                         sender.ping(round).unwrap();
                     }
@@ -233,7 +233,7 @@ fn four_threads_with_closed_windows_and_a_full_inbox_go_on() {
             });
             scope.spawn(move || {
                 let (mut bodies, mut pongs) = (0, 0);
-                while bodies < 200 || (pings && pongs < 200) {
+                while bodies < 60 || (pings && pongs < 60) {
                     match receiver.next(PATIENT).unwrap() {
                         Next::Frame(FrameHead {
                             kind: FrameKind::Pong(token),

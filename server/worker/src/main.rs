@@ -169,14 +169,15 @@ impl Worker {
             &ending,
         ) {
             Ok((sender, receiver)) => {
+                let replies = Arc::new(Replies::new(sender, socket));
+                let session = Session::new(self.driver, replies.clone());
                 let shared = Arc::new(Shared {
                     driver: self.driver,
-                    replies: Replies::new(sender, socket),
+                    replies,
                     relay: Relay::default(),
                     ending,
                 });
                 let _ = watched.set(shared.clone());
-                let session = Session::new(self.driver);
                 lead(Box::new(Engine::new(
                     shared,
                     session,

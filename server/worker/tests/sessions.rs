@@ -4,7 +4,8 @@ mod support;
 
 use harp_transport::{ConnectError, Hello, Version};
 use harp_wire::calls::*;
-use harp_wire::{CallId, HandleKind};
+use harp_wire::push::Push;
+use harp_wire::{CallId, Decoder, HandleKind};
 use serde_json::Value;
 use support::{copy_out, launch, Client, Worker, USER};
 
@@ -226,6 +227,29 @@ fn replies_before_a_wait_are_not_held_back_by_it() {
     assert_eq!(client.number_at(SECOND_THREAD, address), 0);
     client.launch(SECOND_THREAD, release, 0, &[]);
     assert_eq!(client.replies().remove(0).ticket, waiting);
+}
+
+#[test]
+fn a_stream_waits_for_a_function_of_the_program() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    client.function(1, "add");
+    client.tell(1, CallId::cuLaunchHostFunc, &|e| {
+        encode_cuLaunchHostFunc(e, 0, 77)
+    });
+    let waiting = client.post(1, CallId::cuStreamSynchronize, &|e| {
+        encode_cuStreamSynchronize(e, 0)
+    });
+    let pushed = client.replies().remove(0);
+    assert_eq!(pushed.ticket, 0);
+    let push = Push::decode(&mut Decoder::new(&pushed.body)).unwrap();
+    let (callback, status) = (77, 0);
+    assert_eq!(push, Some(Push::Callback { callback, status }));
+    client.tell(SECOND_THREAD, CallId::harp_callback_done, &|e| {
+        encode_harp_callback_done(e, 77)
+    });
+    let reply = client.replies().remove(0);
+    assert_eq!((reply.ticket, reply.status), (waiting, 0));
 }
 
 #[test]

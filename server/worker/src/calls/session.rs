@@ -58,3 +58,14 @@ pub fn harp_thread_ended(
     cx.logs.remove(&args.thread);
     Ok(0)
 }
+
+/// The program's host function has returned.
+pub fn harp_callback_done(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = HarpCallbackDoneArgs::decode(d)?;
+    cx.callbacks.done(args.callback)?;
+    Ok(0)
+}

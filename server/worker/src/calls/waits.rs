@@ -1,4 +1,5 @@
-//! Calls that wait for the device. What is complete already is answered at once; for the rest see `session::relay`.
+//! Calls that wait for the device, and one that makes the device wait. What is complete already is answered at once; for
+//! the rest see `session::relay`.
 
 use std::ffi::c_void;
 
@@ -54,4 +55,15 @@ pub fn cuMemFree_v2(
 ) -> Result<CUresult, Violation> {
     let args = CuMemFree_v2Args::decode(d)?;
     cx.wait_for(Wait::Free(args.dptr))
+}
+
+/// The stream waits for a function of the program.
+pub fn cuLaunchHostFunc(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLaunchHostFuncArgs::decode(d)?;
+    let stream = live!(cx.handles.get_stream(args.stream));
+    cx.callbacks.queue(cx.driver, stream, args.callback)
 }

@@ -93,6 +93,7 @@ pub fn execute(
         CallId::harp_blob_append => crate::calls::harp_blob_append(d, cx, out),
         CallId::harp_jit_logs => crate::calls::harp_jit_logs(d, cx, out),
         CallId::harp_thread_ended => crate::calls::harp_thread_ended(d, cx, out),
+        CallId::harp_callback_done => crate::calls::harp_callback_done(d, cx, out),
         CallId::cuDevicePrimaryCtxReset_v2 => crate::calls::cuDevicePrimaryCtxReset_v2(d, cx, out),
         CallId::cuCtxSynchronize => crate::calls::cuCtxSynchronize(d, cx, out),
         CallId::cuModuleLoadData => crate::calls::cuModuleLoadData(d, cx, out),
@@ -116,6 +117,7 @@ pub fn execute(
         CallId::harp_copy_box_to_host => crate::calls::harp_copy_box_to_host(d, cx, out),
         CallId::harp_copy_box_on_device => crate::calls::harp_copy_box_on_device(d, cx, out),
         CallId::cuStreamSynchronize => crate::calls::cuStreamSynchronize(d, cx, out),
+        CallId::cuLaunchHostFunc => crate::calls::cuLaunchHostFunc(d, cx, out),
         CallId::cuEventSynchronize => crate::calls::cuEventSynchronize(d, cx, out),
         CallId::cuLaunchKernel => crate::calls::cuLaunchKernel(d, cx, out),
         CallId::cuLaunchKernelEx => crate::calls::cuLaunchKernelEx(d, cx, out),
@@ -125,19 +127,8 @@ pub fn execute(
         CallId::cuOccupancyMaxPotentialClusterSize => {
             crate::calls::cuOccupancyMaxPotentialClusterSize(d, cx, out)
         }
-        CallId::harp_callback_done => HarpCallbackDoneArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
-        CallId::cuLaunchHostFunc => CuLaunchHostFuncArgs::decode(d)
-            .map(not_supported)
-            .map_err(Into::into),
         CallId(number) => Err(harp_wire::DecodeError::UnknownCall(number).into()),
     }
-}
-
-/// A call that this server knows and cannot execute yet.
-fn not_supported<T>(_: T) -> CUresult {
-    CUDA_ERROR_NOT_SUPPORTED
 }
 
 fn cuDevicePrimaryCtxRetain(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {

@@ -75,6 +75,7 @@ pub struct Driver {
         CUstream,
         *mut *mut c_void,
     ) -> CUresult,
+    pub cuLaunchHostFunc: unsafe extern "C" fn(CUstream, CUhostFn, *mut c_void) -> CUresult,
     pub cuLaunchKernel: unsafe extern "C" fn(
         CUfunction,
         u32,
@@ -456,6 +457,10 @@ impl Driver {
                 >(
                     library.symbol(&[c"cuLaunchCooperativeKernel"])
                 ),
+                cuLaunchHostFunc: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(CUstream, CUhostFn, *mut c_void) -> CUresult,
+                >(library.symbol(&[c"cuLaunchHostFunc"])),
                 cuLaunchKernel: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(

@@ -27,7 +27,7 @@ const OWN_FRAME: usize = 16 << 10;
 /// What the threads of a session share.
 pub struct Shared {
     pub driver: &'static Driver,
-    pub replies: Replies,
+    pub replies: Arc<Replies>,
     pub relay: Relay,
     pub ending: Arc<Ending>,
 }
@@ -76,7 +76,9 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
         end(shared, &mut engine, error.into());
     }
     // A program with one thread sends nothing while it waits; nobody needs to be woken for it.
-    let others_wait = engine.session.threads.count() > 1 || engine.intake.has_input();
+    let others_wait = engine.session.threads.count() > 1
+        || engine.session.callbacks.any()
+        || engine.intake.has_input();
     let mut payload = std::mem::take(&mut engine.payload);
     shared.relay.lay_down(engine, others_wait);
     if others_wait {
@@ -176,6 +178,10 @@ impl Engine {
                 calls::upload_in_pieces(&mut self.session, &mut self.intake, head.argument_bytes)?;
             self.conclude(head, self.out.len(), status)?;
             return Ok(None);
+        }
+        if head.call == CallId::cuLaunchHostFunc {
+            // What is told when the stream gets there must not overtake what was copied before.
+            self.flush()?;
         }
         let record = self.intake.peek(RECORD_HEAD_BYTES + head.argument_bytes)?;
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);

@@ -5,6 +5,7 @@
 //! | `handles`, `id_map` | which driver object each client handle stands for |
 //! | `client_threads` | the current context and default stream of each client thread |
 //! | `blobs` | module images while they arrive |
+//! | `callbacks` | the program's functions in streams |
 //! | `jit` | compiler options and messages |
 //! | `image` | device code as the driver takes it |
 //! | `intake` | frames from the client, cut into records |
@@ -15,6 +16,7 @@
 //! | `ending` | statistics, and the one way out of the process |
 
 mod blobs;
+mod callbacks;
 mod client_threads;
 mod ending;
 mod engine;
@@ -42,11 +44,13 @@ pub use waits::Wait;
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use harp_cuda_abi::types::{CUcontext, CUresult};
 use harp_wire::Parameter;
 
 use blobs::Blobs;
+use callbacks::Callbacks;
 use client_threads::{ClientThreads, ThreadStreams};
 
 use crate::generated::driver::Driver;
@@ -65,6 +69,7 @@ pub struct Session {
     pub logs: HashMap<u32, JitLogs>,
     /// Buffers that running links write their messages to, by link handle.
     pub link_logs: IdMap<LogBuffers>,
+    pub callbacks: Arc<Callbacks>,
     /// Set by a call that has to wait for the device: its reply follows when the wait is over.
     pub wait: Option<Wait>,
 }
@@ -73,7 +78,7 @@ pub struct Session {
 unsafe impl Send for Session {}
 
 impl Session {
-    pub fn new(driver: &'static Driver) -> Self {
+    pub fn new(driver: &'static Driver, replies: Arc<Replies>) -> Self {
         Self {
             driver,
             handles: HandleTable::new(ThreadStreams::new(driver)),
@@ -83,6 +88,7 @@ impl Session {
             parameters: Vec::new(),
             logs: HashMap::new(),
             link_logs: IdMap::default(),
+            callbacks: Callbacks::new(replies),
             wait: None,
         }
     }

@@ -11,7 +11,7 @@
 //! | `open`, `connect`, `execute` | address | tries to escape from the jail; writes errno |
 //!
 //! This file is a C library: every function trusts its caller's pointers.
-#![allow(non_snake_case)]
+#![allow(non_snake_case, unsafe_op_in_unsafe_fn)]
 #![allow(clippy::missing_safety_doc)]
 
 use std::cell::Cell;
@@ -164,6 +164,21 @@ pub unsafe extern "C" fn cuStreamQuery(stream: usize) -> Result {
 #[no_mangle]
 pub unsafe extern "C" fn cuStreamSynchronize(stream: usize) -> Result {
     wait(|busy| busy.contains(&stream))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc(
+    stream: usize,
+    function: unsafe extern "C" fn(usize),
+    data: usize,
+) -> Result {
+    BUSY.lock().unwrap().push(stream);
+    std::thread::spawn(move || {
+        function(data);
+        BUSY.lock().unwrap().retain(|busy| *busy != stream);
+        FREED.notify_all();
+    });
+    0
 }
 
 #[no_mangle]

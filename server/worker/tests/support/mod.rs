@@ -25,7 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const USER: &str = "spiffe://test/tenant/a/user/b";
 const SERVER_NAME: &str = "harp-server";
 
-/// The fake driver, which cargo builds as an example beside the tests.
+/// The fake driver, which cargo builds as an example beside the tests. (With `--test` it does not: build it before, with
+/// `cargo build -p harp-worker --example fake_driver`.)
 fn fake_driver() -> PathBuf {
     let worker = PathBuf::from(env!("CARGO_BIN_EXE_harp-worker"));
     worker.parent().unwrap().join("examples/libfake_driver.so")

@@ -53,6 +53,15 @@ pub unsafe fn image_len(image: *const c_void) -> Result<usize, ImageError> {
     Err(ImageError::UnknownForm)
 }
 
+/// Whether `image` is the wrapper that compilers make for the CUDA runtime.
+///
+/// # Safety
+/// `image` points to a readable image or wrapper.
+pub unsafe fn is_wrapper(image: *const c_void) -> bool {
+    // SAFETY: every form has at least four bytes.
+    unsafe { ptr::read_unaligned(image.cast::<u32>()) == WRAPPER_MAGIC }
+}
+
 /// The image at `image` as one run of bytes that [`crate::select()`] reads: a fatbin, several of
 /// them (from a wrapper with images linked ahead), a cubin, or PTX text.
 ///
@@ -64,7 +73,7 @@ pub unsafe fn image_len(image: *const c_void) -> Result<usize, ImageError> {
 pub unsafe fn flatten(image: *const c_void) -> Result<Vec<u8>, ImageError> {
     // SAFETY: the caller's promise, for all that follows.
     unsafe {
-        if ptr::read_unaligned(image.cast::<u32>()) != WRAPPER_MAGIC {
+        if !is_wrapper(image) {
             return copy(image);
         }
         let wrapper = ptr::read_unaligned(image.cast::<Wrapper>());

@@ -8,6 +8,7 @@
 //! * [`lifecycle`]: initialised, forked, exited;
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
+//! * [`runtime_codes`]: codes that only the runtime has a name for;
 //! * [`notice`]: lines on stderr.
 //!
 //! A driver registers itself once with [`install`].
@@ -21,6 +22,7 @@ mod front_driver;
 pub mod lifecycle;
 mod notices;
 pub mod proc_address;
+pub mod runtime_codes;
 #[cfg(feature = "runtime-handshake")]
 mod runtime_handshake;
 mod visible_devices;

@@ -51,10 +51,9 @@ impl Default for Preferences {
 /// One kernel of a module.
 pub struct Function {
     pub name: std::ffi::CString,
-    /// Which program of the module has it.
-    program: usize,
     module: Weak<Module>,
     context: Weak<Context>,
+    of_runtime: bool,
     signature: Signature,
     kernel: OnceLock<Outcome<Arc<Kernel>>>,
     preferences: Arc<Preferences>,
@@ -65,18 +64,17 @@ impl Function {
     /// A function of `module`, known by a handle from now on.
     pub fn new(
         module: &Arc<Module>,
-        program: usize,
         name: &str,
         signature: Signature,
     ) -> Arc<Self> {
         let function = Arc::new(Self {
             name: std::ffi::CString::new(name).unwrap_or_default(),
-            program,
             module: Arc::downgrade(module),
             context: module
                 .context()
                 .map(|context| Arc::downgrade(&context))
                 .unwrap_or_default(),
+            of_runtime: module.is_of_runtime(),
             signature,
             kernel: OnceLock::new(),
             preferences: Arc::default(),
@@ -101,6 +99,11 @@ impl Function {
         self.module.upgrade().ok_or(CUDA_ERROR_INVALID_HANDLE)
     }
 
+    /// Whether a CUDA runtime registered its image.
+    pub fn is_of_runtime(&self) -> bool {
+        self.of_runtime
+    }
+
     /// Whether it was loaded into `context`.
     pub fn is_of(&self, context: &Context) -> bool {
         core::ptr::eq(self.context.as_ptr(), context)
@@ -119,7 +122,7 @@ impl Function {
         let decode = || {
             let name = self.name.to_string_lossy();
             self.module()?
-                .decode(self.program, &name)
+                .decode(&name)
                 .map_err(|refusal| refusal.tell())
         };
         self.kernel.get_or_init(decode).clone()
@@ -132,7 +135,7 @@ impl Function {
     pub fn decode_now(&self) -> Result<(), Refusal> {
         let name = self.name.to_string_lossy();
         let gone = |code| Refusal { code, words: format!("{name} was unloaded") };
-        let kernel = self.module().map_err(gone)?.decode(self.program, &name)?;
+        let kernel = self.module().map_err(gone)?.decode(&name)?;
         let _ = self.kernel.set(Ok(kernel));
         Ok(())
     }
@@ -163,7 +166,7 @@ impl Function {
             CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES => kernel.const_bytes() as i32,
             CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES => kernel.local_bytes() as i32,
             CU_FUNC_ATTRIBUTE_NUM_REGS => registers(&kernel) as i32,
-            CU_FUNC_ATTRIBUTE_PTX_VERSION => self.module()?.target(self.program) as i32,
+            CU_FUNC_ATTRIBUTE_PTX_VERSION => self.module()?.target() as i32,
             CU_FUNC_ATTRIBUTE_BINARY_VERSION => major * 10 + minor,
             CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES => {
                 self.dynamic_shared_max(&kernel) as i32

@@ -1,18 +1,16 @@
-//! From an image's bytes to PTX programs, with words for what is wrong with it.
+//! From an image's bytes to a PTX program, with words for what is wrong with it.
 
+use core::ffi::c_void;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::{
     CUresult, CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_PTX, CUDA_ERROR_NO_BINARY_FOR_GPU,
 };
-use harp_cuda_image::{select, ImageError, Ptx};
+use harp_cuda_image::{flatten, is_wrapper, select, ImageError, Ptx};
 use harp_driver_front::notice;
 use harp_softgpu_engine::{Module as Program, PtxError};
 
 use crate::settings::settings;
-
-/// The PTX programs of an image: one for each fatbin in it.
-pub type Programs = Vec<Arc<Program>>;
 
 /// A refused image: the code for the program and the words for its log.
 #[derive(Debug)]
@@ -64,16 +62,41 @@ pub fn texts_of(image: &[u8]) -> Result<Vec<Ptx>, Refusal> {
     Ok(select(image, (major * 10 + minor) as u32)?)
 }
 
-/// The programs that an image holds for this device.
+/// What a module or library is made from.
+#[derive(Clone)]
+pub struct Code {
+    pub program: Arc<Program>,
+    /// Handed over by a CUDA runtime, in the wrapper that compilers make for it.
+    pub of_runtime: bool,
+}
+
+/// The code of an image. What several fatbins hold is linked by putting the texts one after the
+/// other (programs built from separately compiled files come like that).
 ///
 /// # Errors
-/// As for [`texts_of`], and what is wrong with a text as a whole.
-pub fn programs(image: &[u8]) -> Result<Programs, Refusal> {
-    let parse = |ptx: Ptx| {
-        let parsed = Program::parse(ptx.text);
-        parsed
-            .map(Arc::new)
-            .map_err(|error| Refusal::of_ptx("PTX", &error))
-    };
-    texts_of(image)?.into_iter().map(parse).collect()
+/// As for [`texts_of`], and what is wrong with the text as a whole.
+pub fn code_of(image: &[u8]) -> Result<Code, Refusal> {
+    let mut texts = texts_of(image)?.into_iter().map(|ptx| ptx.text);
+    let mut whole = texts.next().unwrap_or_default();
+    for text in texts {
+        whole.push(b'\n');
+        whole.extend(text);
+    }
+    match Program::parse(whole) {
+        Ok(program) => Ok(Code { program: Arc::new(program), of_runtime: false }),
+        Err(error) => Err(Refusal::of_ptx("PTX", &error)),
+    }
+}
+
+/// The code of the image at a pointer.
+///
+/// # Errors
+/// As for [`code_of`].
+///
+/// # Safety
+/// `image` points to a readable image or wrapper.
+pub unsafe fn code_at(image: *const c_void) -> Result<Code, Refusal> {
+    // SAFETY: the caller's promise.
+    let (bytes, of_runtime) = unsafe { (flatten(image)?, is_wrapper(image)) };
+    Ok(Code { of_runtime, ..code_of(&bytes)? })
 }

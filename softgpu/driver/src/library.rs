@@ -5,12 +5,13 @@ use std::ffi::CString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use harp_cuda_abi::types::*;
+use harp_softgpu_engine::Signature;
 
 use crate::call::Outcome;
 use crate::context::Context;
 use crate::function::{publish_kernel, Function, LAUNCHABLES};
 use crate::handles::{handle_of, Registry};
-use crate::image::{programs, Programs, Refusal};
+use crate::image::{Code, Refusal};
 use crate::module::{Module, MODULES};
 
 /// Live libraries.
@@ -18,7 +19,7 @@ pub static LIBRARIES: Registry<Library> = Registry::new();
 
 /// One library.
 pub struct Library {
-    programs: Programs,
+    code: Code,
     /// Its module in each context, by context id.
     modules: Mutex<HashMap<u64, Arc<Module>>>,
     kernels: Mutex<HashMap<String, CUkernelHandle>>,
@@ -29,17 +30,10 @@ pub struct Library {
 struct CUkernelHandle(usize);
 
 impl Library {
-    /// Reads an image; nothing is loaded yet.
-    ///
-    /// # Errors
-    /// What is wrong with the image.
-    pub fn load(image: &[u8]) -> Result<CUlibrary, Refusal> {
-        let library = Self {
-            programs: programs(image)?,
-            modules: Mutex::default(),
-            kernels: Mutex::default(),
-        };
-        Ok(LIBRARIES.insert(Arc::new(library)))
+    /// A library of `code`; nothing is loaded yet.
+    pub fn new(code: Code) -> CUlibrary {
+        let library = Self { code, modules: Mutex::default(), kernels: Mutex::default() };
+        LIBRARIES.insert(Arc::new(library))
     }
 
     /// The library that a handle names.
@@ -59,7 +53,7 @@ impl Library {
         if let Some(module) = modules.get(&context.id) {
             return Ok(module.clone());
         }
-        let module = Module::load(context, self.programs.clone()).map_err(Refusal::tell)?;
+        let module = Module::load(context, self.code.clone()).map_err(Refusal::tell)?;
         MODULES.insert::<CUmod_st>(module.clone());
         modules.insert(context.id, module.clone());
         Ok(module)
@@ -74,16 +68,11 @@ impl Library {
         if let Some(handle) = kernels.get(name) {
             return Ok(handle.0 as CUkernel);
         }
-        if !self
-            .programs
-            .iter()
-            .any(|program| program.signature(name).is_some())
-        {
-            return Err(CUDA_ERROR_NOT_FOUND);
-        }
+        let signature = self.code.program.signature(name).ok_or(CUDA_ERROR_NOT_FOUND)?;
         let handle = publish_kernel(Arc::new(LibraryKernel {
             library: Arc::downgrade(self),
             name: CString::new(name).map_err(|_| CUDA_ERROR_NOT_FOUND)?,
+            signature,
             functions: Mutex::default(),
         }));
         kernels.insert(name.to_owned(), CUkernelHandle(handle as usize));
@@ -92,10 +81,7 @@ impl Library {
 
     /// Names of all kernels.
     pub fn kernel_names(&self) -> Vec<&str> {
-        self.programs
-            .iter()
-            .flat_map(|program| program.kernels())
-            .collect()
+        self.code.program.kernels()
     }
 
     /// Ends the library: its modules in every context and all kernel handles.
@@ -121,6 +107,8 @@ pub fn forget_context(context: &Context) {
 pub struct LibraryKernel {
     library: Weak<Library>,
     pub name: CString,
+    /// Its parameters, which are the same in every context and known without one.
+    pub signature: Signature,
     /// Its function in each context used so far, by context id.
     functions: Mutex<Vec<(u64, Weak<Function>)>>,
 }

@@ -7,7 +7,7 @@ use harp_softgpu_engine::Module as Program;
 
 use crate::call::Outcome;
 use crate::handles::Registry;
-use crate::image::{programs, texts_of, Refusal};
+use crate::image::{code_of, texts_of, Refusal};
 
 /// Live link operations.
 pub static LINKS: Registry<Link> = Registry::new();
@@ -64,7 +64,7 @@ impl Link {
     pub fn complete(&self) -> Result<(*const u8, usize), Refusal> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.complete {
-            programs(&state.text)?;
+            code_of(&state.text)?;
             // Images of text end with NUL.
             state.text.push(0);
             state.complete = true;

@@ -5,14 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use harp_cuda_abi::types::*;
-use harp_cuda_image::flatten;
-use harp_softgpu_engine::Variable;
+use harp_softgpu_engine::{Kernel, Variable};
 
 use crate::call::Outcome;
 use crate::context::Context;
 use crate::function::{Function, Launchable, LAUNCHABLES};
 use crate::handles::{handle_of, Registry};
-use crate::image::{programs, Programs, Refusal};
+use crate::image::{code_at, Code, Refusal};
 use crate::library;
 use crate::memory::heap::{Origin, GRANULE};
 
@@ -29,59 +28,40 @@ pub struct Global {
 /// One loaded image.
 pub struct Module {
     context: Weak<Context>,
-    programs: Programs,
-    /// Variables by (program, name).
-    globals: HashMap<(usize, String), Global>,
+    code: Code,
+    globals: HashMap<String, Global>,
     /// The allocation that holds the variables, 0 for none.
     memory: u64,
     functions: Mutex<HashMap<String, Arc<Function>>>,
 }
 
 impl Module {
-    /// Loads programs into a context: gives variables memory and their initial values.
+    /// Loads code into a context: gives variables memory and their initial values.
     ///
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY`; a refusal in words where a variable refers to an unknown symbol.
-    pub fn load(context: &Arc<Context>, programs: Programs) -> Result<Arc<Self>, Refusal> {
-        let (places, size) = lay_out(&programs);
-        let no_memory = |code| Refusal {
-            code,
-            words: "no memory for the module".into(),
-        };
+    pub fn load(context: &Arc<Context>, code: Code) -> Result<Arc<Self>, Refusal> {
+        let (mut globals, size) = lay_out(code.program.variables());
+        let no_memory = |code| Refusal { code, words: "no memory for the module".into() };
         let heap = &context.device.heap;
         let memory = match size {
             0 => 0,
-            size => heap
-                .allocate(size, context.id, Origin::Plain)
-                .map_err(no_memory)?,
+            size => heap.allocate(size, context.id, Origin::Plain).map_err(no_memory)?,
         };
-        let globals = places
-            .into_iter()
-            .map(|(key, place)| {
-                (
-                    key,
-                    Global {
-                        address: memory + place.offset,
-                        size: place.size,
-                    },
-                )
-            })
-            .collect();
+        for global in globals.values_mut() {
+            global.address += memory;
+        }
         let module = Arc::new(Self {
             context: Arc::downgrade(context),
-            programs,
+            code,
             globals,
             memory,
             functions: Mutex::default(),
         });
         if let Err(symbol) = module.initialize(size) {
             let _ = heap.free(memory);
-            let words =
-                format!("a variable's initial value refers to `{symbol}`, not defined here");
-            return Err(Refusal {
-                code: CUDA_ERROR_INVALID_PTX,
-                words,
-            });
+            let words = format!("a variable's initial value refers to `{symbol}`, not defined here");
+            return Err(Refusal { code: CUDA_ERROR_INVALID_PTX, words });
         }
         Ok(module)
     }
@@ -95,34 +75,28 @@ impl Module {
         let memory =
             unsafe { std::slice::from_raw_parts_mut(self.memory as *mut u8, size as usize) };
         memory.fill(0);
-        for (index, program) in self.programs.iter().enumerate() {
-            for variable in program
-                .variables()
-                .iter()
-                .filter(|variable| has_memory(variable))
-            {
-                let image = variable.image(&|symbol| self.address_of(index, symbol))?;
-                let global = self.globals[&(index, variable.name.clone())];
-                let start = (global.address - self.memory) as usize;
-                memory[start..start + image.len()].copy_from_slice(&image);
-            }
+        for variable in self.code.program.variables().iter().filter(|found| has_memory(found)) {
+            let image = variable.image(&|symbol| self.address_of(symbol))?;
+            let start = (self.globals[&variable.name].address - self.memory) as usize;
+            memory[start..start + image.len()].copy_from_slice(&image);
         }
         Ok(())
     }
 
-    /// The address of a symbol as program `index` sees it: its own variables, those of the other
-    /// programs of the image, its functions.
-    fn address_of(&self, index: usize, symbol: &str) -> Option<u64> {
-        let own = self.globals.get(&(index, symbol.to_owned()));
-        own.map(|global| global.address)
-            .or_else(|| self.global(symbol).map(|global| global.address))
-            .or_else(|| self.programs[index].function_address(symbol))
+    /// The address of a variable or function.
+    fn address_of(&self, symbol: &str) -> Option<u64> {
+        let variable = self.globals.get(symbol).map(|global| global.address);
+        variable.or_else(|| self.code.program.function_address(symbol))
     }
 
     /// A variable by name.
     pub fn global(&self, name: &str) -> Option<Global> {
-        (0..self.programs.len())
-            .find_map(|index| self.globals.get(&(index, name.to_owned())).copied())
+        self.globals.get(name).copied()
+    }
+
+    /// Whether a CUDA runtime registered the image.
+    pub fn is_of_runtime(&self) -> bool {
+        self.code.of_runtime
     }
 
     /// The context that it was loaded into.
@@ -140,22 +114,12 @@ impl Module {
     /// # Errors
     /// `CUDA_ERROR_NOT_FOUND` where there is no such kernel.
     pub fn function(self: &Arc<Self>, name: &str) -> Outcome<Arc<Function>> {
-        let mut functions = self
-            .functions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(name) {
             return Ok(function.clone());
         }
-        let found = self
-            .programs
-            .iter()
-            .enumerate()
-            .find_map(|(index, program)| {
-                program.signature(name).map(|signature| (index, signature))
-            });
-        let (index, signature) = found.ok_or(CUDA_ERROR_NOT_FOUND)?;
-        let function = Function::new(self, index, name, signature);
+        let signature = self.code.program.signature(name).ok_or(CUDA_ERROR_NOT_FOUND)?;
+        let function = Function::new(self, name, signature);
         functions.insert(name.to_owned(), function.clone());
         Ok(function)
     }
@@ -164,27 +128,19 @@ impl Module {
     ///
     /// # Errors
     /// A refusal that names the opcode and the line.
-    pub fn decode(
-        &self,
-        index: usize,
-        name: &str,
-    ) -> Result<Arc<harp_softgpu_engine::Kernel>, Refusal> {
-        self.programs[index]
-            .kernel(name, &|symbol| self.address_of(index, symbol))
-            .map_err(|error| Refusal::of_ptx(name, &error))
+    pub fn decode(&self, name: &str) -> Result<Arc<Kernel>, Refusal> {
+        let kernel = self.code.program.kernel(name, &|symbol| self.address_of(symbol));
+        kernel.map_err(|error| Refusal::of_ptx(name, &error))
     }
 
-    /// The `.target` of a program: 86 for `sm_86`.
-    pub fn target(&self, index: usize) -> u32 {
-        self.programs[index].target()
+    /// The `.target` of the program: 86 for `sm_86`.
+    pub fn target(&self) -> u32 {
+        self.code.program.target()
     }
 
     /// Names of all kernels.
     pub fn kernel_names(&self) -> Vec<&str> {
-        self.programs
-            .iter()
-            .flat_map(|program| program.kernels())
-            .collect()
+        self.code.program.kernels()
     }
 
     /// Decodes the kernel of a module that has just one: what is wrong with it is then the answer
@@ -219,32 +175,19 @@ fn has_memory(variable: &Variable) -> bool {
     !variable.external && !variable.opaque
 }
 
-struct Place {
-    offset: u64,
-    size: u64,
-}
-
-/// Offsets of all variables in one allocation, and its size.
-fn lay_out(programs: &Programs) -> (Vec<((usize, String), Place)>, u64) {
-    let mut places = Vec::new();
+/// Places of all variables from the start of one allocation, and its size. Of several with one name
+/// (a header's constants in files that were linked) the first counts.
+fn lay_out(variables: &[Variable]) -> (HashMap<String, Global>, u64) {
+    let mut places = HashMap::new();
     let mut end = 0u64;
-    for (index, program) in programs.iter().enumerate() {
-        for variable in program
-            .variables()
-            .iter()
-            .filter(|variable| has_memory(variable))
-        {
-            // 16 bytes apart at least: programs read neighbours of small variables in one go.
-            let offset = end.next_multiple_of(variable.align.clamp(16, GRANULE));
-            places.push((
-                (index, variable.name.clone()),
-                Place {
-                    offset,
-                    size: variable.size,
-                },
-            ));
-            end = offset + variable.size;
+    for variable in variables.iter().filter(|variable| has_memory(variable)) {
+        if places.contains_key(&variable.name) {
+            continue;
         }
+        // 16 bytes apart at least: programs read neighbours of small variables in one go.
+        let address = end.next_multiple_of(variable.align.clamp(16, GRANULE));
+        places.insert(variable.name.clone(), Global { address, size: variable.size });
+        end = address + variable.size;
     }
     (places, end)
 }
@@ -271,11 +214,8 @@ pub unsafe fn load_in_memory(image: *const c_void) -> Outcome<CUmodule> {
 pub unsafe fn try_load_in_memory(image: *const c_void) -> Outcome<Result<CUmodule, Refusal>> {
     let context = Context::current()?;
     // SAFETY: the caller's promise.
-    let bytes = unsafe { flatten(image) };
-    let loaded = bytes
-        .map_err(Refusal::from)
-        .and_then(|bytes| programs(&bytes))
-        .and_then(|programs| Module::load(&context, programs))
+    let loaded = unsafe { code_at(image) }
+        .and_then(|code| Module::load(&context, code))
         .and_then(|module| module.decode_if_single().map(|()| module));
     Ok(loaded.map(|module| MODULES.insert(module)))
 }

@@ -4,6 +4,7 @@ use core::ffi::c_char;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::*;
+use harp_softgpu_engine::Signature;
 
 use crate::call::{call, out, set_if_wanted, Outcome};
 use crate::context::Context;
@@ -75,14 +76,13 @@ pub unsafe fn cuFuncGetName(name: *mut *const c_char, handle: CUfunction) -> CUr
 
 /// Stores where parameter `index` lies.
 pub(super) fn param_info(
-    function: &Function,
+    signature: &Signature,
     index: usize,
     offset: *mut usize,
     size: *mut usize,
 ) -> Outcome {
     let offset = out(offset)?;
-    let param = function
-        .signature()
+    let param = signature
         .params
         .get(index)
         .ok_or(CUDA_ERROR_INVALID_VALUE)?;
@@ -97,7 +97,7 @@ pub unsafe fn cuFuncGetParamInfo(
     offset: *mut usize,
     size: *mut usize,
 ) -> CUresult {
-    call(|| param_info(&*function(handle)?, index, offset, size))
+    call(|| param_info(function(handle)?.signature(), index, offset, size))
 }
 
 pub unsafe fn cuFuncGetParamCount(handle: CUfunction, count: *mut usize) -> CUresult {

@@ -3,13 +3,12 @@
 use core::ffi::{c_char, c_void};
 
 use harp_cuda_abi::types::*;
-use harp_cuda_image::flatten;
 
 use crate::call::{call, out, set_if_wanted, text, Outcome};
 use crate::context::Context;
 use crate::function::{self, Function};
 use crate::handles::handle_of;
-use crate::image::Refusal;
+use crate::image::code_at;
 use crate::jit_options::JitOptions;
 use crate::library::{Library, LIBRARIES};
 use crate::module;
@@ -21,11 +20,10 @@ unsafe fn load(library: *mut CUlibrary, image: *const c_void, options: JitOption
     if image.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    let bytes = unsafe { flatten(image) }.map_err(Refusal::from);
-    match bytes.and_then(|bytes| Library::load(&bytes)) {
-        Ok(loaded) => {
+    match unsafe { code_at(image) } {
+        Ok(code) => {
             options.report("");
-            library.set(loaded);
+            library.set(Library::new(code));
             Ok(())
         }
         Err(refusal) => {
@@ -253,13 +251,13 @@ pub unsafe fn cuKernelGetParamInfo(
     offset: *mut usize,
     size: *mut usize,
 ) -> CUresult {
-    call(|| super::functions::param_info(&*function_of(kernel)?, index, offset, size))
+    call(|| super::functions::param_info(&function::kernel(kernel)?.signature, index, offset, size))
 }
 
 pub unsafe fn cuKernelGetParamCount(kernel: CUkernel, count: *mut usize) -> CUresult {
     call(|| {
         let count = out(count)?;
-        count.set(function_of(kernel)?.signature().params.len());
+        count.set(function::kernel(kernel)?.signature.params.len());
         Ok(())
     })
 }

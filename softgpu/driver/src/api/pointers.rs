@@ -28,7 +28,7 @@ fn known(address: CUdeviceptr) -> Option<Known> {
 
 /// One answer, as wide as its attribute is.
 enum Answer {
-    Flag(bool),
+    /// Also the booleans: the runtime looks at four bytes of them.
     Int(u32),
     Long(u64),
     /// `CU_POINTER_ATTRIBUTE_P2P_TOKENS`
@@ -39,7 +39,6 @@ impl Answer {
     unsafe fn store(self, place: *mut c_void) {
         unsafe {
             match self {
-                Self::Flag(value) => place.cast::<u8>().write(u8::from(value)),
                 Self::Int(value) => place.cast::<u32>().write_unaligned(value),
                 Self::Long(value) => place.cast::<u64>().write_unaligned(value),
                 Self::Tokens => place
@@ -86,7 +85,7 @@ fn answer(known: &Known, attribute: CUpointer_attribute, address: u64) -> Outcom
         | CU_POINTER_ATTRIBUTE_IS_MANAGED
         | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
         | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
-        | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => Answer::Flag(false),
+        | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => Answer::Int(0),
         CU_POINTER_ATTRIBUTE_BUFFER_ID => Answer::Long(id),
         CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => Answer::Int(match known {
             Known::Device(device, _) => device.ordinal as u32,
@@ -96,7 +95,7 @@ fn answer(known: &Known, attribute: CUpointer_attribute, address: u64) -> Outcom
             Answer::Long(start)
         }
         CU_POINTER_ATTRIBUTE_RANGE_SIZE | CU_POINTER_ATTRIBUTE_MAPPING_SIZE => Answer::Long(size),
-        CU_POINTER_ATTRIBUTE_MAPPED => Answer::Flag(true),
+        CU_POINTER_ATTRIBUTE_MAPPED => Answer::Int(1),
         CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES => Answer::Long(0),
         CU_POINTER_ATTRIBUTE_ACCESS_FLAGS => {
             Answer::Int(CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE)
@@ -162,13 +161,14 @@ pub unsafe fn cuPointerGetAttributes(
 fn nothing(attribute: CUpointer_attribute) -> Answer {
     match attribute {
         CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => Answer::Int(CU_DEVICE_INVALID as u32),
-        CU_POINTER_ATTRIBUTE_MEMORY_TYPE | CU_POINTER_ATTRIBUTE_ACCESS_FLAGS => Answer::Int(0),
-        CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
+        CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+        | CU_POINTER_ATTRIBUTE_ACCESS_FLAGS
+        | CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
         | CU_POINTER_ATTRIBUTE_IS_MANAGED
         | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
         | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
         | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE
-        | CU_POINTER_ATTRIBUTE_MAPPED => Answer::Flag(false),
+        | CU_POINTER_ATTRIBUTE_MAPPED => Answer::Int(0),
         CU_POINTER_ATTRIBUTE_P2P_TOKENS => Answer::Tokens,
         _ => Answer::Long(0),
     }

@@ -4,7 +4,7 @@
 
 __global__ void reverse(const int *in, int *out, int n) {
     extern __shared__ int buffer[];
-    __shared__ int sign;
+    __shared__ volatile int sign; // volatile: the compiler would fold it away
     if (threadIdx.x == 0) sign = -1;
     for (int i = threadIdx.x; i < n; i += blockDim.x) buffer[i] = in[blockIdx.x * n + i];
     __syncthreads();

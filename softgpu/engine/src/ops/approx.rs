@@ -7,7 +7,7 @@ use super::float::{from_upper_word, upper_word};
 use super::form::{Form, Rounding, Type};
 use super::lane::{Bf16, Lane, Pair, F16};
 use super::round::{finish, flush, Half, NAN_F32};
-use super::run::{bits_where, each_bit, each_warp, store, Op, Operation};
+use super::run::{active_warps, bits_where, each_bit, store, Op, Operation};
 use super::series;
 use super::Class;
 use crate::exec::lanes::{Lanes, Operands, LANES};
@@ -30,7 +30,7 @@ impl<F: PatchedFn> Operation for Patched<F> {
 
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`.
             unsafe {
                 let a = lanes.reg::<<F::T as Lane>::Raw>(operands.a, warp);
@@ -44,7 +44,7 @@ impl<F: PatchedFn> Operation for Patched<F> {
                 });
                 store(lanes.reg(operands.d, warp), mask, &result);
             }
-        });
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use super::form::{Form, Type};
 use super::integer::Product;
 use super::lane::Lane;
-use super::run::{each_warp, store, store_bits, Op, Operation};
+use super::run::{active_warps, store, store_bits, Op, Operation};
 use super::Class;
 use crate::exec::lanes::{Lanes, Operands, LANES};
 use std::marker::PhantomData;
@@ -30,7 +30,7 @@ impl<F: CarryFn> Operation for Carry<F> {
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
         let mut carry = lanes.carry;
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`; with two sources `b` stands in for the third.
             unsafe {
                 let a = lanes.reg::<<F::T as Lane>::Raw>(operands.a, warp);
@@ -58,7 +58,7 @@ impl<F: CarryFn> Operation for Carry<F> {
                     store_bits(&mut carry[warp], mask, carries);
                 }
             }
-        });
+        }
         lanes.carry = carry;
     }
 }

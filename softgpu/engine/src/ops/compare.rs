@@ -9,7 +9,7 @@ use super::form::{Form, Type};
 use super::lane::{Bf16, Lane, F16};
 use super::modifiers::Modifiers;
 use super::round::{flush, Half};
-use super::run::{bits_where, each_warp, store, store_bits, Op, Operation};
+use super::run::{active_warps, bits_where, store, store_bits, Op, Operation};
 use super::Class;
 use crate::exec::lanes::{Lanes, Operands, LANES};
 use std::marker::PhantomData;
@@ -189,7 +189,7 @@ impl<F: CompareFn> Operation for SetPredicate<F> {
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
         let ftz = Modifiers::unpack(operands.imm).ftz;
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`; `q` is looked at only where it is given.
             unsafe {
                 let holds = lanes_where::<F::T>(F::COMPARISON, ftz, 0, (lanes, operands, warp));
@@ -198,7 +198,7 @@ impl<F: CompareFn> Operation for SetPredicate<F> {
                     store_bits(&mut (*lanes.pred(operands.d2))[warp], mask, !holds);
                 }
             }
-        });
+        }
     }
 }
 
@@ -316,7 +316,7 @@ impl<T: Comparable, const PAIR: bool> Operation for SetPredicateAny<T, PAIR> {
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
         let comparing = Comparing::unpack(operands);
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`; `q` is looked at only where it is given.
             unsafe {
                 let at = (&*lanes, operands, warp);
@@ -333,7 +333,7 @@ impl<T: Comparable, const PAIR: bool> Operation for SetPredicateAny<T, PAIR> {
                     store_bits(&mut (*lanes.pred(operands.d2))[warp], mask, q);
                 }
             }
-        });
+        }
     }
 }
 
@@ -348,7 +348,7 @@ impl<T: Comparable, const PAIR: bool> Operation for SetRegister<T, PAIR> {
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
         let comparing = Comparing::unpack(operands);
         let truth = comparing.truth.bits();
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`.
             unsafe {
                 let at = (&*lanes, operands, warp);
@@ -365,7 +365,7 @@ impl<T: Comparable, const PAIR: bool> Operation for SetRegister<T, PAIR> {
                 }
                 store(lanes.reg::<u32>(operands.d, warp), mask, &result);
             }
-        });
+        }
     }
 }
 

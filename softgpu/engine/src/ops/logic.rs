@@ -4,7 +4,7 @@
 
 use super::form::{Form, Type};
 use super::predicate::{Predicate, PredicateFn};
-use super::run::{each_warp, store, Op, Operation};
+use super::run::{active_warps, store, Op, Operation};
 use super::Class;
 use crate::exec::lanes::{Lanes, Operands, LANES};
 
@@ -53,7 +53,7 @@ impl Operation for Lookup3 {
         // Entry `4a + 2b + c` of the table as a word of equal bits.
         let entry = |index: u32| 0u32.wrapping_sub(operands.imm as u32 >> index & 1);
         let table = [0, 1, 2, 3, 4, 5, 6, 7].map(entry);
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`.
             unsafe {
                 let a = lanes.reg::<u32>(operands.a, warp);
@@ -77,6 +77,6 @@ impl Operation for Lookup3 {
                 }
                 store(lanes.reg(operands.d, warp), mask, &result);
             }
-        });
+        }
     }
 }

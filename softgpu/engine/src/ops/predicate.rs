@@ -3,7 +3,7 @@
 //! Unsafe by nature as `run.rs` is, and for the same reason sound.
 
 use super::lane::Lane;
-use super::run::{bits_where, each_warp, store, store_bits, Operation};
+use super::run::{active_warps, bits_where, store, store_bits, Operation};
 use super::Class;
 use crate::exec::lanes::{Lanes, Operands, LANES};
 use std::marker::PhantomData;
@@ -22,14 +22,14 @@ impl<F: TestFn> Operation for Test<F> {
 
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`.
             unsafe {
                 let a = lanes.reg::<<F::A as Lane>::Raw>(operands.a, warp);
                 let holds = bits_where(|lane| F::holds(F::A::read((*a)[lane])));
                 store_bits(&mut (*lanes.pred(operands.d))[warp], mask, holds);
             }
-        });
+        }
     }
 }
 
@@ -42,7 +42,7 @@ impl<T: Lane> Operation for Select<T> {
 
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`.
             unsafe {
                 let a = lanes.reg::<T::Raw>(operands.a, warp);
@@ -58,7 +58,7 @@ impl<T: Lane> Operation for Select<T> {
                 }
                 store(lanes.reg(operands.d, warp), mask, &result);
             }
-        });
+        }
     }
 }
 
@@ -76,7 +76,7 @@ impl<F: PredicateFn> Operation for Predicate<F> {
 
     #[inline(always)]
     unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
-        each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+        for (warp, mask) in active_warps(lanes) {
             // SAFETY: see the head of `run.rs`.
             unsafe {
                 let a = (*lanes.pred(operands.a))[warp];
@@ -87,6 +87,6 @@ impl<F: PredicateFn> Operation for Predicate<F> {
                 };
                 store_bits(&mut (*lanes.pred(operands.d))[warp], mask, F::apply(a, b));
             }
-        });
+        }
     }
 }

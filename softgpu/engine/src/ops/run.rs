@@ -11,7 +11,7 @@
 use super::lane::Lane;
 use super::modifiers::Modifiers;
 use super::{Class, Level, OpDesc};
-use crate::exec::lanes::{Lanes, Masks, OpFn, Operands, LANES, WARPS};
+use crate::exec::lanes::{Lanes, OpFn, Operands, LANES, WARPS};
 use std::marker::PhantomData;
 
 /// A kind of loop around a function of one lane.
@@ -130,14 +130,14 @@ impl Op {
     }
 }
 
-/// Runs `body(warp, mask)` for every warp that has active lanes.
+/// Every warp that has active lanes, with them. A loop over these is compiled with the features of
+/// the copy that it is in; a closure would be a function of its own, without them.
 #[inline(always)]
-pub(super) fn each_warp(warps: usize, exec: &Masks, mut body: impl FnMut(usize, u32)) {
-    for (warp, &mask) in exec.iter().enumerate().take(warps.min(WARPS)) {
-        if mask != 0 {
-            body(warp, mask);
-        }
-    }
+pub(super) fn active_warps(lanes: &Lanes) -> impl Iterator<Item = (usize, u32)> {
+    let exec = lanes.exec;
+    (0..lanes.warps.min(WARPS))
+        .map(move |warp| (warp, exec[warp]))
+        .filter(|(_, mask)| *mask != 0)
 }
 
 /// Writes the active lanes of a result.
@@ -208,7 +208,7 @@ macro_rules! register_kind {
             #[inline(always)]
             unsafe fn run(lanes: &mut Lanes, operands: &Operands) {
                 let modifiers = Modifiers::unpack(operands.imm);
-                each_warp(lanes.warps, &lanes.exec, |warp, mask| {
+                for (warp, mask) in active_warps(lanes) {
                     // SAFETY: see the head of this file. `result` is apart from all registers, so
                     // a destination may also be a source.
                     unsafe {
@@ -218,7 +218,7 @@ macro_rules! register_kind {
                             each_bit(mask, |lane| {
                                 (*to)[lane] = F::apply($(F::$Arg::read((*$arg)[lane]),)* modifiers).write();
                             });
-                            return;
+                            continue;
                         }
                         let mut result = [<F::R as Lane>::Raw::default(); LANES];
                         for (lane, result) in result.iter_mut().enumerate() {
@@ -226,7 +226,7 @@ macro_rules! register_kind {
                         }
                         store(to, mask, &result);
                     }
-                });
+                }
             }
         }
     };

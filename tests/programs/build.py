@@ -139,7 +139,7 @@ def _compile(program: Program, source: Path, release: str) -> Path:
     if headers == "12.9":
         include = toolkit.toolkit(headers) / "include"
         # CUDA 12 compresses its images with LZ4, 13 with Zstandard.
-        command += ["-I", include, "-isystem", include, "-Xfatbin", "--compress-mode=speed"]
+        command += ["-I", include, "-Xfatbin", "--compress-mode=speed"]
     _run(*command, "-c", source, "-o", compiled)
     return compiled
 

@@ -49,7 +49,8 @@ int main() {
 
     cudaFuncAttributes attributes;
     MUST(cudaFuncGetAttributes(&attributes, reverse));
-    expect_equal("static shared bytes", 4, attributes.sharedSizeBytes);
+    // Whether the alignment of the dynamic part counts is the driver's choice.
+    expect("a word of static shared memory", attributes.sharedSizeBytes >= 4 && attributes.sharedSizeBytes <= 16);
     expect_equal("dynamic shared bytes", 60000, attributes.maxDynamicSharedSizeBytes);
 
     DeviceArray<double> out(32);

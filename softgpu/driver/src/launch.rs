@@ -98,7 +98,7 @@ fn check_resources(function: &Function, kernel: &Kernel, shape: &Shape) -> Outco
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     if threads > kernel.max_threads() {
-        return Err(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+        return Err(CUDA_ERROR_INVALID_VALUE);
     }
     let shared = u64::from(kernel.shared_bytes()) + u64::from(shape.dynamic_shared);
     if shape.dynamic_shared > function.dynamic_shared_max(kernel)

@@ -4,6 +4,8 @@ use core::ffi::{c_char, c_void};
 
 use harp_cuda_abi::types::*;
 
+use harp_driver_front::runtime_codes::no_function;
+
 use crate::call::{call, out, set_if_wanted, text, Outcome};
 use crate::context::Context;
 use crate::function::{self, Function};
@@ -175,7 +177,11 @@ fn function_of(kernel: CUkernel) -> Outcome<std::sync::Arc<Function>> {
 pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) -> CUresult {
     call(|| {
         let function = out(function)?;
-        function.set(function_of(kernel)?.handle());
+        let found = function_of(kernel).map_err(|code| match code {
+            CUDA_ERROR_INVALID_HANDLE => no_function(kernel.cast()),
+            other => other,
+        })?;
+        function.set(found.handle());
         Ok(())
     })
 }

@@ -39,7 +39,10 @@ impl Script {
     /// The next record of the client.
     fn next(&mut self) -> Seen {
         while self.seen.is_empty() {
-            let wait = Wait { spin: None, timeout: Some(TIMEOUT) };
+            let wait = Wait {
+                spin: None,
+                timeout: Some(TIMEOUT),
+            };
             let Next::Frame(head) = self.receiver.next(wait).unwrap() else {
                 panic!("the client sent nothing");
             };
@@ -52,7 +55,11 @@ impl Script {
             let told = told.filter(|record| record.call != CallId::harp_thread_ended);
             self.seen.extend(told.map(|record| {
                 let arguments = record.arguments.to_vec();
-                Seen { call: record.call, ticket: record.ticket, arguments }
+                Seen {
+                    call: record.call,
+                    ticket: record.ticket,
+                    arguments,
+                }
             }));
         }
         self.seen.pop_front().unwrap()
@@ -84,8 +91,13 @@ fn credentials(directory: &Path) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = dns.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
-        (params.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+        params
+            .subject_alt_names
+            .push(SanType::URI(uri.try_into().unwrap()));
+        (
+            params.signed_by(&key, &issuer).unwrap().pem(),
+            key.serialize_pem(),
+        )
     };
     let (client_cert, client_key) = issue(&[], "spiffe://test/tenant/a/user/b");
     std::fs::create_dir_all(directory).unwrap();
@@ -93,7 +105,11 @@ fn credentials(directory: &Path) -> ServerConfig {
     std::fs::write(directory.join("client.pem"), client_cert).unwrap();
     std::fs::write(directory.join("client.key"), client_key).unwrap();
     let (cert_pem, key_pem) = issue(&["harp-server"], "spiffe://test/session/s1");
-    ServerConfig { ca_pem, cert_pem, key_pem }
+    ServerConfig {
+        ca_pem,
+        cert_pem,
+        key_pem,
+    }
 }
 
 fn nothing(_: &mut Encoder) {}
@@ -116,7 +132,12 @@ fn a_session_from_the_first_call_to_the_servers_end() {
             ..Welcome::default()
         };
         let (sender, receiver) = incoming.welcome(welcome).unwrap();
-        let mut script = Script { sender, receiver, seen: VecDeque::new(), frames: 0 };
+        let mut script = Script {
+            sender,
+            receiver,
+            seen: VecDeque::new(),
+            frames: 0,
+        };
 
         // 1. A thousand one-way calls arrive whole, in order, in far fewer frames, and unasked.
         for number in 0..1000_u64 {
@@ -144,14 +165,23 @@ fn a_session_from_the_first_call_to_the_servers_end() {
 
         // 4. Bytes land where they were asked to.
         let seen = script.next();
-        script.answer(&seen, CUDA_SUCCESS, CUDA_SUCCESS, |reply| reply.bytes(b"landed"));
+        script.answer(&seen, CUDA_SUCCESS, CUDA_SUCCESS, |reply| {
+            reply.bytes(b"landed")
+        });
 
         // 5. The server goes away while a call waits.
         script.next();
     });
 
-    assert_eq!(session().err(), Some(CUDA_ERROR_NOT_INITIALIZED), "cuInit comes first");
-    assert_eq!(attach_program().unwrap().snapshot.devices[0].name, "Scripted");
+    assert_eq!(
+        session().err(),
+        Some(CUDA_ERROR_NOT_INITIALIZED),
+        "cuInit comes first"
+    );
+    assert_eq!(
+        attach_program().unwrap().snapshot.devices[0].name,
+        "Scripted"
+    );
 
     for number in 0..1000_u64 {
         let status = one_way(CallId::cuEventRecord, |encoder| encoder.u64(number));
@@ -164,7 +194,9 @@ fn a_session_from_the_first_call_to_the_servers_end() {
             thread::spawn(move || {
                 let mut answer = 0;
                 let encode = |encoder: &mut Encoder| encoder.u64(value);
-                let status = request(CallId::cuMemGetInfo_v2, encode, |reply| answer = reply.u64());
+                let status = request(CallId::cuMemGetInfo_v2, encode, |reply| {
+                    answer = reply.u64()
+                });
                 (status, answer == value)
             })
         })
@@ -190,7 +222,10 @@ fn a_session_from_the_first_call_to_the_servers_end() {
 
     assert_eq!(synchronize(), CUDA_ERROR_DEVICE_UNAVAILABLE);
     server.join().unwrap();
-    assert_eq!(one_way(CallId::cuEventRecord, |encoder| encoder.u64(0)), CUDA_ERROR_DEVICE_UNAVAILABLE);
+    assert_eq!(
+        one_way(CallId::cuEventRecord, |encoder| encoder.u64(0)),
+        CUDA_ERROR_DEVICE_UNAVAILABLE
+    );
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

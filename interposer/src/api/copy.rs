@@ -55,6 +55,7 @@ pub unsafe fn to_device(
     if source.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
+    wait_for_writers(source, stream)?;
     // SAFETY: the caller passes `bytes` readable bytes.
     let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
     for (index, piece) in source.chunks(PIECE).enumerate() {
@@ -66,6 +67,20 @@ pub unsafe fn to_device(
         ))?;
     }
     Ok(())
+}
+
+/// Page-locked memory is read when the stream gets there. Reading it at the call gives the same
+/// bytes, unless a host function that is queued before changes them: then the stream comes first.
+fn wait_for_writers(source: *const c_void, stream: u64) -> Result<(), CUresult> {
+    let session = session()?;
+    if stream == SYNCHRONOUS || !session.callbacks.any() {
+        return Ok(());
+    }
+    match session.addresses.find(source as u64) {
+        // SAFETY: plain values.
+        Some(_) => check(unsafe { forward::cuStreamSynchronize(stream as CUstream) }),
+        None => Ok(()),
+    }
 }
 
 /// Bytes that come back: where they land, where they are, how many.

@@ -21,6 +21,8 @@ pub struct Function {
     pub name: CString,
     /// The module or library it came from.
     pub owner: u64,
+    /// Its image is the CUDA runtime's, which has codes of its own for some mistakes.
+    pub of_runtime: bool,
     pub info: FunctionInfo,
     /// Its first launch has succeeded: what can go wrong at a launch is known from here on.
     pub launched: AtomicBool,
@@ -29,13 +31,14 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(name: CString, owner: u64, info: FunctionInfo) -> Function {
+    fn new(name: CString, owner: u64, of_runtime: bool, info: FunctionInfo) -> Function {
         let attributes = std::array::from_fn(|index| {
             AtomicI32::new(info.attributes.get(index).copied().unwrap_or(MISSING))
         });
         Function {
             name,
             owner,
+            of_runtime,
             info,
             launched: AtomicBool::new(false),
             attributes,
@@ -69,8 +72,8 @@ pub fn known(raw: CUfunction) -> Result<(u64, &'static Function), CUresult> {
 }
 
 /// Gives a fresh handle what the server said of it.
-pub fn attach(id: u64, name: CString, owner: u64, info: FunctionInfo) {
-    handles::attach(id, Function::new(name, owner, info));
+pub fn attach(id: u64, name: CString, owner: u64, of_runtime: bool, info: FunctionInfo) {
+    handles::attach(id, Function::new(name, owner, of_runtime, info));
 }
 
 fn with(raw: CUfunction, act: impl FnOnce(u64, &'static Function) -> CUresult) -> CUresult {

@@ -15,16 +15,23 @@ const PIECE: usize = 1 << 20;
 
 static LAST_BLOB: AtomicU64 = AtomicU64::new(0);
 
+/// An image that the server holds.
+#[derive(Clone, Copy)]
+pub struct Uploaded {
+    /// What a load call names it by.
+    pub blob: u64,
+    /// It came in the wrapper that compilers make for the CUDA runtime.
+    pub of_runtime: bool,
+}
+
 /// Sends the image at `pointer`: a fatbin wrapper, a bare fatbin, an ELF or NUL-terminated PTX.
-///
-/// Returns the blob that a load call then names.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_IMAGE` when it is none of these, or what the session failed with.
 ///
 /// # Safety
 /// `pointer` is NULL or points at an image as `cuModuleLoadData` takes it.
-pub unsafe fn upload_at(pointer: *const c_void) -> Result<u64, CUresult> {
+pub unsafe fn upload_at(pointer: *const c_void) -> Result<Uploaded, CUresult> {
     if pointer.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
@@ -36,11 +43,16 @@ pub unsafe fn upload_at(pointer: *const c_void) -> Result<u64, CUresult> {
         );
         CUDA_ERROR_INVALID_IMAGE
     })?;
-    upload(&image)
+    // SAFETY: as above.
+    let of_runtime = unsafe { harp_cuda_image::is_wrapper(pointer) };
+    Ok(Uploaded {
+        of_runtime,
+        ..upload(&image)?
+    })
 }
 
 /// Sends an image of known length.
-pub fn upload(image: &[u8]) -> Result<u64, CUresult> {
+pub fn upload(image: &[u8]) -> Result<Uploaded, CUresult> {
     session()?;
     let blob = LAST_BLOB.fetch_add(1, Ordering::Relaxed) + 1;
     for piece in image.chunks(PIECE) {
@@ -53,7 +65,10 @@ pub fn upload(image: &[u8]) -> Result<u64, CUresult> {
             return Err(status);
         }
     }
-    Ok(blob)
+    Ok(Uploaded {
+        blob,
+        of_runtime: false,
+    })
 }
 
 /// Reads an image file whose path the program passed.

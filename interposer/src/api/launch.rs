@@ -5,6 +5,7 @@ use std::ffi::{c_uint, c_void};
 use std::sync::atomic::Ordering;
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::runtime_codes::{impossible_dimensions, no_function};
 use harp_wire::calls::encode_cuLaunchKernel;
 use harp_wire::CallId;
 
@@ -25,6 +26,13 @@ struct Launch {
     shared: u32,
     stream: CUstream,
     cooperative: bool,
+}
+
+impl Launch {
+    /// Threads of a block.
+    fn threads(&self) -> u64 {
+        self.block.iter().map(|extent| u64::from(*extent)).product()
+    }
 }
 
 /// The parameters of a launch, in whichever form the program has them.
@@ -103,8 +111,8 @@ impl Parameters {
     }
 }
 
-/// What CUDA refuses at the call itself.
-fn check(launch: &Launch, function: &Function) -> Result<(), CUresult> {
+/// Refuses a grid or block that no kernel of the device can have.
+fn check_dimensions(launch: &Launch, function: &Function) -> Result<(), CUresult> {
     let device = device(session()?, current_device()?)?;
     let limit = |attribute| device.attribute(attribute as i32).unwrap_or(i32::MAX) as u64;
     let limits = [
@@ -115,31 +123,30 @@ fn check(launch: &Launch, function: &Function) -> Result<(), CUresult> {
         (launch.grid[1], CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y),
         (launch.grid[2], CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z),
     ];
-    if limits
-        .iter()
-        .any(|(value, attribute)| *value == 0 || u64::from(*value) > limit(*attribute))
-    {
-        return Err(CUDA_ERROR_INVALID_VALUE);
+    let within = |(value, attribute): &(u32, CUdevice_attribute)| {
+        (1..=limit(*attribute)).contains(&u64::from(*value))
+    };
+    let possible = limits.iter().all(within)
+        && launch.threads() <= limit(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
+    match possible {
+        true => Ok(()),
+        false => Err(impossible_dimensions(function.of_runtime)),
     }
-    let threads: u64 = launch
-        .block
-        .iter()
-        .map(|extent| u64::from(*extent))
-        .product();
-    if threads > limit(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK) {
-        return Err(CUDA_ERROR_INVALID_VALUE);
-    }
-    let most = function
-        .attribute(CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)
-        .unwrap_or(i32::MAX);
-    if threads > most as u64 {
-        return Err(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
-    }
-    let shared = function.attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
-    if shared.is_some_and(|most| u64::from(launch.shared) > most as u64) {
-        return Err(CUDA_ERROR_INVALID_VALUE);
-    }
-    Ok(())
+}
+
+/// Whether a launch is within what the function may have, so that nothing but the device can still
+/// refuse it.
+fn fits(launch: &Launch, function: &Function) -> bool {
+    let within = |wanted: u64, attribute| {
+        function
+            .attribute(attribute)
+            .is_none_or(|most| wanted <= most as u64)
+    };
+    within(launch.threads(), CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)
+        && within(
+            launch.shared.into(),
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+        )
 }
 
 unsafe fn launch(
@@ -151,14 +158,14 @@ unsafe fn launch(
         static SPACE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
     session()?;
-    let (id, function) = known(raw)?;
+    let (id, function) = known(raw).map_err(|_| no_function(raw as *const c_void))?;
     current_context()?;
     let stream = handles::live_stream(launch.stream)?;
-    // What a first launch can fail with (loading, compiling) only the server knows.
-    let first = !function.launched.load(Ordering::Relaxed);
-    if !first {
-        check(launch, function)?;
-    }
+    check_dimensions(launch, function)?;
+    // What a first launch fails with (loading, compiling), or one that cannot fit, only the server
+    // knows; any other launch does not wait.
+    let waits =
+        launch.cooperative || !function.launched.load(Ordering::Relaxed) || !fits(launch, function);
     SPACE.with_borrow_mut(|space| {
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;
@@ -174,7 +181,7 @@ unsafe fn launch(
                 space,
             );
         };
-        let status = if first || launch.cooperative {
+        let status = if waits {
             session::request(CallId::cuLaunchKernel, encode, |_| ())
         } else {
             session::one_way(CallId::cuLaunchKernel, encode)

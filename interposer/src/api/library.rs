@@ -8,39 +8,43 @@ use harp_wire::calls;
 use harp_wire::{CallId, HandleKind};
 
 use super::context::current_context;
-use super::module::{look_up, name_argument, put_variable};
+use super::image::{self, Uploaded};
+use super::jit_options;
+use super::module::{look_up, name_argument, put_variable, Module};
 use super::outputs::put;
-use super::{image, jit_options};
 use crate::generated::forward;
 use crate::session::{handles, request, session};
 
 /// What the client knows of a library.
 struct Library {
+    /// Its image is the CUDA runtime's.
+    of_runtime: bool,
     /// The module it has in each context that asked for one.
     modules: Mutex<Vec<(u64, u64)>>,
 }
 
 unsafe fn load_at(
     library: *mut CUlibrary,
-    blob: impl FnOnce() -> Result<u64, CUresult>,
+    upload: impl FnOnce() -> Result<Uploaded, CUresult>,
 ) -> CUresult {
     if library.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let blob = match session().and_then(|_| blob()) {
-        Ok(blob) => blob,
+    let image = match session().and_then(|_| upload()) {
+        Ok(image) => image,
         Err(code) => return code,
     };
     let handle = handles::create(HandleKind::Library);
     handles::attach(
         handle,
         Library {
+            of_runtime: image.of_runtime,
             modules: Mutex::default(),
         },
     );
     let status = request(
         CallId::cuLibraryLoadData,
-        |encoder| calls::encode_cuLibraryLoadData(encoder, handle, blob, &[], &[], 0),
+        |encoder| calls::encode_cuLibraryLoadData(encoder, handle, image.blob, &[], &[], 0),
         |_| (),
     );
     if status != CUDA_SUCCESS {
@@ -102,10 +106,12 @@ pub unsafe fn cuLibraryGetKernel(
         .and_then(|owner| {
             // SAFETY: the caller passes a C string.
             let name = unsafe { name_argument(name) }?;
+            // SAFETY: every library handle is given a Library when it is made.
+            let known = unsafe { handles::attached::<Library>(owner) };
             look_up(
                 CallId::cuLibraryGetKernel,
                 HandleKind::Kernel,
-                owner,
+                (owner, known.is_some_and(|library| library.of_runtime)),
                 name,
                 |encoder, handle, name| {
                     calls::encode_cuLibraryGetKernel(encoder, handle, owner, name)
@@ -145,6 +151,12 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
         return unsafe { put(module, *module_id as CUmodule) };
     }
     let made = handles::create(HandleKind::Module);
+    handles::attach(
+        made,
+        Module {
+            of_runtime: known.of_runtime,
+        },
+    );
     let status = unsafe { forward::cuLibraryGetModule(made as CUmodule, library) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, made as CUmodule);

@@ -63,7 +63,7 @@ fn add(
     let (link, _) = known(state)?;
     // SAFETY: the program passes a C string or NULL.
     let name = unsafe { name_argument(name) }.unwrap_or_default();
-    let blob = image::upload(data)?;
+    let blob = image::upload(data)?.blob;
     check(request(
         CallId::cuLinkAddData_v2,
         |encoder| {

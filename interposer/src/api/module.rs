@@ -6,8 +6,9 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::{current_context, current_device};
+use super::image::{self, Uploaded};
 use super::outputs::{put, put_if_wanted};
-use super::{function, image, jit_options};
+use super::{function, jit_options};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
 use crate::session::{handles, request, session};
@@ -24,12 +25,24 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
     Ok(unsafe { CStr::from_ptr(text) }.to_owned())
 }
 
+/// What the client knows of a module.
+pub struct Module {
+    /// Its image is the CUDA runtime's.
+    pub of_runtime: bool,
+}
+
 /// Loads an uploaded image into the current context.
-fn load(blob: u64) -> Result<CUmodule, CUresult> {
+fn load(image: Uploaded) -> Result<CUmodule, CUresult> {
     let handle = handles::create(HandleKind::Module);
+    handles::attach(
+        handle,
+        Module {
+            of_runtime: image.of_runtime,
+        },
+    );
     let status = request(
         CallId::cuModuleLoadData,
-        |encoder| calls::encode_cuModuleLoadData(encoder, handle, blob, &[], &[], 0),
+        |encoder| calls::encode_cuModuleLoadData(encoder, handle, image.blob, &[], &[], 0),
         |_| (),
     );
     if status != CUDA_SUCCESS {
@@ -39,13 +52,16 @@ fn load(blob: u64) -> Result<CUmodule, CUresult> {
     Ok(handle as CUmodule)
 }
 
-unsafe fn load_at(module: *mut CUmodule, blob: impl FnOnce() -> Result<u64, CUresult>) -> CUresult {
+unsafe fn load_at(
+    module: *mut CUmodule,
+    upload: impl FnOnce() -> Result<Uploaded, CUresult>,
+) -> CUresult {
     if module.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
     let loaded = session()
         .and_then(|_| current_context())
-        .and_then(|_| blob())
+        .and_then(|_| upload())
         .and_then(load);
     match loaded {
         Ok(handle) => unsafe { put(module, handle) },
@@ -83,11 +99,12 @@ pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
     status
 }
 
-/// Looks a function or kernel up by name; the server's reply describes it.
+/// Looks a function or kernel up by name in its owner, which may be the CUDA runtime's; the server's
+/// reply describes it.
 pub fn look_up(
     call: CallId,
     kind: HandleKind,
-    owner: u64,
+    (owner, of_runtime): (u64, bool),
     name: CString,
     encode: impl FnOnce(&mut harp_wire::Encoder, u64, &CStr),
 ) -> Result<u64, CUresult> {
@@ -102,7 +119,7 @@ pub fn look_up(
         handles::destroy(kind, handle as *mut c_void);
         return Err(status);
     }
-    function::attach(handle, name, owner, info);
+    function::attach(handle, name, owner, of_runtime, info);
     Ok(handle)
 }
 
@@ -119,10 +136,12 @@ pub unsafe fn cuModuleGetFunction(
         .and_then(|owner| {
             // SAFETY: the caller passes a C string.
             let name = unsafe { name_argument(name) }?;
+            // SAFETY: every module handle is given a Module when it is made.
+            let known = unsafe { handles::attached::<Module>(owner) };
             look_up(
                 CallId::cuModuleGetFunction,
                 HandleKind::Function,
-                owner,
+                (owner, known.is_some_and(|module| module.of_runtime)),
                 name,
                 |encoder, handle, name| {
                     calls::encode_cuModuleGetFunction(encoder, handle, owner, name)

@@ -52,6 +52,9 @@ pub unsafe fn cuPointerGetAttributes(
     CUDA_SUCCESS
 }
 
+/// Stores an attribute of known memory.
+///
+/// Truth values are four bytes wide: the CUDA runtime reads that many.
 unsafe fn put_attribute(
     to: *mut c_void,
     attribute: CUpointer_attribute,
@@ -62,55 +65,63 @@ unsafe fn put_attribute(
         Owner::Device { device, context } => (false, device, context),
         Owner::Host { context, .. } => (true, super::context::device_of(context), context),
     };
+    let memory_type = if is_host {
+        CU_MEMORYTYPE_HOST
+    } else {
+        CU_MEMORYTYPE_DEVICE
+    };
     unsafe {
         match attribute {
             CU_POINTER_ATTRIBUTE_CONTEXT => put(to.cast(), context),
-            CU_POINTER_ATTRIBUTE_MEMORY_TYPE => put(
-                to.cast(),
-                if is_host {
-                    CU_MEMORYTYPE_HOST
-                } else {
-                    CU_MEMORYTYPE_DEVICE
-                } as c_uint,
-            ),
-            CU_POINTER_ATTRIBUTE_DEVICE_POINTER if is_host => CUDA_ERROR_INVALID_VALUE,
-            CU_POINTER_ATTRIBUTE_DEVICE_POINTER => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_MEMORY_TYPE => put(to.cast::<c_uint>(), memory_type),
+            CU_POINTER_ATTRIBUTE_DEVICE_POINTER if !is_host => put(to.cast(), pointer),
             CU_POINTER_ATTRIBUTE_HOST_POINTER if is_host => put(to.cast(), pointer),
-            CU_POINTER_ATTRIBUTE_HOST_POINTER => CUDA_ERROR_INVALID_VALUE,
-            CU_POINTER_ATTRIBUTE_BUFFER_ID => put(to.cast(), range.buffer_id),
-            CU_POINTER_ATTRIBUTE_IS_MANAGED
+            CU_POINTER_ATTRIBUTE_BUFFER_ID | CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID => {
+                put(to.cast(), range.buffer_id)
+            }
+            CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
+            | CU_POINTER_ATTRIBUTE_IS_MANAGED
             | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
-            | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE => put(to.cast(), false),
+            | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
+            | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => put(to.cast::<c_uint>(), 0),
             CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => put(to.cast::<c_int>(), device),
-            CU_POINTER_ATTRIBUTE_RANGE_START_ADDR => put(to.cast(), range.base),
-            CU_POINTER_ATTRIBUTE_RANGE_SIZE => put(to.cast(), range.size),
-            CU_POINTER_ATTRIBUTE_MAPPED => put(to.cast(), true),
-            CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES => put(to.cast(), 0_u64),
-            CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => put(to.cast(), 0_u64),
+            CU_POINTER_ATTRIBUTE_RANGE_START_ADDR | CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR => {
+                put(to.cast(), range.base)
+            }
+            CU_POINTER_ATTRIBUTE_RANGE_SIZE | CU_POINTER_ATTRIBUTE_MAPPING_SIZE => {
+                put(to.cast(), range.size)
+            }
+            CU_POINTER_ATTRIBUTE_MAPPED => put(to.cast::<c_uint>(), 1),
+            CU_POINTER_ATTRIBUTE_ACCESS_FLAGS => put(
+                to.cast::<c_uint>(),
+                CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE,
+            ),
+            CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES | CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => {
+                put(to.cast(), 0_u64)
+            }
             _ => CUDA_ERROR_INVALID_VALUE,
         }
     }
 }
 
-/// What the plural query answers for an attribute that the memory does not have.
+/// What the plural query stores for an attribute that the memory does not have.
 unsafe fn put_unknown(to: *mut c_void, attribute: CUpointer_attribute) {
     unsafe {
         let _ = match attribute {
-            CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => put(to.cast::<c_int>(), -2),
-            CU_POINTER_ATTRIBUTE_MEMORY_TYPE => put(to.cast::<c_uint>(), 0),
-            CU_POINTER_ATTRIBUTE_IS_MANAGED
+            CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => put(to.cast::<c_int>(), NO_DEVICE),
+            CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+            | CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
+            | CU_POINTER_ATTRIBUTE_IS_MANAGED
             | CU_POINTER_ATTRIBUTE_MAPPED
             | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
-            | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE => put(to.cast(), false),
-            CU_POINTER_ATTRIBUTE_CONTEXT
-            | CU_POINTER_ATTRIBUTE_DEVICE_POINTER
-            | CU_POINTER_ATTRIBUTE_HOST_POINTER
-            | CU_POINTER_ATTRIBUTE_BUFFER_ID
-            | CU_POINTER_ATTRIBUTE_RANGE_START_ADDR
-            | CU_POINTER_ATTRIBUTE_RANGE_SIZE
-            | CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES
-            | CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE => put(to.cast(), 0_u64),
-            _ => CUDA_SUCCESS,
+            | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
+            | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE
+            | CU_POINTER_ATTRIBUTE_ACCESS_FLAGS => put(to.cast::<c_uint>(), 0),
+            CU_POINTER_ATTRIBUTE_P2P_TOKENS => CUDA_SUCCESS,
+            _ => put(to.cast(), 0_u64),
         };
     }
 }
+
+/// `CU_DEVICE_INVALID`, the ordinal of memory that is no device's.
+const NO_DEVICE: c_int = -2;

@@ -744,6 +744,26 @@ pub unsafe extern "C" fn cuLaunchCooperativeKernel_ptsz(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc(
+    hStream: CUstream,
+    fn_: CUhostFn,
+    userData: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchHostFunc", || unsafe {
+        crate::api::cuLaunchHostFunc(hStream, fn_, userData)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuLaunchHostFunc_ptsz(
+    hStream: CUstream,
+    fn_: CUhostFn,
+    userData: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuLaunchHostFunc_ptsz", || unsafe {
+        crate::api::cuLaunchHostFunc(per_thread(hStream), fn_, userData)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuLaunchKernel(
     f: CUfunction,
     gridDimX: u32,
@@ -2042,6 +2062,28 @@ pub unsafe extern "C" fn cuProfilerStop() -> CUresult {
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuStreamAddCallback(
+    hStream: CUstream,
+    callback: CUstreamCallback,
+    userData: *mut c_void,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAddCallback", || unsafe {
+        crate::api::cuStreamAddCallback(hStream, callback, userData, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamAddCallback_ptsz(
+    hStream: CUstream,
+    callback: CUstreamCallback,
+    userData: *mut c_void,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAddCallback_ptsz", || unsafe {
+        crate::api::cuStreamAddCallback(per_thread(hStream), callback, userData, flags)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuStreamCreate(phStream: *mut CUstream, Flags: u32) -> CUresult {
     harp_driver_front::guard("cuStreamCreate", || unsafe {
         crate::api::cuStreamCreate(phStream, Flags)
@@ -2562,8 +2604,6 @@ unsupported! {
     cuLaunchCooperativeKernelMultiDevice
     cuLaunchGrid
     cuLaunchGridAsync
-    cuLaunchHostFunc
-    cuLaunchHostFunc_ptsz
     cuLaunchHostFunc_v2
     cuLaunchHostFunc_v2_ptsz
     cuLibraryEnumerateKernels
@@ -2718,8 +2758,6 @@ unsupported! {
     cuProfilerInitialize
     cuSignalExternalSemaphoresAsync
     cuSignalExternalSemaphoresAsync_ptsz
-    cuStreamAddCallback
-    cuStreamAddCallback_ptsz
     cuStreamAttachMemAsync
     cuStreamAttachMemAsync_ptsz
     cuStreamBatchMemOp
@@ -3022,6 +3060,11 @@ static SUPPORTED: &[Export] = &[
         "cuLaunchCooperativeKernel_ptsz",
         cuLaunchCooperativeKernel_ptsz as *const c_void,
     ),
+    Export::new("cuLaunchHostFunc", cuLaunchHostFunc as *const c_void),
+    Export::new(
+        "cuLaunchHostFunc_ptsz",
+        cuLaunchHostFunc_ptsz as *const c_void,
+    ),
     Export::new("cuLaunchKernel", cuLaunchKernel as *const c_void),
     Export::new("cuLaunchKernelEx", cuLaunchKernelEx as *const c_void),
     Export::new(
@@ -3269,6 +3312,11 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuProfilerStart", cuProfilerStart as *const c_void),
     Export::new("cuProfilerStop", cuProfilerStop as *const c_void),
+    Export::new("cuStreamAddCallback", cuStreamAddCallback as *const c_void),
+    Export::new(
+        "cuStreamAddCallback_ptsz",
+        cuStreamAddCallback_ptsz as *const c_void,
+    ),
     Export::new("cuStreamCreate", cuStreamCreate as *const c_void),
     Export::new(
         "cuStreamCreateWithPriority",

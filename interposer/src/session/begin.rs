@@ -3,11 +3,14 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
+use std::sync::OnceLock;
+use std::thread::Thread;
 
 use harp_cuda_abi::types::*;
 use harp_transport::{ClientConfig, Hello};
 
 use super::addresses::Addresses;
+use super::callbacks::Callbacks;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::settings::{say, settings, LogLevel};
@@ -64,11 +67,14 @@ pub fn begin() -> Result<Session, Failure> {
         ..Hello::current()
     };
     let (sender, receiver, welcome, link) =
-        harp_transport::connect(server, &config, hello, settings.connect_timeout)
-            .map_err(|error| {
+        harp_transport::connect(server, &config, hello, settings.connect_timeout).map_err(
+            |error| {
                 let next_step = error.next_step();
-                failure(format!("cannot use the pool server {server}: {error}. Next: {next_step}"))
-            })?;
+                failure(format!(
+                    "cannot use the pool server {server}: {error}. Next: {next_step}"
+                ))
+            },
+        )?;
     let mut snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     snapshot.select_visible(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
     say(
@@ -85,12 +91,20 @@ pub fn begin() -> Result<Session, Failure> {
     Ok(Session {
         snapshot,
         addresses: Addresses::default(),
+        callbacks: Callbacks::default(),
         link,
         outgoing: Outgoing::new(sender),
-        incoming: Incoming::new(receiver, settings.spin),
+        incoming: Incoming::new(receiver, settings.spin, host_function_reached),
         stats: Stats::new(),
         lost: AtomicU32::new(CUDA_SUCCESS),
     })
+}
+
+fn host_function_reached(callback: u64, status: CUresult) -> Result<(), String> {
+    match super::session() {
+        Ok(session) => session.callbacks.reached(callback, status),
+        Err(_) => Ok(()), // the process is ending
+    }
 }
 
 fn read(credentials: &Path, name: &str) -> Result<String, Failure> {
@@ -163,6 +177,39 @@ pub fn start_flusher(session: &'static Session) {
             LogLevel::Normal,
             &format!("no flusher thread ({error}): calls may wait in batches"),
         );
+    }
+}
+
+/// Sees that the thread runs that reads what the server pushes and runs host functions. It is made
+/// at the first host function: most programs have none.
+pub fn wake_callback_thread(session: &'static Session) {
+    static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
+    let thread = THREAD.get_or_init(|| {
+        let started = with_signals_blocked(|| {
+            std::thread::Builder::new()
+                .name("harp-callbacks".to_owned())
+                .spawn(|| loop {
+                    session.callbacks.run_reached();
+                    if session.callbacks.any() && session.alive().is_ok() {
+                        if let Err(cause) = session.incoming.listen(
+                            || session.callbacks.any_reached(),
+                            || session.alive().is_err() || life::is_over(),
+                        ) {
+                            session.lose(&cause);
+                        }
+                    } else {
+                        std::thread::park();
+                    }
+                })
+        });
+        started.map(|handle| handle.thread().clone()).ok()
+    });
+    match thread {
+        Some(thread) => thread.unpark(),
+        None => say(
+            LogLevel::Normal,
+            "no thread can be started: host functions will not run",
+        ),
     }
 }
 

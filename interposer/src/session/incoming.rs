@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{FrameKind, Next, Receiver, Wait};
+use harp_wire::push::Push;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
-use harp_wire::RECORD_MAX;
+use harp_wire::{Decoder, RECORD_MAX};
 
 /// A waiting thread looks after the session's health this often.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
@@ -58,7 +59,11 @@ pub struct Incoming {
     reader: Mutex<Reader>,
     pending: Mutex<Pending>,
     arrived: Condvar,
+    on_callback: OnCallback,
 }
+
+/// Hears that a stream has reached a host function.
+pub type OnCallback = fn(u64, CUresult) -> Result<(), String>;
 
 struct Reader {
     receiver: Receiver,
@@ -70,11 +75,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Incoming {
-    pub fn new(receiver: Receiver, spin: Option<Duration>) -> Incoming {
+    pub fn new(receiver: Receiver, spin: Option<Duration>, on_callback: OnCallback) -> Incoming {
         Incoming {
             reader: Mutex::new(Reader { receiver, spin }),
             pending: Mutex::default(),
             arrived: Condvar::new(),
+            on_callback,
         }
     }
 
@@ -112,7 +118,8 @@ impl Incoming {
             match self.reader.try_lock() {
                 Ok(mut reader) => {
                     drop(pending);
-                    let result = self.read_until(&mut reader, ticket, &lost);
+                    let answered = || lock(&self.pending).has_arrived(ticket);
+                    let result = self.read_until(&mut reader, answered, &lost);
                     drop(reader);
                     // Taking `pending` orders this after a waiter's failed try and before its sleep.
                     drop(lock(&self.pending));
@@ -125,6 +132,32 @@ impl Incoming {
                 }
             }
         }
+    }
+
+    /// Waits until a push has brought what `enough` asks about, reading if nobody else does.
+    ///
+    /// # Errors
+    /// A sentence about why there will be none.
+    pub fn listen(&self, enough: impl Fn() -> bool, lost: impl Fn() -> bool) -> Result<(), String> {
+        while !enough() && !lost() {
+            let pending = lock(&self.pending);
+            match self.reader.try_lock() {
+                Ok(mut reader) => {
+                    drop(pending);
+                    let result = self.read_until(&mut reader, &enough, &lost);
+                    drop(reader);
+                    drop(lock(&self.pending));
+                    self.arrived.notify_all();
+                    result?;
+                }
+                Err(TryLockError::Poisoned(_)) => return Err("the reader failed".to_owned()),
+                Err(TryLockError::WouldBlock) if enough() => (),
+                Err(TryLockError::WouldBlock) => {
+                    let _unused = self.arrived.wait_timeout(pending, HEALTH_INTERVAL);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Wakes every waiting thread to look at the session's state.
@@ -142,7 +175,7 @@ impl Incoming {
     fn read_until(
         &self,
         reader: &mut Reader,
-        ticket: u32,
+        enough: impl Fn() -> bool,
         lost: impl Fn() -> bool,
     ) -> Result<(), String> {
         let wait = Wait {
@@ -150,10 +183,7 @@ impl Incoming {
             timeout: Some(HEALTH_INTERVAL),
         };
         loop {
-            if matches!(
-                lock(&self.pending).slots.get(&ticket),
-                Some(Slot::Arrived(_)) | None
-            ) {
+            if enough() {
                 return Ok(());
             }
             match reader.receiver.next(wait) {
@@ -166,6 +196,18 @@ impl Incoming {
                 Ok(Next::Closed) => return Err("the server closed the session".to_owned()),
                 Err(error) => return Err(error.to_string()),
             }
+        }
+    }
+
+    fn take_push(&self, body: &[u8]) -> Result<(), String> {
+        match Push::decode(&mut Decoder::new(body)) {
+            Ok(Some(Push::Callback { callback, status })) => {
+                (self.on_callback)(callback, status)?;
+                self.arrived.notify_all();
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(_) => Err(MALFORMED.to_owned()),
         }
     }
 
@@ -183,8 +225,16 @@ impl Incoming {
                 .filter(|len| *len <= RECORD_MAX)
                 .ok_or(MALFORMED)?;
             left = left.checked_sub(body_bytes).ok_or(MALFORMED)?;
-            let destination = lock(&self.pending).destination(head.ticket)?;
             let mut body = Vec::new();
+            if head.ticket == PUSH {
+                body.resize(body_bytes, 0);
+                receiver
+                    .read(&mut body)
+                    .map_err(|error| error.to_string())?;
+                self.take_push(&body)?;
+                continue;
+            }
+            let destination = lock(&self.pending).destination(head.ticket)?;
             match destination {
                 Some(to) if head.status == 0 => read_bytes(receiver, &to, body_bytes)?,
                 _ => {
@@ -207,6 +257,8 @@ impl Incoming {
     }
 }
 
+/// The ticket of what nobody asked for.
+const PUSH: u32 = 0;
 const MALFORMED: &str = "the server sent a malformed reply";
 
 /// Reads a reply that is one run of bytes straight to where they belong.
@@ -227,6 +279,10 @@ fn read_bytes(receiver: &mut Receiver, to: &Destination, body: usize) -> Result<
 }
 
 impl Pending {
+    fn has_arrived(&self, ticket: u32) -> bool {
+        !matches!(self.slots.get(&ticket), Some(Slot::Expected(_)))
+    }
+
     fn take(&mut self, ticket: u32) -> Option<Reply> {
         match self.slots.remove(&ticket)? {
             Slot::Arrived(reply) => Some(reply),

@@ -8,6 +8,7 @@
 
 pub mod addresses;
 mod begin;
+pub mod callbacks;
 pub mod checks;
 pub mod handles;
 mod incoming;
@@ -28,6 +29,7 @@ pub use life::{attach_program, connected, session};
 pub use thread::context_changed;
 
 use addresses::Addresses;
+use callbacks::{Callbacks, HostFunction};
 use incoming::{Incoming, Reply};
 use outgoing::Outgoing;
 use settings::{say, settings, LogLevel};
@@ -38,6 +40,7 @@ use stats::Stats;
 pub struct Session {
     pub snapshot: Snapshot,
     pub addresses: Addresses,
+    pub callbacks: Callbacks,
     link: LinkInfo,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -244,4 +247,20 @@ pub fn finish_bytes(ticket: Ticket) -> CUresult {
         Ok(reply) => reply.status,
         Err(code) => code,
     }
+}
+
+/// Sends what this process has appended so far.
+fn flush() {
+    if let Ok(session) = session() {
+        if let Err(error) = session.outgoing.flush() {
+            session.lose(&error.to_string());
+        }
+    }
+}
+
+/// Gives a host function its number, and sees that a thread is there to run it.
+pub fn queue_host_function(session: &'static Session, function: HostFunction) -> u64 {
+    let number = session.callbacks.queue(function);
+    begin::wake_callback_thread(session);
+    number
 }

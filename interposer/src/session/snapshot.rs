@@ -31,12 +31,15 @@ pub struct Device {
     /// `domain:bus:device.function`.
     pub pci_bus_id: String,
     /// `CUdevice_attribute` number to value; a number that is missing is one the driver refused.
-    pub attributes: HashMap<i32, i32>,
+    #[serde(deserialize_with = "by_number")]
+    pub attributes: Vec<Option<i32>>,
     /// (base, bytes) of the addresses that the device's allocations come from, where it is known.
     #[serde(default)]
     pub window: Option<(u64, u64)>,
 }
 
+/// The greatest attribute number that a server may name.
+const MAX_ATTRIBUTE: usize = 1023;
 /// Most devices that a server may claim to have.
 const MAX_DEVICES: usize = 64;
 
@@ -75,8 +78,26 @@ impl Snapshot {
 impl Device {
     /// A `CUdevice_attribute`, if the driver has it.
     pub fn attribute(&self, number: i32) -> Option<i32> {
-        self.attributes.get(&number).copied()
+        self.attributes
+            .get(usize::try_from(number).ok()?)
+            .copied()
+            .flatten()
     }
+}
+
+/// Attributes are looked up at every launch, so they lie in an array.
+fn by_number<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<Option<i32>>, D::Error> {
+    let pairs = HashMap::<usize, i32>::deserialize(deserializer)?;
+    let mut values = vec![None; MAX_ATTRIBUTE + 1];
+    for (number, value) in pairs {
+        let slot = values.get_mut(number).ok_or_else(|| {
+            serde::de::Error::custom(format!("there is no device attribute {number}"))
+        })?;
+        *slot = Some(value);
+    }
+    Ok(values)
 }
 
 fn hex_uuid<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 16], D::Error> {

@@ -248,7 +248,7 @@ def kernels() -> None:
         difference(sample(cupy, "f8"), sample(cupy, "f8", shift=7)),
         (sample(numpy, "f8") - sample(numpy, "f8", shift=7)) ** 2,
     )
-    norm = cupy.ReductionKernel("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "norm")
+    norm = cupy.ReductionKernel("T x", "T y", "x * x", "a + b", "y = sqrt(a)", "0", "euclidean")
     compare(
         "ReductionKernel", norm(cupy.arange(100.0)), numpy.sqrt((numpy.arange(100.0) ** 2).sum())
     )

@@ -87,6 +87,7 @@ pub fn delete(context: CUcontext, key: *mut c_void) -> Result<(), CUresult> {
 }
 
 /// Ends every value of a destroyed or reset context. Destructors run without a lock: they call back.
+#[allow(clippy::not_unsafe_ptr_arg_deref)] // the handle is handed back, never followed
 pub fn context_ended(context: CUcontext) {
     let mut ended = Vec::new();
     VALUES

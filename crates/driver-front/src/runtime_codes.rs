@@ -25,11 +25,11 @@ pub fn impossible_dimensions(function_is_of_runtime: bool) -> CUresult {
 
 /// The code for a launch of something that is no live function. The runtime passes the address of a
 /// host function that it does not know on as it is: that lies in a loaded object, a handle never.
-pub fn no_function(handle: *const c_void) -> CUresult {
+pub fn no_function(handle: usize) -> CUresult {
     // SAFETY: `dladdr` only looks the address up; the record is plain data.
     let in_an_object = unsafe {
         let mut found: libc::Dl_info = core::mem::zeroed();
-        libc::dladdr(handle, &mut found) != 0
+        libc::dladdr(handle as *const c_void, &mut found) != 0
     };
     if in_an_object {
         INVALID_DEVICE_FUNCTION
@@ -44,10 +44,13 @@ mod tests {
 
     #[test]
     fn host_functions_and_dead_handles_are_told_apart() {
-        let code = host_functions_and_dead_handles_are_told_apart as *const c_void;
+        let code = host_functions_and_dead_handles_are_told_apart as *const () as usize;
         assert_eq!(no_function(code), INVALID_DEVICE_FUNCTION);
         let heap = Box::new(0u64);
-        assert_eq!(no_function((&raw const *heap).cast()), CUDA_ERROR_INVALID_HANDLE);
-        assert_eq!(no_function(core::ptr::null()), CUDA_ERROR_INVALID_HANDLE);
+        assert_eq!(
+            no_function(&raw const *heap as usize),
+            CUDA_ERROR_INVALID_HANDLE
+        );
+        assert_eq!(no_function(0), CUDA_ERROR_INVALID_HANDLE);
     }
 }

@@ -2,8 +2,8 @@
 
 use core::ffi::{c_char, CStr};
 
-use harp_driver_front::lifecycle;
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_INVALID_VALUE, CUDA_SUCCESS};
+use harp_driver_front::lifecycle;
 
 /// What a call comes to: a value, or CUDA's code.
 pub type Outcome<T = ()> = Result<T, CUresult>;

@@ -129,7 +129,9 @@ static DRIVER: OnceLock<Result<Driver, CUresult>> = OnceLock::new();
 pub fn initialize() -> Outcome {
     let driver = DRIVER.get_or_init(|| {
         let settings = settings();
-        let uuids: Vec<_> = (0..settings.devices).map(|place| uuid(place as u8)).collect();
+        let uuids: Vec<_> = (0..settings.devices)
+            .map(|place| uuid(place as u8))
+            .collect();
         let visible = visible_devices(settings.visible_devices.as_deref(), &uuids);
         if visible.is_empty() {
             return Err(CUDA_ERROR_NO_DEVICE);
@@ -143,7 +145,11 @@ pub fn initialize() -> Outcome {
                 pools: Mutex::default(),
             })
         };
-        let devices = visible.into_iter().enumerate().map(device).collect::<Outcome<_>>()?;
+        let devices = visible
+            .into_iter()
+            .enumerate()
+            .map(device)
+            .collect::<Outcome<_>>()?;
         Ok(Driver { devices })
     });
     driver.as_ref().map_err(|code| *code)?;

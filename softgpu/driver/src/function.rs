@@ -62,11 +62,7 @@ pub struct Function {
 
 impl Function {
     /// A function of `module`, known by a handle from now on.
-    pub fn new(
-        module: &Arc<Module>,
-        name: &str,
-        signature: Signature,
-    ) -> Arc<Self> {
+    pub fn new(module: &Arc<Module>, name: &str, signature: Signature) -> Arc<Self> {
         let function = Arc::new(Self {
             name: std::ffi::CString::new(name).unwrap_or_default(),
             module: Arc::downgrade(module),
@@ -134,7 +130,10 @@ impl Function {
     /// What is wrong with its PTX; nothing is said on stderr.
     pub fn decode_now(&self) -> Result<(), Refusal> {
         let name = self.name.to_string_lossy();
-        let gone = |code| Refusal { code, words: format!("{name} was unloaded") };
+        let gone = |code| Refusal {
+            code,
+            words: format!("{name} was unloaded"),
+        };
         let kernel = self.module().map_err(gone)?.decode(&name)?;
         let _ = self.kernel.set(Ok(kernel));
         Ok(())

@@ -83,7 +83,10 @@ pub fn code_of(image: &[u8]) -> Result<Code, Refusal> {
         whole.extend(text);
     }
     match Program::parse(whole) {
-        Ok(program) => Ok(Code { program: Arc::new(program), of_runtime: false }),
+        Ok(program) => Ok(Code {
+            program: Arc::new(program),
+            of_runtime: false,
+        }),
         Err(error) => Err(Refusal::of_ptx("PTX", &error)),
     }
 }
@@ -98,5 +101,8 @@ pub fn code_of(image: &[u8]) -> Result<Code, Refusal> {
 pub unsafe fn code_at(image: *const c_void) -> Result<Code, Refusal> {
     // SAFETY: the caller's promise.
     let (bytes, of_runtime) = unsafe { (flatten(image)?, is_wrapper(image)) };
-    Ok(Code { of_runtime, ..code_of(&bytes)? })
+    Ok(Code {
+        of_runtime,
+        ..code_of(&bytes)?
+    })
 }

@@ -43,7 +43,7 @@ pub unsafe fn launch(
 ) -> Outcome<Arc<Stream>> {
     let context = Context::current()?;
     let function = get_in(handle, &context).map_err(|code| match code {
-        CUDA_ERROR_INVALID_HANDLE => no_function(handle.cast()),
+        CUDA_ERROR_INVALID_HANDLE => no_function(handle as usize),
         other => other,
     })?;
     let stream = Stream::resolve(stream, &context)?;

@@ -30,9 +30,13 @@ pub struct Library {
 struct CUkernelHandle(usize);
 
 impl Library {
-    /// A library of `code`; nothing is loaded yet.
-    pub fn new(code: Code) -> CUlibrary {
-        let library = Self { code, modules: Mutex::default(), kernels: Mutex::default() };
+    /// Makes a library of `code` known; nothing is loaded yet.
+    pub fn publish(code: Code) -> CUlibrary {
+        let library = Self {
+            code,
+            modules: Mutex::default(),
+            kernels: Mutex::default(),
+        };
         LIBRARIES.insert(Arc::new(library))
     }
 
@@ -68,7 +72,11 @@ impl Library {
         if let Some(handle) = kernels.get(name) {
             return Ok(handle.0 as CUkernel);
         }
-        let signature = self.code.program.signature(name).ok_or(CUDA_ERROR_NOT_FOUND)?;
+        let signature = self
+            .code
+            .program
+            .signature(name)
+            .ok_or(CUDA_ERROR_NOT_FOUND)?;
         let handle = publish_kernel(Arc::new(LibraryKernel {
             library: Arc::downgrade(self),
             name: CString::new(name).map_err(|_| CUDA_ERROR_NOT_FOUND)?,

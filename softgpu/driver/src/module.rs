@@ -42,11 +42,16 @@ impl Module {
     /// `CUDA_ERROR_OUT_OF_MEMORY`; a refusal in words where a variable refers to an unknown symbol.
     pub fn load(context: &Arc<Context>, code: Code) -> Result<Arc<Self>, Refusal> {
         let (mut globals, size) = lay_out(code.program.variables());
-        let no_memory = |code| Refusal { code, words: "no memory for the module".into() };
+        let no_memory = |code| Refusal {
+            code,
+            words: "no memory for the module".into(),
+        };
         let heap = &context.device.heap;
         let memory = match size {
             0 => 0,
-            size => heap.allocate(size, context.id, Origin::Plain).map_err(no_memory)?,
+            size => heap
+                .allocate(size, context.id, Origin::Plain)
+                .map_err(no_memory)?,
         };
         for global in globals.values_mut() {
             global.address += memory;
@@ -60,8 +65,12 @@ impl Module {
         });
         if let Err(symbol) = module.initialize(size) {
             let _ = heap.free(memory);
-            let words = format!("a variable's initial value refers to `{symbol}`, not defined here");
-            return Err(Refusal { code: CUDA_ERROR_INVALID_PTX, words });
+            let words =
+                format!("a variable's initial value refers to `{symbol}`, not defined here");
+            return Err(Refusal {
+                code: CUDA_ERROR_INVALID_PTX,
+                words,
+            });
         }
         Ok(module)
     }
@@ -75,7 +84,13 @@ impl Module {
         let memory =
             unsafe { std::slice::from_raw_parts_mut(self.memory as *mut u8, size as usize) };
         memory.fill(0);
-        for variable in self.code.program.variables().iter().filter(|found| has_memory(found)) {
+        for variable in self
+            .code
+            .program
+            .variables()
+            .iter()
+            .filter(|found| has_memory(found))
+        {
             let image = variable.image(&|symbol| self.address_of(symbol))?;
             let start = (self.globals[&variable.name].address - self.memory) as usize;
             memory[start..start + image.len()].copy_from_slice(&image);
@@ -114,11 +129,18 @@ impl Module {
     /// # Errors
     /// `CUDA_ERROR_NOT_FOUND` where there is no such kernel.
     pub fn function(self: &Arc<Self>, name: &str) -> Outcome<Arc<Function>> {
-        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut functions = self
+            .functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(function) = functions.get(name) {
             return Ok(function.clone());
         }
-        let signature = self.code.program.signature(name).ok_or(CUDA_ERROR_NOT_FOUND)?;
+        let signature = self
+            .code
+            .program
+            .signature(name)
+            .ok_or(CUDA_ERROR_NOT_FOUND)?;
         let function = Function::new(self, name, signature);
         functions.insert(name.to_owned(), function.clone());
         Ok(function)
@@ -129,7 +151,10 @@ impl Module {
     /// # Errors
     /// A refusal that names the opcode and the line.
     pub fn decode(&self, name: &str) -> Result<Arc<Kernel>, Refusal> {
-        let kernel = self.code.program.kernel(name, &|symbol| self.address_of(symbol));
+        let kernel = self
+            .code
+            .program
+            .kernel(name, &|symbol| self.address_of(symbol));
         kernel.map_err(|error| Refusal::of_ptx(name, &error))
     }
 
@@ -146,10 +171,15 @@ impl Module {
     /// Decodes the kernel of a module that has just one: what is wrong with it is then the answer
     /// to the load, with words for its log. Larger modules are decoded kernel by kernel.
     fn decode_if_single(self: &Arc<Self>) -> Result<(), Refusal> {
-        let [name] = self.kernel_names()[..] else { return Ok(()) };
+        let [name] = self.kernel_names()[..] else {
+            return Ok(());
+        };
         match self.function(name) {
             Ok(function) => function.decode_now(),
-            Err(code) => Err(Refusal { code, words: format!("{name} cannot be read") }),
+            Err(code) => Err(Refusal {
+                code,
+                words: format!("{name} cannot be read"),
+            }),
         }
     }
 
@@ -186,7 +216,13 @@ fn lay_out(variables: &[Variable]) -> (HashMap<String, Global>, u64) {
         }
         // 16 bytes apart at least: programs read neighbours of small variables in one go.
         let address = end.next_multiple_of(variable.align.clamp(16, GRANULE));
-        places.insert(variable.name.clone(), Global { address, size: variable.size });
+        places.insert(
+            variable.name.clone(),
+            Global {
+                address,
+                size: variable.size,
+            },
+        );
         end = address + variable.size;
     }
     (places, end)

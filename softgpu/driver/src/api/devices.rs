@@ -6,7 +6,8 @@ use harp_cuda_abi::types::*;
 
 use crate::attributes::{self, device_attribute};
 use crate::call::{call, out, text, Outcome};
-use crate::device::{device, devices, NAME};
+use crate::device::{device, devices, Device, NAME};
+use crate::handles::handle_of;
 use crate::memory::pool::MemoryPool;
 use crate::settings::settings;
 
@@ -175,12 +176,11 @@ pub unsafe fn cuDeviceGetP2PAttribute(
         device(destination)?;
         let known = CU_DEVICE_P2P_ATTRIBUTE_PERFORMANCE_RANK
             ..=CU_DEVICE_P2P_ATTRIBUTE_CUDA_ARRAY_ACCESS_SUPPORTED;
-        if source == destination || !known.contains(&attribute) {
-            return Err(if source == destination {
-                CUDA_ERROR_INVALID_DEVICE
-            } else {
-                CUDA_ERROR_INVALID_VALUE
-            });
+        if source == destination {
+            return Err(CUDA_ERROR_INVALID_DEVICE);
+        }
+        if !known.contains(&attribute) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
         }
         value.set(0);
         Ok(())
@@ -218,10 +218,21 @@ pub unsafe fn cuDeviceGetTexture1DLinearMaxWidth(
     })
 }
 
+/// The device that a location names.
+pub(super) fn device_at(location: &CUmemLocation) -> Outcome<&'static Device> {
+    match location.type_ {
+        CU_MEM_LOCATION_TYPE_DEVICE => device(unsafe { location.anonymous.id }),
+        CU_MEM_LOCATION_TYPE_HOST
+        | CU_MEM_LOCATION_TYPE_HOST_NUMA
+        | CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT => Err(CUDA_ERROR_NOT_SUPPORTED),
+        _ => Err(CUDA_ERROR_INVALID_VALUE),
+    }
+}
+
 pub unsafe fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
     call(|| {
         let pool = out(pool)?;
-        pool.set(crate::handles::handle_of(&device(dev)?.default_pool()));
+        pool.set(handle_of(&device(dev)?.default_pool()));
         Ok(())
     })
 }
@@ -229,7 +240,7 @@ pub unsafe fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, dev: CUdevice) 
 pub unsafe fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {
     call(|| {
         let pool = out(pool)?;
-        pool.set(crate::handles::handle_of(&device(dev)?.current_pool()));
+        pool.set(handle_of(&device(dev)?.current_pool()));
         Ok(())
     })
 }

@@ -25,7 +25,7 @@ unsafe fn load(library: *mut CUlibrary, image: *const c_void, options: JitOption
     match unsafe { code_at(image) } {
         Ok(code) => {
             options.report("");
-            library.set(Library::new(code));
+            library.set(Library::publish(code));
             Ok(())
         }
         Err(refusal) => {
@@ -178,7 +178,7 @@ pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) -
     call(|| {
         let function = out(function)?;
         let found = function_of(kernel).map_err(|code| match code {
-            CUDA_ERROR_INVALID_HANDLE => no_function(kernel.cast()),
+            CUDA_ERROR_INVALID_HANDLE => no_function(kernel as usize),
             other => other,
         })?;
         function.set(found.handle());

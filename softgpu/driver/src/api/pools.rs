@@ -7,9 +7,11 @@ use harp_cuda_abi::types::*;
 
 use crate::call::{call, out, record, Outcome};
 use crate::context::Context;
-use crate::device::{device, owner_of};
+use crate::device::owner_of;
 use crate::memory::pool::{free_in_order, MemoryPool, POOLS};
 use crate::stream::Stream;
+
+use super::devices::device_at;
 
 fn allocate(
     address: *mut CUdeviceptr,
@@ -52,17 +54,6 @@ pub unsafe fn cuMemFreeAsync(address: CUdeviceptr, stream: CUstream) -> CUresult
         let device = owner_of(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
         free_in_order(device, address, &stream)
     })
-}
-
-/// The device that a location names.
-fn device_at(location: &CUmemLocation) -> Outcome<&'static crate::device::Device> {
-    match location.type_ {
-        CU_MEM_LOCATION_TYPE_DEVICE => device(unsafe { location.anonymous.id }),
-        CU_MEM_LOCATION_TYPE_HOST
-        | CU_MEM_LOCATION_TYPE_HOST_NUMA
-        | CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT => Err(CUDA_ERROR_NOT_SUPPORTED),
-        _ => Err(CUDA_ERROR_INVALID_VALUE),
-    }
 }
 
 pub unsafe fn cuMemPoolCreate(

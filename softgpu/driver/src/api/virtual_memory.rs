@@ -6,8 +6,10 @@ use harp_cuda_abi::types::*;
 
 use crate::call::{call, out, record, Outcome};
 use crate::context::Context;
-use crate::device::{device, devices, Device};
+use crate::device::{devices, Device};
 use crate::memory::virtual_memory as vm;
+
+use super::devices::device_at;
 
 /// The device whose window a reservation without a wish goes to.
 fn default_device() -> Outcome<&'static Device> {
@@ -35,20 +37,7 @@ pub unsafe fn cuMemAddressReserve(
 }
 
 pub unsafe fn cuMemAddressFree(address: CUdeviceptr, size: usize) -> CUresult {
-    call(|| {
-        vm::unreserve(address, size)
-    })
-}
-
-/// The device of a location.
-fn device_at(location: &CUmemLocation) -> Outcome<&'static Device> {
-    match location.type_ {
-        CU_MEM_LOCATION_TYPE_DEVICE => device(unsafe { location.anonymous.id }),
-        CU_MEM_LOCATION_TYPE_HOST
-        | CU_MEM_LOCATION_TYPE_HOST_NUMA
-        | CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT => Err(CUDA_ERROR_NOT_SUPPORTED),
-        _ => Err(CUDA_ERROR_INVALID_VALUE),
-    }
+    call(|| vm::unreserve(address, size))
 }
 
 /// Checks what memory is asked for and names its device.
@@ -81,9 +70,7 @@ pub unsafe fn cuMemCreate(
 }
 
 pub unsafe fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
-    call(|| {
-        vm::release(handle)
-    })
+    call(|| vm::release(handle))
 }
 
 pub unsafe fn cuMemMap(

@@ -15,7 +15,10 @@ fn queue() -> Arc<Queue> {
 fn note(list: &Arc<Mutex<Vec<u32>>>, value: u32) -> Command {
     let list = list.clone();
     let work = Work::Free(Box::new(move || list.lock().unwrap().push(value)));
-    Command { after: Vec::new(), work }
+    Command {
+        after: Vec::new(),
+        work,
+    }
 }
 
 fn slowly(list: &Arc<Mutex<Vec<u32>>>, value: u32) -> Command {
@@ -24,7 +27,10 @@ fn slowly(list: &Arc<Mutex<Vec<u32>>>, value: u32) -> Command {
         std::thread::sleep(Duration::from_millis(20));
         list.lock().unwrap().push(value);
     }));
-    Command { after: Vec::new(), work }
+    Command {
+        after: Vec::new(),
+        work,
+    }
 }
 
 #[test]
@@ -51,7 +57,10 @@ fn a_marker_holds_up_another_queue() {
     first.submit(slowly(&list, 1));
     let marker = first.end();
     assert!(!marker.is_reached());
-    second.submit(Command { after: vec![marker], work: Work::Order });
+    second.submit(Command {
+        after: vec![marker],
+        work: Work::Order,
+    });
     second.submit(note(&list, 2));
     second.end().wait();
     assert_eq!(*list.lock().unwrap(), [1, 2]);
@@ -80,7 +89,10 @@ fn queues_that_take_turns_never_get_stuck() {
     let feed = |own: Arc<Queue>, other: Arc<Queue>| {
         std::thread::spawn(move || {
             for round in 0..2000 {
-                own.submit(Command { after: vec![other.end()], work: Work::Order });
+                own.submit(Command {
+                    after: vec![other.end()],
+                    work: Work::Order,
+                });
                 if round % 100 == 0 {
                     own.end().wait();
                 }
@@ -88,7 +100,10 @@ fn queues_that_take_turns_never_get_stuck() {
             own.end().wait();
         })
     };
-    let (first, second) = (feed(one.clone(), two.clone()), feed(two.clone(), one.clone()));
+    let (first, second) = (
+        feed(one.clone(), two.clone()),
+        feed(two.clone(), one.clone()),
+    );
     first.join().unwrap();
     second.join().unwrap();
     assert!(one.is_drained() && two.is_drained());
@@ -120,7 +135,10 @@ fn work_that_waits_runs_at_once_on_an_idle_queue() {
     let work = Work::Free(Box::new(move || {
         *here.lock().unwrap() = Some(std::thread::current().id());
     }));
-    queue.submit_and_wait(Command { after: Vec::new(), work });
+    queue.submit_and_wait(Command {
+        after: Vec::new(),
+        work,
+    });
     assert_eq!(*seen.lock().unwrap(), Some(std::thread::current().id()));
 }
 
@@ -138,9 +156,15 @@ unsafe extern "C" fn called(list: *mut core::ffi::c_void) {
 #[test]
 fn a_host_function_blocks_its_queue_only() {
     let (blocked, free, list) = (queue(), queue(), Arc::<Mutex<Vec<u32>>>::default());
-    let call = HostCall { function: HostFunction::Plain(called), argument: Arc::as_ptr(&list) as usize };
+    let call = HostCall {
+        function: HostFunction::Plain(called),
+        argument: Arc::as_ptr(&list) as usize,
+    };
     blocked.submit(note(&list, 1));
-    blocked.submit(Command { after: Vec::new(), work: Work::Host(call) });
+    blocked.submit(Command {
+        after: Vec::new(),
+        work: Work::Host(call),
+    });
     blocked.submit(note(&list, 2));
     let other = Arc::default();
     free.submit(note(&other, 3));
@@ -156,11 +180,17 @@ fn a_poll_waits_for_what_another_queue_does() {
     let flag = Arc::new(AtomicU32::new(0));
     let seen = flag.clone();
     let poll = Work::Poll(Box::new(move || seen.load(Ordering::Acquire) == 1));
-    waiting.submit(Command { after: Vec::new(), work: poll });
+    waiting.submit(Command {
+        after: Vec::new(),
+        work: poll,
+    });
     assert!(!waiting.is_drained());
     let set = flag.clone();
     let work = Work::Free(Box::new(move || set.store(1, Ordering::Release)));
-    writing.submit(Command { after: Vec::new(), work });
+    writing.submit(Command {
+        after: Vec::new(),
+        work,
+    });
     waiting.end().wait();
     assert_eq!(flag.load(Ordering::Acquire), 1);
 }
@@ -171,7 +201,10 @@ fn a_failed_context_skips_work_but_frees_memory() {
     let queue = Queue::new(fault, false);
     let mut bytes = [0u8; 4];
     let store = Work::Store(Box::new([1, 2, 3, 4]), bytes.as_mut_ptr() as u64);
-    queue.submit(Command { after: Vec::new(), work: store });
+    queue.submit(Command {
+        after: Vec::new(),
+        work: store,
+    });
     let list = Arc::default();
     queue.submit(note(&list, 7));
     queue.end().wait();

@@ -122,7 +122,7 @@ pub fn register(start: usize, size: usize, flags: u32, context: u64) -> Outcome 
 /// `CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED` where `start` was not registered.
 pub fn unregister(start: usize) -> Outcome {
     let mut pinned = PINNED.write().unwrap_or_else(PoisonError::into_inner);
-    if !pinned.get(&start).is_some_and(|range| !range.owned) {
+    if pinned.get(&start).is_none_or(|range| range.owned) {
         return Err(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
     }
     pinned.remove(&start);

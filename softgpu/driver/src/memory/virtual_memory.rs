@@ -178,7 +178,7 @@ pub fn map(start: u64, size: usize, offset: usize, handle: u64) -> Outcome {
     }
     let end = start.checked_add(size).ok_or(CUDA_ERROR_INVALID_VALUE)?;
     let reserved = state.reservations.range(..=start).next_back();
-    if !reserved.is_some_and(|(first, length)| end <= first + length)
+    if reserved.is_none_or(|(first, length)| end > first + length)
         || state.overlaps_mapping(start, end)
     {
         return Err(CUDA_ERROR_INVALID_VALUE);

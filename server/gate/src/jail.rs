@@ -46,11 +46,11 @@ fn die_with_parent() -> io::Result<()> {
     }
 }
 
+/// Not the size of files: stderr may be one, and no other can be opened.
 fn limit_resources(descriptors: usize) -> io::Result<()> {
     let limits = [
         (libc::RLIMIT_NOFILE, descriptors as u64),
         (libc::RLIMIT_NPROC, 0),
-        (libc::RLIMIT_FSIZE, 0),
         (libc::RLIMIT_CORE, 0),
         (libc::RLIMIT_MEMLOCK, 0),
         (libc::RLIMIT_DATA, DATA_LIMIT),

@@ -132,6 +132,94 @@ fn a_reply_larger_than_a_record_ends_the_session() {
     assert!(cause.contains("bytes asked for in one reply"), "{cause}");
 }
 
+/// Calls that a correct client may send after `Client::function(1, "add")`, for damage to be done to.
+fn sound_calls(add: u64, address: u64) -> Vec<Vec<u8>> {
+    let context = HandleKind::Context.handle(1);
+    let (stream, event) = (HandleKind::Stream.handle(1), HandleKind::Event.handle(1));
+    let params = [address.to_le_bytes().as_slice(), &[1, 0, 0, 0]].concat();
+    vec![
+        record(CallId::harp_set_current, |e| {
+            encode_harp_set_current(e, context)
+        }),
+        record(CallId::cuStreamCreate, |e| {
+            encode_cuStreamCreate(e, stream, 0)
+        }),
+        record(CallId::cuEventCreate, |e| encode_cuEventCreate(e, event, 0)),
+        record(CallId::cuEventRecord, |e| {
+            encode_cuEventRecord(e, event, stream)
+        }),
+        record(CallId::cuStreamSynchronize, |e| {
+            encode_cuStreamSynchronize(e, stream)
+        }),
+        record(CallId::cuStreamDestroy_v2, |e| {
+            encode_cuStreamDestroy_v2(e, stream)
+        }),
+        record(CallId::cuLaunchKernel, launch(add, 0, &params)),
+        record(CallId::cuMemcpyDtoH_v2, support::copy_out(address, 8)),
+        record(CallId::cuMemcpyHtoD_v2, |e| {
+            encode_cuMemcpyHtoD_v2(e, address, u64::MAX);
+            e.bytes(&[7; 8]);
+        }),
+        record(CallId::harp_copy_box_to_device, |e| {
+            encode_harp_copy_box_to_device(e, address, 4, 8, 4, 2, 1, u64::MAX);
+            e.bytes(&[7; 8]);
+        }),
+        record(CallId::harp_blob_append, |e| {
+            encode_harp_blob_append(e, 9);
+            e.bytes(b".version 8.0");
+        }),
+        record(CallId::cuModuleLoadData, |e| {
+            encode_cuModuleLoadData(e, HandleKind::Module.handle(50), 9, &[7], &[4], 128);
+        }),
+        record(CallId::cuLibraryLoadData, |e| {
+            encode_cuLibraryLoadData(e, HandleKind::Library.handle(50), 9, &[], &[], 0);
+        }),
+        record(CallId::cuLinkCreate_v2, |e| {
+            encode_cuLinkCreate_v2(e, HandleKind::Link.handle(1), &[], &[], 64);
+        }),
+        record(CallId::cuMemPoolSetAccess, |e| {
+            encode_cuMemPoolSetAccess(e, HandleKind::Pool.handle(1), &[1], &[0], &[3]);
+        }),
+        record(CallId::cuLaunchKernelEx, |e| {
+            encode_cuLaunchKernelEx(e, add, [1; 3], [1; 3], 0, 0, &[0; 72], &params);
+        }),
+    ]
+}
+
+#[test]
+fn a_damaged_stream_never_crashes_the_worker() {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    for _ in 0..24 {
+        let mut worker = Worker::start();
+        let mut client = worker.session();
+        let add = client.function(1, "add");
+        let address = client.allocate(1, 64);
+        let calls = sound_calls(add, address);
+        for _ in 0..400 {
+            let mut frame = calls[next() % calls.len()].clone();
+            // Most calls stay sound, so that sessions get somewhere; lengths stay right more often than not.
+            if next() % 8 == 0 {
+                let from = if next() % 8 == 0 { 0 } else { 4 };
+                let at = from + next() % (frame.len() - from);
+                frame[at] ^= 1 << (next() % 8);
+            }
+            if client.sender.send(&[&frame]).is_err() {
+                break;
+            }
+        }
+        let _ = client.sender.bye();
+        drop(client);
+        let status = worker.exit();
+        assert!(status.success(), "{status}");
+    }
+}
+
 /// A session in an endless kernel, with its one thread waiting.
 fn endless(worker: &Worker) -> Client {
     let mut client = worker.session();

@@ -98,10 +98,10 @@ fn drop_root(uid: u32) -> io::Result<()> {
     }
 }
 
+/// Not the size of files: stderr may be one, and no other can be opened.
 fn limit_resources(profile: Profile) -> io::Result<()> {
     limit(libc::RLIMIT_CORE, 0)?;
     if profile == Profile::Soft {
-        limit(libc::RLIMIT_FSIZE, 0)?;
         limit(libc::RLIMIT_NOFILE, SOFT_DESCRIPTORS)?;
         limit(libc::RLIMIT_MEMLOCK, 0)?;
     }

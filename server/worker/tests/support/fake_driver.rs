@@ -21,9 +21,11 @@ use std::sync::{Condvar, Mutex};
 
 type Result = u32;
 const INVALID_VALUE: Result = 1;
+const OUT_OF_MEMORY: Result = 2;
 const INVALID_CONTEXT: Result = 201;
 const NOT_FOUND: Result = 500;
 const NOT_READY: Result = 600;
+const ILLEGAL_ADDRESS: Result = 700;
 const LAUNCH_OUT_OF_RESOURCES: Result = 701;
 
 /// Kernels by name with the sizes of their parameters; a function handle is an index here, from 1.
@@ -45,6 +47,17 @@ static FREED: Condvar = Condvar::new();
 
 thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// First addresses and sizes of device memory.
+static MEMORY: Mutex<Vec<(u64, usize)>> = Mutex::new(Vec::new());
+
+fn is_memory(address: u64, bytes: usize) -> bool {
+    let end = address.checked_add(bytes as u64);
+    let within = |(first, size): &(u64, usize)| {
+        address >= *first && end.is_some_and(|end| end <= first + *size as u64)
+    };
+    MEMORY.lock().unwrap().iter().any(within)
 }
 
 fn fresh() -> usize {
@@ -183,7 +196,11 @@ pub unsafe extern "C" fn cuLaunchHostFunc(
 
 #[no_mangle]
 pub unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> Result {
+    if bytes > 1 << 30 {
+        return OUT_OF_MEMORY;
+    }
     *address = Box::leak(vec![0u8; bytes].into_boxed_slice()).as_mut_ptr() as u64;
+    MEMORY.lock().unwrap().push((*address, bytes));
     0
 }
 #[no_mangle]
@@ -192,6 +209,9 @@ pub unsafe extern "C" fn cuMemFree_v2(_: u64) -> Result {
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const u8, bytes: usize) -> Result {
+    if !is_memory(to, bytes) {
+        return INVALID_VALUE;
+    }
     (to as *mut u8).copy_from_nonoverlapping(from, bytes);
     0
 }
@@ -206,7 +226,7 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemcpyDtoH_v2(to: *mut u8, from: u64, bytes: usize) -> Result {
-    if from == 0 {
+    if !is_memory(from, bytes) {
         return INVALID_VALUE;
     }
     to.copy_from_nonoverlapping(from as *const u8, bytes);
@@ -278,9 +298,16 @@ pub unsafe extern "C" fn cuLaunchKernel(
     if CURRENT.get() == 0 {
         return INVALID_CONTEXT;
     }
+    let (name, sizes) = KERNELS[function - 1];
+    if sizes.first() == Some(&8) {
+        let address = (*parameters).cast::<u64>().read_unaligned();
+        if !is_memory(address, 8) || address % 8 != 0 {
+            return ILLEGAL_ADDRESS;
+        }
+    }
     let address = || (*parameters).cast::<u64>().read_unaligned() as *mut u64;
     let errno = || *libc::__errno_location() as u64;
-    match KERNELS[function - 1].0.to_bytes() {
+    match name.to_bytes() {
         b"add" => {
             let number = (*parameters.add(1)).cast::<u32>().read_unaligned();
             *address() += u64::from(number);

@@ -3,6 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code)]
 
+use std::fs::File;
 use std::io::IoSliceMut;
 use std::mem;
 use std::net::{TcpListener, TcpStream};
@@ -24,6 +25,7 @@ use serde_json::{json, Value};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const USER: &str = "spiffe://test/tenant/a/user/b";
 const SERVER_NAME: &str = "harp-server";
+const STDERR: &str = "stderr";
 
 /// The fake driver, which cargo builds as an example beside the tests. (With `--test` it does not: build it before, with
 /// `cargo build -p harp-worker --example fake_driver`.)
@@ -80,7 +82,8 @@ pub struct Worker {
     pub control: Option<OwnedFd>,
     pub authority: Authority,
     pub ready: Value,
-    _ca: tempfile::TempDir,
+    /// The authority's certificate, and what the worker writes to stderr.
+    folder: tempfile::TempDir,
 }
 
 impl Worker {
@@ -100,6 +103,8 @@ impl Worker {
             .args(["--control-fd", &fd.to_string(), "--libcuda"])
             .arg(libcuda);
         command.arg("--ca").arg(&ca).args(extra);
+        // A regular file, as a service's log may be.
+        command.stderr(File::create(folder.path().join(STDERR)).unwrap());
         // SAFETY: fcntl is async-signal-safe.
         unsafe {
             command.pre_exec(move || {
@@ -114,7 +119,7 @@ impl Worker {
             control: Some(ours),
             authority,
             ready: Value::Null,
-            _ca: folder,
+            folder,
         };
         worker.ready = worker.event();
         assert_eq!(worker.ready["event"], "ready");
@@ -198,6 +203,10 @@ impl Drop for Worker {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if thread::panicking() {
+            let written = std::fs::read_to_string(self.folder.path().join(STDERR));
+            eprintln!("the worker's stderr: {}", written.unwrap_or_default());
+        }
     }
 }
 

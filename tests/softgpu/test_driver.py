@@ -1,0 +1,202 @@
+"""The soft GPU's libcuda.so.1 itself: life and end of the process, refusals, sticky errors.
+
+Every case is a script in a process of its own, because a driver's state belongs to the process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from harp_client import native
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script that may use all of `cuda.py`; it must end by itself, and well."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "CUDA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", "from cuda import *\n" + textwrap.dedent(script)],
+        env={
+            **kept,
+            "HARP_TEST_LIBCUDA": native.find().softgpu,
+            "PYTHONPATH": str(HERE),
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_it_says_once_what_it_is_and_can_be_quiet() -> None:
+    script = """
+        start(); driver.cuDevicePrimaryCtxRetain(ctypes.byref(ctypes.c_void_p()), 0)
+    """
+    assert run(script).stderr.count("development device") == 1
+    assert run(script, HARP_LOG="quiet").stderr == ""
+    assert run("must(driver.cuInit(0))").stderr == ""
+
+
+def test_a_forked_child_of_an_initialised_parent_is_refused() -> None:
+    run("""
+        count = ctypes.c_int()
+        assert driver.cuDeviceGetCount(ctypes.byref(count)) == NOT_INITIALIZED
+        if os.fork() == 0:  # the parent has not initialised: the child may
+            must(driver.cuInit(0))
+            os._exit(0)
+        assert os.wait()[1] == 0
+        start()
+        if os.fork() == 0:
+            refused = driver.cuDeviceGetCount(ctypes.byref(count)) == NOT_INITIALIZED
+            os._exit(0 if refused and driver.cuInit(0) == NOT_INITIALIZED else 1)
+        assert os.wait()[1] == 0
+        must(driver.cuDeviceGetCount(ctypes.byref(count)))
+    """)
+
+
+def test_a_kernel_that_never_ends_does_not_hold_up_the_exit() -> None:
+    run("""
+        start()
+        must(launch(function("forever", FOREVER)))
+        assert driver.cuStreamQuery(None) == NOT_READY
+    """)
+
+
+def test_a_fault_sticks_until_the_context_is_reset() -> None:
+    done = run("""
+        start()
+        kept = allocate(64)
+        must(store(kept, 7))
+        must(store(0x123450, 1))
+        assert driver.cuCtxSynchronize() == ILLEGAL_ADDRESS
+        address = ctypes.c_uint64()
+        assert driver.cuMemAlloc_v2(ctypes.byref(address), 64) == ILLEGAL_ADDRESS
+        assert load(STORE)[0] == ILLEGAL_ADDRESS
+        must(driver.cuDevicePrimaryCtxReset_v2(0))
+        fresh = allocate(64)
+        must(store(fresh, 8))
+        assert word_at(fresh) == 8
+    """)
+    assert done.stderr.count("illegal address 0x123450") == 1
+    assert "kernel `store`" in done.stderr
+
+
+def test_unknown_ptx_fails_with_that_function_only_and_is_named() -> None:
+    done = run("""
+        start()
+        broken = ".visible .entry broken() {\\n    frobnicate.u32 %r1, %r2;\\n ret; }"
+        assert load(broken)[0] == INVALID_PTX
+        code, module = load(STORE, broken)
+        must(code)
+        found = ctypes.c_void_p()
+        must(driver.cuModuleGetFunction(ctypes.byref(found), module, b"store"))
+        place = allocate(4)
+        must(launch(found, ctypes.c_uint64(place), ctypes.c_uint32(9)))
+        assert word_at(place) == 9
+        must(driver.cuModuleGetFunction(ctypes.byref(found), module, b"broken"))
+        assert launch(found) == INVALID_PTX
+    """)
+    assert "frobnicate" in done.stderr and "line" in done.stderr
+
+
+def test_machine_code_is_refused_with_the_way_out() -> None:
+    done = run("""
+        start()
+        cubin = bytearray(64)
+        cubin[:8] = b"\\x7fELF\\x02\\x01\\x01\\x41"
+        cubin[48:52] = (0x06005a04).to_bytes(4, "little")
+        module = ctypes.c_void_p()
+        refused = driver.cuModuleLoadData(ctypes.byref(module), bytes(cubin))
+        assert refused == NO_BINARY_FOR_GPU, refused
+    """)
+    assert "sm_90" in done.stderr and "CUPY_COMPILE_WITH_PTX=1" in done.stderr
+
+
+def test_streams_are_never_captured() -> None:
+    run("""
+        start()
+        status = ctypes.c_int(9)
+        must(driver.cuStreamIsCapturing(None, ctypes.byref(status)))
+        assert status.value == 0
+        stream = ctypes.c_void_p()
+        must(driver.cuStreamCreate(ctypes.byref(stream), 1))
+        assert driver.cuStreamBeginCapture_v2(stream, 0) == NOT_SUPPORTED
+        found = ctypes.c_void_p(1)
+        must_not = driver.cuGetProcAddress(b"cuStreamBeginCapture", ctypes.byref(found), 10010, 0)
+        assert must_not != 0 and not found.value
+    """)
+
+
+def test_memory_is_mapped_unmapped_and_mapped_elsewhere_with_its_contents() -> None:
+    run("""
+        start()
+        size = 2 << 20
+
+        class Location(ctypes.Structure):
+            _fields_ = [("type", ctypes.c_int), ("id", ctypes.c_int)]
+
+        class Properties(ctypes.Structure):
+            _fields_ = [("type", ctypes.c_int), ("handles", ctypes.c_int), ("at", Location),
+                        ("meta", ctypes.c_void_p), ("flags", ctypes.c_uint64)]
+
+        class Access(ctypes.Structure):
+            _fields_ = [("at", Location), ("flags", ctypes.c_int)]
+
+        here = Location(1, 0)
+        base, memory = ctypes.c_uint64(), ctypes.c_uint64()
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        must(driver.cuMemAddressReserve(ctypes.byref(base), ctypes.c_size_t(4 * size), ctypes.c_size_t(0),
+                                        ctypes.c_uint64(0), ctypes.c_uint64(0)))
+        must(driver.cuMemCreate(ctypes.byref(memory), ctypes.c_size_t(size),
+                                ctypes.byref(Properties(1, 0, here, None, 0)), ctypes.c_uint64(0)))
+
+        def place(at):
+            must(driver.cuMemMap(ctypes.c_uint64(at), ctypes.c_size_t(size), ctypes.c_size_t(0), memory,
+                                 ctypes.c_uint64(0)))
+            must(driver.cuMemSetAccess(ctypes.c_uint64(at), ctypes.c_size_t(size),
+                                       ctypes.byref(Access(here, 3)), ctypes.c_size_t(1)))
+
+        place(base.value)
+        assert word_at(base.value) == 0
+        must(store(base.value + 4, 42))
+        assert word_at(base.value + 4) == 42
+        must(driver.cuMemUnmap(base, ctypes.c_size_t(size)))
+        word = ctypes.c_uint32()
+        assert driver.cuMemcpyDtoH_v2(ctypes.byref(word), base, ctypes.c_size_t(4)) != 0
+        place(base.value + 2 * size)
+        assert word_at(base.value + 2 * size + 4) == 42
+        must(driver.cuMemUnmap(ctypes.c_uint64(base.value + 2 * size), ctypes.c_size_t(size)))
+        must(driver.cuMemRelease(memory))
+        must(driver.cuMemAddressFree(base, ctypes.c_size_t(4 * size)))
+        must(driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
+        assert total.value - free.value < size
+    """)
+
+
+@pytest.mark.parametrize(
+    ("visible", "buses"), [("1,0", ["0000:02:00.0", "0000:01:00.0"]), ("1", ["0000:02:00.0"])]
+)
+def test_visible_devices_are_the_ones_asked_for(visible: str, buses: list[str]) -> None:
+    done = run(
+        """
+        must(driver.cuInit(0))
+        count = ctypes.c_int()
+        must(driver.cuDeviceGetCount(ctypes.byref(count)))
+        for device in range(count.value):
+            bus = ctypes.create_string_buffer(16)
+            must(driver.cuDeviceGetPCIBusId(bus, 16, device))
+            print(bus.value.decode())
+        """,
+        HARP_SOFT_DEVICES="2",
+        CUDA_VISIBLE_DEVICES=visible,
+    )
+    assert done.stdout.split() == buses

@@ -1,4 +1,4 @@
-"""The driver API of the library given in HARP_TEST_LIBCUDA, for scripts run in their own process."""
+"""The driver API of the library in HARP_TEST_LIBCUDA, for scripts run in a process of their own."""
 
 from __future__ import annotations
 
@@ -49,12 +49,13 @@ def function(name: str, *texts: str) -> ctypes.c_void_p:
     return found
 
 
-def launch(kernel: ctypes.c_void_p, *arguments: ctypes._SimpleCData) -> int:
+def launch(kernel: ctypes.c_void_p, *arguments: ctypes.c_uint64 | ctypes.c_uint32) -> int:
     """Launches one thread on the legacy stream."""
     pointers = (ctypes.c_void_p * max(1, len(arguments)))()
     for index, argument in enumerate(arguments):
         pointers[index] = ctypes.cast(ctypes.byref(argument), ctypes.c_void_p)
-    return driver.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None, pointers, None)
+    code: int = driver.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None, pointers, None)
+    return code
 
 
 def store(address: int, value: int) -> int:

@@ -105,7 +105,8 @@ def test_unknown_ptx_fails_with_that_function_only_and_is_named() -> None:
         must(driver.cuModuleGetFunction(ctypes.byref(found), module, b"broken"))
         assert launch(found) == INVALID_PTX
     """)
-    assert "frobnicate" in done.stderr and "line" in done.stderr
+    assert "frobnicate" in done.stderr
+    assert "line" in done.stderr
 
 
 def test_machine_code_is_refused_with_the_way_out() -> None:
@@ -118,7 +119,8 @@ def test_machine_code_is_refused_with_the_way_out() -> None:
         refused = driver.cuModuleLoadData(ctypes.byref(module), bytes(cubin))
         assert refused == NO_BINARY_FOR_GPU, refused
     """)
-    assert "sm_90" in done.stderr and "CUPY_COMPILE_WITH_PTX=1" in done.stderr
+    assert "sm_90" in done.stderr
+    assert "CUPY_COMPILE_WITH_PTX=1" in done.stderr
 
 
 def test_streams_are_never_captured() -> None:
@@ -154,16 +156,15 @@ def test_memory_is_mapped_unmapped_and_mapped_elsewhere_with_its_contents() -> N
         here = Location(1, 0)
         base, memory = ctypes.c_uint64(), ctypes.c_uint64()
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
-        must(driver.cuMemAddressReserve(ctypes.byref(base), ctypes.c_size_t(4 * size), ctypes.c_size_t(0),
-                                        ctypes.c_uint64(0), ctypes.c_uint64(0)))
+        whole, zero = ctypes.c_size_t(4 * size), ctypes.c_uint64(0)
+        must(driver.cuMemAddressReserve(ctypes.byref(base), whole, zero, zero, zero))
         must(driver.cuMemCreate(ctypes.byref(memory), ctypes.c_size_t(size),
-                                ctypes.byref(Properties(1, 0, here, None, 0)), ctypes.c_uint64(0)))
+                                ctypes.byref(Properties(1, 0, here, None, 0)), zero))
 
         def place(at):
-            must(driver.cuMemMap(ctypes.c_uint64(at), ctypes.c_size_t(size), ctypes.c_size_t(0), memory,
-                                 ctypes.c_uint64(0)))
-            must(driver.cuMemSetAccess(ctypes.c_uint64(at), ctypes.c_size_t(size),
-                                       ctypes.byref(Access(here, 3)), ctypes.c_size_t(1)))
+            at, length, access = ctypes.c_uint64(at), ctypes.c_size_t(size), Access(here, 3)
+            must(driver.cuMemMap(at, length, zero, memory, zero))
+            must(driver.cuMemSetAccess(at, length, ctypes.byref(access), ctypes.c_size_t(1)))
 
         place(base.value)
         assert word_at(base.value) == 0
@@ -176,7 +177,7 @@ def test_memory_is_mapped_unmapped_and_mapped_elsewhere_with_its_contents() -> N
         assert word_at(base.value + 2 * size + 4) == 42
         must(driver.cuMemUnmap(ctypes.c_uint64(base.value + 2 * size), ctypes.c_size_t(size)))
         must(driver.cuMemRelease(memory))
-        must(driver.cuMemAddressFree(base, ctypes.c_size_t(4 * size)))
+        must(driver.cuMemAddressFree(base, whole))
         must(driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total)))
         assert total.value - free.value < size
     """)

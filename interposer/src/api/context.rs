@@ -19,6 +19,8 @@ pub struct Context {
     device: CUdevice,
     /// `cuCtxGetId`.
     id: u64,
+    /// How often it has ended: a primary context begins anew behind the same handle.
+    lives: AtomicU32,
     flags: AtomicU32,
     /// For a primary context: how often it is retained. It exists on the server while not zero.
     /// Written under [`TRANSITION`], read without.
@@ -46,6 +48,7 @@ fn new_context(device: CUdevice, flags: c_uint, primary: bool) -> u64 {
         Context {
             device,
             id,
+            lives: AtomicU32::default(),
             flags: AtomicU32::new(flags),
             retained,
         },
@@ -134,8 +137,20 @@ fn primary(number: CUdevice) -> Result<Primary, CUresult> {
     })
 }
 
+/// The current context and how often it has ended: a name for this life of it.
+pub fn current_life() -> Result<(u64, u32), CUresult> {
+    let current = current_context()?;
+    Ok((
+        current as u64,
+        known(current)?.lives.load(Ordering::Relaxed),
+    ))
+}
+
 /// What the client forgets when a context ends.
 fn ended(context: CUcontext) {
+    if let Ok(known) = known(context) {
+        known.lives.fetch_add(1, Ordering::Relaxed);
+    }
     harp_driver_front::context_storage::context_ended(context);
     if let Ok(session) = session() {
         session.addresses.remove_context(context as u64);

@@ -7,7 +7,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls;
 use harp_wire::{CallId, HandleKind};
 
-use super::context::current_context;
+use super::context::current_life;
 use super::image::{self, Uploaded};
 use super::jit_options;
 use super::module::{look_up, name_argument, put_variable, Module};
@@ -19,8 +19,8 @@ use crate::session::{handles, request, session};
 struct Library {
     /// Its image is the CUDA runtime's.
     of_runtime: bool,
-    /// The module it has in each context that asked for one.
-    modules: Mutex<Vec<(u64, u64)>>,
+    /// The module it has in each life of a context that asked for one.
+    modules: Mutex<Vec<((u64, u32), u64)>>,
 }
 
 unsafe fn load_at(
@@ -128,8 +128,8 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
     if module.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let context = match session().and_then(|_| current_context()) {
-        Ok(context) => context as u64,
+    let life = match session().and_then(|_| current_life()) {
+        Ok(life) => life,
         Err(code) => return code,
     };
     let owner = match handles::live(HandleKind::Library, library) {
@@ -144,10 +144,7 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
         .modules
         .lock()
         .unwrap_or_else(|poison| poison.into_inner());
-    if let Some((_, module_id)) = modules
-        .iter()
-        .find(|(in_context, _)| *in_context == context)
-    {
+    if let Some((_, module_id)) = modules.iter().find(|(made_in, _)| *made_in == life) {
         return unsafe { put(module, *module_id as CUmodule) };
     }
     let made = handles::create(HandleKind::Module);
@@ -162,7 +159,7 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
         handles::destroy(HandleKind::Module, made as CUmodule);
         return status;
     }
-    modules.push((context, made));
+    modules.push((life, made));
     unsafe { put(module, made as CUmodule) }
 }
 

@@ -232,7 +232,10 @@ while True:
 def talking(environ: dict[str, str], *options: str) -> Iterator["subprocess.Popen[str]"]:
     """harp-run with a program that prints the signals it gets."""
     command = [*HARP_RUN, *options, "--", sys.executable, "-c", TALKER]
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+    # A group of its own, as a shell makes one for a job: the kernel does not stop orphaned groups.
+    process = subprocess.Popen(
+        command, env=environ, stdout=subprocess.PIPE, text=True, process_group=0
+    )
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"

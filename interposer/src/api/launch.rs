@@ -158,7 +158,7 @@ unsafe fn launch(
         static SPACE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
     session()?;
-    let (id, function) = known(raw).map_err(|_| no_function(raw as *const c_void))?;
+    let (id, function) = known(raw).map_err(|_| no_function(raw as usize))?;
     current_context()?;
     let stream = handles::live_stream(launch.stream)?;
     check_dimensions(launch, function)?;

@@ -57,10 +57,10 @@ def one_round(sides: Sides, samples: Samples, quick: bool) -> None:
     for side, name in ((sides.pool, "pool"), (sides.direct, "direct")):
         samples.add(f"oneway {name}", side.ask("oneway", 200, 200 // scale))
         samples.add(f"launches {name}", side.ask("launches", 200_000 // scale))
-    samples.add("ping 64", sides.raw.ask("ping", 64, 3000 // scale))
-    samples.add("wait pool", sides.pool.ask("wait", 3000 // scale))
-    samples.add("synchronize pool", sides.pool.ask("synchronize", 3000 // scale))
-    samples.add("ping 64", sides.raw.ask("ping", 64, 3000 // scale))
+    for _ in range(8):
+        samples.add("ping 64", sides.raw.ask("ping", 64, 400 // scale))
+        samples.add("wait pool", sides.pool.ask("wait", 400 // scale))
+        samples.add("synchronize pool", sides.pool.ask("synchronize", 400 // scale))
     for label, size, count in (("64k", 64 * KIB, 200), ("1m", MIB, 60), ("256m", 256 * MIB, 3)):
         count = max(1, count // scale)
         samples.add(f"send {label}", sides.raw.ask("send", size, count))

@@ -6,7 +6,7 @@
 //     launches N               N empty launches and the wait for them; launches per second
 //     wait N                   N calls that need an answer (cuMemGetInfo); us of each
 //     synchronize N            N waits for an idle context; us of each
-//     h2d BYTES N, d2h BYTES N N copies of fresh random bytes; GB/s of each
+//     h2d BYTES N, d2h BYTES N N copies of fresh random bytes, until they are there; GB/s of each
 //     saxpy ELEMENTS N, sum ELEMENTS N, matmul SIZE N   kernels of kernels.cu, the first run untimed; ms of each
 //     memory                   resident memory of this process; MiB
 #include "driver.h"
@@ -118,6 +118,8 @@ struct Client {
             fill(host);
             auto begin = Clock::now();
             MUST(cuMemcpyHtoD(device, host.data(), bytes));
+            // The copy may return before the bytes are there; the baseline waits for them too.
+            MUST(cuCtxSynchronize());
             double there = seconds_since(begin);
             begin = Clock::now();
             MUST(cuMemcpyDtoH(back.data(), device, bytes));

@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int, CString};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::runtime_codes::no_function;
 use harp_wire::{FunctionInfo, HandleKind, Parameter};
 
 use super::outputs::{put, put_if_wanted};
@@ -217,9 +218,11 @@ pub unsafe fn cuKernelGetLibrary(library: *mut CUlibrary, kernel: CUkernel) -> C
 pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) -> CUresult {
     // The kernel's own handle serves as its function in the current context: programs that pass a
     // CUkernel for a CUfunction rely on that already.
-    with(kernel.cast(), |id, _| unsafe {
-        put(function, id as CUfunction)
-    })
+    match session().and_then(|_| known(kernel.cast())) {
+        Ok((id, _)) => unsafe { put(function, id as CUfunction) },
+        Err(CUDA_ERROR_INVALID_HANDLE) => no_function(kernel as usize),
+        Err(code) => code,
+    }
 }
 
 pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, function: CUfunction) -> CUresult {

@@ -12,6 +12,7 @@ use harp_wire::CallId;
 use super::context::{current_context, current_device};
 use super::device::device;
 use super::function::{known, Function};
+use super::stream::context_of;
 use crate::session::{self, handles, session};
 
 /// `CU_LAUNCH_PARAM_*`: markers in the `extra` list.
@@ -159,8 +160,11 @@ unsafe fn launch(
     }
     session()?;
     let (id, function) = known(raw).map_err(|_| no_function(raw as usize))?;
-    current_context()?;
+    let context = current_context()?;
     let stream = handles::live_stream(launch.stream)?;
+    if context_of(launch.stream)? != context as u64 {
+        return Err(CUDA_ERROR_INVALID_HANDLE);
+    }
     check_dimensions(launch, function)?;
     // What a first launch fails with (loading, compiling), or one that cannot fit, only the server
     // knows; any other launch does not wait.

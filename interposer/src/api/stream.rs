@@ -52,6 +52,11 @@ fn known(stream: CUstream) -> Result<Stream, CUresult> {
     Ok(Stream { ..*stream })
 }
 
+/// The context that a stream argument belongs to.
+pub fn context_of(stream: CUstream) -> Result<u64, CUresult> {
+    known(stream).map(|stream| stream.context)
+}
+
 fn with(stream: CUstream, act: impl FnOnce(Stream) -> CUresult) -> CUresult {
     match known(stream) {
         Ok(stream) => act(stream),

@@ -413,7 +413,7 @@ pub unsafe extern "C" fn cuDriverGetVersion(driverVersion: *mut i32) -> CUresult
 #[no_mangle]
 pub unsafe extern "C" fn cuEventCreate(phEvent: *mut CUevent, Flags: u32) -> CUresult {
     harp_driver_front::guard("cuEventCreate", || unsafe {
-        crate::generated::forward::cuEventCreate(phEvent, Flags)
+        crate::api::cuEventCreate(phEvent, Flags)
     })
 }
 #[no_mangle]
@@ -457,7 +457,7 @@ pub unsafe extern "C" fn cuEventQuery(hEvent: CUevent) -> CUresult {
 #[no_mangle]
 pub unsafe extern "C" fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CUresult {
     harp_driver_front::guard("cuEventRecord", || unsafe {
-        crate::generated::forward::cuEventRecord(hEvent, hStream)
+        crate::api::cuEventRecord(hEvent, hStream)
     })
 }
 #[no_mangle]
@@ -467,7 +467,7 @@ pub unsafe extern "C" fn cuEventRecordWithFlags(
     flags: u32,
 ) -> CUresult {
     harp_driver_front::guard("cuEventRecordWithFlags", || unsafe {
-        crate::generated::forward::cuEventRecordWithFlags(hEvent, hStream, flags)
+        crate::api::cuEventRecordWithFlags(hEvent, hStream, flags)
     })
 }
 #[no_mangle]
@@ -477,13 +477,13 @@ pub unsafe extern "C" fn cuEventRecordWithFlags_ptsz(
     flags: u32,
 ) -> CUresult {
     harp_driver_front::guard("cuEventRecordWithFlags_ptsz", || unsafe {
-        crate::generated::forward::cuEventRecordWithFlags(hEvent, per_thread(hStream), flags)
+        crate::api::cuEventRecordWithFlags(hEvent, per_thread(hStream), flags)
     })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuEventRecord_ptsz(hEvent: CUevent, hStream: CUstream) -> CUresult {
     harp_driver_front::guard("cuEventRecord_ptsz", || unsafe {
-        crate::generated::forward::cuEventRecord(hEvent, per_thread(hStream))
+        crate::api::cuEventRecord(hEvent, per_thread(hStream))
     })
 }
 #[no_mangle]

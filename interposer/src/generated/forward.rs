@@ -714,24 +714,17 @@ pub unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags: u32) 
     })
 }
 
-pub unsafe fn cuEventCreate(phEvent: *mut CUevent, Flags: u32) -> CUresult {
+pub unsafe fn cuEventCreate(phEvent: CUevent, Flags: u32) -> CUresult {
     answer(|| {
         checks::context()?;
-        refuse(phEvent.is_null())?;
         refuse(
             Flags & !(CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS)
                 != 0,
         )?;
-        let phEvent_id = handles::create(HandleKind::Event);
-        let status = one_way(CallId::cuEventCreate, |e| {
+        let phEvent_id = phEvent as u64;
+        Ok(one_way(CallId::cuEventCreate, |e| {
             encode_cuEventCreate(e, phEvent_id, Flags)
-        });
-        if status == CUDA_SUCCESS {
-            unsafe { phEvent.write_unaligned(phEvent_id as CUevent) };
-        } else {
-            handles::destroy(HandleKind::Event, phEvent_id as CUevent);
-        }
-        Ok(status)
+        }))
     })
 }
 

@@ -19,6 +19,8 @@ STREAMS = Area("streams", 0x0600)
 EVENTS = Area("events", 0x0700)
 
 KEEPS_STREAMS = Custom("keeps flags, priority and context with the handle")
+KEEPS_EVENTS = Custom("keeps the event's context with the handle")
+CHECKS_CONTEXTS = Custom("event and stream must be of one context")
 STREAM_FLAGS = Value(allowed="CU_STREAM_NON_BLOCKING")
 CREATE_ERRORS = ("INVALID_VALUE", "INVALID_CONTEXT")
 ON_STREAM_ERRORS = ("INVALID_HANDLE", "INVALID_CONTEXT")
@@ -107,6 +109,7 @@ EVENTS.call(
             allowed="CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS"
         ),
     },
+    client=KEEPS_EVENTS,
     predicts=CREATE_ERRORS,
 )
 EVENTS.call(
@@ -122,6 +125,7 @@ EVENTS.call(
     0x0703,
     ONE_WAY,
     {"hEvent": Use("Event"), "hStream": STREAM},
+    client=CHECKS_CONTEXTS,
     needs_context=False,
     predicts=ON_STREAM_ERRORS,
 )
@@ -130,6 +134,7 @@ EVENTS.call(
     0x0704,
     ONE_WAY,
     {"hEvent": Use("Event"), "hStream": STREAM, "flags": Value(allowed="CU_EVENT_RECORD_EXTERNAL")},
+    client=CHECKS_CONTEXTS,
     needs_context=False,
     predicts=("INVALID_VALUE", *ON_STREAM_ERRORS),
 )

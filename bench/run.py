@@ -85,7 +85,9 @@ def machine() -> str:
             model = line.split(":", 1)[1].strip()
             break
     cores = len(os.sched_getaffinity(0))
-    return f"Measured on {cores} cores of {model}, Linux {platform.release()}."
+    load = os.getloadavg()[0]
+    where = f"Measured on {cores} cores of {model}, Linux {platform.release()}"
+    return f"{where}, at a load average of {load:.1f} before the start."
 
 
 def main() -> int:
@@ -96,16 +98,16 @@ def main() -> int:
     rounds = 1 if options.quick else options.rounds
     progress("building the measuring client and the baselines")
     client, baseline = build_client(), build_baseline()
-    samples = Samples()
+    samples, on = Samples(), machine()
     with sides(client, baseline) as compared:
         memory(compared, samples)
         for number in range(1, rounds + 1):
             progress(f"round {number} of {rounds}")
             one_round(compared, samples, options.quick)
     found = report.rows(samples)
-    report.save(found, machine(), OUT / "latest.json", CHECKOUT / "docs" / "performance.md")
+    report.save(found, on, OUT / "latest.json", CHECKOUT / "docs" / "performance.md")
     (OUT / "samples.json").write_text(json.dumps(samples.found))
-    print(f"{machine()}\n\n{report.markdown(found)}")
+    print(f"{on}\n\n{report.markdown(found)}")
     return 0
 
 

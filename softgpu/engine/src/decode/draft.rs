@@ -112,16 +112,6 @@ impl Registers {
     pub fn pinned(&self, reg: Reg) -> Option<Pinned> {
         self.pins.get(&reg).copied()
     }
-
-    /// Registers in use.
-    pub fn count(&self) -> usize {
-        self.widths.len()
-    }
-
-    /// All pinned registers.
-    pub fn pins(&self) -> impl Iterator<Item = (Reg, Pinned)> + '_ {
-        self.pins.iter().map(|(&reg, &value)| (reg, value))
-    }
 }
 
 /// Indices into [`Draft::regs`], in the order of `Operands`.

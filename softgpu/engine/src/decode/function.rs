@@ -24,15 +24,12 @@ const PARAMS_MAX: u64 = 32_764;
 /// A function before its blocks are put in order.
 pub struct FunctionDraft {
     pub name: String,
-    pub entry: bool,
     pub drafts: Vec<Draft>,
     /// For each label number, the draft it stands before.
     pub labels: Vec<usize>,
     pub frame_bytes: u32,
     pub returns: Vec<FrameSpan>,
     pub params: Vec<FrameSpan>,
-    /// Alignment of each parameter.
-    pub param_aligns: Vec<u32>,
 }
 
 /// What an address starts from.
@@ -100,20 +97,18 @@ pub fn read<'m>(
         guard: None,
         line: body.line,
     };
-    let (returns, _) = builder.parameters(function.returns)?;
-    let (params, param_aligns) = builder.parameters(function.params)?;
+    let returns = builder.parameters(function.returns)?;
+    let params = builder.parameters(function.params)?;
     let mut lexer = builder.program.module.lexer(body);
     builder.body(&mut lexer)?;
     let labels = builder.resolve_labels()?;
     Ok(FunctionDraft {
         name: function.name.clone(),
-        entry: function.entry,
         drafts: builder.drafts,
         labels,
         frame_bytes: builder.frame_high.next_multiple_of(16) as u32,
         returns,
         params,
-        param_aligns,
     })
 }
 
@@ -157,24 +152,20 @@ impl FunctionDraft {
     pub fn illegal(function: &Function, line: u32) -> FunctionDraft {
         FunctionDraft {
             name: function.name.clone(),
-            entry: false,
             drafts: vec![Draft::new(Action::Illegal, line)],
             labels: vec![],
             frame_bytes: 0,
             returns: vec![],
             params: vec![],
-            param_aligns: vec![],
         }
     }
 }
 
 impl<'m> Builder<'_, 'm> {
     /// Declares a function's parameters: in the frame, or for a kernel in parameter space.
-    fn parameters(&mut self, list: Option<Place>) -> Result<(Vec<FrameSpan>, Vec<u32>), PtxError> {
-        let Some(place) = list else {
-            return Ok((vec![], vec![]));
-        };
-        let (mut spans, mut aligns, mut top) = (vec![], vec![], 0u64);
+    fn parameters(&mut self, list: Option<Place>) -> Result<Vec<FrameSpan>, PtxError> {
+        let Some(place) = list else { return Ok(vec![]) };
+        let (mut spans, mut top) = (vec![], 0u64);
         for declaration in parameter_list(&mut self.program.module.lexer(place))? {
             let (bytes, align) = (declaration.bytes()?, declaration.align());
             let span = if self.entry {
@@ -197,9 +188,8 @@ impl<'m> Builder<'_, 'm> {
                 self.frame_variable(&declaration)?
             };
             spans.push(span);
-            aligns.push(align as u32);
         }
-        Ok((spans, aligns))
+        Ok(spans)
     }
 
     /// Gives a variable bytes of the frame.

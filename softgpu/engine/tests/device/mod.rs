@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use harp_softgpu_engine::{
     Console, DeviceMemory, Fault, Grid, Kernel, Launch, Module, PtxError, Scratch,
@@ -64,6 +65,11 @@ impl Params {
     pub fn f32(self, value: f32) -> Params {
         self.u32(value.to_bits())
     }
+
+    /// The parameters as a launch takes them.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.clone()
+    }
 }
 
 /// Parameters, none yet.
@@ -110,16 +116,30 @@ impl Device {
         values
     }
 
+    /// The memory, for a grid of its own.
+    pub fn memory(&self) -> Arc<dyn DeviceMemory> {
+        self.memory.clone()
+    }
+
     /// What kernels have printed since the last call.
     pub fn printed(&self) -> String {
         let text = std::mem::take(&mut *self.printed.0.lock().unwrap());
         String::from_utf8(text).unwrap()
     }
 
+    /// A launch that nobody runs yet.
+    pub fn grid(&self, kernel: &Arc<Kernel>, launch: Launch) -> Grid {
+        Grid::new(
+            kernel.clone(),
+            launch,
+            self.memory.clone(),
+            self.printed.clone(),
+        )
+    }
+
     /// Runs a launch to its end.
     pub fn run(&self, kernel: &Arc<Kernel>, launch: Launch) -> Result<(), Fault> {
-        let (memory, console) = (self.memory.clone(), self.printed.clone());
-        let grid = Grid::new(kernel.clone(), launch, memory, console);
+        let grid = self.grid(kernel, launch);
         std::thread::scope(|scope| {
             for _ in 1..self.threads {
                 scope.spawn(|| grid.work(&mut Scratch::new()));
@@ -128,6 +148,19 @@ impl Device {
         });
         assert!(grid.is_finished());
         grid.fault().map_or(Ok(()), Err)
+    }
+
+    /// Runs a launch, and cancels it after `milliseconds`.
+    pub fn run_for(&self, kernel: &Arc<Kernel>, launch: Launch, milliseconds: u64) {
+        let grid = self.grid(kernel, launch);
+        std::thread::scope(|scope| {
+            let worker = scope.spawn(|| grid.work(&mut Scratch::new()));
+            let deadline = Instant::now() + Duration::from_millis(milliseconds);
+            while !worker.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            grid.cancel();
+        });
     }
 
     /// Runs kernel `name` of a module without variables.

@@ -7,6 +7,7 @@
 //! stores of single elements, and no reference to device memory is ever made.
 
 mod atomic;
+mod chunk;
 mod copy;
 mod place;
 mod transfer;

@@ -5,6 +5,7 @@ use super::super::inst::{Flags, Inst};
 use super::super::lanes::LANES;
 use super::super::machine::Machine;
 use super::super::windows;
+use super::chunk::{Level, Limits, Pattern};
 
 /// The allocation that an instruction used last.
 #[derive(Clone, Copy, Debug, Default)]
@@ -14,23 +15,12 @@ pub struct CachedRange {
     size: u64,
 }
 
-/// Addresses of the lanes of a warp, in the unit that an area counts in.
+/// The unit in which an area counts addresses.
 pub trait Word: Copy {
-    /// `self + lane * step == other`
-    fn is_after(self, first: Self, lane: usize, step: usize) -> bool;
-    fn is_same(self, other: Self) -> bool;
     fn offset(self) -> usize;
 }
 
 impl Word for u32 {
-    #[inline(always)]
-    fn is_after(self, first: u32, lane: usize, step: usize) -> bool {
-        self == first.wrapping_add((lane * step) as u32)
-    }
-    #[inline(always)]
-    fn is_same(self, other: u32) -> bool {
-        self == other
-    }
     #[inline(always)]
     fn offset(self) -> usize {
         self as usize
@@ -38,14 +28,6 @@ impl Word for u32 {
 }
 
 impl Word for u64 {
-    #[inline(always)]
-    fn is_after(self, first: u64, lane: usize, step: usize) -> bool {
-        self == first.wrapping_add((lane * step) as u64)
-    }
-    #[inline(always)]
-    fn is_same(self, other: u64) -> bool {
-        self == other
-    }
     #[inline(always)]
     fn offset(self) -> usize {
         self as usize
@@ -86,6 +68,22 @@ pub trait Place {
         mask: u32,
         bytes: u32,
     ) -> Option<Addresses<Self::Word>>;
+
+    /// Classifies a chunk of lanes whose elements have `bytes`; with it comes what to add to an
+    /// address to have one of this process. `Other` where only [`Place::resolve`] knows.
+    ///
+    /// # Safety
+    /// As for `resolve`; `first` is the chunk's first lane.
+    #[inline(always)]
+    unsafe fn chunk<L: Level>(
+        _machine: &Machine<'_>,
+        _inst: &Inst,
+        _warp: usize,
+        _first: usize,
+        _bytes: usize,
+    ) -> (Pattern<Self::Word>, usize) {
+        (Pattern::Other, 0)
+    }
 }
 
 /// See [`Area::Global`](super::Area::Global).
@@ -248,6 +246,49 @@ impl Place for Global {
         let at = unsafe { fetch_wide(machine, inst, warp, mask) };
         check_global(machine, inst, &at, warp, mask, bytes).then_some(Addresses { base: 0, at })
     }
+
+    #[inline(always)]
+    unsafe fn chunk<L: Level>(
+        machine: &Machine<'_>,
+        inst: &Inst,
+        warp: usize,
+        first: usize,
+        bytes: usize,
+    ) -> (Pattern<u64>, usize) {
+        // SAFETY: passed on.
+        unsafe { (global_chunk::<L>(machine, inst, warp, first, bytes), 0) }
+    }
+}
+
+/// Classifies a chunk against the allocation that the instruction used last.
+#[inline(always)]
+unsafe fn global_chunk<L: Level>(
+    machine: &Machine<'_>,
+    inst: &Inst,
+    warp: usize,
+    first: usize,
+    bytes: usize,
+) -> Pattern<u64> {
+    // SAFETY: the decoder numbered the sites, and made sure that operand `a` has 64 bits.
+    unsafe {
+        let CachedRange { start, size } = *machine.ranges.get_unchecked(inst.site as usize);
+        let step = bytes as u64;
+        if size < step {
+            return Pattern::Other;
+        }
+        let limits = Limits {
+            add: inst.operands.imm as u64,
+            start,
+            room: size - step,
+            step,
+        };
+        let at = machine
+            .lanes
+            .reg::<u64>(inst.operands.a, warp)
+            .cast::<u64>()
+            .add(first);
+        L::wide(at, limits)
+    }
 }
 
 /// Checks offsets against the size of a small area.
@@ -312,6 +353,37 @@ impl Place for Shared {
             at,
         })
     }
+
+    #[inline(always)]
+    unsafe fn chunk<L: Level>(
+        machine: &Machine<'_>,
+        inst: &Inst,
+        warp: usize,
+        first: usize,
+        bytes: usize,
+    ) -> (Pattern<u32>, usize) {
+        let step = bytes as u32;
+        if inst.flags.has(Flags::WIDE_ADDRESS) || machine.shared_bytes < step {
+            return (Pattern::Other, 0);
+        }
+        let room = machine.shared_bytes - step;
+        let limits = Limits {
+            add: inst.operands.imm as u32,
+            start: 0,
+            room,
+            step,
+        };
+        // SAFETY: passed on; without the flag the operand has 32 bits.
+        let pattern = unsafe {
+            let at = machine
+                .lanes
+                .reg::<u32>(inst.operands.a, warp)
+                .cast::<u32>()
+                .add(first);
+            L::narrow(at, limits)
+        };
+        (pattern, machine.shared.expose_provenance())
+    }
 }
 
 impl Place for Local {
@@ -364,6 +436,19 @@ impl Place for Generic {
             true => translate(machine, inst, &mut at, warp, mask, bytes),
         };
         fits.then_some(Addresses { base: 0, at })
+    }
+
+    #[inline(always)]
+    unsafe fn chunk<L: Level>(
+        machine: &Machine<'_>,
+        inst: &Inst,
+        warp: usize,
+        first: usize,
+        bytes: usize,
+    ) -> (Pattern<u64>, usize) {
+        // Addresses in the windows are in no allocation, so that they become `Other`.
+        // SAFETY: passed on.
+        unsafe { (global_chunk::<L>(machine, inst, warp, first, bytes), 0) }
     }
 }
 

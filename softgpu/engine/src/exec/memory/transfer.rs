@@ -3,11 +3,9 @@
 use super::super::inst::{BlockFn, Inst};
 use super::super::lanes::LANES;
 use super::super::machine::Machine;
+use super::chunk::{Baseline, Level, Pattern, CHUNK};
 use super::place::{lanes_of, Generic, Global, Local, Place, Shared, Word};
 use super::{Area, Element};
-
-/// Lanes that are looked at together: whether their addresses are consecutive, equal, or neither.
-const CHUNK: usize = 8;
 
 /// Which way an access goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,72 +57,97 @@ transfers! {
     u64 => u64, u64;
 }
 
-/// The relation between the addresses of a chunk.
-enum Pattern {
-    Consecutive,
-    Equal,
-    Scattered,
-}
-
+/// Loads one element to each lane of a warp chunk by chunk; false where that is not possible.
 #[inline(always)]
-fn pattern<W: Word>(at: &[W; LANES], first: usize, step: usize) -> Pattern {
-    let (mut consecutive, mut equal) = (true, true);
-    for lane in 0..CHUNK {
-        consecutive &= at[first + lane].is_after(at[first], lane, step);
-    }
-    if consecutive {
-        return Pattern::Consecutive;
-    }
-    for lane in 0..CHUNK {
-        equal &= at[first + lane].is_same(at[first]);
-    }
-    match equal {
-        true => Pattern::Equal,
-        false => Pattern::Scattered,
-    }
-}
-
-#[inline(always)]
-unsafe fn load_one<P: Place, T: Transfer>(machine: &mut Machine<'_>, inst: &Inst) -> bool {
+unsafe fn load_chunks<L: Level, P: Place, T: Transfer>(
+    machine: &Machine<'_>,
+    inst: &Inst,
+    warp: usize,
+) -> bool {
     let bytes = size_of::<T::Memory>();
+    // SAFETY: passed on; classified chunks are in range.
+    unsafe {
+        let d = machine
+            .lanes
+            .reg::<T::Register>(inst.operands.d, warp)
+            .cast::<T::Register>();
+        for first in (0..LANES).step_by(CHUNK) {
+            let (pattern, base) = P::chunk::<L>(machine, inst, warp, first, bytes);
+            let out = d.add(first).cast::<[T::Register; CHUNK]>();
+            match pattern {
+                Pattern::Consecutive(at) => {
+                    let from = address(base, at).cast::<[T::Memory; CHUNK]>();
+                    out.write(from.read_unaligned().map(T::widen));
+                }
+                Pattern::Equal(at) => {
+                    out.write([T::widen(address(base, at).cast::<T::Memory>().read()); CHUNK]);
+                }
+                Pattern::Scattered | Pattern::Other => return false,
+            }
+        }
+    }
+    true
+}
+
+/// Stores one element of each lane of a warp chunk by chunk; false where that is not possible.
+#[inline(always)]
+unsafe fn store_chunks<L: Level, P: Place, T: Transfer>(
+    machine: &Machine<'_>,
+    inst: &Inst,
+    warp: usize,
+) -> bool {
+    let bytes = size_of::<T::Memory>();
+    // SAFETY: passed on; classified chunks are in range.
+    unsafe {
+        let d = machine
+            .lanes
+            .reg::<T::Register>(inst.operands.d, warp)
+            .cast::<T::Register>();
+        for first in (0..LANES).step_by(CHUNK) {
+            let values = d
+                .add(first)
+                .cast::<[T::Register; CHUNK]>()
+                .read()
+                .map(T::narrow);
+            match P::chunk::<L>(machine, inst, warp, first, bytes) {
+                (Pattern::Consecutive(at), base) => {
+                    address(base, at)
+                        .cast::<[T::Memory; CHUNK]>()
+                        .write_unaligned(values);
+                }
+                // The last lane's value is the one that stays.
+                (Pattern::Equal(at), base) => {
+                    address(base, at)
+                        .cast::<T::Memory>()
+                        .write(values[CHUNK - 1]);
+                }
+                _ => return false,
+            }
+        }
+    }
+    true
+}
+
+/// The address of this process that `at` stands for.
+#[inline(always)]
+fn address<W: Word>(base: usize, at: W) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(base.wrapping_add(at.offset()))
+}
+
+#[inline(always)]
+unsafe fn load_one<L: Level, P: Place, T: Transfer>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+) -> bool {
     for warp in 0..machine.lanes.warps {
         let mask = machine.lanes.exec[warp];
-        if mask == 0 {
-            continue;
-        }
-        // SAFETY: passed on; the addresses of the lanes in `mask` are checked by `resolve`.
+        // SAFETY: passed on.
         unsafe {
-            let Some(from) = P::resolve(machine, inst, warp, mask, bytes as u32) else {
-                return false;
-            };
-            let d = machine.lanes.reg::<T::Register>(inst.operands.d, warp);
-            if mask != !0 {
-                for lane in lanes_of(mask) {
-                    (*d)[lane] = T::widen(from.pointer(lane).cast::<T::Memory>().read());
-                }
+            if mask == 0 || mask == !0 && load_chunks::<L, P, T>(machine, inst, warp) {
                 continue;
             }
-            for first in (0..LANES).step_by(CHUNK) {
-                let out = d
-                    .cast::<T::Register>()
-                    .add(first)
-                    .cast::<[T::Register; CHUNK]>();
-                let pointer = from.pointer(first).cast::<T::Memory>();
-                match pattern(&from.at, first, bytes) {
-                    Pattern::Consecutive => {
-                        let values = pointer.cast::<[T::Memory; CHUNK]>().read();
-                        for lane in 0..CHUNK {
-                            (*out)[lane] = T::widen(values[lane]);
-                        }
-                    }
-                    Pattern::Equal => *out = [T::widen(pointer.read()); CHUNK],
-                    Pattern::Scattered => {
-                        for lane in 0..CHUNK {
-                            let pointer = from.pointer(first + lane).cast::<T::Memory>();
-                            (*out)[lane] = T::widen(pointer.read());
-                        }
-                    }
-                }
+            if !load_lanes::<P, T>(machine, inst, warp, mask) {
+                return false;
             }
         }
     }
@@ -132,43 +155,66 @@ unsafe fn load_one<P: Place, T: Transfer>(machine: &mut Machine<'_>, inst: &Inst
 }
 
 #[inline(always)]
-unsafe fn store_one<P: Place, T: Transfer>(machine: &mut Machine<'_>, inst: &Inst) -> bool {
-    let bytes = size_of::<T::Memory>();
+unsafe fn store_one<L: Level, P: Place, T: Transfer>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+) -> bool {
     for warp in 0..machine.lanes.warps {
         let mask = machine.lanes.exec[warp];
-        if mask == 0 {
-            continue;
-        }
-        // SAFETY: as in `load_one`.
+        // SAFETY: passed on.
         unsafe {
-            let Some(to) = P::resolve(machine, inst, warp, mask, bytes as u32) else {
-                return false;
-            };
-            let source = machine.lanes.reg::<T::Register>(inst.operands.d, warp);
-            if mask != !0 {
-                for lane in lanes_of(mask) {
-                    to.pointer(lane)
-                        .cast::<T::Memory>()
-                        .write(T::narrow((*source)[lane]));
-                }
+            if mask == 0 || mask == !0 && store_chunks::<L, P, T>(machine, inst, warp) {
                 continue;
             }
-            for first in (0..LANES).step_by(CHUNK) {
-                let values: [T::Memory; CHUNK] =
-                    std::array::from_fn(|lane| T::narrow((*source)[first + lane]));
-                match pattern(&to.at, first, bytes) {
-                    Pattern::Consecutive => {
-                        to.pointer(first).cast::<[T::Memory; CHUNK]>().write(values)
-                    }
-                    _ => {
-                        for lane in 0..CHUNK {
-                            to.pointer(first + lane)
-                                .cast::<T::Memory>()
-                                .write(values[lane]);
-                        }
-                    }
-                }
+            if !store_lanes::<P, T>(machine, inst, warp, mask) {
+                return false;
             }
+        }
+    }
+    true
+}
+
+/// Loads one element to each lane of `mask`, one after the other.
+#[inline(never)]
+unsafe fn load_lanes<P: Place, T: Transfer>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+    warp: usize,
+    mask: u32,
+) -> bool {
+    let bytes = size_of::<T::Memory>() as u32;
+    // SAFETY: passed on; `resolve` checks the addresses of the lanes in `mask`.
+    unsafe {
+        let Some(from) = P::resolve(machine, inst, warp, mask, bytes) else {
+            return false;
+        };
+        let d = &mut *machine.lanes.reg::<T::Register>(inst.operands.d, warp);
+        for lane in lanes_of(mask) {
+            d[lane] = T::widen(from.pointer(lane).cast::<T::Memory>().read());
+        }
+    }
+    true
+}
+
+/// Stores one element of each lane of `mask`, one after the other.
+#[inline(never)]
+unsafe fn store_lanes<P: Place, T: Transfer>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+    warp: usize,
+    mask: u32,
+) -> bool {
+    let bytes = size_of::<T::Memory>() as u32;
+    // SAFETY: as in `load_lanes`.
+    unsafe {
+        let Some(to) = P::resolve(machine, inst, warp, mask, bytes) else {
+            return false;
+        };
+        let d = &*machine.lanes.reg::<T::Register>(inst.operands.d, warp);
+        for lane in lanes_of(mask) {
+            to.pointer(lane)
+                .cast::<T::Memory>()
+                .write(T::narrow(d[lane]));
         }
     }
     true
@@ -270,7 +316,7 @@ fn element_slots(inst: &Inst) -> [u32; 4] {
 }
 
 #[inline(always)]
-unsafe fn load_many<P: Place, T: Transfer, const N: usize>(
+unsafe fn load_many<L: Level, P: Place, T: Transfer, const N: usize>(
     machine: &mut Machine<'_>,
     inst: &Inst,
 ) -> bool {
@@ -300,7 +346,7 @@ unsafe fn load_many<P: Place, T: Transfer, const N: usize>(
 }
 
 #[inline(always)]
-unsafe fn store_many<P: Place, T: Transfer, const N: usize>(
+unsafe fn store_many<L: Level, P: Place, T: Transfer, const N: usize>(
     machine: &mut Machine<'_>,
     inst: &Inst,
 ) -> bool {
@@ -340,7 +386,7 @@ macro_rules! leveled {
             inst: &Inst,
         ) -> bool {
             // SAFETY: passed on.
-            unsafe { $body::<P, T $(, $count)?>(machine, inst) }
+            unsafe { $body::<super::chunk::Avx2, P, T $(, $count)?>(machine, inst) }
         }
 
         unsafe fn $baseline<P: Place, T: Transfer $(, const $count: usize)?>(
@@ -348,7 +394,7 @@ macro_rules! leveled {
             inst: &Inst,
         ) -> bool {
             // SAFETY: passed on.
-            unsafe { $body::<P, T $(, $count)?>(machine, inst) }
+            unsafe { $body::<Baseline, P, T $(, $count)?>(machine, inst) }
         }
     )*};
 }

@@ -123,11 +123,9 @@ fn half(opcode: &str, ty: Type, ftz: bool) -> Option<Op> {
     match (opcode, ty, ftz) {
         ("tanh", Type::F16, false) => Some(unary!(|a: F16| -> F16 { tanh(a) })),
         ("tanh", Type::Bf16, false) => Some(unary!(|a: Bf16| -> Bf16 { tanh(a) })),
-        ("tanh", Type::F16x2, false) => {
-            Some(unary!(|a: Pair<F16>| -> Pair<F16> { a.map(|a| tanh(a)) }))
-        }
+        ("tanh", Type::F16x2, false) => Some(unary!(|a: Pair<F16>| -> Pair<F16> { a.map(tanh) })),
         ("tanh", Type::Bf16x2, false) => {
-            Some(unary!(|a: Pair<Bf16>| -> Pair<Bf16> { a.map(|a| tanh(a)) }))
+            Some(unary!(|a: Pair<Bf16>| -> Pair<Bf16> { a.map(tanh) }))
         }
         ("ex2", Type::F16, false) => Some(unary!(|a: F16| -> F16 { exp2(a, false) })),
         ("ex2", Type::Bf16, true) => Some(unary!(|a: Bf16| -> Bf16 { exp2(a, true) })),

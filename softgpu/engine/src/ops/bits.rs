@@ -36,14 +36,14 @@ pub(super) fn lookup(form: &mut Form) -> Option<Op> {
         "bmsk" => {
             let clamp = clamp_or_wrap(form)?;
             (form.ty()? == Type::B32).then(
-                || by_flag!(clamp, CLAMP: binary!(|a: u32, b: u32| -> u32 { mask(a, b, CLAMP) })),
+                || by_flag!(clamp, CLAMP: binary!(rare, |a: u32, b: u32| -> u32 { mask(a, b, CLAMP) })),
             )
         }
         "szext" => {
             let clamp = clamp_or_wrap(form)?;
             let ty = form.ty()?;
             by_flag!(clamp, CLAMP: by_type!(ty, T in U32 S32:
-                binary!(|a: T, b: u32| -> T { extend(a as u32, b, CLAMP, T::MIN != 0) as T })))
+                binary!(rare, |a: T, b: u32| -> T { extend(a as u32, b, CLAMP, T::MIN != 0) as T })))
         }
         "prmt" => permute(form),
         _ => None,
@@ -181,13 +181,25 @@ fn permute(form: &mut Form) -> Option<Op> {
         }));
     };
     Some(match mode {
-        "f4e" => ternary!(|a: u32, b: u32, c: u32| -> u32 { gather(a, b, |i| (c & 3) + i) }),
-        "b4e" => ternary!(|a: u32, b: u32, c: u32| -> u32 { gather(a, b, |i| (c & 3) + 8 - i) }),
-        "rc8" => ternary!(|a: u32, b: u32, c: u32| -> u32 { gather(a, b, |_| c & 3) }),
-        "ecl" => ternary!(|a: u32, b: u32, c: u32| -> u32 { gather(a, b, |i| (c & 3).max(i)) }),
-        "ecr" => ternary!(|a: u32, b: u32, c: u32| -> u32 { gather(a, b, |i| (c & 3).min(i)) }),
+        "f4e" => ternary!(rare, |a: u32, b: u32, c: u32| -> u32 {
+            gather(a, b, |i| (c & 3) + i)
+        }),
+        "b4e" => ternary!(rare, |a: u32, b: u32, c: u32| -> u32 {
+            gather(a, b, |i| (c & 3) + 8 - i)
+        }),
+        "rc8" => ternary!(rare, |a: u32, b: u32, c: u32| -> u32 {
+            gather(a, b, |_| c & 3)
+        }),
+        "ecl" => ternary!(rare, |a: u32, b: u32, c: u32| -> u32 {
+            gather(a, b, |i| (c & 3).max(i))
+        }),
+        "ecr" => ternary!(rare, |a: u32, b: u32, c: u32| -> u32 {
+            gather(a, b, |i| (c & 3).min(i))
+        }),
         "rc16" => {
-            ternary!(|a: u32, b: u32, c: u32| -> u32 { gather(a, b, |i| (c & 1) * 2 + (i & 1)) })
+            ternary!(rare, |a: u32, b: u32, c: u32| -> u32 {
+                gather(a, b, |i| (c & 1) * 2 + (i & 1))
+            })
         }
         _ => return None,
     })

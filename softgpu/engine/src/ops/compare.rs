@@ -79,9 +79,10 @@ impl Comparison {
 
 #[inline(always)]
 #[allow(
+    clippy::double_comparisons,
+    clippy::eq_op,
     clippy::neg_cmp_op_on_partial_ord,
-    clippy::nonminimal_bool,
-    clippy::eq_op
+    clippy::nonminimal_bool
 )]
 fn holds<K: PartialOrd>(comparison: Comparison, a: K, b: K) -> bool {
     match comparison {
@@ -446,16 +447,18 @@ pub(super) fn lookup(form: &mut Form) -> Option<Op> {
 
 /// What `set.to.ty` writes for true; for a pair, in each half.
 fn truth(to: Type, ty: Type) -> Option<Truth> {
+    let pair = matches!(ty, Type::F16x2 | Type::Bf16x2);
+    let half = matches!(ty, Type::F16 | Type::Bf16);
     Some(match (to, ty) {
-        (Type::U32 | Type::S32, Type::F16x2 | Type::Bf16x2) => Truth::Ones16,
+        (Type::U32 | Type::S32, _) if pair => Truth::Ones16,
         (Type::F16x2, Type::F16x2) => Truth::F16,
         (Type::Bf16x2, Type::Bf16x2) => Truth::Bf16,
-        (_, Type::F16x2 | Type::Bf16x2) => return None,
-        (Type::U16 | Type::S16, _) => Truth::Ones16,
+        _ if pair => return None,
+        (Type::U16 | Type::S16, _) if half => Truth::Ones16,
+        (Type::F16, Type::F16) => Truth::F16,
+        (Type::Bf16, Type::Bf16) => Truth::Bf16,
         (Type::U32 | Type::S32, _) => Truth::Ones32,
-        (Type::F32, _) => Truth::F32,
-        (Type::F16, _) => Truth::F16,
-        (Type::Bf16, _) => Truth::Bf16,
+        (Type::F32, _) if !half => Truth::F32,
         _ => return None,
     })
 }

@@ -142,7 +142,7 @@ fn clamp_integer(to: Type, from: Type) -> Option<Op> {
     }
     let op = by_type!(lane(to), T in B32 B64: by_type!(lane(from), S in B32 B64:
     unary!(rare, m, |a: S| -> T {
-        let number = Range::unpack(m.detail >> 8).number(a.into());
+        let number = Range::unpack(m.detail >> 8).number(a as u64);
         Range::unpack(m.detail).clamp(number) as T
     })));
     let detail = Range::of(from).pack() << 8 | Range::of(to).pack();
@@ -286,7 +286,7 @@ fn integer_to_float(to: Type, from: Type, mode: Rounding, sat: bool) -> Option<O
     }
     let op = by_type!(lane(to), T in B32 B64: by_type!(lane(from), S in B32 B64:
     unary!(rare, m, |a: S| -> T {
-        let number = Range::unpack(m.detail).number(a.into());
+        let number = Range::unpack(m.detail).number(a as u64);
         let number = if m.sat { number.clamp(0, 1) } else { number };
         code_of_integer(number, FORMATS[(m.detail >> 8) as usize], m.rounding) as T
     })));
@@ -311,16 +311,6 @@ fn integer_to_float(to: Type, from: Type, mode: Rounding, sat: bool) -> Option<O
 }
 
 const FORMATS: [exact::Format; 4] = [exact::HALF, exact::BFLOAT, exact::SINGLE, exact::DOUBLE];
-
-/// `.sat` of a half.
-#[inline(always)]
-fn saturated<H: Half>(x: H, sat: bool) -> H {
-    if sat {
-        H::nearest(x.widen().saturated(true))
-    } else {
-        x
-    }
-}
 
 /// Rounding to an integral value of the same type.
 fn integral_float(ty: Type, mode: Rounding, ftz: bool, sat: bool) -> Option<Op> {
@@ -347,7 +337,7 @@ fn same_float(ty: Type, ftz: bool, sat: bool) -> Option<Op> {
             flush(a, m.ftz).saturated(m.sat)
         }),
         Type::F64 => unary!(dense, m, |a: f64| -> f64 { a.saturated(m.sat) }),
-        _ => by_type!(ty, T in F16 Bf16: unary!(rare, m, |a: T| -> T { saturated(a, m.sat) }))?,
+        _ => by_type!(ty, T in F16 Bf16: unary!(rare, m, |a: T| -> T { a.saturated(m.sat) }))?,
     };
     Some(op.with(Modifiers {
         ftz,
@@ -376,22 +366,22 @@ fn between_floats(
             unary!(dense, m, |a: f64| -> f32 { finish(narrow(a, MODE), m.ftz, m.sat) })),
         (Type::F16 | Type::Bf16, Type::F32, Some(Rounding::Nearest)) => {
             by_type!(to, T in F16 Bf16: unary!(dense, m, |a: f32| -> T {
-                saturated(T::nearest(flush(a, m.ftz)), m.sat)
+                T::nearest(flush(a, m.ftz)).saturated(m.sat)
             }))?
         }
         (Type::F16 | Type::Bf16, Type::F64, Some(Rounding::Nearest)) => {
             by_type!(to, T in F16 Bf16: unary!(dense, m, |a: f64| -> T {
-                saturated(T::rounded_f64(a, Rounding::Nearest), m.sat)
+                T::rounded_f64(a, Rounding::Nearest).saturated(m.sat)
             }))?
         }
         (Type::F16 | Type::Bf16, Type::F64, Some(_)) => {
             by_type!(to, T in F16 Bf16: unary!(rare, m, |a: f64| -> T {
-                saturated(T::rounded_f64(a, m.rounding), m.sat)
+                T::rounded_f64(a, m.rounding).saturated(m.sat)
             }))?
         }
         (Type::F16 | Type::Bf16, _, Some(_)) => by_type!(to, T in F16 Bf16:
         by_type!(from, S in F16 Bf16 F32: unary!(rare, m, |a: S| -> T {
-            saturated(T::rounded(a.wide().flushed(m.ftz), m.rounding), m.sat)
+            T::rounded(a.wide().flushed(m.ftz), m.rounding).saturated(m.sat)
         })))
         .flatten()?,
         _ => return None,

@@ -322,7 +322,7 @@ macro_rules! condition {
                 $holds
             }
         }
-        Op::new::<Test<F>>()
+        Op::rare::<Test<F>>()
     }};
 }
 

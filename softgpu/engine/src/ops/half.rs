@@ -1,11 +1,11 @@
 //! Arithmetic on `f16`, `bf16` and pairs of them: computed exactly or wider, rounded once.
 
 use super::float::extremum_modifiers;
-use super::form::{Form, Rounding, Type};
+use super::form::{Form, Type};
 use super::lane::{Bf16, Pair, F16};
 use super::minmax::extremum;
 use super::modifiers::Modifiers;
-use super::round::{add_to_odd, saturate, Half};
+use super::round::Half;
 use super::run::Op;
 
 /// Declares a function of one, two or three halves `H` for a half type or, half by half, for a
@@ -71,29 +71,12 @@ fn sum<H: Half>(a: H, b: H) -> H {
     H::nearest(a.widen() + b.widen())
 }
 
-/// `a * b` of halves. It fits `f64` exactly, which `f32` might not hold at bfloat's lower end.
-#[inline(always)]
-fn product<H: Half>(a: H, b: H) -> H {
-    H::rounded_f64(a.widen() as f64 * b.widen() as f64, Rounding::Nearest)
-}
-
-/// `a * b + c` of halves: an exact product, a sum rounded to odd, one rounding.
-#[inline(always)]
-fn sum_of_product<H: Half>(a: H, b: H, c: H) -> H {
-    let product = a.widen() as f64 * b.widen() as f64;
-    H::rounded_f64(add_to_odd(product, c.widen() as f64), Rounding::Nearest)
-}
-
 /// `.ftz`, `.sat` and `.relu` of a result.
 #[inline(always)]
 fn finished<H: Half>(x: H, modifiers: Modifiers) -> H {
-    let x = x.flushed(modifiers.ftz);
-    let x = if modifiers.sat {
-        H::nearest(saturate(x.widen(), true))
-    } else {
-        x
-    };
-    rectified(x, modifiers.relu)
+    x.flushed(modifiers.ftz)
+        .saturated(modifiers.sat)
+        .rectified(modifiers.relu)
 }
 
 fn sum_or_product(form: &mut Form) -> Option<Op> {
@@ -121,7 +104,7 @@ fn sum_or_product(form: &mut Form) -> Option<Op> {
             ty,
             H,
             m,
-            (|a, b| finished(product(a.flushed(m.ftz), b.flushed(m.ftz)), m))
+            (|a, b| finished(a.flushed(m.ftz).product(b.flushed(m.ftz)), m))
         ),
     };
     Some(op?.with(modifiers))
@@ -137,16 +120,6 @@ fn of_half(form: &mut Form, modifiers: Modifiers) -> Option<Type> {
 #[inline(always)]
 fn negated<H: Half>(x: H) -> H {
     H::from_code(x.code() ^ 0x8000)
-}
-
-/// `.relu`: zero for what is negative.
-#[inline(always)]
-pub(super) fn rectified<H: Half>(x: H, relu: bool) -> H {
-    if relu && x.code() >> 15 != 0 && !x.is_nan() {
-        H::from_code(0)
-    } else {
-        x
-    }
 }
 
 fn fused(form: &mut Form) -> Option<Op> {
@@ -168,7 +141,7 @@ fn fused(form: &mut Form) -> Option<Op> {
         m,
         (|a, b, c| {
             finished(
-                sum_of_product(a.flushed(m.ftz), b.flushed(m.ftz), c.flushed(m.ftz)),
+                a.flushed(m.ftz).fused(b.flushed(m.ftz), c.flushed(m.ftz)),
                 m,
             )
         })

@@ -186,8 +186,12 @@ fn sum(form: &mut Form) -> Option<Op> {
     let sat = form.eat("sat");
     let ty = form.ty()?;
     match (form.opcode, sat) {
-        ("add", true) => by_type!(ty, T in S32: binary!(|a: T, b: T| -> T { a.saturating_add(b) })),
-        ("sub", true) => by_type!(ty, T in S32: binary!(|a: T, b: T| -> T { a.saturating_sub(b) })),
+        ("add", true) => {
+            by_type!(ty, T in S32: binary!(rare, |a: T, b: T| -> T { a.saturating_add(b) }))
+        }
+        ("sub", true) => {
+            by_type!(ty, T in S32: binary!(rare, |a: T, b: T| -> T { a.saturating_sub(b) }))
+        }
         ("add", false) if matches!(ty, Type::U16x2 | Type::S16x2) => {
             by_type!(ty, T in U16x2 S16x2: binary!(|a: T, b: T| -> T {
                 a.zip(b, |a, b| a.wrapping_add(b))
@@ -231,17 +235,17 @@ fn product24(form: &mut Form) -> Option<Op> {
     let ty = form.ty()?;
     match (form.opcode, part, sat) {
         ("mul24", "lo", false) => by_type!(ty, T in U32 S32:
-            binary!(|a: T, b: T| -> T { a.low24().wrapping_mul(b.low24()) })),
+            binary!(rare, |a: T, b: T| -> T { a.low24().wrapping_mul(b.low24()) })),
         ("mul24", "hi", false) => by_type!(ty, T in U32 S32:
-            binary!(|a: T, b: T| -> T { a.high_product24(b) })),
+            binary!(rare, |a: T, b: T| -> T { a.high_product24(b) })),
         ("mad24", "lo", false) => by_type!(ty, T in U32 S32:
-        ternary!(|a: T, b: T, c: T| -> T {
+        ternary!(rare, |a: T, b: T, c: T| -> T {
             a.low24().wrapping_mul(b.low24()).wrapping_add(c)
         })),
         ("mad24", "hi", false) => by_type!(ty, T in U32 S32:
-            ternary!(|a: T, b: T, c: T| -> T { a.high_product24(b).wrapping_add(c) })),
+            ternary!(rare, |a: T, b: T, c: T| -> T { a.high_product24(b).wrapping_add(c) })),
         ("mad24", "hi", true) => by_type!(ty, T in S32:
-            ternary!(|a: T, b: T, c: T| -> T { a.high_product24(b).saturating_add(c) })),
+            ternary!(rare, |a: T, b: T, c: T| -> T { a.high_product24(b).saturating_add(c) })),
         _ => None,
     }
 }
@@ -250,16 +254,20 @@ fn extremum(form: &mut Form) -> Option<Op> {
     let relu = form.eat("relu");
     let ty = form.ty()?;
     match (form.opcode, relu, ty) {
-        ("min", true, Type::S16x2) => Some(binary!(|a: Pair<i16>, b: Pair<i16>| -> Pair<i16> {
-            a.zip(b, |a, b| a.min(b).max(0))
-        })),
-        ("max", true, Type::S16x2) => Some(binary!(|a: Pair<i16>, b: Pair<i16>| -> Pair<i16> {
-            a.zip(b, |a, b| a.max(b).max(0))
-        })),
+        ("min", true, Type::S16x2) => {
+            Some(binary!(rare, |a: Pair<i16>, b: Pair<i16>| -> Pair<i16> {
+                a.zip(b, |a, b| a.min(b).max(0))
+            }))
+        }
+        ("max", true, Type::S16x2) => {
+            Some(binary!(rare, |a: Pair<i16>, b: Pair<i16>| -> Pair<i16> {
+                a.zip(b, |a, b| a.max(b).max(0))
+            }))
+        }
         ("min", true, _) => by_type!(ty, T in S32:
-            binary!(|a: T, b: T| -> T { a.min(b).max(0) })),
+            binary!(rare, |a: T, b: T| -> T { a.min(b).max(0) })),
         ("max", true, _) => by_type!(ty, T in S32:
-            binary!(|a: T, b: T| -> T { a.max(b).max(0) })),
+            binary!(rare, |a: T, b: T| -> T { a.max(b).max(0) })),
         ("min", false, Type::U16x2 | Type::S16x2) => by_type!(ty, T in U16x2 S16x2:
             binary!(|a: T, b: T| -> T { a.zip(b, |a, b| a.min(b)) })),
         ("max", false, Type::U16x2 | Type::S16x2) => by_type!(ty, T in U16x2 S16x2:

@@ -4,19 +4,18 @@
 //! [`lookup`] turns the parts of an opcode (`["setp", "lt", "ftz", "f32"]`) into the function that
 //! runs it over a whole warp group and the shape of its operands. The way from there:
 //!
-//! * [`form`] reads the parts of an opcode from left to right, as strictly as the PTX grammar;
-//! * [`lane`] says how each PTX type lives in a register lane;
-//! * [`run`] and [`predicate`] have the loops over warps and lanes and the macros that declare one
-//!   operation in a line;
-//! * one file a family declares the operations: [`integer`], [`carry`], [`bits`], [`shift`],
-//!   [`float`], [`approx`], [`half`], [`convert`], [`pack`], [`compare`], [`select`], [`logic`],
-//!   [`dot`], [`video`];
-//! * the numerics under them: [`round`] (directed rounding, narrow float formats), [`exact`]
-//!   (integer-only floating point for what no machine type covers), [`minmax`] and [`series`]
+//! * `form` reads the parts of an opcode from left to right, as strictly as the PTX grammar;
+//! * `lane` says how each PTX type lives in a register lane;
+//! * `run` and `predicate` have the loops over warps and lanes, and the macros that declare one
+//!   operation in a line; `modifiers` what rarer forms look at while they run;
+//! * one file a family declares the operations: `integer`, `carry`, `bits`, `shift`, `float`,
+//!   `approx`, `half`, `convert`, `pack`, `compare`, `select`, `logic`, `dot`, `video`;
+//! * the numerics under them: `round` (directed rounding, narrow float formats), `exact`
+//!   (integer-only floating point for what no machine type covers), `minmax` and `series`
 //!   (polynomials of the approximate functions).
 //!
 //! An operation exists twice, compiled from one source: for the target's baseline and for
-//! x86-64 with AVX2 and FMA. Both give equal bits; `lookup` picks one for this machine.
+//! x86-64 with AVX2 and FMA. Both give equal bits; [`lookup`] picks one for this machine.
 //!
 //! Semantics are those of the PTX ISA manual. `docs/ptx.md` lists what is executed, what is
 //! refused, and the error bounds of the approximate operations.

@@ -1,7 +1,6 @@
 //! `cvt` to and from pairs of narrow floats, to TF32, and `cvt.pack` of integers.
 
 use super::form::{Form, Rounding, Type};
-use super::half::rectified;
 use super::lane::{Bf16, Pair, F16};
 use super::modifiers::Modifiers;
 use super::round::{Half, Narrow, E2M1, E2M3, E3M2, E4M3, E5M2};
@@ -105,7 +104,7 @@ fn half<H: Half>(x: f32, mode: Rounding, modifiers: Modifiers) -> H {
     } else {
         rounded
     };
-    rectified(finite, modifiers.relu)
+    finite.rectified(modifiers.relu)
 }
 
 /// How TF32 is rounded: to nearest with ties to even or away from zero, or towards zero.
@@ -126,7 +125,7 @@ fn tf32_with(form: &mut Form, rounding: TfRounding, relu: bool, satfinite: bool)
         return None;
     }
     let op = by_value!(rounding, MODE: TfRounding in Even Away Zero:
-        unary!(dense, m, |a: f32| -> u32 { to_tf32(a, MODE, m) }));
+        unary!(rare, m, |a: f32| -> u32 { to_tf32(a, MODE, m) }));
     Some(op.with(Modifiers {
         relu,
         satfinite,
@@ -263,10 +262,10 @@ impl Small {
 fn to_small(form: &mut Form, to: Small, relu: bool) -> Option<Op> {
     let from = form.ty()?;
     let op = by_value!(to, TO: Small in E4m3 E5m2 E2m3 E3m2 E2m1: match from {
-        Type::F32 => Some(binary!(dense, m, |a: f32, b: f32| -> u16 {
+        Type::F32 => Some(binary!(rare, m, |a: f32, b: f32| -> u16 {
             TO.encode_pair(a, b, m.relu)
         })),
-        Type::F16x2 => Some(unary!(dense, m, |a: Pair<F16>| -> u16 {
+        Type::F16x2 => Some(unary!(rare, m, |a: Pair<F16>| -> u16 {
             TO.encode_pair(a.high.widen(), a.low.widen(), m.relu)
         })),
         _ => None,
@@ -281,14 +280,16 @@ fn from_small(to: Type, from: Small, relu: bool) -> Option<Op> {
     if to != Type::F16x2 {
         return None;
     }
-    Some(
-        by_flag!(relu, RELU: by_value!(from, FROM: Small in E4m3 E5m2 E2m3 E3m2 E2m1:
-        unary!(|a: u16| -> Pair<F16> {
-            let half = |code: u32| rectified(F16::nearest(FROM.decode(code)), RELU);
-            let a = u32::from(a);
-            Pair { low: half(a), high: half(a >> FROM.upper()) }
-        }))),
-    )
+    let op = by_value!(from, FROM: Small in E4m3 E5m2 E2m3 E3m2 E2m1:
+    unary!(rare, m, |a: u16| -> Pair<F16> {
+        let half = |code: u32| F16::nearest(FROM.decode(code)).rectified(m.relu);
+        let a = u32::from(a);
+        Pair { low: half(a), high: half(a >> FROM.upper()) }
+    }));
+    Some(op.with(Modifiers {
+        relu,
+        ..Modifiers::default()
+    }))
 }
 
 /// `cvt.pack`: two integers clamped into the low end of the destination, under the low bits of a

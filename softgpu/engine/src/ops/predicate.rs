@@ -2,7 +2,7 @@
 //!
 //! Unsafe by nature as `run.rs` is, and for the same reason sound.
 
-use super::lane::Lane;
+use super::lane::{Lane, Raw};
 use super::run::{active_warps, bits_where, store, store_bits, Operation};
 use super::Class;
 use crate::exec::lanes::{Lanes, Operands, LANES};
@@ -50,11 +50,7 @@ impl<T: Lane> Operation for Select<T> {
                 let choice = (*lanes.pred(operands.c))[warp];
                 let mut result = [T::Raw::default(); LANES];
                 for (lane, result) in result.iter_mut().enumerate() {
-                    *result = if choice >> lane & 1 != 0 {
-                        (*a)[lane]
-                    } else {
-                        (*b)[lane]
-                    };
+                    *result = T::Raw::choose(choice, lane, (*a)[lane], (*b)[lane]);
                 }
                 store(lanes.reg(operands.d, warp), mask, &result);
             }

@@ -57,38 +57,42 @@ pub(super) fn finish(x: f32, ftz: bool, sat: bool) -> f32 {
     saturate(flush(canonical(x), ftz), sat)
 }
 
-/// `head + tail` rounded to odd, where `head` is that sum rounded to nearest. Only the sign of
-/// `tail` matters; NaN counts as exact.
-#[inline(always)]
-fn to_odd(head: f64, tail: f64) -> f64 {
-    let bits = head.to_bits();
-    let inexact = tail > 0.0 || tail < 0.0;
-    let outward = (tail > 0.0) == (head > 0.0);
-    let odd = if outward {
-        bits.wrapping_add(1)
-    } else {
-        bits.wrapping_sub(1)
-    };
-    if inexact && bits & 1 == 0 {
-        f64::from_bits(odd)
-    } else {
-        head
-    }
+/// Rounding to odd.
+pub(super) trait ToOdd: Copy {
+    /// `self + tail` rounded to odd, where `self` is that sum rounded to nearest. Only the sign of
+    /// `tail` matters; NaN counts as exact.
+    fn to_odd(self, tail: Self) -> Self;
+    /// `self + other` rounded to odd.
+    fn add_to_odd(self, other: Self) -> Self;
 }
 
-/// The rounding error of `sum = a + b`, exactly (Knuth).
-#[inline(always)]
-fn sum_error(a: f64, b: f64, sum: f64) -> f64 {
-    let b_part = sum - a;
-    let a_part = sum - b_part;
-    (a - a_part) + (b - b_part)
+macro_rules! to_odd {
+    ($($type:ty;)*) => {$(
+        impl ToOdd for $type {
+            #[inline(always)]
+            fn to_odd(self, tail: Self) -> Self {
+                let bits = self.to_bits();
+                let inexact = tail.abs() > 0.0;
+                let outward = (tail > 0.0) == (self > 0.0);
+                let odd = if outward { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+                <$type>::from_bits(if inexact && bits & 1 == 0 { odd } else { bits })
+            }
+
+            #[inline(always)]
+            fn add_to_odd(self, other: Self) -> Self {
+                // The error of the sum, exactly (Knuth).
+                let sum = self + other;
+                let other_part = sum - self;
+                let self_part = sum - other_part;
+                sum.to_odd((self - self_part) + (other - other_part))
+            }
+        }
+    )*};
 }
 
-/// `a + b` rounded to odd.
-#[inline(always)]
-pub(super) fn add_to_odd(a: f64, b: f64) -> f64 {
-    let sum = a + b;
-    to_odd(sum, sum_error(a, b, sum))
+to_odd! {
+    f32;
+    f64;
 }
 
 /// `x` in `f32`.
@@ -126,7 +130,7 @@ pub(super) fn add(a: f32, b: f32, mode: Rounding) -> f32 {
         return a + b;
     }
     let (a, b) = (a as f64, b as f64);
-    zero_sum(narrow(add_to_odd(a, b), mode), a, b, mode)
+    zero_sum(narrow(a.add_to_odd(b), mode), a, b, mode)
 }
 
 /// `a * b`.
@@ -145,7 +149,7 @@ pub(super) fn fma(a: f32, b: f32, c: f32, mode: Rounding) -> f32 {
         return a.mul_add(b, c);
     }
     let (product, c) = (a as f64 * b as f64, c as f64);
-    zero_sum(narrow(add_to_odd(product, c), mode), product, c, mode)
+    zero_sum(narrow(product.add_to_odd(c), mode), product, c, mode)
 }
 
 /// `a / b`.
@@ -158,7 +162,7 @@ pub(super) fn div(a: f32, b: f32, mode: Rounding) -> f32 {
     let quotient = a / b;
     let remainder = (-quotient).mul_add(b, a);
     narrow(
-        to_odd(quotient, if b < 0.0 { -remainder } else { remainder }),
+        quotient.to_odd(if b < 0.0 { -remainder } else { remainder }),
         mode,
     )
 }
@@ -171,7 +175,7 @@ pub(super) fn sqrt(a: f32, mode: Rounding) -> f32 {
     }
     let a = a as f64;
     let root = a.sqrt();
-    narrow(to_odd(root, (-root).mul_add(root, a)), mode)
+    narrow(root.to_odd((-root).mul_add(root, a)), mode)
 }
 
 /// A float format of `mantissa` stored bits and an exponent `bias`, narrower than `f32`.
@@ -239,9 +243,11 @@ impl Narrow {
 
 /// Half floats: what arithmetic on [`F16`] and [`Bf16`] needs.
 pub(super) trait Half: Copy {
+    const ONE: Self;
     const INFINITY: Self;
-    fn from_code(code: u16) -> Self;
-    fn code(self) -> u16;
+    /// From a code of 16 bits.
+    fn from_code(code: u32) -> Self;
+    fn code(self) -> u32;
     /// The value, exactly; NaN becomes the canonical one.
     fn widen(self) -> f32;
     /// The nearest value, ties to even.
@@ -249,7 +255,27 @@ pub(super) trait Half: Copy {
 
     #[inline(always)]
     fn is_nan(self) -> bool {
-        self.widen().is_nan()
+        self.code() & 0x7fff > Self::INFINITY.code()
+    }
+
+    /// `.sat`: within [0, 1], NaN and -0 to +0.
+    #[inline(always)]
+    fn saturated(self, sat: bool) -> Self {
+        let code = self.code();
+        let positive = code <= Self::INFINITY.code();
+        let clamped = if positive {
+            code.min(Self::ONE.code())
+        } else {
+            0
+        };
+        Self::from_code(if sat { clamped } else { code })
+    }
+
+    /// `.relu`: zero for what is negative.
+    #[inline(always)]
+    fn rectified(self, relu: bool) -> Self {
+        let negative = self.code() > 0x7fff && !self.is_nan();
+        Self::from_code(if relu && negative { 0 } else { self.code() })
     }
 
     /// `.ftz`: zero of the same sign for a subnormal.
@@ -264,13 +290,18 @@ pub(super) trait Half: Copy {
         // The codes of one sign are in order: a neighbour is one code away.
         Self::from_code(match mode {
             Rounding::Nearest => code,
-            Rounding::Zero => code - u16::from(back.abs() > x.abs()),
-            Rounding::Down if negative => code + u16::from(back > x),
-            Rounding::Down => code - u16::from(back > x),
-            Rounding::Up if negative => code - u16::from(back < x),
-            Rounding::Up => code + u16::from(back < x),
+            Rounding::Zero => code - u32::from(back.abs() > x.abs()),
+            Rounding::Down if negative => code + u32::from(back > x),
+            Rounding::Down => code - u32::from(back > x),
+            Rounding::Up if negative => code - u32::from(back < x),
+            Rounding::Up => code + u32::from(back < x),
         })
     }
+
+    /// `a * b`, rounded once.
+    fn product(self, other: Self) -> Self;
+    /// `a * b + c`, rounded once.
+    fn fused(self, other: Self, addend: Self) -> Self;
 
     /// `x` rounded once, which going through the nearest `f32` would not be.
     #[inline(always)]
@@ -288,15 +319,16 @@ pub(super) fn narrow_to_odd(x: f64) -> f32 {
 }
 
 impl Half for F16 {
+    const ONE: F16 = F16(0x3c00);
     const INFINITY: F16 = F16(0x7c00);
 
     #[inline(always)]
-    fn from_code(code: u16) -> F16 {
+    fn from_code(code: u32) -> F16 {
         F16(code)
     }
 
     #[inline(always)]
-    fn code(self) -> u16 {
+    fn code(self) -> u32 {
         self.0
     }
 
@@ -311,39 +343,62 @@ impl Half for F16 {
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        let code = self.0 as u32;
+        let code = self.0;
         let sign = (code & 0x8000) << 16;
-        let magnitude = F16_FORMAT.decode(code & 0x7fff).to_bits();
-        let value = f32::from_bits(sign | magnitude);
-        match code & 0x7fff {
-            0x7c00 => f32::from_bits(sign | 0x7f80_0000),
-            above if above > 0x7c00 => NAN_F32,
-            _ => value,
-        }
+        let (magnitude, rebias) = ((code & 0x7fff) << 13, (127 - 15) << 23);
+        let normal = magnitude + rebias;
+        // Below the normals, take the bits for those of the least normal and subtract that: the
+        // machine is slow on its own subnormals.
+        const LEAST_NORMAL: u32 = (127 - 14) << 23;
+        let subnormal = f32::from_bits(magnitude + LEAST_NORMAL) - f32::from_bits(LEAST_NORMAL);
+        let value = if magnitude < 1 << 23 {
+            subnormal.to_bits()
+        } else {
+            normal
+        };
+        let value = if magnitude >= 0x7c00 << 13 {
+            0x7f80_0000
+        } else {
+            value
+        };
+        let value = sign | value;
+        f32::from_bits(if magnitude > 0x7c00 << 13 {
+            NAN_F32.to_bits()
+        } else {
+            value
+        })
     }
 
     #[inline(always)]
     fn nearest(x: f32) -> F16 {
         let sign = x.to_bits() >> 16 & 0x8000;
         let magnitude = F16_FORMAT.encode(x).min(0x7c00);
-        F16(if x.is_nan() {
-            0x7fff
-        } else {
-            (sign | magnitude) as u16
-        })
+        F16(if x.is_nan() { 0x7fff } else { sign | magnitude })
+    }
+
+    // A product of halves is exact in `f32`.
+    #[inline(always)]
+    fn product(self, other: F16) -> F16 {
+        F16::nearest(self.widen() * other.widen())
+    }
+
+    #[inline(always)]
+    fn fused(self, other: F16, addend: F16) -> F16 {
+        F16::nearest((self.widen() * other.widen()).add_to_odd(addend.widen()))
     }
 }
 
 impl Half for Bf16 {
+    const ONE: Bf16 = Bf16(0x3f80);
     const INFINITY: Bf16 = Bf16(0x7f80);
 
     #[inline(always)]
-    fn from_code(code: u16) -> Bf16 {
+    fn from_code(code: u32) -> Bf16 {
         Bf16(code)
     }
 
     #[inline(always)]
-    fn code(self) -> u16 {
+    fn code(self) -> u32 {
         self.0
     }
 
@@ -358,13 +413,26 @@ impl Half for Bf16 {
 
     #[inline(always)]
     fn widen(self) -> f32 {
-        canonical(f32::from_bits((self.0 as u32) << 16))
+        canonical(f32::from_bits(self.0 << 16))
     }
 
     #[inline(always)]
     fn nearest(x: f32) -> Bf16 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        Bf16(if x.is_nan() { 0x7fff } else { rounded as u16 })
+        Bf16(if x.is_nan() { 0x7fff } else { rounded })
+    }
+
+    // A product of bfloats can lie beyond the exponents of `f32`, but is exact in `f64`.
+    #[inline(always)]
+    fn product(self, other: Bf16) -> Bf16 {
+        let product = self.widen() as f64 * other.widen() as f64;
+        Bf16::rounded_f64(product, Rounding::Nearest)
+    }
+
+    #[inline(always)]
+    fn fused(self, other: Bf16, addend: Bf16) -> Bf16 {
+        let product = self.widen() as f64 * other.widen() as f64;
+        Bf16::rounded_f64(product.add_to_odd(addend.widen() as f64), Rounding::Nearest)
     }
 }

@@ -15,9 +15,9 @@ pub(super) fn lookup(form: &mut Form) -> Option<Op> {
         // -0 counts as positive, NaN as negative. Flushing a subnormal would not change its side
         // but for a negative one, which becomes -0.
         Type::F32 => by_flag!(ftz, FTZ: by_type!(value, T in B16 B32 B64:
-            ternary!(|a: T, b: T, c: f32| -> T { if flush(c, FTZ) >= 0.0 { a } else { b } }))),
+            ternary!(rare, |a: T, b: T, c: f32| -> T { if flush(c, FTZ) >= 0.0 { a } else { b } }))),
         Type::S32 if !ftz => by_type!(value, T in B16 B32 B64:
-            ternary!(|a: T, b: T, c: i32| -> T { if c >= 0 { a } else { b } })),
+            ternary!(rare, |a: T, b: T, c: i32| -> T { if c >= 0 { a } else { b } })),
         _ => None,
     }
 }

@@ -191,7 +191,8 @@ fn halves_are_the_nearest_to_the_truth() {
             code
         }
     };
-    let cases: [(&str, &str, &dyn Fn(u64) -> u64); 4] = [
+    type Truth<'f> = &'f dyn Fn(u64) -> u64;
+    let cases: [(&str, &str, Truth); 4] = [
         ("tanh.approx.f16", "tanh.approx.f16x2", &|c| {
             half(from_half(c).tanh())
         }),

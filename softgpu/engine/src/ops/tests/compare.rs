@@ -33,7 +33,7 @@ fn check(
     let rows: Vec<_> = rows
         .iter()
         .enumerate()
-        .map(|(n, r)| [r[0], r[1], n as u64 / 2 & 1, 0])
+        .map(|(n, r)| [r[0], r[1], (n as u64 / 2) & 1, 0])
         .collect();
     for comparison in comparisons {
         for boolean in ["", ".and", ".or", ".xor"] {

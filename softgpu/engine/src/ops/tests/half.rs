@@ -31,12 +31,11 @@ const KINDS: [Kind; 2] = [
 impl Kind {
     fn random(self, random: &mut Random) -> u64 {
         let (bits, how) = (random.bits() & 0xffff, random.bits());
-        let step = self.infinity & !(self.infinity - 1) & 0xffff;
+        // The least normal number: the lowest bit of the exponent.
         let lowest = self.infinity & self.infinity.wrapping_neg();
-        let _ = step;
         match how & 7 {
             0 | 1 => bits,
-            2 => bits & 0x8000 | bits & (lowest - 1), // subnormal
+            2 => bits & (0x8000 | (lowest - 1)), // subnormal
             3 => [
                 0,
                 0x8000,
@@ -48,8 +47,8 @@ impl Kind {
                 lowest,
             ][(how >> 8) as usize & 7],
             _ => {
-                bits & (0x8000 | (lowest - 1))
-                    | (self.infinity / 2 / lowest - 4 + (how >> 8) % 9) * lowest
+                let exponent = self.infinity / 2 / lowest - 4 + (how >> 8) % 9;
+                (bits & (0x8000 | (lowest - 1))) | (exponent * lowest)
             }
         }
     }
@@ -77,7 +76,7 @@ impl Kind {
     }
 
     fn saturated(self, code: u64) -> u64 {
-        let one = self.infinity / 2 & self.infinity;
+        let one = (self.infinity / 2) & self.infinity;
         match (self.value)(code) {
             x if x >= 1.0 => one,
             x if x > 0.0 => code,
@@ -138,7 +137,7 @@ fn rows(kind: Kind, seed: u64) -> Vec<[u64; 4]> {
 fn half_arithmetic_rounds_once() {
     for kind in KINDS {
         let rows = rows(kind, 51);
-        let (one, minus_zero) = (kind.infinity / 2 & kind.infinity, 0x8000);
+        let (one, minus_zero) = ((kind.infinity / 2) & kind.infinity, 0x8000);
         check(kind, "add", &rows, |[a, b, _]| kind.fused(a, one, b));
         check(kind, "sub", &rows, |[a, b, _]| {
             kind.fused(b ^ 0x8000, one, a)

@@ -252,8 +252,7 @@ pub fn run_case(name: &str, rows: &[[u64; 4]], setup: impl Fn(&mut Case)) -> Out
             match &agreed {
                 None => agreed = Some(full),
                 Some(first) => {
-                    for lane in 0..rows.len() {
-                        let row = rows[lane];
+                    for (lane, row) in rows.iter().enumerate() {
                         // Of several f64 NaN operands, any may lend its payload.
                         let both_nan = name.ends_with("f64")
                             && f64::from_bits(first.d[lane]).is_nan()
@@ -317,8 +316,8 @@ impl Random {
         match how & 7 {
             0 | 1 => bits,
             2 | 3 => {
-                bits & 0x807f_ffff
-                    | (0x3f00_0000 + ((how >> 8) as u32 % 40) * 0x80_0000) - 0xa00_0000
+                let exponent = 106 + (how >> 8) as u32 % 40;
+                (bits & 0x807f_ffff) | exponent << 23
             }
             4 => bits & 0xfff0_0000,
             5 => bits & 0x807f_ffff, // subnormal

@@ -177,7 +177,9 @@ fn saturating_sums_stop_at_the_ends() {
     let clamp = |n: i128| n.clamp(ty.least(), ty.most());
     check(ty, "add.sat", false, |a, b, _| clamp(a + b));
     check(ty, "sub.sat", false, |a, b, _| clamp(a - b));
-    check(ty, "mad.hi.sat", false, |a, b, c| clamp((a * b >> 32) + c));
+    check(ty, "mad.hi.sat", false, |a, b, c| {
+        clamp(((a * b) >> 32) + c)
+    });
     check(ty, "min.relu", false, |a, b, _| a.min(b).max(0));
     check(ty, "max.relu", false, |a, b, _| a.max(b).max(0));
 }
@@ -188,9 +190,11 @@ fn products_of_24_bits() {
         let ty = Int { width: 32, signed };
         let low = |n: i128| if signed { (n as i32) << 8 >> 8 } else { n as i32 & 0xff_ffff } as i128;
         check(ty, "mul24.lo", false, |a, b, _| low(a) * low(b));
-        check(ty, "mul24.hi", false, |a, b, _| low(a) * low(b) >> 16);
+        check(ty, "mul24.hi", false, |a, b, _| (low(a) * low(b)) >> 16);
         check(ty, "mad24.lo", false, |a, b, c| low(a) * low(b) + c);
-        check(ty, "mad24.hi", false, |a, b, c| (low(a) * low(b) >> 16) + c);
+        check(ty, "mad24.hi", false, |a, b, c| {
+            ((low(a) * low(b)) >> 16) + c
+        });
     }
     let (a, c) = (0x7f_ffff, 0x7fff_ffff);
     assert_eq!(one("mad24.hi.sat.s32", &[a, a, c]), 0x7fff_ffff);

@@ -19,7 +19,7 @@ fn selp_follows_its_predicate() {
     ] {
         let (a, b) = (0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
         let rows: Vec<_> = (0..64u64)
-            .map(|lane| [a + lane, b + lane, lane / 3 & 1, 0])
+            .map(|lane| [a + lane, b + lane, (lane / 3) & 1, 0])
             .collect();
         for (row, found) in rows.iter().zip(run(&format!("selp.{suffix}"), &rows)) {
             assert_eq!(

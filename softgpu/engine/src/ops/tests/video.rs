@@ -5,7 +5,8 @@ use super::harness::{one, Random};
 #[test]
 fn pieces_compute_one_by_one() {
     let mut random = Random::new(17);
-    let operations: [(&str, fn(i64, i64) -> i64); 5] = [
+    type Operation = fn(i64, i64) -> i64;
+    let operations: [(&str, Operation); 5] = [
         ("vadd", |a, b| a + b),
         ("vsub", |a, b| a - b),
         ("vabsdiff", |a, b| (a - b).abs()),

@@ -39,11 +39,22 @@ macro_rules! halves {
     (@ single $H:ident $m:ident (|$a:ident, $b:ident, $c:ident| $r:expr)) => {
         ternary!(dense, $m, |$a: $H, $b: $H, $c: $H| -> $H { $r })
     };
+    // Each half is spelled out: a closure for both might be compiled apart, without AVX2.
     (@ pair $H:ident $m:ident (|$a:ident| $r:expr)) => {
-        unary!(dense, $m, |a: Pair<$H>| -> Pair<$H> { a.map(|$a| $r) })
+        unary!(dense, $m, |a: Pair<$H>| -> Pair<$H> {
+            Pair {
+                low: { let $a = a.low; $r },
+                high: { let $a = a.high; $r },
+            }
+        })
     };
     (@ pair $H:ident $m:ident (|$a:ident, $b:ident| $r:expr)) => {
-        binary!(dense, $m, |a: Pair<$H>, b: Pair<$H>| -> Pair<$H> { a.zip(b, |$a, $b| $r) })
+        binary!(dense, $m, |a: Pair<$H>, b: Pair<$H>| -> Pair<$H> {
+            Pair {
+                low: { let ($a, $b) = (a.low, b.low); $r },
+                high: { let ($a, $b) = (a.high, b.high); $r },
+            }
+        })
     };
     (@ pair $H:ident $m:ident (|$a:ident, $b:ident, $c:ident| $r:expr)) => {
         ternary!(dense, $m, |a: Pair<$H>, b: Pair<$H>, c: Pair<$H>| -> Pair<$H> {

@@ -1,11 +1,14 @@
 //! Rounding that the machine's arithmetic does not offer: directions other than to nearest, and
 //! floating-point formats narrower than `f32`.
 //!
-//! The tool is *rounding to odd*: where a result is not exact, keep the truncated value with its
-//! last bit set. A value so rounded to two or more bits beyond a narrower format rounds on to
-//! that format, in any direction, as the exact value would (Boldo and Melquiond, "When double
-//! rounding is odd"). So an `f32` operation computed in `f64` with its error's sign known gives
-//! every directed `f32` result, and `f64` to 16 bits goes through `f32` without double rounding.
+//! A directed `f32` result is the nearest one or its neighbour: `f64` tells on which side of the
+//! nearest the exact result lies.
+//!
+//! Towards narrow formats the tool is *rounding to odd*: where a result is not exact, keep the
+//! truncated value with its last bit set. A value so rounded to two or more bits beyond a narrower
+//! format rounds on to that format, in any direction, as the exact value would (Boldo and
+//! Melquiond, "When double rounding is odd"). So `f64` goes to 16 bits through `f32` without
+//! double rounding.
 
 use super::form::Rounding;
 use super::lane::{Bf16, F16};
@@ -95,87 +98,85 @@ to_odd! {
     f64;
 }
 
+/// The result of an operation whose exact result is `error` away from `nearest`, the result
+/// rounded to nearest. Only the sign of `error` matters; NaN counts as exact.
+#[inline(always)]
+fn directed(nearest: f32, error: f64, mode: Rounding) -> f32 {
+    let bits = nearest.to_bits();
+    let negative = bits >> 31 != 0;
+    let (above, below) = (u32::from(error > 0.0), u32::from(error < 0.0));
+    // A step away from zero is one up in the code, whatever the sign.
+    f32::from_bits(match mode {
+        Rounding::Nearest => bits,
+        Rounding::Zero => bits - if negative { above } else { below },
+        Rounding::Down if negative => bits + below,
+        Rounding::Down => bits - below,
+        Rounding::Up if negative => bits - above,
+        Rounding::Up => bits + above,
+    })
+}
+
 /// `x` in `f32`.
 #[inline(always)]
 pub(super) fn narrow(x: f64, mode: Rounding) -> f32 {
     let nearest = x as f32;
-    let back = nearest as f64;
-    let bits = nearest.to_bits();
-    let negative = bits >> 31 != 0;
-    match mode {
-        Rounding::Nearest => nearest,
-        Rounding::Zero => f32::from_bits(bits - u32::from(back.abs() > x.abs())),
-        Rounding::Down if negative => f32::from_bits(bits + u32::from(back > x)),
-        Rounding::Down => f32::from_bits(bits - u32::from(back > x)),
-        Rounding::Up if negative => f32::from_bits(bits - u32::from(back < x)),
-        Rounding::Up => f32::from_bits(bits + u32::from(back < x)),
+    directed(nearest, x - nearest as f64, mode)
+}
+
+/// `a + b`, where `nearest` is that rounded to nearest. An exact zero has the sign of `.rm`'s
+/// direction there, unless both terms are +0.
+#[inline(always)]
+fn directed_sum(a: f64, b: f64, nearest: f32, mode: Rounding) -> f32 {
+    let sum = a + b;
+    // What the sum in `f64` lost cannot outweigh what is between it and `nearest`.
+    let error = (sum - nearest as f64) + sum_error(a, b, sum);
+    let negative = (a.to_bits() | b.to_bits()) >> 63 != 0;
+    if matches!(mode, Rounding::Down) && nearest == 0.0 && error == 0.0 && negative {
+        -0.0
+    } else {
+        directed(nearest, error, mode)
     }
 }
 
-/// The sign of a sum that is exactly zero: `.rm` gives -0 unless both terms are +0.
+/// What `sum = a + b` lost by rounding, exactly (Knuth).
 #[inline(always)]
-fn zero_sum(sum: f32, a: f64, b: f64, mode: Rounding) -> f32 {
-    let negative = (a.to_bits() | b.to_bits()) >> 63 != 0;
-    if matches!(mode, Rounding::Down) && sum == 0.0 && negative && a == -b {
-        -0.0
-    } else {
-        sum
-    }
+fn sum_error(a: f64, b: f64, sum: f64) -> f64 {
+    let b_part = sum - a;
+    let a_part = sum - b_part;
+    (a - a_part) + (b - b_part)
 }
 
 /// `a + b`.
 #[inline(always)]
 pub(super) fn add(a: f32, b: f32, mode: Rounding) -> f32 {
-    if let Rounding::Nearest = mode {
-        return a + b;
-    }
-    let (a, b) = (a as f64, b as f64);
-    zero_sum(narrow(a.add_to_odd(b), mode), a, b, mode)
+    directed_sum(a as f64, b as f64, a + b, mode)
 }
 
 /// `a * b`.
 #[inline(always)]
 pub(super) fn mul(a: f32, b: f32, mode: Rounding) -> f32 {
-    match mode {
-        Rounding::Nearest => a * b,
-        _ => narrow(a as f64 * b as f64, mode), // 48 bits: exact
-    }
+    narrow(a as f64 * b as f64, mode) // 48 bits: exact
 }
 
 /// `a * b + c`, rounded once.
 #[inline(always)]
 pub(super) fn fma(a: f32, b: f32, c: f32, mode: Rounding) -> f32 {
-    if let Rounding::Nearest = mode {
-        return a.mul_add(b, c);
-    }
-    let (product, c) = (a as f64 * b as f64, c as f64);
-    zero_sum(narrow(product.add_to_odd(c), mode), product, c, mode)
+    directed_sum(a as f64 * b as f64, c as f64, a.mul_add(b, c), mode)
 }
 
 /// `a / b`.
 #[inline(always)]
 pub(super) fn div(a: f32, b: f32, mode: Rounding) -> f32 {
-    if let Rounding::Nearest = mode {
-        return a / b;
-    }
-    let (a, b) = (a as f64, b as f64);
     let quotient = a / b;
-    let remainder = (-quotient).mul_add(b, a);
-    narrow(
-        quotient.to_odd(if b < 0.0 { -remainder } else { remainder }),
-        mode,
-    )
+    let remainder = a as f64 - quotient as f64 * b as f64; // the product is exact
+    directed(quotient, if b < 0.0 { -remainder } else { remainder }, mode)
 }
 
 /// The square root of `a`.
 #[inline(always)]
 pub(super) fn sqrt(a: f32, mode: Rounding) -> f32 {
-    if let Rounding::Nearest = mode {
-        return a.sqrt();
-    }
-    let a = a as f64;
     let root = a.sqrt();
-    narrow(root.to_odd((-root).mul_add(root, a)), mode)
+    directed(root, a as f64 - root as f64 * root as f64, mode)
 }
 
 /// A float format of `mantissa` stored bits and an exponent `bias`, narrower than `f32`.

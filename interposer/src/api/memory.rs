@@ -82,17 +82,10 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     if pointer == 0 {
         return CUDA_SUCCESS;
     }
-    match session
-        .addresses
-        .find_device(pointer)
-        .filter(|range| range.base == pointer)
-    {
-        Some(_) => {
-            let status = unsafe { forward::cuMemFree_v2(pointer) };
-            session.addresses.remove(pointer);
-            status
-        }
-        None => CUDA_ERROR_INVALID_VALUE,
+    // Forgotten before the server frees it: from then on another thread may get this address.
+    match session.addresses.remove_device(pointer) {
+        true => unsafe { forward::cuMemFree_v2(pointer) },
+        false => CUDA_ERROR_INVALID_VALUE,
     }
 }
 
@@ -126,16 +119,9 @@ pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CUresult
         Ok(session) => session,
         Err(code) => return code,
     };
-    match session
-        .addresses
-        .find_device(pointer)
-        .filter(|range| range.base == pointer)
-    {
-        Some(_) => {
-            session.addresses.remove(pointer);
-            unsafe { forward::cuMemFreeAsync(pointer, stream) }
-        }
-        None => CUDA_ERROR_INVALID_VALUE,
+    match session.addresses.remove_device(pointer) {
+        true => unsafe { forward::cuMemFreeAsync(pointer, stream) },
+        false => CUDA_ERROR_INVALID_VALUE,
     }
 }
 

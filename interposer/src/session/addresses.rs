@@ -73,6 +73,18 @@ impl Addresses {
             .remove(&base)
     }
 
+    /// Forgets the device allocation that starts at `base`; false when there is none.
+    pub fn remove_device(&self, base: u64) -> bool {
+        let mut ranges = self
+            .ranges
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let is_device = ranges
+            .get(&base)
+            .is_some_and(|range| matches!(range.owner, Owner::Device { .. }));
+        is_device && ranges.remove(&base).is_some()
+    }
+
     /// Forgets all memory of a context that ended.
     pub fn remove_context(&self, ended: u64) {
         let mut ranges = self
@@ -148,8 +160,10 @@ mod tests {
         );
         assert_ne!(device.buffer_id, host.buffer_id);
         assert_eq!(addresses.find_device(0x2000), None);
+        assert!(!addresses.remove_device(0x2000) && !addresses.remove_device(0x1001));
         addresses.remove_context(9);
         assert_eq!(addresses.find(0x1000), None);
+        assert!(!addresses.remove_device(0x1000));
         assert!(addresses.remove(0x2000).is_some());
     }
 }

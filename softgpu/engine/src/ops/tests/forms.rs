@@ -66,6 +66,42 @@ fn forms_outside_the_grammar_do_not_exist() {
     }
 }
 
+/// The forms that `docs/ptx.md` gives as examples after `heading`: the last column of its tables.
+fn documented(heading: &str) -> Vec<&'static str> {
+    let document = include_str!("../../../../../docs/ptx.md");
+    let section = document
+        .split("\n## ")
+        .find(|section| section.starts_with(heading));
+    let rows = section
+        .unwrap()
+        .lines()
+        .filter(|line| line.starts_with("| "));
+    let examples = rows.filter_map(|row| row.trim_end_matches(" |").rsplit_once(" | "));
+    let forms = examples.flat_map(|(_, column)| column.split('`').skip(1).step_by(2));
+    forms
+        .filter(|form| form.contains('.') && !form.contains(['{', '|', '\\']))
+        .collect()
+}
+
+#[test]
+fn the_document_tells_what_exists() {
+    let (executed, refused) = (documented("Arithmetic"), documented("Refused by name"));
+    assert!(
+        executed.len() > 50 && refused.len() > 20,
+        "{executed:?} {refused:?}"
+    );
+    let missing: Vec<_> = executed
+        .into_iter()
+        .filter(|form| find(form).is_none())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let found: Vec<_> = refused
+        .into_iter()
+        .filter(|form| find(form).is_some())
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
 #[test]
 fn operands_have_the_classes_of_their_types() {
     use Class::*;

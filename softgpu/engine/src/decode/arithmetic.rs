@@ -178,7 +178,7 @@ impl<'m> Builder<'_, 'm> {
     /// The low half of a 64-bit register.
     pub fn low_word(&mut self, wide: Reg) -> Result<Reg, PtxError> {
         let d = self.temporary(Width::Word);
-        let action = Action::Lane(crate::exec::moves::truncate);
+        let action = Action::Lane(crate::exec::moves::truncate());
         self.emit_unguarded(Draft::new(action, self.line).def(D, d).arg(A, wide));
         Ok(d)
     }

@@ -135,6 +135,14 @@ pub enum Fold {
     Add,
 }
 
+/// What must be equal, besides the base register, for two accesses to be of one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunKey {
+    pub shared: bool,
+    /// Bytes of the element.
+    pub bytes: u32,
+}
+
 /// One instruction before registers have slots and labels have addresses.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -147,6 +155,8 @@ pub struct Draft {
     pub defs: u8,
     pub imm: i64,
     pub fold: Fold,
+    /// For a load or store whose addresses may serve those after it.
+    pub access: Option<RunKey>,
     /// Meaning depends on the action: a cached range, call site or branch table.
     pub site: u32,
     pub flags: Flags,
@@ -157,7 +167,7 @@ impl Draft {
     /// An instruction without operands.
     pub fn new(action: Action, line: u32) -> Draft {
         let (regs, flags) = ([Reg::NONE; 6], Flags::default());
-        let (guard, fold) = (None, Fold::No);
+        let (guard, fold, access) = (None, Fold::No, None);
         Draft {
             action,
             guard,
@@ -165,6 +175,7 @@ impl Draft {
             defs: 0,
             imm: 0,
             fold,
+            access,
             site: 0,
             flags,
             line,

@@ -337,6 +337,16 @@ impl Layout {
         layout
     }
 
+    /// The instructions of the block at a position.
+    pub fn block(&self, position: usize) -> std::ops::Range<usize> {
+        let end = self
+            .starts
+            .get(position + 1)
+            .copied()
+            .unwrap_or(self.code.len());
+        self.starts[position]..end
+    }
+
     /// Makes control go from the block at `index`, laid out last, to `below` if it falls through.
     fn join(&mut self, index: usize, below: Option<u32>, line: u32) {
         let next = index as u32 + 1;

@@ -7,7 +7,7 @@ use super::flow::{Flow, Layout};
 use super::function::{FunctionDraft, FRAME_MAX};
 use super::program::{Callee, Program};
 use super::slots::{Assignment, Storage};
-use super::{copies, FrameSpan, Signature};
+use super::{copies, runs, FrameSpan, Signature};
 use crate::exec::inst::{Action, Flags, Guard, Inst, NONE};
 use crate::exec::kernel::{CallSite, Content, Function, Kernel, Pin};
 use crate::exec::lanes::Operands;
@@ -41,7 +41,13 @@ pub fn kernel(
         .map(|draft| {
             let flow = Flow::new(&draft.drafts, &draft.labels, &program.tables);
             let kept = copies::propagate(&flow, &mut draft.drafts, &mut program.registers);
-            Layout::new(&flow, &draft.drafts, &kept, &draft.labels, &program.tables)
+            let mut layout =
+                Layout::new(&flow, &draft.drafts, &kept, &draft.labels, &program.tables);
+            for block in 0..layout.starts.len() {
+                let range = layout.block(block);
+                runs::mark(&mut layout.code[range]);
+            }
+            layout
         })
         .collect();
 

@@ -1,7 +1,7 @@
 //! Loads, stores, atomics, asynchronous copies and fences.
 
 use super::draft::field::{A, B, C, D};
-use super::draft::{Draft, Pinned, Reg, Width};
+use super::draft::{Draft, Pinned, Reg, RunKey, Width};
 use super::function::{Builder, Located};
 use super::moves::{space_of, PARTS};
 use crate::exec::inst::{Action, Flags};
@@ -71,6 +71,20 @@ impl Access {
         let bytes = access.scalar.bytes;
         (matches!(bytes, 1 | 2 | 4 | 8) && bytes as usize * access.elements <= 32).then_some(access)
     }
+
+    /// What makes accesses by one base register a run.
+    fn run_key(&self, area: Area, wide: bool) -> Option<RunKey> {
+        let chunked = match area {
+            Area::Global | Area::Generic => true,
+            Area::Shared => !wide,
+            Area::Local => false,
+        };
+        let bytes = self.scalar.bytes;
+        (chunked && self.elements == 1).then_some(RunKey {
+            shared: area == Area::Shared,
+            bytes,
+        })
+    }
 }
 
 impl<'m> Builder<'_, 'm> {
@@ -118,6 +132,7 @@ impl<'m> Builder<'_, 'm> {
         let mut draft = Draft::new(action, self.line)
             .arg(A, base)
             .imm(located.offset);
+        draft.access = access.run_key(area, wide);
         for (field, reg) in PARTS.into_iter().zip(regs) {
             draft = draft.def(field, reg);
         }
@@ -210,6 +225,7 @@ impl<'m> Builder<'_, 'm> {
         let mut draft = Draft::new(action, self.line)
             .arg(A, base)
             .imm(located.offset);
+        draft.access = access.run_key(area, wide);
         for (field, reg) in PARTS.into_iter().zip(regs) {
             draft = draft.arg(field, reg);
         }
@@ -454,8 +470,8 @@ impl<'m> Builder<'_, 'm> {
         let width = self.program.registers.width(base);
         let sum = self.temporary(width);
         let f = match width {
-            Width::Double => crate::exec::moves::add_double,
-            _ => crate::exec::moves::add_word,
+            Width::Double => crate::exec::moves::add_double(),
+            _ => crate::exec::moves::add_word(),
         };
         let action = Action::Lane(f);
         self.emit_unguarded(

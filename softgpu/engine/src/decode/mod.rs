@@ -3,7 +3,8 @@
 //! One function goes through: [`function`] reads its body into drafts over virtual registers
 //! (with [`moves`], [`arithmetic`], [`memory`], [`control`] and [`warp`] for the families of
 //! instructions), [`flow`] finds blocks and loops, [`copies`] removes moves, [`flow::Layout`] puts
-//! the blocks in order, [`slots`] assigns storage. [`link`] joins the functions of a kernel.
+//! the blocks in order, [`runs`] marks
+//! accesses that share addresses, [`slots`] assigns storage. [`link`] joins the functions of a kernel.
 
 mod arithmetic;
 mod control;
@@ -15,6 +16,7 @@ mod link;
 mod memory;
 mod moves;
 mod program;
+mod runs;
 mod scope;
 mod slots;
 mod warp;

@@ -70,7 +70,7 @@ impl<'m> Builder<'_, 'm> {
             (Width::Double, Width::Double, _) => self.add(d, a, offset),
             (Width::Word, Width::Double, Origin::Register(_)) if self.is_frame(name) => {
                 let wide = self.temporary(Width::Double);
-                let widen = Action::Lane(moves::zero_extend as OpFn);
+                let widen = Action::Lane(moves::zero_extend());
                 self.emit_unguarded(Draft::new(widen, self.line).def(D, wide).arg(A, a));
                 self.add(d, wide, offset);
             }
@@ -82,8 +82,8 @@ impl<'m> Builder<'_, 'm> {
     /// Appends `d = a`.
     pub fn copy(&mut self, d: Reg, a: Reg, width: Width) {
         let f: OpFn = match width {
-            Width::Double => moves::copy_double,
-            _ => moves::copy_word,
+            Width::Double => moves::copy_double(),
+            _ => moves::copy_word(),
         };
         let draft = Draft::new(Action::Lane(f), self.line)
             .def(D, d)
@@ -94,7 +94,7 @@ impl<'m> Builder<'_, 'm> {
 
     /// Appends `d = a + imm`, 64 bits wide.
     fn add(&mut self, d: Reg, a: Reg, imm: i64) {
-        let action = Action::Lane(moves::add_double as OpFn);
+        let action = Action::Lane(moves::add_double());
         self.emit(
             Draft::new(action, self.line)
                 .def(D, d)
@@ -113,11 +113,11 @@ impl<'m> Builder<'_, 'm> {
         source: &Operand<'m>,
     ) -> Result<(), PtxError> {
         let (f, part): (OpFn, Width) = match (ty.bytes, parts.len()) {
-            (8, 2) => (moves::unpack_double_words, Width::Word),
-            (8, 4) => (moves::unpack_double_halves, Width::Word),
-            (4, 2) => (moves::unpack_word_halves, Width::Word),
-            (4, 4) => (moves::unpack_word_bytes, Width::Word),
-            (2, 2) => (moves::unpack_half_bytes, Width::Word),
+            (8, 2) => (moves::unpack_double_words(), Width::Word),
+            (8, 4) => (moves::unpack_double_halves(), Width::Word),
+            (4, 2) => (moves::unpack_word_halves(), Width::Word),
+            (4, 4) => (moves::unpack_word_bytes(), Width::Word),
+            (2, 2) => (moves::unpack_half_bytes(), Width::Word),
             _ => return Err(self.unsupported(instruction.opcode)),
         };
         let width = if ty.bytes == 8 {
@@ -142,11 +142,11 @@ impl<'m> Builder<'_, 'm> {
         parts: &[Operand<'m>],
     ) -> Result<(), PtxError> {
         let f: OpFn = match (ty.bytes, parts.len()) {
-            (8, 2) => moves::pack_double_words,
-            (8, 4) => moves::pack_double_halves,
-            (4, 2) => moves::pack_word_halves,
-            (4, 4) => moves::pack_word_bytes,
-            (2, 2) => moves::pack_half_bytes,
+            (8, 2) => moves::pack_double_words(),
+            (8, 4) => moves::pack_double_halves(),
+            (4, 2) => moves::pack_word_halves(),
+            (4, 4) => moves::pack_word_bytes(),
+            (2, 2) => moves::pack_half_bytes(),
             _ => return Err(self.unsupported(instruction.opcode)),
         };
         let width = if ty.bytes == 8 {

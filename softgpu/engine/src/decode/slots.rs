@@ -116,7 +116,7 @@ struct Interval {
 fn intervals(layout: &Layout, registers: &Registers) -> Vec<Interval> {
     let mut spans: HashMap<Reg, Occurrences> = HashMap::new();
     for block in 0..layout.starts.len() {
-        for index in block_range(layout, block) {
+        for index in layout.block(block) {
             let draft = &layout.code[index];
             for reg in draft.read() {
                 Occurrences::note(&mut spans, reg, block, index, false);
@@ -144,15 +144,6 @@ fn intervals(layout: &Layout, registers: &Registers) -> Vec<Interval> {
         .collect();
     intervals.sort_unstable_by_key(|interval| (interval.first, interval.reg));
     intervals
-}
-
-fn block_range(layout: &Layout, block: usize) -> std::ops::Range<usize> {
-    let end = layout
-        .starts
-        .get(block + 1)
-        .copied()
-        .unwrap_or(layout.code.len());
-    layout.starts[block]..end
 }
 
 /// Where a register occurs.
@@ -236,7 +227,7 @@ fn extend_across_blocks(layout: &Layout, global: &[Reg], spans: &mut HashMap<Reg
     let new = || Sets::new(blocks, global.len());
     let (mut needed, mut killed, mut written) = (new(), new(), new());
     for block in 0..blocks {
-        for index in block_range(layout, block) {
+        for index in layout.block(block) {
             let draft = &layout.code[index];
             for reg in draft.read().filter_map(|reg| number.get(&reg)) {
                 if !killed.has(block, *reg) {
@@ -254,7 +245,7 @@ fn extend_across_blocks(layout: &Layout, global: &[Reg], spans: &mut HashMap<Reg
     let live = solve_backward(layout, needed, &killed);
     let reached = solve_forward(layout, written);
     for block in 0..blocks {
-        let range = block_range(layout, block);
+        let range = layout.block(block);
         for (n, reg) in global.iter().enumerate() {
             let Some(span) = spans.get_mut(reg) else {
                 continue;

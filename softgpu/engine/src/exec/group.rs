@@ -99,19 +99,21 @@ impl Group {
         let key = |s: &Split| (s.yields, Reverse(chains[s.chain as usize].depth), s.pc);
         let best = (0..self.ready.len()).min_by_key(|&index| key(&self.ready[index]))?;
         let mut split = self.ready.swap_remove(best);
+        self.absorb(split.pc, split.chain, &mut split.mask);
+        Some(split)
+    }
+
+    /// Adds to `mask` the lanes of splits that are ready at the same place.
+    pub fn absorb(&mut self, pc: u32, chain: u32, mask: &mut Masks) {
         self.ready.retain(|other| {
-            let same = other.pc == split.pc && other.chain == split.chain;
+            let same = other.pc == pc && other.chain == chain;
             if same {
-                split.yields = split.yields.min(other.yields);
-                split
-                    .mask
-                    .iter_mut()
+                mask.iter_mut()
                     .zip(&other.mask)
                     .for_each(|(mask, more)| *mask |= more);
             }
             !same
         });
-        Some(split)
     }
 
     /// The earliest instruction at which another split waits to run in a chain as deep as

@@ -80,6 +80,26 @@ impl Flags {
     /// The address operand has 64 bits.
     pub const WIDE_ADDRESS: Flags = Flags(4);
 
+    /// First of a run of accesses with one base register: notes how its lanes relate.
+    pub const NOTES_ADDRESSES: Flags = Flags(8);
+    /// Later in such a run.
+    pub const KNOWN_ADDRESSES: Flags = Flags(16);
+    /// Either.
+    pub const RUN: Flags = Flags(8 | 16);
+    /// Runs that overlap have different numbers.
+    pub const RUNS: usize = 4;
+
+    /// The number of the run.
+    pub fn run_number(self) -> usize {
+        (self.0 >> 5) as usize % Flags::RUNS
+    }
+
+    /// Makes this the first (`NOTES_ADDRESSES`) or a later access of run `number`.
+    pub fn set_run(&mut self, number: usize, flag: Flags) {
+        self.0 = self.0 & 7 | flag.0 | ((number % Flags::RUNS) as u8) << 5;
+    }
+
+    /// Whether any bit of `flag` is set.
     pub fn has(self, flag: Flags) -> bool {
         self.0 & flag.0 != 0
     }

@@ -5,9 +5,10 @@ use std::ops::Range;
 use super::fault::Violation;
 use super::grid::GridState;
 use super::heap;
+use super::inst::Flags;
 use super::kernel::Kernel;
 use super::lanes::{Lanes, LANES};
-use super::memory::CachedRange;
+use super::memory::{CachedRange, Known};
 use super::windows;
 
 /// The warp group that runs, and the block and grid around it.
@@ -25,6 +26,8 @@ pub struct Machine<'g> {
     pub frame: u32,
     /// For each site, the allocation that it used last.
     pub ranges: &'g mut [CachedRange],
+    /// Addresses of the runs of accesses that are under way.
+    pub known: [Known; Flags::RUNS],
     /// Why the last operation failed, and in which warp and lane.
     pub violation: Option<(Violation, usize, usize)>,
     /// Coordinates of the block, and the group's first thread in it.
@@ -54,9 +57,9 @@ impl Machine<'_> {
         found.contains(&address).then_some(found)
     }
 
-    /// The memory behind a generic address in one of the windows, and how many bytes are left
-    /// there.
-    pub fn windowed(&self, address: u64, warp: usize, lane: usize) -> Option<(*mut u8, u64)> {
+    /// The memory behind a generic address in one of the windows, for warp and lane `at`, and how
+    /// many bytes are left there.
+    pub fn windowed(&self, address: u64, at: (usize, usize)) -> Option<(*mut u8, u64)> {
         let within = |start: u64, bytes: u64| {
             let offset = address.wrapping_sub(start);
             (offset < bytes).then(|| (offset as usize, bytes - offset))
@@ -65,8 +68,7 @@ impl Machine<'_> {
             return Some((self.shared.wrapping_add(offset), room));
         }
         if let Some((offset, room)) = within(windows::LOCAL, self.local_bytes.into()) {
-            let lane = (warp * LANES + lane) * self.local_bytes as usize;
-            return Some((self.local.wrapping_add(lane + offset), room));
+            return Some((self.local_of(at).wrapping_add(offset), room));
         }
         let params = &self.grid.params;
         let (offset, room) = within(windows::PARAM, params.len() as u64 * 8)?;
@@ -74,6 +76,13 @@ impl Machine<'_> {
             params.as_ptr().cast::<u8>().cast_mut().wrapping_add(offset),
             room,
         ))
+    }
+
+    /// The local memory of a warp's lane.
+    #[inline(always)]
+    pub fn local_of(&self, (warp, lane): (usize, usize)) -> *mut u8 {
+        self.local
+            .wrapping_add((warp * LANES + lane) * self.local_bytes as usize)
     }
 
     /// Linear number in the block of a thread of the group.

@@ -3,67 +3,72 @@
 //! Unsafe by nature: every function here reads and writes raw lanes of slots that the decoder
 //! checked (see [`lanes`](super::lanes)). Each copies its sources of one warp before it writes.
 
+use std::sync::atomic::{compiler_fence, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::inst::Inst;
-use super::lanes::{Lanes, Operands, LANES};
+use super::lanes::{Lanes, OpFn, Operands, LANES};
 use super::machine::Machine;
 use super::windows;
 
-/// Writes `value` to the lanes of `mask`.
-#[inline(always)]
-pub fn blend<T: Copy>(destination: &mut [T; LANES], value: &[T; LANES], mask: u32) {
-    if mask == !0 {
-        *destination = *value;
-        return;
-    }
-    for lane in 0..LANES {
-        if mask >> lane & 1 == 1 {
-            destination[lane] = value[lane];
-        }
-    }
+/// A lane's bits.
+pub trait Bits: Copy + Default {
+    /// `yes` where bit `lane` of `mask` is set, else `no`: in a form that vectors have.
+    fn choose(mask: u32, lane: usize, yes: Self, no: Self) -> Self;
 }
 
-/// Runs `f` on each lane of `a`, writing `d`.
-#[inline(always)]
-unsafe fn map<A: Copy, D: Copy>(lanes: &mut Lanes, d: u32, a: u32, f: impl Fn(A) -> D) {
-    for warp in 0..lanes.warps {
-        let mask = lanes.exec[warp];
-        if mask != 0 {
-            // SAFETY: the decoder's promise for the slots; references do not outlive the statement.
-            unsafe {
-                let value = (*lanes.reg::<A>(a, warp)).map(&f);
-                blend(&mut *lanes.reg::<D>(d, warp), &value, mask);
+macro_rules! bits {
+    ($($type:ty, $signed:ty;)*) => {$(
+        impl Bits for $type {
+            #[inline(always)]
+            fn choose(mask: u32, lane: usize, yes: $type, no: $type) -> $type {
+                let on_top = (mask as $type) << (<$type>::BITS as usize - 1 - lane);
+                let all = (on_top as $signed >> (<$type>::BITS - 1)) as $type;
+                no ^ (no ^ yes) & all
             }
-        }
-    }
-}
-
-macro_rules! moves {
-    ($($(#[$doc:meta])* $name:ident: $from:ty => $to:ty, $f:expr;)*) => {$(
-        $(#[$doc])*
-        pub unsafe fn $name(lanes: &mut Lanes, o: &Operands) {
-            let imm = o.imm;
-            let f: fn($from, i64) -> $to = $f;
-            // SAFETY: passed on.
-            unsafe { map(lanes, o.d, o.a, |a: $from| f(a, imm)) }
         }
     )*};
 }
 
-moves! {
-    /// `d = a`, 32 bits.
-    copy_word: u32 => u32, |a, _| a;
-    /// `d = a`, 64 bits.
-    copy_double: u64 => u64, |a, _| a;
-    /// `d = a + imm`, 64 bits.
-    add_double: u64 => u64, |a, imm| a.wrapping_add_signed(imm);
-    /// `d = a + imm`, 32 bits.
-    add_word: u32 => u32, |a, imm| a.wrapping_add(imm as u32);
-    /// The low half.
-    truncate: u64 => u32, |a, _| a as u32;
-    /// 32 bits to 64.
-    zero_extend: u32 => u64, |a, _| u64::from(a);
+bits! {
+    u32, i32;
+    u64, i64;
+}
+
+/// Writes `value` to the lanes of `mask`.
+#[inline(always)]
+pub fn blend<T: Bits>(destination: &mut [T; LANES], value: &[T; LANES], mask: u32) {
+    if mask == !0 {
+        *destination = *value;
+        return;
+    }
+    let old = *destination;
+    let mut blended = [T::default(); LANES];
+    for lane in 0..LANES {
+        blended[lane] = T::choose(mask, lane, value[lane], old[lane]);
+    }
+    // Keeps this a blend and a plain store: masked stores are slow on some processors.
+    compiler_fence(Ordering::SeqCst);
+    *destination = blended;
+}
+
+/// Writes `f` of the lanes of `a` to `d`.
+#[inline(always)]
+unsafe fn map<A: Copy, D: Bits>(lanes: &mut Lanes, o: &Operands, f: impl Fn(A, i64) -> D) {
+    for warp in 0..lanes.warps {
+        let mask = lanes.exec[warp];
+        if mask != 0 {
+            // SAFETY: the decoder's promise for the slots; references do not outlive the block.
+            unsafe {
+                let a = *lanes.reg::<A>(o.a, warp);
+                let mut value = [D::default(); LANES];
+                for lane in 0..LANES {
+                    value[lane] = f(a[lane], o.imm);
+                }
+                blend(&mut *lanes.reg::<D>(o.d, warp), &value, mask);
+            }
+        }
+    }
 }
 
 /// Splits `a` into parts, written to `d`, `b`, `c`, `e`.
@@ -80,7 +85,10 @@ unsafe fn split<A: Copy, const N: usize>(
             unsafe {
                 let whole = *lanes.reg::<A>(o.a, warp);
                 for (index, slot) in [o.d, o.b, o.c, o.e].into_iter().take(N).enumerate() {
-                    let value = whole.map(|a| part(a, index));
+                    let mut value = [0; LANES];
+                    for lane in 0..LANES {
+                        value[lane] = part(whole[lane], index);
+                    }
                     blend(&mut *lanes.reg::<u32>(slot, warp), &value, mask);
                 }
             }
@@ -90,7 +98,7 @@ unsafe fn split<A: Copy, const N: usize>(
 
 /// Joins the parts `a`, `b`, `c`, `e` into `d`.
 #[inline(always)]
-unsafe fn join<D: Copy + Default, const N: usize>(
+unsafe fn join<D: Bits, const N: usize>(
     lanes: &mut Lanes,
     o: &Operands,
     whole: impl Fn([u32; N]) -> D,
@@ -103,51 +111,86 @@ unsafe fn join<D: Copy + Default, const N: usize>(
                 let slots = [o.a, o.b, o.c, o.e];
                 let parts: [[u32; LANES]; N] =
                     std::array::from_fn(|index| *lanes.reg::<u32>(slots[index], warp));
-                let value = std::array::from_fn(|lane| {
-                    whole(std::array::from_fn(|index| parts[index][lane]))
-                });
+                let mut value = [D::default(); LANES];
+                for lane in 0..LANES {
+                    value[lane] = whole(std::array::from_fn(|index| parts[index][lane]));
+                }
                 blend(&mut *lanes.reg::<D>(o.d, warp), &value, mask);
             }
         }
     }
 }
 
-macro_rules! packing {
-    ($($unpack:ident, $pack:ident: $whole:ty = $count:literal x $bits:literal;)*) => {$(
-        #[doc = concat!("Splits ", stringify!($whole), " into ", $count, " parts, lowest first.")]
-        pub unsafe fn $unpack(lanes: &mut Lanes, o: &Operands) {
-            const MASK: u64 = (1 << $bits) - 1;
-            // SAFETY: passed on.
-            unsafe {
-                split::<$whole, $count>(lanes, o, |a, index| {
-                    ((u64::from(a) >> ($bits * index)) & MASK) as u32
-                })
+/// Declares moves: each is compiled for machines with AVX2 and for all others, and the function of
+/// its name picks one.
+macro_rules! moves {
+    ($($(#[$doc:meta])* $name:ident: |$lanes:ident, $operands:ident| $body:expr;)*) => {$(
+        $(#[$doc])*
+        pub fn $name() -> OpFn {
+            unsafe fn baseline($lanes: &mut Lanes, $operands: &Operands) {
+                // SAFETY: passed on.
+                unsafe { $body }
             }
-        }
-
-        #[doc = concat!("Joins ", $count, " parts, lowest first, into ", stringify!($whole), ".")]
-        pub unsafe fn $pack(lanes: &mut Lanes, o: &Operands) {
-            const MASK: u64 = (1 << $bits) - 1;
-            // SAFETY: passed on.
-            unsafe {
-                join::<$whole, $count>(lanes, o, |parts| {
-                    let mut whole = 0;
-                    for (index, part) in parts.into_iter().enumerate() {
-                        whole |= (u64::from(part) & MASK) << ($bits * index);
-                    }
-                    whole as $whole
-                })
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            unsafe fn avx2($lanes: &mut Lanes, $operands: &Operands) {
+                // SAFETY: passed on.
+                unsafe { $body }
             }
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") {
+                return avx2;
+            }
+            baseline
         }
     )*};
 }
 
-packing! {
-    unpack_double_words, pack_double_words: u64 = 2 x 32;
-    unpack_double_halves, pack_double_halves: u64 = 4 x 16;
-    unpack_word_halves, pack_word_halves: u32 = 2 x 16;
-    unpack_word_bytes, pack_word_bytes: u32 = 4 x 8;
-    unpack_half_bytes, pack_half_bytes: u32 = 2 x 8;
+moves! {
+    /// `d = a`, 32 bits.
+    copy_word: |lanes, o| map(lanes, o, |a: u32, _| a);
+    /// `d = a`, 64 bits.
+    copy_double: |lanes, o| map(lanes, o, |a: u64, _| a);
+    /// `d = a + imm`, 32 bits.
+    add_word: |lanes, o| map(lanes, o, |a: u32, imm| a.wrapping_add(imm as u32));
+    /// `d = a + imm`, 64 bits.
+    add_double: |lanes, o| map(lanes, o, |a: u64, imm| a.wrapping_add_signed(imm));
+    /// The low half.
+    truncate: |lanes, o| map(lanes, o, |a: u64, _| a as u32);
+    /// 32 bits to 64.
+    zero_extend: |lanes, o| map(lanes, o, |a: u32, _| u64::from(a));
+    /// A 64-bit register into two 32-bit ones, low half first.
+    unpack_double_words: |lanes, o| split::<u64, 2>(lanes, o, |a, part| (a >> (32 * part)) as u32);
+    /// A 64-bit register into four 16-bit ones.
+    unpack_double_halves: |lanes, o| {
+        split::<u64, 4>(lanes, o, |a, part| (a >> (16 * part)) as u32 & 0xffff)
+    };
+    /// A 32-bit register into two 16-bit ones.
+    unpack_word_halves: |lanes, o| split::<u32, 2>(lanes, o, |a, part| a >> (16 * part) & 0xffff);
+    /// A 32-bit register into four 8-bit ones.
+    unpack_word_bytes: |lanes, o| split::<u32, 4>(lanes, o, |a, part| a >> (8 * part) & 0xff);
+    /// A 16-bit register into two 8-bit ones.
+    unpack_half_bytes: |lanes, o| split::<u32, 2>(lanes, o, |a, part| a >> (8 * part) & 0xff);
+    /// Two 32-bit registers into a 64-bit one.
+    pack_double_words: |lanes, o| {
+        join::<u64, 2>(lanes, o, |[a, b]| u64::from(b) << 32 | u64::from(a))
+    };
+    /// Four 16-bit registers into a 64-bit one.
+    pack_double_halves: |lanes, o| {
+        join::<u64, 4>(lanes, o, |parts| {
+            parts.into_iter().rev().fold(0, |whole, part| whole << 16 | u64::from(part & 0xffff))
+        })
+    };
+    /// Two 16-bit registers into a 32-bit one.
+    pack_word_halves: |lanes, o| join::<u32, 2>(lanes, o, |[a, b]| b << 16 | a & 0xffff);
+    /// Four 8-bit registers into a 32-bit one.
+    pack_word_bytes: |lanes, o| {
+        join::<u32, 4>(lanes, o, |parts| {
+            parts.into_iter().rev().fold(0, |whole, part| whole << 8 | part & 0xff)
+        })
+    };
+    /// Two 8-bit registers into a 16-bit one.
+    pack_half_bytes: |lanes, o| join::<u32, 2>(lanes, o, |[a, b]| (b & 0xff) << 8 | a & 0xff);
 }
 
 /// `d = a` lies in the window that starts at `imm`; 0 stands for global memory.
@@ -178,7 +221,7 @@ pub unsafe fn frame_address(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     unsafe { fill(machine, inst, frame) }
 }
 
-unsafe fn fill<T: Copy>(machine: &mut Machine<'_>, inst: &Inst, value: T) -> bool {
+unsafe fn fill<T: Bits>(machine: &mut Machine<'_>, inst: &Inst, value: T) -> bool {
     let lanes = &mut machine.lanes;
     for warp in 0..lanes.warps {
         // SAFETY: as in `map`.

@@ -92,6 +92,7 @@ impl<'r, 'g> Runner<'r, 'g> {
             local_bytes: kernel.local_bytes,
             frame: 0,
             ranges,
+            known: Default::default(),
             violation: None,
             block: block.id,
             first_thread: 0,
@@ -176,13 +177,17 @@ impl<'r, 'g> Runner<'r, 'g> {
             // function does not fall through.
             let inst = unsafe { code.get_unchecked(pc) };
             if rival as usize <= pc && inst.flags.has(Flags::LEADER) && !arrived {
-                let here = Split {
-                    pc: pc as u32,
-                    mask,
-                    ..*split
-                };
-                self.block.groups[self.group].ready.push(here);
-                return Next::Choose;
+                let group = &mut self.block.groups[self.group];
+                group.absorb(pc as u32, split.chain, &mut mask);
+                rival = group.rival(split.chain);
+                if rival as usize <= pc {
+                    group.ready.push(Split {
+                        pc: pc as u32,
+                        mask,
+                        ..*split
+                    });
+                    return Next::Choose;
+                }
             }
             arrived = false;
             let lanes = &mut self.machine.lanes;

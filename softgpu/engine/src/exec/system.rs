@@ -9,24 +9,24 @@ use super::memory::{lanes_of, text_at};
 use super::{heap, printf, windows};
 
 /// Bytes of the running function's frame, as a number.
-fn read(machine: &Machine<'_>, span: FrameSpan, (warp, lane): (usize, usize)) -> u64 {
+fn read(machine: &Machine<'_>, span: FrameSpan, at: (usize, usize)) -> u64 {
     let mut bytes = [0; 8];
     let count = span.bytes.min(8) as usize;
     let address = windows::LOCAL + u64::from(machine.frame) + u64::from(span.offset);
     // The frame is in local memory, so that this cannot fail.
-    super::memory::copy_out(machine, address, (warp, lane), &mut bytes[..count]);
+    super::memory::copy_out(machine, address, at, &mut bytes[..count]);
     u64::from_le_bytes(bytes)
 }
 
 /// Writes the result of a call, if the caller wants it.
-fn write(machine: &Machine<'_>, inst: &Inst, (warp, lane): (usize, usize), value: u64) {
+fn write(machine: &Machine<'_>, inst: &Inst, at: (usize, usize), value: u64) {
     let Some(span) = machine.kernel.calls[inst.site as usize].returns.first() else {
         return;
     };
     let address = windows::LOCAL + u64::from(machine.frame) + u64::from(span.offset);
     let bytes = value.to_le_bytes();
     let count = span.bytes.min(8) as usize;
-    if let Some((to, room)) = machine.windowed(address, warp, lane) {
+    if let Some((to, room)) = machine.windowed(address, at) {
         if room >= count as u64 {
             // SAFETY: `room` bytes at `to` are the thread's own.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };

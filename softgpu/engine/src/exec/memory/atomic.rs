@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use half::{bf16, f16};
 
-use super::super::inst::{BlockFn, Inst};
-use super::super::lanes::LANES;
+use super::super::inst::{BlockFn, Inst, NONE};
 use super::super::machine::Machine;
 use super::place::{lanes_of, Generic, Global, Place, Shared};
 use super::Area;
@@ -277,28 +276,23 @@ unsafe fn run<P: Place, C: Cell, R: Rule<C>, const RETURNS: bool, const ALONE: b
     machine: &mut Machine<'_>,
     inst: &Inst,
 ) -> bool {
+    let o = &inst.operands;
+    let second = if o.c == NONE { o.b } else { o.c };
     for warp in 0..machine.lanes.warps {
-        let mask = machine.lanes.exec[warp];
-        if mask == 0 {
-            continue;
-        }
-        // SAFETY: passed on; `resolve` checks the addresses of the lanes in `mask`.
-        unsafe {
-            let Some(to) = P::resolve(machine, inst, warp, mask, size_of::<C>() as u32) else {
-                return false;
-            };
-            let o = &inst.operands;
-            let b: [C::Register; LANES] = *machine.lanes.reg(o.b, warp);
-            let c: [C::Register; LANES] = match o.c {
-                super::super::inst::NONE => b,
-                slot => *machine.lanes.reg(slot, warp),
-            };
-            for lane in lanes_of(mask) {
-                let (operand, second) = (C::from_register(b[lane]), C::from_register(c[lane]));
+        for lane in lanes_of(machine.lanes.exec[warp]) {
+            // SAFETY: passed on.
+            unsafe {
+                let bytes = size_of::<C>() as u32;
+                let Some(to) = P::pointer(machine, inst, (warp, lane), bytes) else {
+                    return false;
+                };
+                let read =
+                    |slot| C::from_register((*machine.lanes.reg::<C::Register>(slot, warp))[lane]);
+                let (operand, second) = (read(o.b), read(second));
                 let f = |old| R::apply(old, operand, second);
                 let old = match ALONE {
-                    true => C::update_alone(to.pointer(lane), f),
-                    false => C::update(to.pointer(lane), f),
+                    true => C::update_alone(to, f),
+                    false => C::update(to, f),
                 };
                 if RETURNS {
                     (*machine.lanes.reg::<C::Register>(o.d, warp))[lane] = old.to_register();

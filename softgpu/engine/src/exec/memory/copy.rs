@@ -37,13 +37,13 @@ pub unsafe fn copy_async(machine: &mut Machine<'_>, inst: &Inst) -> bool {
                 address,
                 bytes: size as u32,
             };
-            let Some((target, _)) = bytes_at(machine, target, warp, lane)
+            let Some((target, _)) = bytes_at(machine, target, (warp, lane))
                 .filter(|(_, room)| to < windows::SIZE && *room >= size)
             else {
                 return machine.fail(violation(to), warp, lane);
             };
             if count > 0 {
-                let source = bytes_at(machine, from, warp, lane);
+                let source = bytes_at(machine, from, (warp, lane));
                 let Some((source, _)) = source.filter(|(_, room)| *room >= count) else {
                     return machine.fail(violation(from), warp, lane);
                 };

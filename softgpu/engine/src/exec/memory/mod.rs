@@ -9,6 +9,7 @@
 mod atomic;
 mod chunk;
 mod copy;
+mod known;
 mod place;
 mod transfer;
 
@@ -19,6 +20,7 @@ use super::machine::Machine;
 
 pub use atomic::{atomic, AtomicOp, AtomicType};
 pub use copy::copy_async;
+pub use known::Known;
 pub use place::{copy_out, lanes_of, text_at, CachedRange};
 
 /// Where an access goes.

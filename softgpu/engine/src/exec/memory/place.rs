@@ -5,7 +5,7 @@ use super::super::inst::{Flags, Inst};
 use super::super::lanes::LANES;
 use super::super::machine::Machine;
 use super::super::windows;
-use super::chunk::{Level, Limits, Pattern};
+use super::chunk::{Level, Pattern};
 
 /// The allocation that an instruction used last.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,55 +34,49 @@ impl Word for u64 {
     }
 }
 
-/// The checked addresses of a warp: lane `l`'s is `base + at[l]`. Lanes outside the mask that was
-/// checked hold anything.
-pub struct Addresses<W> {
+/// Where accesses of some size may begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The first address.
+    pub start: u64,
+    /// How far above it the last one lies.
+    pub room: u64,
+    /// What to add to an address to have one of this process.
     pub base: usize,
-    pub at: [W; LANES],
-}
-
-impl<W: Word> Addresses<W> {
-    /// The address of one lane.
-    ///
-    /// # Safety
-    /// The lane must be in the mask that was checked.
-    #[inline(always)]
-    pub unsafe fn pointer(&self, lane: usize) -> *mut u8 {
-        std::ptr::with_exposed_provenance_mut(self.base.wrapping_add(self.at[lane].offset()))
-    }
 }
 
 /// An area of memory that instructions name.
 pub trait Place {
     type Word: Word;
 
-    /// Checks that each lane of `mask` may access `bytes` (a power of two) at its address, which
-    /// operand `a` and the displacement give. On failure the violation is in the machine.
+    /// The address of this process that a lane may access `bytes` at, a power of two: operand `a`
+    /// and the displacement give it. `None` if it may not; the violation is in the machine.
     ///
     /// # Safety
-    /// The instruction must come from the machine's kernel, `warp` from its group.
-    unsafe fn resolve(
+    /// The instruction must come from the machine's kernel, warp and lane (`at`) from its group.
+    unsafe fn pointer(
         machine: &mut Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        mask: u32,
+        at: (usize, usize),
         bytes: u32,
-    ) -> Option<Addresses<Self::Word>>;
+    ) -> Option<*mut u8>;
 
-    /// Classifies a chunk of lanes whose elements have `bytes`; with it comes what to add to an
-    /// address to have one of this process. `Other` where only [`Place::resolve`] knows.
+    /// Where accesses of `bytes` may begin; `None` where only [`Place::pointer`] knows.
+    fn limits(_machine: &Machine<'_>, _inst: &Inst, _bytes: usize) -> Option<Limits> {
+        None
+    }
+
+    /// How the addresses of a chunk of lanes relate, less displacement and wherever they are.
     ///
     /// # Safety
-    /// As for `resolve`; `first` is the chunk's first lane.
-    #[inline(always)]
-    unsafe fn chunk<L: Level>(
+    /// As for `pointer`, where `at` is the chunk's first lane; and `limits` has given some.
+    unsafe fn relate<L: Level>(
         _machine: &Machine<'_>,
         _inst: &Inst,
-        _warp: usize,
-        _first: usize,
+        _at: (usize, usize),
         _bytes: usize,
-    ) -> (Pattern<Self::Word>, usize) {
-        (Pattern::Other, 0)
+    ) -> Pattern<Self::Word> {
+        Pattern::Other
     }
 }
 
@@ -95,22 +89,6 @@ pub struct Local;
 /// See [`Area::Generic`](super::Area::Generic).
 pub struct Generic;
 
-/// The lanes of `mask` whose address is not a multiple of `bytes`.
-#[cold]
-#[inline(never)]
-fn misaligned(machine: &mut Machine<'_>, at: &[u64; LANES], warp: usize, mask: u32, bytes: u32) {
-    for lane in lanes_of(mask) {
-        if at[lane] % u64::from(bytes) != 0 {
-            let violation = Violation::Misaligned {
-                address: at[lane],
-                bytes,
-            };
-            machine.fail(violation, warp, lane);
-            return;
-        }
-    }
-}
-
 /// The lanes of a mask, lowest first.
 #[inline(always)]
 pub fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
@@ -122,295 +100,212 @@ pub fn lanes_of(mask: u32) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Gives lanes outside `mask` the address of one inside, so that the checks of whole warps hold
-/// for the others' sake alone.
+/// The 64-bit address of a lane.
 #[inline(always)]
-fn fill_inactive<W: Copy>(at: &mut [W; LANES], mask: u32) {
-    if mask != !0 {
-        let any = at[mask.trailing_zeros() as usize % LANES];
-        for lane in 0..LANES {
-            at[lane] = if mask >> lane & 1 == 1 { at[lane] } else { any };
-        }
-    }
-}
-
-/// The 64-bit addresses of a warp.
-#[inline(always)]
-unsafe fn fetch_wide(machine: &Machine<'_>, inst: &Inst, warp: usize, mask: u32) -> [u64; LANES] {
+unsafe fn wide_address(machine: &Machine<'_>, inst: &Inst, (warp, lane): (usize, usize)) -> u64 {
     // SAFETY: the caller's promise; the decoder made sure that operand `a` has 64 bits.
-    let mut at = unsafe { *machine.lanes.reg::<u64>(inst.operands.a, warp) };
-    for address in &mut at {
-        *address = address.wrapping_add(inst.operands.imm as u64);
-    }
-    fill_inactive(&mut at, mask);
-    at
+    let base = unsafe { (*machine.lanes.reg::<u64>(inst.operands.a, warp))[lane] };
+    base.wrapping_add_signed(inst.operands.imm)
 }
 
-/// The offsets of a warp in a small area; those that exceed 32 bits become the largest.
+/// The offset of a lane in a small area; one that exceeds 32 bits becomes the largest.
 #[inline(always)]
-unsafe fn fetch_narrow(machine: &Machine<'_>, inst: &Inst, warp: usize, mask: u32) -> [u32; LANES] {
+unsafe fn narrow_address(machine: &Machine<'_>, inst: &Inst, at: (usize, usize)) -> u32 {
     if inst.flags.has(Flags::WIDE_ADDRESS) {
         // SAFETY: as above.
-        let wide = unsafe { fetch_wide(machine, inst, warp, mask) };
-        return wide.map(|address| u32::try_from(address).unwrap_or(u32::MAX));
+        let wide = unsafe { wide_address(machine, inst, at) };
+        return u32::try_from(wide).unwrap_or(u32::MAX);
     }
     // SAFETY: as above, with 32 bits.
-    let mut at = unsafe { *machine.lanes.reg::<u32>(inst.operands.a, warp) };
-    for offset in &mut at {
-        *offset = offset.wrapping_add(inst.operands.imm as u32);
-    }
-    fill_inactive(&mut at, mask);
-    at
+    let base = unsafe { (*machine.lanes.reg::<u32>(inst.operands.a, at.0))[at.1] };
+    base.wrapping_add(inst.operands.imm as u32)
 }
 
-/// Checks addresses in global memory.
-#[inline(always)]
-fn check_global(
-    machine: &mut Machine<'_>,
-    inst: &Inst,
-    at: &[u64; LANES],
-    warp: usize,
-    mask: u32,
-    bytes: u32,
-) -> bool {
-    let CachedRange { start, size } = machine.ranges[inst.site as usize];
-    let room = size.wrapping_sub(u64::from(bytes));
-    let (mut outside, mut low_bits) = (size < u64::from(bytes), 0);
-    for &address in at {
-        outside |= address.wrapping_sub(start) > room;
-        low_bits |= address;
-    }
-    if !outside && low_bits & u64::from(bytes - 1) == 0 {
-        return true;
-    }
-    check_each(machine, inst, at, warp, mask, bytes)
-}
-
-/// Checks addresses one by one, looking up allocations.
+/// Notes that a lane's address is wrong.
 #[cold]
 #[inline(never)]
-fn check_each(
+fn refuse(machine: &mut Machine<'_>, address: u64, (warp, lane): (usize, usize), bytes: u32) {
+    let violation = match address % u64::from(bytes) {
+        0 => Violation::Address { address, bytes },
+        _ => Violation::Misaligned { address, bytes },
+    };
+    machine.fail(violation, warp, lane);
+}
+
+/// An address in global memory.
+#[inline(always)]
+fn global_pointer(
     machine: &mut Machine<'_>,
     inst: &Inst,
-    at: &[u64; LANES],
-    warp: usize,
-    mask: u32,
+    address: u64,
+    at: (usize, usize),
     bytes: u32,
-) -> bool {
-    for lane in lanes_of(mask) {
-        let CachedRange { start, size } = machine.ranges[inst.site as usize];
-        let (address, bytes) = (at[lane], u64::from(bytes));
-        if address % bytes != 0 {
-            misaligned(machine, at, warp, mask, bytes as u32);
-            return false;
-        }
-        let from_start = address.wrapping_sub(start);
-        if from_start < size && size - from_start >= bytes {
-            continue;
-        }
-        match machine.find_range(address) {
-            Some(range) if range.end - address >= bytes => {
-                machine.ranges[inst.site as usize] = CachedRange {
-                    start: range.start,
-                    size: range.end - range.start,
-                };
-            }
-            _ => {
-                machine.fail(
-                    Violation::Address {
-                        address,
-                        bytes: bytes as u32,
-                    },
-                    warp,
-                    lane,
-                );
-                return false;
-            }
-        }
+) -> Option<*mut u8> {
+    let CachedRange { start, size } = machine.ranges[inst.site as usize];
+    let above = address.wrapping_sub(start);
+    let fits = above < size && size - above >= u64::from(bytes);
+    if !(fits && address & u64::from(bytes - 1) == 0) && !look_up(machine, inst, address, bytes) {
+        refuse(machine, address, at, bytes);
+        return None;
     }
-    true
+    Some(std::ptr::with_exposed_provenance_mut(address as usize))
+}
+
+/// Finds the allocation of an address that is not in the one used last, and remembers it.
+#[cold]
+#[inline(never)]
+fn look_up(machine: &mut Machine<'_>, inst: &Inst, address: u64, bytes: u32) -> bool {
+    match machine.find_range(address) {
+        Some(range) if range.end - address >= bytes.into() && address % u64::from(bytes) == 0 => {
+            let size = range.end - range.start;
+            machine.ranges[inst.site as usize] = CachedRange {
+                start: range.start,
+                size,
+            };
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The limits of the allocation that the instruction used last.
+#[inline(always)]
+fn global_limits(machine: &Machine<'_>, inst: &Inst, bytes: usize) -> Option<Limits> {
+    let CachedRange { start, size } = *machine.ranges.get(inst.site as usize)?;
+    Some(Limits {
+        start,
+        room: size.checked_sub(bytes as u64)?,
+        base: 0,
+    })
+}
+
+/// How the 64-bit addresses of a chunk relate.
+#[inline(always)]
+unsafe fn relate_wide<L: Level>(
+    machine: &Machine<'_>,
+    inst: &Inst,
+    (warp, first): (usize, usize),
+    bytes: usize,
+) -> Pattern<u64> {
+    // SAFETY: the decoder made sure that operand `a` has 64 bits.
+    unsafe {
+        let at = machine
+            .lanes
+            .reg::<u64>(inst.operands.a, warp)
+            .cast::<u64>();
+        L::wide(at.add(first), bytes as u64)
+    }
 }
 
 impl Place for Global {
     type Word = u64;
 
     #[inline(always)]
-    unsafe fn resolve(
+    unsafe fn pointer(
         machine: &mut Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        mask: u32,
+        at: (usize, usize),
         bytes: u32,
-    ) -> Option<Addresses<u64>> {
+    ) -> Option<*mut u8> {
         // SAFETY: passed on.
-        let at = unsafe { fetch_wide(machine, inst, warp, mask) };
-        check_global(machine, inst, &at, warp, mask, bytes).then_some(Addresses { base: 0, at })
+        let address = unsafe { wide_address(machine, inst, at) };
+        global_pointer(machine, inst, address, at, bytes)
     }
 
     #[inline(always)]
-    unsafe fn chunk<L: Level>(
+    fn limits(machine: &Machine<'_>, inst: &Inst, bytes: usize) -> Option<Limits> {
+        global_limits(machine, inst, bytes)
+    }
+
+    #[inline(always)]
+    unsafe fn relate<L: Level>(
         machine: &Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        first: usize,
+        at: (usize, usize),
         bytes: usize,
-    ) -> (Pattern<u64>, usize) {
+    ) -> Pattern<u64> {
         // SAFETY: passed on.
-        unsafe { (global_chunk::<L>(machine, inst, warp, first, bytes), 0) }
+        unsafe { relate_wide::<L>(machine, inst, at, bytes) }
     }
 }
 
-/// Classifies a chunk against the allocation that the instruction used last.
+/// The offset of a lane in an area of `size` bytes.
 #[inline(always)]
-unsafe fn global_chunk<L: Level>(
-    machine: &Machine<'_>,
+unsafe fn checked_offset(
+    machine: &mut Machine<'_>,
     inst: &Inst,
-    warp: usize,
-    first: usize,
-    bytes: usize,
-) -> Pattern<u64> {
-    // SAFETY: the decoder numbered the sites, and made sure that operand `a` has 64 bits.
-    unsafe {
-        let CachedRange { start, size } = *machine.ranges.get_unchecked(inst.site as usize);
-        let step = bytes as u64;
-        if size < step {
-            return Pattern::Other;
-        }
-        let limits = Limits {
-            add: inst.operands.imm as u64,
-            start,
-            room: size - step,
-            step,
-        };
-        let at = machine
-            .lanes
-            .reg::<u64>(inst.operands.a, warp)
-            .cast::<u64>()
-            .add(first);
-        L::wide(at, limits)
-    }
-}
-
-/// Checks offsets against the size of a small area.
-#[inline(always)]
-fn check_narrow(
-    machine: &mut Machine<'_>,
-    at: &[u32; LANES],
-    warp: usize,
-    mask: u32,
+    at: (usize, usize),
     (size, bytes): (u32, u32),
-) -> bool {
-    let (mut highest, mut low_bits) = (0, 0);
-    for &offset in at {
-        highest = highest.max(offset);
-        low_bits |= offset;
+) -> Option<usize> {
+    // SAFETY: passed on.
+    let offset = unsafe { narrow_address(machine, inst, at) };
+    if size < bytes || offset > size - bytes || offset & (bytes - 1) != 0 {
+        refuse(machine, offset.into(), at, bytes);
+        return None;
     }
-    if size >= bytes && highest <= size - bytes && low_bits & (bytes - 1) == 0 {
-        return true;
-    }
-    check_narrow_each(machine, at, warp, mask, (size, bytes))
-}
-
-#[cold]
-#[inline(never)]
-fn check_narrow_each(
-    machine: &mut Machine<'_>,
-    at: &[u32; LANES],
-    warp: usize,
-    mask: u32,
-    (size, bytes): (u32, u32),
-) -> bool {
-    for lane in lanes_of(mask) {
-        let address = u64::from(at[lane]);
-        if at[lane] % bytes != 0 {
-            machine.fail(Violation::Misaligned { address, bytes }, warp, lane);
-            return false;
-        }
-        if size < bytes || at[lane] > size - bytes {
-            machine.fail(Violation::Address { address, bytes }, warp, lane);
-            return false;
-        }
-    }
-    true
+    Some(offset as usize)
 }
 
 impl Place for Shared {
     type Word = u32;
 
     #[inline(always)]
-    unsafe fn resolve(
+    unsafe fn pointer(
         machine: &mut Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        mask: u32,
+        at: (usize, usize),
         bytes: u32,
-    ) -> Option<Addresses<u32>> {
+    ) -> Option<*mut u8> {
+        let sizes = (machine.shared_bytes, bytes);
         // SAFETY: passed on.
-        let at = unsafe { fetch_narrow(machine, inst, warp, mask) };
-        let size = machine.shared_bytes;
-        check_narrow(machine, &at, warp, mask, (size, bytes)).then_some(Addresses {
-            base: machine.shared.expose_provenance(),
-            at,
+        let offset = unsafe { checked_offset(machine, inst, at, sizes) };
+        offset.map(|offset| machine.shared.wrapping_add(offset))
+    }
+
+    #[inline(always)]
+    fn limits(machine: &Machine<'_>, inst: &Inst, bytes: usize) -> Option<Limits> {
+        let room = machine.shared_bytes.checked_sub(bytes as u32)?;
+        let narrow = !inst.flags.has(Flags::WIDE_ADDRESS);
+        let base = machine.shared.expose_provenance();
+        narrow.then_some(Limits {
+            start: 0,
+            room: room.into(),
+            base,
         })
     }
 
     #[inline(always)]
-    unsafe fn chunk<L: Level>(
+    unsafe fn relate<L: Level>(
         machine: &Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        first: usize,
+        (warp, first): (usize, usize),
         bytes: usize,
-    ) -> (Pattern<u32>, usize) {
-        let step = bytes as u32;
-        if inst.flags.has(Flags::WIDE_ADDRESS) || machine.shared_bytes < step {
-            return (Pattern::Other, 0);
-        }
-        let room = machine.shared_bytes - step;
-        let limits = Limits {
-            add: inst.operands.imm as u32,
-            start: 0,
-            room,
-            step,
-        };
-        // SAFETY: passed on; without the flag the operand has 32 bits.
-        let pattern = unsafe {
+    ) -> Pattern<u32> {
+        // SAFETY: passed on; where there are limits the operand has 32 bits.
+        unsafe {
             let at = machine
                 .lanes
                 .reg::<u32>(inst.operands.a, warp)
-                .cast::<u32>()
-                .add(first);
-            L::narrow(at, limits)
-        };
-        (pattern, machine.shared.expose_provenance())
+                .cast::<u32>();
+            L::narrow(at.add(first), bytes as u32)
+        }
     }
 }
 
 impl Place for Local {
-    type Word = u64;
+    type Word = u32;
 
     #[inline(always)]
-    unsafe fn resolve(
+    unsafe fn pointer(
         machine: &mut Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        mask: u32,
+        at: (usize, usize),
         bytes: u32,
-    ) -> Option<Addresses<u64>> {
+    ) -> Option<*mut u8> {
+        let sizes = (machine.local_bytes, bytes);
         // SAFETY: passed on.
-        let at = unsafe { fetch_narrow(machine, inst, warp, mask) };
-        let size = machine.local_bytes;
-        if !check_narrow(machine, &at, warp, mask, (size, bytes)) {
-            return None;
-        }
-        let mut out = [0; LANES];
-        for lane in 0..LANES {
-            out[lane] = u64::from(at[lane]) + (warp * LANES + lane) as u64 * u64::from(size);
-        }
-        Some(Addresses {
-            base: machine.local.expose_provenance(),
-            at: out,
-        })
+        let offset = unsafe { checked_offset(machine, inst, at, sizes) };
+        offset.map(|offset| machine.local_of(at).wrapping_add(offset))
     }
 }
 
@@ -418,113 +313,58 @@ impl Place for Generic {
     type Word = u64;
 
     #[inline(always)]
-    unsafe fn resolve(
+    unsafe fn pointer(
         machine: &mut Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        mask: u32,
+        at: (usize, usize),
         bytes: u32,
-    ) -> Option<Addresses<u64>> {
+    ) -> Option<*mut u8> {
         // SAFETY: passed on.
-        let mut at = unsafe { fetch_wide(machine, inst, warp, mask) };
-        let mut windowed = false;
-        for &address in &at {
-            windowed |= windows::contain(address);
+        let address = unsafe { wide_address(machine, inst, at) };
+        if !windows::contain(address) {
+            return global_pointer(machine, inst, address, at, bytes);
         }
-        let fits = match windowed {
-            false => check_global(machine, inst, &at, warp, mask, bytes),
-            true => translate(machine, inst, &mut at, warp, mask, bytes),
-        };
-        fits.then_some(Addresses { base: 0, at })
+        let found = machine.windowed(address, at);
+        match found.filter(|(_, room)| *room >= bytes.into() && address % u64::from(bytes) == 0) {
+            Some((pointer, _)) => Some(pointer),
+            None => {
+                refuse(machine, address, at, bytes);
+                None
+            }
+        }
+    }
+
+    // Addresses in the windows are in no allocation, so that only `pointer` accepts them.
+    #[inline(always)]
+    fn limits(machine: &Machine<'_>, inst: &Inst, bytes: usize) -> Option<Limits> {
+        global_limits(machine, inst, bytes)
     }
 
     #[inline(always)]
-    unsafe fn chunk<L: Level>(
+    unsafe fn relate<L: Level>(
         machine: &Machine<'_>,
         inst: &Inst,
-        warp: usize,
-        first: usize,
+        at: (usize, usize),
         bytes: usize,
-    ) -> (Pattern<u64>, usize) {
-        // Addresses in the windows are in no allocation, so that they become `Other`.
+    ) -> Pattern<u64> {
         // SAFETY: passed on.
-        unsafe { (global_chunk::<L>(machine, inst, warp, first, bytes), 0) }
+        unsafe { relate_wide::<L>(machine, inst, at, bytes) }
     }
 }
 
-/// Replaces generic addresses in the windows by addresses of this process.
-#[inline(never)]
-fn translate(
-    machine: &mut Machine<'_>,
-    inst: &Inst,
-    at: &mut [u64; LANES],
-    warp: usize,
-    mask: u32,
-    bytes: u32,
-) -> bool {
-    for lane in lanes_of(mask) {
-        if at[lane] % u64::from(bytes) != 0 {
-            machine.fail(
-                Violation::Misaligned {
-                    address: at[lane],
-                    bytes,
-                },
-                warp,
-                lane,
-            );
-            return false;
-        }
-        if !windows::contain(at[lane]) {
-            if !check_each(machine, inst, at, warp, 1 << lane, bytes) {
-                return false;
-            }
-            continue;
-        }
-        match machine.windowed(at[lane], warp, lane) {
-            Some((pointer, room)) if room >= u64::from(bytes) => {
-                at[lane] = pointer.expose_provenance() as u64
-            }
-            _ => {
-                machine.fail(
-                    Violation::Address {
-                        address: at[lane],
-                        bytes,
-                    },
-                    warp,
-                    lane,
-                );
-                return false;
-            }
-        }
-    }
-    true
-}
-
-/// The bytes from a generic address to the end of its allocation: pointer and count.
-pub fn bytes_at(
-    machine: &Machine<'_>,
-    address: u64,
-    warp: usize,
-    lane: usize,
-) -> Option<(*mut u8, u64)> {
+/// The memory at a generic address: a pointer, and the bytes from there to the allocation's end.
+pub fn bytes_at(machine: &Machine<'_>, address: u64, at: (usize, usize)) -> Option<(*mut u8, u64)> {
     if windows::contain(address) {
-        return machine.windowed(address, warp, lane);
+        return machine.windowed(address, at);
     }
     let range = machine.find_range(address)?;
-    Some((
-        std::ptr::with_exposed_provenance_mut(address as usize),
-        range.end - address,
-    ))
+    let pointer = std::ptr::with_exposed_provenance_mut(address as usize);
+    Some((pointer, range.end - address))
 }
 
 /// Copies `out.len()` bytes from a generic address; false if they are not all there.
-pub fn copy_out(
-    machine: &Machine<'_>,
-    address: u64,
-    (warp, lane): (usize, usize),
-    out: &mut [u8],
-) -> bool {
-    match bytes_at(machine, address, warp, lane) {
+pub fn copy_out(machine: &Machine<'_>, address: u64, at: (usize, usize), out: &mut [u8]) -> bool {
+    match bytes_at(machine, address, at) {
         Some((pointer, room)) if room >= out.len() as u64 => {
             // SAFETY: `room` bytes at `pointer` are the device's.
             unsafe { std::ptr::copy_nonoverlapping(pointer, out.as_mut_ptr(), out.len()) };
@@ -538,12 +378,8 @@ pub fn copy_out(
 const TEXT_MAX: u64 = 1 << 16;
 
 /// The zero-terminated text at a generic address, cut at 64 KiB.
-pub fn text_at(
-    machine: &Machine<'_>,
-    address: u64,
-    (warp, lane): (usize, usize),
-) -> Option<Vec<u8>> {
-    let (pointer, room) = bytes_at(machine, address, warp, lane)?;
+pub fn text_at(machine: &Machine<'_>, address: u64, at: (usize, usize)) -> Option<Vec<u8>> {
+    let (pointer, room) = bytes_at(machine, address, at)?;
     let mut text = vec![];
     for index in 0..room.min(TEXT_MAX) as usize {
         // SAFETY: `room` bytes at `pointer` are the device's.

@@ -1,10 +1,11 @@
 //! Loads and stores.
 
-use super::super::inst::{BlockFn, Inst};
+use super::super::inst::{BlockFn, Flags, Inst};
 use super::super::lanes::LANES;
 use super::super::machine::Machine;
 use super::chunk::{Baseline, Level, Pattern, CHUNK};
-use super::place::{lanes_of, Generic, Global, Local, Place, Shared, Word};
+use super::known::{each_part, Part};
+use super::place::{lanes_of, Generic, Global, Limits, Local, Place, Shared, Word};
 use super::{Area, Element};
 
 /// Which way an access goes.
@@ -14,10 +15,35 @@ pub enum Direction {
     Store,
 }
 
+/// A register's lane.
+trait Register: Copy {
+    /// Writes `self` to eight lanes.
+    ///
+    /// # Safety
+    /// `to` must point to eight lanes, and the machine must have what `L` needs.
+    unsafe fn repeat<L: Level>(self, to: *mut Self);
+}
+
+impl Register for u32 {
+    #[inline(always)]
+    unsafe fn repeat<L: Level>(self, to: *mut u32) {
+        // SAFETY: passed on.
+        unsafe { L::repeat_word(to, self) }
+    }
+}
+
+impl Register for u64 {
+    #[inline(always)]
+    unsafe fn repeat<L: Level>(self, to: *mut u64) {
+        // SAFETY: passed on.
+        unsafe { L::repeat_double(to, self) }
+    }
+}
+
 /// How an element in memory corresponds to a register.
 trait Transfer {
     type Memory: Copy;
-    type Register: Copy;
+    type Register: Register;
     fn widen(value: Self::Memory) -> Self::Register;
     fn narrow(value: Self::Register) -> Self::Memory;
 }
@@ -57,81 +83,135 @@ transfers! {
     u64 => u64, u64;
 }
 
-/// Loads one element to each lane of a warp chunk by chunk; false where that is not possible.
+/// A pointer to checked device memory.
 #[inline(always)]
-unsafe fn load_chunks<L: Level, P: Place, T: Transfer>(
+fn pointer(at: usize) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(at)
+}
+
+/// Loads one chunk.
+#[inline(always)]
+unsafe fn load_part<L: Level, T: Transfer>(
     machine: &Machine<'_>,
     inst: &Inst,
-    warp: usize,
-) -> bool {
-    let bytes = size_of::<T::Memory>();
-    // SAFETY: passed on; classified chunks are in range.
+    (warp, first): (usize, usize),
+    part: Part,
+) {
+    // SAFETY: the caller checked the part's addresses.
     unsafe {
         let d = machine
             .lanes
             .reg::<T::Register>(inst.operands.d, warp)
             .cast::<T::Register>();
-        for first in (0..LANES).step_by(CHUNK) {
-            let (pattern, base) = P::chunk::<L>(machine, inst, warp, first, bytes);
-            let out = d.add(first).cast::<[T::Register; CHUNK]>();
-            match pattern {
-                Pattern::Consecutive(at) => {
-                    let from = address(base, at).cast::<[T::Memory; CHUNK]>();
-                    out.write(from.read_unaligned().map(T::widen));
-                }
-                Pattern::Equal(at) => {
-                    out.write([T::widen(address(base, at).cast::<T::Memory>().read()); CHUNK]);
-                }
-                Pattern::Scattered | Pattern::Other => return false,
+        match part {
+            Part::Consecutive(at) => {
+                let from = pointer(at).cast::<[T::Memory; CHUNK]>().read_unaligned();
+                d.add(first)
+                    .cast::<[T::Register; CHUNK]>()
+                    .write(from.map(T::widen));
+            }
+            Part::Equal(at) => {
+                let value = T::widen(pointer(at).cast::<T::Memory>().read());
+                value.repeat::<L>(d.add(first));
             }
         }
     }
-    true
 }
 
-/// Stores one element of each lane of a warp chunk by chunk; false where that is not possible.
+/// Stores one chunk.
 #[inline(always)]
-unsafe fn store_chunks<L: Level, P: Place, T: Transfer>(
+unsafe fn store_part<T: Transfer>(
     machine: &Machine<'_>,
     inst: &Inst,
-    warp: usize,
-) -> bool {
-    let bytes = size_of::<T::Memory>();
-    // SAFETY: passed on; classified chunks are in range.
+    (warp, first): (usize, usize),
+    part: Part,
+) {
+    // SAFETY: the caller checked the part's addresses.
     unsafe {
         let d = machine
             .lanes
             .reg::<T::Register>(inst.operands.d, warp)
             .cast::<T::Register>();
-        for first in (0..LANES).step_by(CHUNK) {
-            let values = d
-                .add(first)
-                .cast::<[T::Register; CHUNK]>()
-                .read()
-                .map(T::narrow);
-            match P::chunk::<L>(machine, inst, warp, first, bytes) {
-                (Pattern::Consecutive(at), base) => {
-                    address(base, at)
-                        .cast::<[T::Memory; CHUNK]>()
-                        .write_unaligned(values);
+        let values = d
+            .add(first)
+            .cast::<[T::Register; CHUNK]>()
+            .read()
+            .map(T::narrow);
+        match part {
+            Part::Consecutive(at) => {
+                pointer(at)
+                    .cast::<[T::Memory; CHUNK]>()
+                    .write_unaligned(values);
+            }
+            // The last lane's value is the one that stays.
+            Part::Equal(at) => pointer(at).cast::<T::Memory>().write(values[CHUNK - 1]),
+        }
+    }
+}
+
+/// The chunk of lanes that starts at `at`, if its addresses are in a simple order and in range.
+#[inline(always)]
+unsafe fn find_part<L: Level, P: Place>(
+    machine: &Machine<'_>,
+    inst: &Inst,
+    at: (usize, usize),
+    bytes: usize,
+) -> Option<Part> {
+    let Limits { start, room, base } = P::limits(machine, inst, bytes)?;
+    // SAFETY: passed on.
+    let (first, extent) = match unsafe { P::relate::<L>(machine, inst, at, bytes) } {
+        Pattern::Consecutive(first) => (first, (CHUNK - 1) * bytes),
+        Pattern::Equal(first) => (first, 0),
+        Pattern::Other => return None,
+    };
+    let first = (first.offset() as u64).wrapping_add_signed(inst.operands.imm);
+    let above = first.wrapping_sub(start);
+    if above > room || room - above < extent as u64 || first & (bytes as u64 - 1) != 0 {
+        return None;
+    }
+    let first = base.wrapping_add(first as usize);
+    Some(if extent > 0 {
+        Part::Consecutive(first)
+    } else {
+        Part::Equal(first)
+    })
+}
+
+/// Moves one element of each active lane: `part` does it for a chunk whose addresses are in a simple
+/// order, `lanes` for the lanes of a mask, one after the other.
+#[inline(always)]
+unsafe fn move_one<L: Level, P: Place>(
+    machine: &mut Machine<'_>,
+    inst: &Inst,
+    bytes: usize,
+    part: impl Fn(&Machine<'_>, (usize, usize), Part),
+    lanes: impl Fn(&mut Machine<'_>, usize, u32) -> bool,
+) -> bool {
+    // SAFETY: passed on.
+    unsafe {
+        if inst.flags.has(Flags::RUN) && each_part::<L, P>(machine, inst, bytes, &part) {
+            return true;
+        }
+        for warp in 0..machine.lanes.warps {
+            let mut mask = machine.lanes.exec[warp];
+            if mask == !0 {
+                let mut first = 0;
+                while first < LANES {
+                    let at = (warp, first);
+                    let Some(found) = find_part::<L, P>(machine, inst, at, bytes) else {
+                        break;
+                    };
+                    part(machine, at, found);
+                    first += CHUNK;
                 }
-                // The last lane's value is the one that stays.
-                (Pattern::Equal(at), base) => {
-                    address(base, at)
-                        .cast::<T::Memory>()
-                        .write(values[CHUNK - 1]);
-                }
-                _ => return false,
+                mask = u32::MAX.checked_shl(first as u32).unwrap_or(0);
+            }
+            if mask != 0 && !lanes(machine, warp, mask) {
+                return false;
             }
         }
     }
     true
-}
-
-/// The address of this process that `at` stands for.
-#[inline(always)]
-fn address<W: Word>(base: usize, at: W) -> *mut u8 {
-    std::ptr::with_exposed_provenance_mut(base.wrapping_add(at.offset()))
 }
 
 #[inline(always)]
@@ -139,19 +219,16 @@ unsafe fn load_one<L: Level, P: Place, T: Transfer>(
     machine: &mut Machine<'_>,
     inst: &Inst,
 ) -> bool {
-    for warp in 0..machine.lanes.warps {
-        let mask = machine.lanes.exec[warp];
-        // SAFETY: passed on.
-        unsafe {
-            if mask == 0 || mask == !0 && load_chunks::<L, P, T>(machine, inst, warp) {
-                continue;
-            }
-            if !load_lanes::<P, T>(machine, inst, warp, mask) {
-                return false;
-            }
-        }
+    // SAFETY: passed on.
+    unsafe {
+        move_one::<L, P>(
+            machine,
+            inst,
+            size_of::<T::Memory>(),
+            |machine, at, part| load_part::<L, T>(machine, inst, at, part),
+            |machine, warp, mask| load_lanes::<P, T>(machine, inst, warp, mask),
+        )
     }
-    true
 }
 
 #[inline(always)]
@@ -159,19 +236,16 @@ unsafe fn store_one<L: Level, P: Place, T: Transfer>(
     machine: &mut Machine<'_>,
     inst: &Inst,
 ) -> bool {
-    for warp in 0..machine.lanes.warps {
-        let mask = machine.lanes.exec[warp];
-        // SAFETY: passed on.
-        unsafe {
-            if mask == 0 || mask == !0 && store_chunks::<L, P, T>(machine, inst, warp) {
-                continue;
-            }
-            if !store_lanes::<P, T>(machine, inst, warp, mask) {
-                return false;
-            }
-        }
+    // SAFETY: passed on.
+    unsafe {
+        move_one::<L, P>(
+            machine,
+            inst,
+            size_of::<T::Memory>(),
+            |machine, at, part| store_part::<T>(machine, inst, at, part),
+            |machine, warp, mask| store_lanes::<P, T>(machine, inst, warp, mask),
+        )
     }
-    true
 }
 
 /// Loads one element to each lane of `mask`, one after the other.
@@ -182,15 +256,15 @@ unsafe fn load_lanes<P: Place, T: Transfer>(
     warp: usize,
     mask: u32,
 ) -> bool {
-    let bytes = size_of::<T::Memory>() as u32;
-    // SAFETY: passed on; `resolve` checks the addresses of the lanes in `mask`.
+    // SAFETY: passed on.
     unsafe {
-        let Some(from) = P::resolve(machine, inst, warp, mask, bytes) else {
-            return false;
-        };
-        let d = &mut *machine.lanes.reg::<T::Register>(inst.operands.d, warp);
+        let d = machine.lanes.reg::<T::Register>(inst.operands.d, warp);
         for lane in lanes_of(mask) {
-            d[lane] = T::widen(from.pointer(lane).cast::<T::Memory>().read());
+            let bytes = size_of::<T::Memory>() as u32;
+            let Some(from) = P::pointer(machine, inst, (warp, lane), bytes) else {
+                return false;
+            };
+            (*d)[lane] = T::widen(from.cast::<T::Memory>().read());
         }
     }
     true
@@ -204,17 +278,15 @@ unsafe fn store_lanes<P: Place, T: Transfer>(
     warp: usize,
     mask: u32,
 ) -> bool {
-    let bytes = size_of::<T::Memory>() as u32;
-    // SAFETY: as in `load_lanes`.
+    // SAFETY: passed on.
     unsafe {
-        let Some(to) = P::resolve(machine, inst, warp, mask, bytes) else {
-            return false;
-        };
-        let d = &*machine.lanes.reg::<T::Register>(inst.operands.d, warp);
+        let d = machine.lanes.reg::<T::Register>(inst.operands.d, warp);
         for lane in lanes_of(mask) {
-            to.pointer(lane)
-                .cast::<T::Memory>()
-                .write(T::narrow(d[lane]));
+            let bytes = size_of::<T::Memory>() as u32;
+            let Some(to) = P::pointer(machine, inst, (warp, lane), bytes) else {
+                return false;
+            };
+            to.cast::<T::Memory>().write(T::narrow((*d)[lane]));
         }
     }
     true
@@ -321,19 +393,16 @@ unsafe fn load_many<L: Level, P: Place, T: Transfer, const N: usize>(
     inst: &Inst,
 ) -> bool {
     let element = size_of::<T::Memory>();
+    let slots = element_slots(inst);
     for warp in 0..machine.lanes.warps {
-        let mask = machine.lanes.exec[warp];
-        if mask == 0 {
-            continue;
-        }
-        // SAFETY: as in `load_one`.
-        unsafe {
-            let Some(from) = P::resolve(machine, inst, warp, mask, (element * N) as u32) else {
-                return false;
-            };
-            let slots = element_slots(inst);
-            for lane in lanes_of(mask) {
-                let packet = Packet::read(from.pointer(lane), element * N);
+        for lane in lanes_of(machine.lanes.exec[warp]) {
+            // SAFETY: passed on.
+            unsafe {
+                let bytes = (element * N) as u32;
+                let Some(from) = P::pointer(machine, inst, (warp, lane), bytes) else {
+                    return false;
+                };
+                let packet = Packet::read(from, element * N);
                 for (index, slot) in slots.into_iter().take(N).enumerate() {
                     let at = packet.bytes.as_ptr().add(index * element);
                     let value = T::widen(at.cast::<T::Memory>().read());
@@ -351,25 +420,22 @@ unsafe fn store_many<L: Level, P: Place, T: Transfer, const N: usize>(
     inst: &Inst,
 ) -> bool {
     let element = size_of::<T::Memory>();
+    let slots = element_slots(inst);
     for warp in 0..machine.lanes.warps {
-        let mask = machine.lanes.exec[warp];
-        if mask == 0 {
-            continue;
-        }
-        // SAFETY: as in `load_one`.
-        unsafe {
-            let Some(to) = P::resolve(machine, inst, warp, mask, (element * N) as u32) else {
-                return false;
-            };
-            let slots = element_slots(inst);
-            for lane in lanes_of(mask) {
+        for lane in lanes_of(machine.lanes.exec[warp]) {
+            // SAFETY: passed on.
+            unsafe {
+                let bytes = (element * N) as u32;
+                let Some(to) = P::pointer(machine, inst, (warp, lane), bytes) else {
+                    return false;
+                };
                 let mut packet = Packet { bytes: [0; 32] };
                 for (index, slot) in slots.into_iter().take(N).enumerate() {
                     let value = (*machine.lanes.reg::<T::Register>(slot, warp))[lane];
                     let at = packet.bytes.as_mut_ptr().add(index * element);
                     at.cast::<T::Memory>().write(T::narrow(value));
                 }
-                packet.write(to.pointer(lane), element * N);
+                packet.write(to, element * N);
             }
         }
     }

@@ -1,9 +1,7 @@
 //! Copy propagation: `mov`, `cvta` and reads of parameters that only rename a value disappear.
 
-use std::collections::HashMap;
-
 use super::draft::field::{A, D};
-use super::draft::{Draft, Fold, Pinned, Reg, Registers, Width};
+use super::draft::{Draft, Fold, Pinned, Reg, RegMap, Registers, Width};
 use super::flow::{Block, Flow};
 
 /// Where a register is written.
@@ -20,7 +18,7 @@ struct Definition {
 pub fn propagate(flow: &Flow, drafts: &mut [Draft], registers: &mut Registers) -> Vec<bool> {
     let definitions = find_definitions(flow, drafts);
     let mut kept = vec![true; drafts.len()];
-    let mut alias: HashMap<Reg, Reg> = HashMap::new();
+    let mut alias: RegMap<Reg> = RegMap::default();
     for &block in &flow.order {
         for index in flow.blocks[block].first..flow.blocks[block].end {
             let draft = &drafts[index];
@@ -60,12 +58,12 @@ pub fn propagate(flow: &Flow, drafts: &mut [Draft], registers: &mut Registers) -
     kept
 }
 
-fn resolve(alias: &HashMap<Reg, Reg>, reg: Reg) -> Reg {
+fn resolve(alias: &RegMap<Reg>, reg: Reg) -> Reg {
     alias.get(&reg).copied().unwrap_or(reg)
 }
 
 /// Replaces what a draft reads.
-fn rename(draft: &mut Draft, alias: &HashMap<Reg, Reg>) {
+fn rename(draft: &mut Draft, alias: &RegMap<Reg>) {
     for field in 0..draft.regs.len() {
         if draft.defs >> field & 1 == 0 && draft.regs[field].exists() {
             draft.regs[field] = resolve(alias, draft.regs[field]);
@@ -76,8 +74,8 @@ fn rename(draft: &mut Draft, alias: &HashMap<Reg, Reg>) {
     }
 }
 
-fn find_definitions(flow: &Flow, drafts: &[Draft]) -> HashMap<Reg, Definition> {
-    let mut definitions: HashMap<Reg, Definition> = HashMap::new();
+fn find_definitions(flow: &Flow, drafts: &[Draft]) -> RegMap<Definition> {
+    let mut definitions: RegMap<Definition> = RegMap::default();
     let each = || {
         flow.order.iter().flat_map(|&block| {
             let Block { first, end, .. } = flow.blocks[block];

@@ -2,6 +2,7 @@
 //! unbounded set of virtual registers.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::exec::inst::{Action, Flags};
 use crate::exec::special::Special;
@@ -43,6 +44,30 @@ impl Reg {
     }
 }
 
+/// A map from registers. Their numbers are ours and come one after the other, so that hashing them
+/// can be as cheap as it gets.
+pub type RegMap<V> = HashMap<Reg, V, BuildHasherDefault<RegHasher>>;
+
+/// See [`RegMap`].
+#[derive(Default)]
+pub struct RegHasher(u64);
+
+impl Hasher for RegHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u32(byte.into());
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = (self.0 ^ u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32 // the map uses high bits and low ones
+    }
+}
+
 /// A value that no instruction writes: the scheduler fills it in before a block runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pinned {
@@ -67,7 +92,7 @@ pub enum Pinned {
 pub struct Registers {
     widths: Vec<Width>,
     pinned: HashMap<(Pinned, Width), Reg>,
-    pins: HashMap<Reg, Pinned>,
+    pins: RegMap<Pinned>,
 }
 
 impl Registers {

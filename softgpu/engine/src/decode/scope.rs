@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::draft::{Reg, Registers, Width};
+use super::draft::{Reg, RegMap, Registers, Width};
 use crate::ptx::declaration::Declaration;
 use crate::ptx::PtxError;
 
@@ -39,7 +39,7 @@ pub enum Symbol<'a> {
 struct Range {
     width: Width,
     count: u64,
-    created: HashMap<u32, Reg>,
+    created: RegMap<Reg>,
 }
 
 #[derive(Default)]
@@ -125,7 +125,7 @@ impl<'a> Scopes<'a> {
                 let range = Range {
                     width,
                     count,
-                    created: HashMap::new(),
+                    created: RegMap::default(),
                 };
                 scope.ranges.insert(declaration.name, range);
             }
@@ -153,7 +153,7 @@ impl<'a> Scopes<'a> {
             if let (Some(number), Some(range)) = (number, scope.ranges.get_mut(base)) {
                 if u64::from(number) < range.count {
                     let create = || registers.create(range.width);
-                    let reg = *range.created.entry(number).or_insert_with(create);
+                    let reg = *range.created.entry(Reg(number)).or_insert_with(create);
                     return Some(Symbol::Register(reg));
                 }
             }

@@ -5,10 +5,10 @@
 //! per function. An instruction's destinations never share with its sources: slots of different
 //! widths overlap in ways that the operations do not expect.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::draft::{Reg, Registers, Width};
+use super::draft::{Reg, RegMap, Registers, Width};
 use super::flow::Layout;
 
 /// Most bits of all liveness sets of a function; beyond it, registers that live across blocks get
@@ -43,7 +43,7 @@ pub struct Storage {
 /// Slots of registers, over all functions of a kernel.
 #[derive(Default)]
 pub struct Assignment {
-    slots: HashMap<Reg, u32>,
+    slots: RegMap<u32>,
     /// Slots and predicates in use so far.
     pub slots_used: u32,
     pub predicates_used: u32,
@@ -114,7 +114,7 @@ struct Interval {
 
 /// The intervals of all registers that are not pinned, by where they start.
 fn intervals(layout: &Layout, registers: &Registers) -> Vec<Interval> {
-    let mut spans: HashMap<Reg, Occurrences> = HashMap::new();
+    let mut spans: RegMap<Occurrences> = RegMap::default();
     for block in 0..layout.starts.len() {
         for index in layout.block(block) {
             let draft = &layout.code[index];
@@ -156,13 +156,7 @@ struct Occurrences {
 }
 
 impl Occurrences {
-    fn note(
-        spans: &mut HashMap<Reg, Occurrences>,
-        reg: Reg,
-        block: usize,
-        index: usize,
-        sure: bool,
-    ) {
+    fn note(spans: &mut RegMap<Occurrences>, reg: Reg, block: usize, index: usize, sure: bool) {
         let fresh = Occurrences {
             block,
             first: index,
@@ -209,7 +203,7 @@ impl Sets {
 
 /// Extends the spans of registers that live across blocks to where they may be live, which is
 /// where a read may follow and a write may have come before.
-fn extend_across_blocks(layout: &Layout, global: &[Reg], spans: &mut HashMap<Reg, Occurrences>) {
+fn extend_across_blocks(layout: &Layout, global: &[Reg], spans: &mut RegMap<Occurrences>) {
     let blocks = layout.starts.len();
     if blocks * global.len() > SET_BITS_MAX {
         for reg in global {
@@ -219,7 +213,7 @@ fn extend_across_blocks(layout: &Layout, global: &[Reg], spans: &mut HashMap<Reg
         }
         return;
     }
-    let number: HashMap<Reg, usize> = global
+    let number: RegMap<usize> = global
         .iter()
         .enumerate()
         .map(|(n, &reg)| (reg, n))
@@ -243,30 +237,36 @@ fn extend_across_blocks(layout: &Layout, global: &[Reg], spans: &mut HashMap<Reg
         }
     }
     let live = solve_backward(layout, needed, &killed);
-    let reached = solve_forward(layout, written);
+    let reached = solve_forward(layout, &written);
     for block in 0..blocks {
         let range = layout.block(block);
-        for (n, reg) in global.iter().enumerate() {
-            let Some(span) = spans.get_mut(reg) else {
-                continue;
-            };
-            if live.has(block, n) && reached.has(block, n) {
-                span.first = span.first.min(range.start);
-                span.last = span.last.max(range.start);
-            }
-            // Live at the end: live where a successor starts.
-            let mut after = layout.successors[block].iter();
-            if after.any(|&next| live.has(next, n) && reached.has(next, n)) {
-                let carried = reached.has(block, n);
-                if carried && live.has(block, n) {
-                    span.first = span.first.min(range.start);
-                }
-                if carried || span.first < range.end {
-                    span.last = span.last.max(range.end.saturating_sub(1));
+        for word in 0..live.words {
+            let held = |block: usize| live.of(block)[word] & reached.of(block)[word];
+            let after = layout.successors[block]
+                .iter()
+                .fold(0, |bits, &next| bits | held(next));
+            let leaving = after & (reached.of(block)[word] | written.of(block)[word]);
+            for (bits, at) in [
+                (held(block), range.start),
+                (leaving, range.end.saturating_sub(1)),
+            ] {
+                for bit in bits_of(bits) {
+                    if let Some(span) = spans.get_mut(&global[64 * word + bit]) {
+                        (span.first, span.last) = (span.first.min(at), span.last.max(at));
+                    }
                 }
             }
         }
     }
+}
+
+/// The numbers of the bits that are set.
+fn bits_of(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = bits.trailing_zeros() as usize;
+        bits &= bits.wrapping_sub(1);
+        (bit < 64).then_some(bit)
+    })
 }
 
 /// For each block, the registers that are live where it starts.
@@ -290,7 +290,7 @@ fn solve_backward(layout: &Layout, needed: Sets, killed: &Sets) -> Sets {
 }
 
 /// For each block, the registers that may have been written before it starts.
-fn solve_forward(layout: &Layout, written: Sets) -> Sets {
+fn solve_forward(layout: &Layout, written: &Sets) -> Sets {
     let mut reached = Sets {
         words: written.words,
         bits: vec![0; written.bits.len()],

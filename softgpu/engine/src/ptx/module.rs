@@ -408,32 +408,50 @@ impl<'a> Indexer<'a, '_> {
     fn skip_braces(&mut self) -> Result<(), PtxError> {
         let Place { mut at, mut line } = self.lexer.place();
         let mut depth = 1usize;
-        while let Some(&c) = self.text.get(at) {
-            at += 1;
-            match c {
-                b'\n' => line += 1,
-                b'{' => depth += 1,
-                b'}' => {
-                    depth -= 1;
-                    if depth == 0 {
-                        self.lexer.jump(Place { at, line });
-                        return Ok(());
+        while at < self.text.len() {
+            // Most pieces of code hold nothing of interest but the ends of lines.
+            if let Some(piece) = self.text.get(at..at + PIECE) {
+                let (mut interesting, mut lines) = (false, 0);
+                for &c in piece {
+                    interesting |= (c == b'{') | (c == b'}') | (c == b'/') | (c == b'"');
+                    lines += u8::from(c == b'\n');
+                }
+                if !interesting {
+                    (at, line) = (at + PIECE, line + u32::from(lines));
+                    continue;
+                }
+            }
+            // Look at this piece byte by byte.
+            let end = (at + PIECE).min(self.text.len());
+            while at < end {
+                let c = self.text[at];
+                at += 1;
+                match c {
+                    b'\n' => line += 1,
+                    b'{' => depth += 1,
+                    b'}' => {
+                        depth -= 1;
+                        if depth == 0 {
+                            self.lexer.jump(Place { at, line });
+                            return Ok(());
+                        }
                     }
+                    b'/' | b'"' => {
+                        let after = skip_opaque(self.text, at - 1);
+                        let skipped = &self.text[at..after];
+                        line += skipped.iter().filter(|&&c| c == b'\n').count() as u32;
+                        at = after;
+                    }
+                    _ => {}
                 }
-                b'/' | b'"' => {
-                    let skipped = skip_opaque(self.text, at - 1);
-                    line += self.text[at..skipped.max(at)]
-                        .iter()
-                        .filter(|&&c| c == b'\n')
-                        .count() as u32;
-                    at = skipped.max(at);
-                }
-                _ => {}
             }
         }
         Err(PtxError::new(line, "a body without its closing `}`"))
     }
 }
+
+/// Bytes that are looked at together while a body is skipped.
+const PIECE: usize = 32;
 
 /// The end of the comment or string that starts at `at`; `at + 1` if none does.
 fn skip_opaque(text: &[u8], at: usize) -> usize {

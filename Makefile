@@ -6,8 +6,9 @@
 #   make lint     formatting, lints and types of all languages
 #   make bench    measure, beside the baselines; writes bench/out/latest.json
 #   make generate  rewrite the generated files (spec, environment reference)
-#   make clients  the client libraries that demo and test use
-#   make programs the CUDA compiler and the programs that the tests run
+#   make clients  the tests that clients bring themselves, directly and pooled (FULL=1: all of them)
+#   make client-environments  the client libraries that demo and test use
+#   make programs  the CUDA compiler and the programs that the tests run
 #   make clean    remove everything that was built or downloaded
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build native lint bench generate settings clients programs clean prerequisites
+.PHONY: help demo test build native lint bench generate settings clients client-environments programs clean prerequisites
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,7 +38,10 @@ native: | prerequisites
 
 build: $(VENV)/.ready native
 
-clients: $(VENV)/.ready
+clients: build client-environments
+	$(BIN)/python tests/clients/suites/run.py $(if $(FULL),--full) $(SUITES)
+
+client-environments: $(VENV)/.ready
 	@echo "== client libraries: CuPy, numba-cuda, cuda.core (.cache)"
 	$(BIN)/python tests/clients/environment.py
 
@@ -45,11 +49,11 @@ programs: $(VENV)/.ready
 	@echo "== CUDA compiler and test programs (.cache)"
 	$(BIN)/python tests/programs/build.py
 
-demo: build clients
+demo: build client-environments
 	@echo "== demo: examples/cupy_demo.py under harp-run"
 	@$(BIN)/python examples/demo.py
 
-test: build clients programs
+test: build client-environments programs
 	@echo "== tests of the native parts"
 	$(CARGO) test --workspace --locked
 	@echo "== tests of everything, end to end"
@@ -62,7 +66,7 @@ lint: $(VENV)/.ready
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-bench: build clients
+bench: build client-environments
 	$(BIN)/python bench/run.py
 
 # Everything that is generated from the call spec, and the reference of environment variables.

@@ -1,0 +1,64 @@
+"""CuPy's own tests, out of its source distribution; the wheel of the same version is what runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from clients.environment import clients_python
+from clients.suites.suite import Sample, Suite
+from clients.toolkit import CACHE, HERE, prepare_once, progress, toolkit
+
+REQUIREMENT = HERE / "requirements-cupy-source.txt"
+STAND_IN = HERE / "suites" / "metadata"
+
+FOLDERS = ("core", "creation", "indexing", "manipulation", "math", "sorting", "statistics")
+
+
+def _make_source(place: Path) -> None:
+    """Fetches the archive by pip, which checks its hash, and unpacks the tests alone.
+
+    pip prepares metadata of every source archive that it downloads. CuPy's build would want a CUDA
+    installation for that, so a stand-in for its build backend writes them.
+    """
+    progress("CuPy's source distribution: downloading its tests (once)")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
+    command += ["--require-hashes", "--requirement", str(REQUIREMENT), "--dest", str(place)]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(STAND_IN)})
+    (archive,) = place.glob("cupy-*.tar.gz")
+    with tarfile.open(archive) as file:
+        for member in file:
+            _, _, name = member.name.partition("/")
+            if member.isfile() and name.startswith(("tests/", "pyproject.toml")):
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                (place / name).write_bytes(file.extractfile(member).read())
+    archive.unlink()
+
+
+def source() -> Path:
+    """The folder that holds CuPy's `tests`."""
+    recipe = REQUIREMENT.read_bytes() + Path(__file__).read_bytes()
+    return prepare_once(CACHE / "suites" / "cupy", recipe, _make_source)
+
+
+def environ() -> dict[str, str]:
+    """A compiler for the tests that run nvcc, and one kernel cache for all runs and columns."""
+    return {
+        "NVCC": str(toolkit() / "bin" / "nvcc"),
+        "CUPY_CACHE_DIR": str(CACHE / "suites" / "cupy-kernels"),
+    }
+
+
+CUDA_12 = Suite(
+    name="cupy-cuda12",
+    title="CuPy 14.2.0 on CUDA 12.9",
+    python=clients_python,
+    root=source,
+    paths=tuple(f"tests/cupy_tests/{folder}_tests" for folder in FOLDERS),
+    sample=Sample(share=0.01, fewest=2, most=20),
+    environ=environ,
+)

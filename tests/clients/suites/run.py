@@ -1,0 +1,196 @@
+"""`make clients`: runs the tests that clients bring themselves, directly and through the pool.
+
+    python tests/clients/suites/run.py                  # a sample of every suite, as the CI does
+    python tests/clients/suites/run.py --full           # everything; goes on where it stopped
+    python tests/clients/suites/run.py cupy-cuda12 --only test_sort --column direct --show
+    python tests/clients/suites/run.py cupy-cuda12 --failed   # again what failed in the last run
+
+Prints, per suite, how many tests passed directly, how many through the pool and how many differ.
+Working files are `build/suites/SUITE-KIND-COLUMN.jsonl`, a line per test. A finished run writes
+`tests/clients/suites/results/SUITE-KIND.json`, from which `docs/clients.md` is made (`report.py`).
+
+To add a suite: write a module beside `cupy.py` that describes it as a `Suite` (which Python, where
+the tests lie, what to collect, how large the sample is), and name it in `SUITES` below. Failures
+that are understood go into `expected/SUITE.json` with their reason (`expected.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from clients.suites import cupy, results
+from clients.suites.execute import BATCH, DEVICES, Result, Run, collect
+from clients.suites.suite import SEED, Suite, draw
+from clients.toolkit import CHECKOUT
+from harp_client import native
+from pool.standins import HARP_RUN, Pool, Server
+
+SUITES = {suite.name: suite for suite in (cupy.CUDA_12,)}
+
+WORK = CHECKOUT / "build" / "suites"
+
+
+def progress(text: str) -> None:
+    print(f"[suites] {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def columns() -> Iterator[dict[str, list[str]]]:
+    """What stands before a command line, by column; the pool's server runs as long as this."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harp-suites-")))
+        pool = Pool(folder, "suites")
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")} | DEVICES
+        options = ("--device", "soft", "--max-sessions", "32")
+        server = Server(pool, environ, folder / "server.log", *options)
+        stack.callback(server.stop)
+        yield {
+            "direct": [*HARP_RUN, "--direct", "--"],
+            "pool": [
+                *[*HARP_RUN, "--ptx", "--server", server.address],
+                *["--credentials", str(pool.user), "--"],
+            ],
+        }
+
+
+def digest_of_build() -> str:
+    """Names the native parts that a run used: results of different builds are not mixed."""
+    parts = native.find()
+    digest = hashlib.sha256()
+    for path in (parts.interposer, parts.softgpu, parts.worker):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Journal:
+    """The results of one suite in one column, kept in a file as they come."""
+
+    def __init__(self, path: Path, key: str, keep: bool) -> None:
+        self.path = path
+        self.results: dict[str, Result] = {}
+        self.lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        if lines and (keep or json.loads(lines[0]) == {"key": key}):
+            for line in lines[1:]:
+                if line.endswith("}"):
+                    entry = json.loads(line)
+                    self.results[entry.pop("test")] = Result(**entry)
+        with path.open("w") as file:
+            file.write(json.dumps({"key": key}) + "\n")
+            for test, result in self.results.items():
+                file.write(self._line(test, result))
+
+    @staticmethod
+    def _line(test: str, result: Result) -> str:
+        return json.dumps({"test": test, **asdict(result)}) + "\n"
+
+    def take(self, test: str, result: Result) -> None:
+        """Keeps a result, in place of an older one of the same test."""
+        with self.lock:
+            self.results[test] = result
+            with self.path.open("a") as file:
+                file.write(self._line(test, result))
+
+
+class Count:
+    """Says every few seconds how far a column is."""
+
+    def __init__(self, name: str, journal: Journal, total: int, show: bool) -> None:
+        self.name, self.journal, self.total, self.show = name, journal, total, show
+        self.done = self.bad = 0
+        self.began = self.told = time.monotonic()
+
+    def take(self, test: str, result: Result) -> None:
+        self.journal.take(test, result)
+        self.done += 1
+        self.bad += result.bad
+        now = time.monotonic()
+        if self.show and result.bad:
+            progress(f"{result.outcome} {test}: {result.error}")
+        if now - self.told > 20 or self.done == self.total:
+            self.told = now
+            left = (self.total - self.done) * (now - self.began) / self.done
+            progress(
+                f"{self.name}: {self.done} of {self.total}, {self.bad} failed, "
+                f"{(now - self.began) / 60:.1f} min, {left / 60:.1f} min left"
+            )
+
+
+def chosen(suite: Suite, wrapper: Sequence[str], options: argparse.Namespace) -> tuple[int, list]:
+    """How many tests the suite has, and those of this run."""
+    everything = collect(suite, wrapper)
+    tests = everything if options.full else draw(everything, suite.sample, options.seed)
+    if options.only:
+        tests = [test for test in everything if options.only in test]
+    return len(everything), tests
+
+
+def run(suite: Suite, ways: dict[str, list[str]], options: argparse.Namespace) -> results.Table:
+    """Runs what is not yet run of a suite, in all columns."""
+    progress(f"{suite.name}: collecting")
+    collected, tests = chosen(suite, ways["direct"], options)
+    kind = "full" if options.full else "sample"
+    key = digest_of_build() + ("" if options.full else f" seed {options.seed}")
+    ended: dict[str, dict[str, Result]] = {}
+    for column in options.column or suite.columns:
+        journal = Journal(WORK / f"{suite.name}-{kind}-{column}.jsonl", key, options.keep)
+        left = [
+            test
+            for test in tests
+            if test not in journal.results or (options.failed and journal.results[test].bad)
+        ]
+        if options.failed:
+            left = [test for test in left if test in journal.results]
+        count = Count(f"{suite.name} {column}", journal, len(left), options.show)
+        if left:
+            size = max(1, min(BATCH, len(left) // options.processes))
+            Run(suite, ways[column], {}, count.take).all(left, options.processes, size)
+        ended[column] = {test: journal.results[test] for test in tests if test in journal.results}
+    return results.Table(suite.name, suite.title, kind, options.seed, collected, ended)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Runs the tests that clients bring themselves.")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=", ".join(SUITES))
+    parser.add_argument("--full", action="store_true", help="every test, not a sample")
+    parser.add_argument("--seed", type=int, default=SEED, help="which sample (%(default)s)")
+    parser.add_argument("--column", action="append", help="direct or pool (default: both)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", metavar="TEXT", help="the tests with TEXT in their id")
+    parser.add_argument("--failed", action="store_true", help="again what failed before")
+    parser.add_argument("--keep", action="store_true", help="go on after the native parts changed")
+    parser.add_argument("--show", action="store_true", help="print each failure as it comes")
+    options = parser.parse_args(arguments)
+    unknown = set(options.suites) - set(SUITES)
+    if unknown:
+        parser.error(f"no suite {', '.join(sorted(unknown))}: choose of {', '.join(SUITES)}")
+    return options
+
+
+def main() -> int:
+    options = parse()
+    with columns() as ways:
+        for suite in [SUITES[name] for name in options.suites] or SUITES.values():
+            table = run(suite, ways, options)
+            print(table.summary(), flush=True)
+            if not (options.only or options.column or options.failed):
+                table.save()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -41,8 +41,7 @@ def _make_source(place: Path) -> None:
 
 def source() -> Path:
     """The folder that holds CuPy's `tests`."""
-    recipe = REQUIREMENT.read_bytes() + Path(__file__).read_bytes()
-    return prepare_once(CACHE / "suites" / "cupy", recipe, _make_source)
+    return prepare_once(CACHE / "suites" / "cupy", REQUIREMENT.read_bytes(), _make_source)
 
 
 def environ() -> dict[str, str]:

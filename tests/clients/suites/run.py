@@ -88,7 +88,8 @@ class Journal:
             for line in lines[1:]:
                 if line.endswith("}"):
                     entry = json.loads(line)
-                    self.results[entry.pop("test")] = Result(**entry)
+                    test = entry.pop("test")
+                    self.results[test] = Result(**entry)
         with path.open("w") as file:
             file.write(json.dumps({"key": key}) + "\n")
             for test, result in self.results.items():

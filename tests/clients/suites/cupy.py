@@ -57,6 +57,7 @@ CUDA_12 = Suite(
     title="CuPy 14.2.0 on CUDA 12.9",
     python=clients_python,
     root=source,
+    seconds=300.0,
     paths=tuple(f"tests/cupy_tests/{folder}_tests" for folder in FOLDERS),
     sample=Sample(share=0.01, fewest=2, most=20),
     environ=environ,

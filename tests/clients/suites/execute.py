@@ -89,8 +89,8 @@ def pytest_command(suite: Suite, paths: Sequence[str], *options: object) -> list
     return [str(word) for word in [*command, "-q", *suite.arguments, *options, *paths]]
 
 
-def collect(suite: Suite, wrapper: Sequence[str]) -> list[str]:
-    """The ids of all of a suite's tests."""
+def collect(suite: Suite, wrapper: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The ids of all of a suite's tests, and of those that are not marked as slow."""
     with tempfile.TemporaryDirectory(prefix="harp-suite-") as folder:
         record = Path(folder, "record")
         done = subprocess.run(
@@ -110,7 +110,9 @@ def collect(suite: Suite, wrapper: Sequence[str]) -> list[str]:
     if broken or not tests:
         said = "\n".join(broken) or f"{done.stdout}\n{done.stderr}"
         raise SystemExit(f"{suite.name}: pytest could not collect its tests:\n{said[-4000:]}")
-    return [test for test in tests if not test.startswith(tuple(suite.excluded))]
+    tests = [test for test in tests if not test.startswith(tuple(suite.excluded))]
+    slow = {test for line in lines for test in line.get("slow", ())}
+    return tests, [test for test in tests if test not in slow]
 
 
 def batches(tests: Sequence[str], size: int = BATCH) -> Iterator[list[str]]:

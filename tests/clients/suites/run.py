@@ -11,7 +11,8 @@ Working files are `build/suites/SUITE-KIND-COLUMN.jsonl`, a line per test. A fin
 
 To add a suite: write a module beside `cupy.py` that describes it as a `Suite` (which Python, where
 the tests lie, what to collect, how large the sample is), and name it in `SUITES` below. Failures
-that are understood go into `expected/SUITE.json` with their reason (`expected.py`).
+that are understood go into `expected/SUITE.toml` with their reason (`expected.py`); `--accept`
+lists those that fit a reason's pattern.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from clients.suites import cupy, results
+from clients.suites import cupy, expected, report
 from clients.suites.execute import BATCH, DEVICES, Result, Run, collect
+from clients.suites.results import Table
 from clients.suites.suite import SEED, Suite, draw
 from clients.toolkit import CHECKOUT
 from harp_client import native
@@ -131,24 +133,20 @@ class Count:
             )
 
 
-def chosen(suite: Suite, wrapper: Sequence[str], options: argparse.Namespace) -> tuple[int, list]:
-    """How many tests the suite has, and those of this run."""
-    everything = collect(suite, wrapper)
-    tests = everything if options.full else draw(everything, suite.sample, options.seed)
+def run(
+    suite: Suite, ways: dict[str, list[str]], options: argparse.Namespace, work: Path = WORK
+) -> tuple[Table, list[str]]:
+    """Runs what is not yet run of a suite, in all columns. Also gives all tests of the suite."""
+    progress(f"{suite.name}: collecting")
+    everything, quick = collect(suite, ways["direct"])
+    tests = everything if options.full else draw(quick, suite.sample, options.seed)
     if options.only:
         tests = [test for test in everything if options.only in test]
-    return len(everything), tests
-
-
-def run(suite: Suite, ways: dict[str, list[str]], options: argparse.Namespace) -> results.Table:
-    """Runs what is not yet run of a suite, in all columns."""
-    progress(f"{suite.name}: collecting")
-    collected, tests = chosen(suite, ways["direct"], options)
     kind = "full" if options.full else "sample"
     key = digest_of_build() + ("" if options.full else f" seed {options.seed}")
     ended: dict[str, dict[str, Result]] = {}
     for column in options.column or suite.columns:
-        journal = Journal(WORK / f"{suite.name}-{kind}-{column}.jsonl", key, options.keep)
+        journal = Journal(work / f"{suite.name}-{kind}-{column}.jsonl", key, options.keep)
         left = [
             test
             for test in tests
@@ -161,7 +159,8 @@ def run(suite: Suite, ways: dict[str, list[str]], options: argparse.Namespace) -
             size = max(1, min(BATCH, len(left) // options.processes))
             Run(suite, ways[column], {}, count.take).all(left, options.processes, size)
         ended[column] = {test: journal.results[test] for test in tests if test in journal.results}
-    return results.Table(suite.name, suite.title, kind, options.seed, collected, ended)
+    table = Table(suite.name, suite.title, kind, options.seed, len(everything), ended)
+    return table, everything
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -173,6 +172,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", metavar="TEXT", help="the tests with TEXT in their id")
     parser.add_argument("--failed", action="store_true", help="again what failed before")
+    parser.add_argument("--accept", action="store_true", help="list failures of known reasons")
     parser.add_argument("--keep", action="store_true", help="go on after the native parts changed")
     parser.add_argument("--show", action="store_true", help="print each failure as it comes")
     options = parser.parse_args(arguments)
@@ -182,15 +182,34 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def conclude(
+    suite: Suite, table: Table, everything: list[str], options: argparse.Namespace
+) -> bool:
+    """Keeps and judges the results of all columns; says whether all is as it should be."""
+    known = expected.load(suite.name)
+    if options.accept:
+        for test in known.accept(table):
+            print(f"  fits no group: {test}")
+        known.save()
+    problems = known.problems(table, everything)
+    for problem in problems:
+        print(f"  {problem}")
+    if not options.only:
+        table.save()
+        report.write()
+    return not problems
+
+
 def main() -> int:
     options = parse()
+    right = True
     with columns() as ways:
         for suite in [SUITES[name] for name in options.suites] or SUITES.values():
-            table = run(suite, ways, options)
+            table, everything = run(suite, ways, options)
             print(table.summary(), flush=True)
-            if not (options.only or options.column or options.failed):
-                table.save()
-    return 0
+            if not (options.column or options.failed):
+                right = conclude(suite, table, everything, options) and right
+    return 0 if right else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 It runs inside the client's own Python, beside nothing of HARP. Each line is a JSON object:
 
-    {"collected": [ids]}                       with --record-collection, which runs nothing
+    {"collected": [ids], "slow": [ids]}        with --record-collection, which runs nothing
     {"start": id}
     {"end": id, "outcome": ..., "seconds": ..., "error": ..., "told": ...}
 
@@ -66,7 +66,8 @@ class Recorder:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config, items):
         if config.getoption("--record-collection"):
-            self.write(collected=[item.nodeid for item in items])
+            slow = [item.nodeid for item in items if item.get_closest_marker("slow")]
+            self.write(collected=[item.nodeid for item in items], slow=slow)
             items.clear()
         elif self.chosen is not None:
             items[:] = [item for item in items if item.nodeid in self.chosen]

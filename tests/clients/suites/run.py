@@ -156,7 +156,7 @@ def run(
             left = [test for test in left if test in journal.results]
         count = Count(f"{suite.name} {column}", journal, len(left), options.show)
         if left:
-            size = max(1, min(BATCH, len(left) // options.processes))
+            size = max(20, min(BATCH, len(left) // (4 * options.processes)))
             Run(suite, ways[column], {}, count.take).all(left, options.processes, size)
         ended[column] = {test: journal.results[test] for test in tests if test in journal.results}
     table = Table(suite.name, suite.title, kind, options.seed, len(everything), ended)

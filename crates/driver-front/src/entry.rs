@@ -6,11 +6,18 @@ use std::sync::{Mutex, PoisonError};
 
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_UNKNOWN};
 
-use crate::notice;
+use crate::{lifecycle, notice};
 
-/// Runs one exported call so that a panic never crosses the C boundary: it becomes
-/// `CUDA_ERROR_UNKNOWN` and a line on stderr.
+/// Runs one exported call, where the process's life allows it ([`lifecycle::admit`]), so that a
+/// panic never crosses the C boundary: it becomes `CUDA_ERROR_UNKNOWN` and a line on stderr.
 pub fn guard(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
+    if let Err(code) = lifecycle::admit(name) {
+        return code;
+    }
+    caught(name, call)
+}
+
+fn caught(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
         notice(&format!(
             "{name} failed inside the driver; please report this"
@@ -23,6 +30,13 @@ static UNSUPPORTED: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::ne
 
 /// Answers a call that this driver does not implement: counted, and named once on stderr.
 pub fn unsupported(name: &'static str) -> CUresult {
+    if let Err(code) = lifecycle::admit(name) {
+        return code;
+    }
+    count_unsupported(name)
+}
+
+fn count_unsupported(name: &'static str) -> CUresult {
     let first = {
         let mut calls = UNSUPPORTED.lock().unwrap_or_else(PoisonError::into_inner);
         let count = calls.entry(name).or_insert(0);
@@ -50,14 +64,15 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_a_code() {
-        assert_eq!(guard("cuTest", || CUDA_SUCCESS), CUDA_SUCCESS);
-        assert_eq!(guard("cuTest", || panic!("inside")), CUDA_ERROR_UNKNOWN);
+        assert_eq!(caught("cuTest", || CUDA_SUCCESS), CUDA_SUCCESS);
+        assert_eq!(caught("cuTest", || panic!("inside")), CUDA_ERROR_UNKNOWN);
     }
 
     #[test]
     fn unsupported_calls_are_counted_by_name() {
-        assert_eq!(unsupported("cuTestUnsupported"), CUDA_ERROR_NOT_SUPPORTED);
-        unsupported("cuTestUnsupported");
+        let code = count_unsupported("cuTestUnsupported");
+        assert_eq!(code, CUDA_ERROR_NOT_SUPPORTED);
+        count_unsupported("cuTestUnsupported");
         assert!(unsupported_calls().contains(&("cuTestUnsupported", 2)));
     }
 }

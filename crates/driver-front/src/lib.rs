@@ -9,7 +9,8 @@
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
 //! * [`runtime_codes`]: codes that only the runtime has a name for;
-//! * [`notice`]: lines on stderr.
+//! * [`threads`]: a library's manners in threads, the program's and its own;
+//! * [`notice`] and [`write_line`]: lines on stderr.
 //!
 //! A driver registers itself once with [`install`].
 
@@ -25,12 +26,13 @@ pub mod proc_address;
 pub mod runtime_codes;
 #[cfg(feature = "runtime-handshake")]
 mod runtime_handshake;
+pub mod threads;
 mod visible_devices;
 
 pub use default_stream::{default_stream, per_thread_stream, resolve_stream};
 pub use entry::{guard, unsupported, unsupported_calls};
 pub use front_driver::{install, DeviceIdentity, FrontDriver};
-pub use notices::{notice, quiet};
+pub use notices::{notice, quiet, write_line};
 #[cfg(feature = "runtime-handshake")]
 pub use runtime_handshake::export_table;
 pub use visible_devices::visible_devices;

@@ -183,8 +183,11 @@ pub unsafe fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
     // CUDA answers this before cuInit and without a device; without a server the failure is told
     // by cuInit, which programs check.
     const WITHOUT_SERVER: c_int = 13000;
-    let known = crate::session::connected()
-        .map_or(WITHOUT_SERVER, |session| session.snapshot.driver_version);
+    let known = match crate::session::begun() {
+        Some(session) => Ok(session),
+        None => crate::session::connected(),
+    };
+    let known = known.map_or(WITHOUT_SERVER, |session| session.snapshot.driver_version);
     unsafe { put(version, known) }
 }
 

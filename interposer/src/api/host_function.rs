@@ -15,7 +15,10 @@ fn launch(stream: CUstream, function: HostFunction) -> CUresult {
         Ok(both) => both,
         Err(code) => return code,
     };
-    let number = queue_host_function(session, function);
+    let number = match queue_host_function(session, function) {
+        Ok(number) => number,
+        Err(code) => return code,
+    };
     let status = one_way(CallId::cuLaunchHostFunc, |encoder| {
         encode_cuLaunchHostFunc(encoder, stream, number);
     });

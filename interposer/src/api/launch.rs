@@ -170,7 +170,7 @@ unsafe fn launch(
     // knows; any other launch does not wait.
     let waits =
         launch.cooperative || !function.launched.load(Ordering::Relaxed) || !fits(launch, function);
-    SPACE.with_borrow_mut(|space| {
+    let send = |space: &mut Vec<u8>| {
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;
         let encode = |encoder: &mut harp_wire::Encoder| {
@@ -195,7 +195,11 @@ unsafe fn launch(
         }
         function.launched.store(true, Ordering::Relaxed);
         Ok(())
-    })
+    };
+    // A thread that is ending, or a program in its exit handlers, has lost its own space.
+    SPACE
+        .try_with(|space| send(&mut space.borrow_mut()))
+        .unwrap_or_else(|_| send(&mut Vec::new()))
 }
 
 fn result(outcome: Result<(), CUresult>) -> CUresult {

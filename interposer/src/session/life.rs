@@ -1,11 +1,13 @@
 //! When the session begins and ends in the life of a process: first call, fork, exit.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::lifecycle;
+use harp_driver_front::threads::Uncancelled;
 
 use super::settings::{say, settings, LogLevel};
 use super::{begin, Session};
@@ -13,27 +15,52 @@ use super::{begin, Session};
 /// How long the exit of a program may wait for its last calls to leave.
 const EXIT_BOUND: Duration = Duration::from_millis(500);
 
-static SESSION: OnceLock<Result<&'static Session, CUresult>> = OnceLock::new();
-/// This process is the fork of one that had a session: the connection is the parent's.
-static FORKED: AtomicBool = AtomicBool::new(false);
-/// Exit handlers ran: nothing touches the network any more.
-static OVER: AtomicBool = AtomicBool::new(false);
+/// How the attempt to begin a session has ended; empty while it is under way.
+type Attempt = OnceLock<Result<&'static Session, CUresult>>;
+
+/// This process's attempt, made once: null before it. A forked child that may still begin for
+/// itself forgets its parent's, be that under way in a thread that the child does not have.
+static ATTEMPT: AtomicPtr<Attempt> = AtomicPtr::new(null_mut());
+
+fn attempt() -> Option<&'static Attempt> {
+    // SAFETY: null or a leaked box.
+    unsafe { ATTEMPT.load(Ordering::Acquire).as_ref() }
+}
+
+fn attempt_or_new() -> &'static Attempt {
+    attempt().unwrap_or_else(|| {
+        let new = Box::into_raw(Box::default());
+        match ATTEMPT.compare_exchange(null_mut(), new, Ordering::AcqRel, Ordering::Acquire) {
+            // SAFETY: both are leaked boxes.
+            Ok(_) => unsafe { &*new },
+            Err(first) => unsafe {
+                drop(Box::from_raw(new));
+                &*first
+            },
+        }
+    })
+}
 
 /// The session, beginning it if need be; for calls that CUDA allows before `cuInit`.
 pub fn connected() -> Result<&'static Session, CUresult> {
-    if OVER.load(Ordering::Relaxed) {
+    if lifecycle::finished() {
         return Err(CUDA_ERROR_DEINITIALIZED);
     }
-    if FORKED.load(Ordering::Relaxed) {
+    if lifecycle::forked() {
         return Err(CUDA_ERROR_NOT_INITIALIZED);
     }
-    *SESSION.get_or_init(|| {
+    // Before anything is there that a child or an exit could leave in disorder.
+    lifecycle::watch(lifecycle::Hooks {
+        forked: in_child,
+        over: at_exit,
+    });
+    let _uncancelled = Uncancelled::new();
+    *attempt_or_new().get_or_init(|| {
         let session: &'static Session = Box::leak(Box::new(begin::begin().map_err(|failure| {
             say(LogLevel::Quiet, &failure.to_string());
             failure.code
         })?));
         begin::start_flusher(session);
-        watch_process();
         Ok(session)
     })
 }
@@ -42,51 +69,57 @@ pub fn connected() -> Result<&'static Session, CUresult> {
 #[inline]
 pub fn session() -> Result<&'static Session, CUresult> {
     lifecycle::check()?;
-    SESSION
-        .get()
-        .copied()
-        .unwrap_or(Err(CUDA_ERROR_NOT_INITIALIZED))
+    begun().ok_or(CUDA_ERROR_NOT_INITIALIZED)
+}
+
+/// The session if there is one, in a forked child its parent's: for what was learned from it.
+#[inline]
+pub fn begun() -> Option<&'static Session> {
+    attempt()?.get().copied()?.ok()
 }
 
 /// `cuInit`: from now on the program may call everything.
 pub fn attach_program() -> Result<&'static Session, CUresult> {
-    let session = connected()?;
+    lifecycle::starting()?;
+    let session = connected().inspect_err(|_| lifecycle::start_failed())?;
     lifecycle::start()?;
     Ok(session)
 }
 
-/// True once exit handlers ran.
+/// True where nothing may touch the network: exit handlers have run, or the connection is that of
+/// the process that this one was forked from.
 pub fn is_over() -> bool {
-    OVER.load(Ordering::Relaxed)
-}
-
-/// Registers what happens at fork and exit; both only once a session exists, so that programs that
-/// never use CUDA see nothing of the interposer.
-fn watch_process() {
-    // SAFETY: both take plain functions that live as long as the process; this library is not
-    // unloaded, since it was preloaded or is held by the runtime that opened it.
-    unsafe {
-        libc::pthread_atfork(None, None, Some(in_child));
-        libc::atexit(at_exit);
-    }
+    lifecycle::finished() || lifecycle::forked()
 }
 
 /// In the child of a fork: the parent keeps the conversation, the child gives up its copy of the
-/// socket without a word. Only async-signal-safe calls are allowed here.
-extern "C" fn in_child() {
-    FORKED.store(true, Ordering::Relaxed);
-    if let Some(Ok(session)) = SESSION.get() {
-        // SAFETY: closing a descriptor that only this library knows.
-        unsafe { libc::close(session.link.socket) };
+/// socket without a word.
+fn in_child(initialised: bool) {
+    if let Some(session) = begun() {
+        disconnect(session.link.socket);
+    }
+    if !initialised {
+        ATTEMPT.store(null_mut(), Ordering::Release);
     }
 }
 
-extern "C" fn at_exit() {
-    if FORKED.load(Ordering::Relaxed) || OVER.swap(true, Ordering::Relaxed) {
-        return;
+/// Puts a socket that leads nowhere in the place of this one. Closed alone, its number would become
+/// that of a file of the child's, and a call that the fork has interrupted would write there.
+fn disconnect(socket: libc::c_int) {
+    // SAFETY: system calls on a descriptor that only this library knows.
+    unsafe {
+        let nowhere = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        if nowhere < 0 || libc::dup3(nowhere, socket, libc::O_CLOEXEC) < 0 {
+            libc::close(socket);
+        }
+        if nowhere >= 0 {
+            libc::close(nowhere);
+        }
     }
-    lifecycle::finish();
-    let Some(Ok(session)) = SESSION.get() else {
+}
+
+fn at_exit() {
+    let Some(session) = begun() else {
         return;
     };
     session.outgoing.end(EXIT_BOUND);

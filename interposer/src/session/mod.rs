@@ -22,10 +22,11 @@ mod thread;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::threads::Uncancelled;
 use harp_transport::LinkInfo;
 use harp_wire::{CallId, Decoder, Encoder};
 
-pub use life::{attach_program, connected, session};
+pub use life::{attach_program, begun, connected, session};
 pub use thread::context_changed;
 
 use addresses::Addresses;
@@ -126,6 +127,7 @@ impl Session {
 
     /// Waits for a reply.
     fn wait(&self, ticket: Ticket) -> Result<Reply, CUresult> {
+        let _uncancelled = Uncancelled::new();
         self.stats.count_wait();
         let reply = self.incoming.wait(ticket.0, || self.alive().is_err());
         let reply = reply.map_err(|cause| match self.alive() {
@@ -259,8 +261,15 @@ fn flush() {
 }
 
 /// Gives a host function its number, and sees that a thread is there to run it.
-pub fn queue_host_function(session: &'static Session, function: HostFunction) -> u64 {
+///
+/// # Errors
+/// `CUDA_ERROR_OPERATING_SYSTEM` where the process may have no such thread.
+pub fn queue_host_function(
+    session: &'static Session,
+    function: HostFunction,
+) -> Result<u64, CUresult> {
     let number = session.callbacks.queue(function);
-    begin::wake_callback_thread(session);
-    number
+    begin::wake_callback_thread(session)
+        .inspect_err(|_| session.callbacks.forget(number))
+        .map(|()| number)
 }

@@ -5,11 +5,12 @@
 //! before letting go, so a thread that finds it taken may leave its calls behind.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::Thread;
 use std::time::Duration;
 
+use harp_driver_front::threads::Uncancelled;
 use harp_transport::Sender;
 use harp_wire::calls::encode_harp_set_current;
 use harp_wire::{CallId, Encoder};
@@ -33,6 +34,10 @@ pub struct Outgoing {
     /// True while the flusher comes by on its own.
     flusher_awake: AtomicBool,
     flusher: Mutex<Option<Thread>>,
+    /// The process has no thread for a flusher: every call leaves at once.
+    no_flusher: AtomicBool,
+    /// Bytes that have left, for who must not wait for `sender`.
+    sent: AtomicU64,
 }
 
 /// The wire, and the buffer that the queue is swapped with.
@@ -55,6 +60,8 @@ impl Outgoing {
             }),
             flusher_awake: AtomicBool::new(false),
             flusher: Mutex::new(None),
+            no_flusher: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
         }
     }
 
@@ -77,12 +84,21 @@ impl Outgoing {
             return self.flush();
         }
         if waiting >= BATCH_BYTES {
+            let _uncancelled = Uncancelled::new();
             if let Ok(lane) = self.sender.try_lock() {
                 return self.drain(lane);
             }
         }
+        if self.no_flusher.load(Ordering::Relaxed) {
+            return self.flush();
+        }
         self.wake_flusher();
         Ok(())
+    }
+
+    /// There is no flusher: from now on every call is sent when it is made.
+    pub fn go_without_flusher(&self) {
+        self.no_flusher.store(true, Ordering::Relaxed);
     }
 
     /// Adds a call whose last argument is `payload`; it has left when this returns, unless it is small.
@@ -99,6 +115,7 @@ impl Outgoing {
                 encoder.bytes(payload);
             });
         }
+        let _uncancelled = Uncancelled::new();
         let mut lane = lock(&self.sender);
         let Lane { sender, batch } = &mut *lane;
         batch.clear();
@@ -107,11 +124,14 @@ impl Outgoing {
         encode(batch);
         batch.u64(payload.len() as u64);
         batch.end_record_with(start, payload.len());
-        sender.send(&[batch.as_slice(), payload])
+        sender.send(&[batch.as_slice(), payload])?;
+        self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Sends everything that was appended before this call.
     pub fn flush(&self) -> io::Result<()> {
+        let _uncancelled = Uncancelled::new();
         self.drain(lock(&self.sender))
     }
 
@@ -124,12 +144,13 @@ impl Outgoing {
                 return Ok(());
             }
             sender.send(&[batch.as_slice()])?;
+            self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
         }
     }
 
     /// The bytes that have left.
     pub fn sent_bytes(&self) -> u64 {
-        lock(&self.sender).sender.bytes_sent()
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Says goodbye, without waiting longer than `bound` for the socket.
@@ -146,6 +167,7 @@ impl Outgoing {
         if batch.is_empty() || sender.send(&[batch.as_slice()]).is_ok() {
             let _ = sender.bye();
         }
+        self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
     }
 
     fn wake_flusher(&self) {

@@ -29,6 +29,10 @@ impl Drop for Farewell {
         let _ = super::one_way(CallId::harp_thread_ended, |encoder| {
             encode_harp_thread_ended(encoder, thread);
         });
+        // What else runs at the thread's end may still make calls: as another thread, since the
+        // server has forgotten this one.
+        THREAD.set(0);
+        SENT_CONTEXT.set((0, 0));
     }
 }
 

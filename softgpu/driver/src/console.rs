@@ -43,6 +43,7 @@ fn write(text: &[u8]) {
     unsafe extern "C" {
         static stdout: *mut libc::FILE;
     }
+    let _uncancelled = harp_driver_front::threads::Uncancelled::new();
     // SAFETY: the C library's own stream, locked by fwrite itself.
     unsafe { libc::fwrite(text.as_ptr().cast::<c_void>(), 1, text.len(), stdout) };
 }

@@ -127,6 +127,7 @@ static DRIVER: OnceLock<Result<Driver, CUresult>> = OnceLock::new();
 /// `CUDA_ERROR_NO_DEVICE` where `CUDA_VISIBLE_DEVICES` selects none, `CUDA_ERROR_OUT_OF_MEMORY` where
 /// the process has no addresses for the devices; as [`lifecycle::start`].
 pub fn initialize() -> Outcome {
+    lifecycle::starting()?;
     let driver = DRIVER.get_or_init(|| {
         let settings = settings();
         let uuids: Vec<_> = (0..settings.devices)
@@ -152,7 +153,10 @@ pub fn initialize() -> Outcome {
             .collect::<Outcome<_>>()?;
         Ok(Driver { devices })
     });
-    driver.as_ref().map_err(|code| *code)?;
+    if let Err(code) = driver {
+        lifecycle::start_failed();
+        return Err(*code);
+    }
     install(&Front);
     lifecycle::start()
 }

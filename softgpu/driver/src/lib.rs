@@ -16,7 +16,6 @@ mod context;
 mod device;
 mod event;
 mod execution;
-mod exit;
 mod faults;
 mod function;
 mod generated;

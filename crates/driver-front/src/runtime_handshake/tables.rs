@@ -229,7 +229,7 @@ unsafe extern "C" fn storage_put(
     value: *mut c_void,
     destructor: Option<Destructor>,
 ) -> CUresult {
-    code(context_storage::put(context, key, value, destructor))
+    code(lifecycle::check().and_then(|()| context_storage::put(context, key, value, destructor)))
 }
 
 unsafe extern "C" fn storage_delete(context: CUcontext, key: *mut c_void) -> CUresult {
@@ -241,8 +241,9 @@ unsafe extern "C" fn storage_get(
     context: CUcontext,
     key: *mut c_void,
 ) -> CUresult {
+    let found = lifecycle::check().and_then(|()| context_storage::get(context, key));
     // SAFETY: the slot's first argument is an out pointer.
-    code(context_storage::get(context, key).map(|found| unsafe { *value = found }))
+    code(found.map(|found| unsafe { *value = found }))
 }
 
 unsafe extern "C" fn context_check(

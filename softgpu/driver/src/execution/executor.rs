@@ -10,6 +10,7 @@ use std::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use harp_driver_front::threads::{no_thread, start_thread};
 use harp_softgpu_engine::{Grid, Scratch};
 
 use super::command::Launch;
@@ -155,10 +156,14 @@ impl Executor {
 
     fn start_threads(&'static self) {
         for number in 0..self.threads {
-            let thread = std::thread::Builder::new().name(format!("harp-soft-{number}"));
-            thread
-                .spawn(|| self.serve())
-                .expect("a process can start a thread");
+            if let Err(error) = start_thread(format!("harp-soft-{number}"), || self.serve()) {
+                // Threads that synchronise execute what they wait for, so that all work gets done.
+                no_thread(
+                    &error,
+                    "kernels and copies run with fewer threads, or when the program waits for them",
+                );
+                return;
+            }
         }
     }
 

@@ -5,10 +5,11 @@
 
 use core::ffi::c_void;
 use std::cell::Cell;
-use std::sync::mpsc::{channel, Sender};
+use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use harp_cuda_abi::types::{CUresult, CUstream};
+use harp_driver_front::threads::{no_thread, start_thread};
 
 use super::queue::Queue;
 
@@ -57,22 +58,41 @@ type Job = (HostCall, Arc<Queue>);
 
 /// Hands a call over; `queue` goes on when it has returned.
 pub fn hand_over(call: HostCall, queue: Arc<Queue>) {
-    static JOBS: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
-        let (sender, receiver) = channel::<Job>();
-        let thread = std::thread::Builder::new().name("harp-host-calls".into());
-        let started = thread.spawn(move || {
-            INSIDE.set(true);
-            for (call, queue) in receiver {
-                call.make(queue.fault());
-                queue.go_on_elsewhere();
+    /// None where the process may have no such thread.
+    static JOBS: LazyLock<Option<Mutex<Sender<Job>>>> = LazyLock::new(|| {
+        let (sender, receiver) = channel();
+        match start_thread("harp-host-calls", move || serve(&receiver)) {
+            Ok(_) => Some(Mutex::new(sender)),
+            Err(error) => {
+                no_thread(
+                    &error,
+                    "host functions hold up the kernels of other streams",
+                );
+                None
             }
-        });
-        started.expect("a process can start a thread");
-        Mutex::new(sender)
+        }
     });
-    let sent = JOBS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .send((call, queue));
-    debug_assert!(sent.is_ok(), "the thread never ends");
+    match &*JOBS {
+        Some(jobs) => {
+            let sent = jobs
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .send((call, queue));
+            debug_assert!(sent.is_ok(), "the thread never ends");
+        }
+        None => make((call, queue)),
+    }
+}
+
+fn serve(receiver: &Receiver<Job>) {
+    for job in receiver {
+        make(job);
+    }
+}
+
+fn make((call, queue): Job) {
+    let outside = INSIDE.replace(true);
+    call.make(queue.fault());
+    INSIDE.set(outside);
+    queue.go_on_elsewhere();
 }

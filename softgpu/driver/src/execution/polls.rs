@@ -7,6 +7,8 @@ use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use harp_driver_front::threads::{no_thread, start_thread};
+
 use super::queue::Queue;
 
 /// True once what it waits for has happened.
@@ -19,19 +21,38 @@ type Waiting = (Poll, Arc<Queue>);
 
 /// Hands a poll over; `queue` goes on when it is done, or when its context has failed.
 pub fn hand_over(poll: Poll, queue: Arc<Queue>) {
-    static POLLS: LazyLock<Mutex<Sender<Waiting>>> = LazyLock::new(|| {
+    /// None where the process may have no such thread.
+    static POLLS: LazyLock<Option<Mutex<Sender<Waiting>>>> = LazyLock::new(|| {
         let (sender, receiver) = channel();
-        let thread = std::thread::Builder::new().name("harp-polls".into());
-        thread
-            .spawn(move || serve(&receiver))
-            .expect("a process can start a thread");
-        Mutex::new(sender)
+        match start_thread("harp-polls", move || serve(&receiver)) {
+            Ok(_) => Some(Mutex::new(sender)),
+            Err(error) => {
+                no_thread(&error, "streams that wait for a value hold up others");
+                None
+            }
+        }
     });
-    let sent = POLLS
+    let Some(polls) = &*POLLS else {
+        let mut waiting = (poll, queue);
+        while !is_over(&mut waiting) {
+            std::thread::sleep(INTERVAL);
+        }
+        return;
+    };
+    let sent = polls
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .send((poll, queue));
     debug_assert!(sent.is_ok(), "the thread never ends");
+}
+
+/// Asks once; true when the queue goes on.
+fn is_over((poll, queue): &mut Waiting) -> bool {
+    let done = poll() || queue.fault() != 0;
+    if done {
+        queue.go_on_elsewhere();
+    }
+    done
 }
 
 fn serve(receiver: &Receiver<Waiting>) {
@@ -42,13 +63,7 @@ fn serve(receiver: &Receiver<Waiting>) {
             waiting.push(first);
         }
         waiting.extend(receiver.try_iter());
-        waiting.retain_mut(|(poll, queue)| {
-            let done = poll() || queue.fault() != 0;
-            if done {
-                queue.go_on_elsewhere();
-            }
-            !done
-        });
+        waiting.retain_mut(|each| !is_over(each));
         std::thread::sleep(INTERVAL);
     }
 }

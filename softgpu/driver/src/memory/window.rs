@@ -41,7 +41,11 @@ impl Window {
                     0,
                 )
             };
-            (mapped != libc::MAP_FAILED).then_some(mapped as u64)
+            if mapped == libc::MAP_FAILED {
+                return None;
+            }
+            keep_from_children(mapped as u64, WINDOW_SIZE);
+            Some(mapped as u64)
         };
         let base = map(wanted, flags | libc::MAP_FIXED_NOREPLACE)
             .or_else(|| map(0, flags))
@@ -95,7 +99,15 @@ impl Window {
                 0,
             );
         }
+        keep_from_children(start, length);
     }
+}
+
+/// Device memory is the device's, not the process's: a forked child, where no call works, has none,
+/// and the parent need not copy what it writes while a child lives.
+fn keep_from_children(start: u64, length: u64) {
+    // SAFETY: advice about addresses of a window; its failure costs children some memory.
+    unsafe { libc::madvise(start as *mut _, length as usize, libc::MADV_DONTFORK) };
 }
 
 impl Drop for Window {

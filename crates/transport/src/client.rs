@@ -87,7 +87,7 @@ pub fn connect_with(
         Link::new(Side::Client, socket, secured, tuning).map_err(|error| not_open(&error))?;
     let link = Arc::new(link);
     let mut sender = Sender::new(link.clone());
-    let mut receiver = Receiver::new(link);
+    let mut receiver = Receiver::new(link.clone());
     let welcome = greet(
         &mut sender,
         &mut receiver,
@@ -96,6 +96,7 @@ pub fn connect_with(
         deadline,
     )?;
     sender.set_send_timeout(None);
+    link.socket.reset_on_close(true);
     Ok((sender, receiver, welcome, info))
 }
 
@@ -131,6 +132,9 @@ fn not_open(error: &io::Error) -> ConnectError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Refused,
         io::ErrorKind::TimedOut => ConnectError::TimedOut("the connection"),
+        _ if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            ConnectError::NoDescriptors(error.to_string())
+        }
         _ => ConnectError::Unreachable(error.to_string()),
     }
 }

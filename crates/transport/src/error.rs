@@ -120,6 +120,8 @@ pub enum ConnectError {
     Refused,
     /// The network has no way there.
     Unreachable(String),
+    /// This process may open no more files and connections.
+    NoDescriptors(String),
     /// The time allowed has passed while waiting for what the text names.
     TimedOut(&'static str),
     /// What listens there does not speak TLS.
@@ -161,6 +163,9 @@ impl fmt::Display for ConnectError {
             ConnectError::Resolve(text) => write!(f, "the address cannot be resolved: {text}"),
             ConnectError::Refused => f.write_str("connection refused: nothing listens there"),
             ConnectError::Unreachable(text) => write!(f, "the address cannot be reached: {text}"),
+            ConnectError::NoDescriptors(text) => {
+                write!(f, "this process cannot open a connection: {text}")
+            }
             ConnectError::TimedOut(what) => write!(f, "timed out waiting for {what}"),
             ConnectError::NotTls => f.write_str("what listens there does not speak TLS"),
             ConnectError::Tls(text) => write!(f, "no TLS 1.3 handshake: {text}"),
@@ -225,6 +230,7 @@ impl ConnectError {
             ConnectError::Unreachable(_) | ConnectError::TimedOut(_) => {
                 "check the network and the server, or correct HOST:PORT"
             }
+            ConnectError::NoDescriptors(_) => "raise `ulimit -n`, or close files first",
             ConnectError::NotTls | ConnectError::Tls(_) | ConnectError::NotGrpc(_) => {
                 "check that HOST:PORT is the one that `harp server` printed"
             }

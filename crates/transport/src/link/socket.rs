@@ -36,6 +36,7 @@ impl Socket {
     /// # Errors
     /// As the system's for setting options of the socket.
     pub fn new(stream: TcpStream) -> io::Result<Socket> {
+        let stream = above_standard_streams(stream)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         keep_alive(&stream)?;
@@ -54,6 +55,44 @@ impl Socket {
     /// Writes what fits: `None` if that is nothing.
     pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         attempt(|| (&self.stream).write(bytes))
+    }
+
+    /// Has the system reset the connection, rather than deliver first what is not delivered yet,
+    /// when the descriptor is closed: by the end of a process, say. A peer that takes nothing
+    /// because it waits for something else would learn of an end in good order only after minutes.
+    pub fn reset_on_close(&self, reset: bool) {
+        let linger = libc::linger {
+            l_onoff: reset.into(),
+            l_linger: 0,
+        };
+        // SAFETY: the value is live for the call. It fails only where there is no such option.
+        unsafe {
+            libc::setsockopt(
+                self.raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                std::ptr::from_ref(&linger).cast(),
+                size_of_val(&linger) as libc::socklen_t,
+            );
+        }
+    }
+
+    /// Waits until all that was written is on its way, at most until `deadline`; says whether it is.
+    pub fn is_under_way(&self, deadline: Instant) -> bool {
+        const PAUSE: Duration = Duration::from_micros(500);
+        loop {
+            let mut unsent: libc::c_int = 0;
+            // SAFETY: stores a number of bytes in the local. Where there is no such question (an
+            // error), there is no answer to wait for.
+            let asked = unsafe { libc::ioctl(self.raw_fd(), SIOCOUTQNSD, &mut unsent) };
+            if asked != 0 || unsent == 0 {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 
     pub fn close_sending(&self) {
@@ -105,6 +144,29 @@ impl Socket {
         })
     }
 }
+
+/// A program may run without standard streams and print all the same: no descriptor of ours may
+/// have a number that it would print to.
+fn above_standard_streams<T>(file: T) -> io::Result<T>
+where
+    T: AsRawFd + FromRawFd,
+{
+    const FIRST_FREE: RawFd = libc::STDERR_FILENO + 1;
+    if file.as_raw_fd() >= FIRST_FREE {
+        return Ok(file);
+    }
+    // SAFETY: makes a new descriptor, which is owned by the value that is returned.
+    unsafe {
+        let fd = libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, FIRST_FREE);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(T::from_raw_fd(fd))
+    }
+}
+
+/// Bytes that were written and not sent yet (linux/sockios.h).
+const SIOCOUTQNSD: libc::c_ulong = 0x894b;
 
 /// Has the kernel ask a silent peer for a sign of life, so that a host that is gone ends the link
 /// after some 40 s. A stopped process is no such host: its kernel answers.
@@ -185,6 +247,7 @@ impl Bell {
             }
             File::from_raw_fd(fd)
         };
+        let file = above_standard_streams(file)?;
         Ok(Bell { file })
     }
 

@@ -284,9 +284,13 @@ impl Writer<'_> {
         self.put(&last)?;
         self.out().ended = true;
         self.flush()?;
-        if self.link.side == Side::Server {
-            let link = self.link;
-            link.close_tls(self.out());
+        let link = self.link;
+        match link.side {
+            Side::Client => {
+                let stuck = |deadline| !link.socket.is_under_way(deadline);
+                link.socket.reset_on_close(self.deadline.is_some_and(stuck));
+            }
+            Side::Server => link.close_tls(self.out()),
         }
         Ok(())
     }

@@ -24,6 +24,9 @@ from harp_server.workers import IdleWorkers, WorkerCommand
 
 GATE_RESTART_SECONDS = 0.5
 
+REFUSALS_AT_ONCE = 4
+"""Clients that may be told at a time why there is no session for them; others are cut off."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -80,6 +83,7 @@ class Agent:
         self._gate: Process | None = None
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._ending = False
 
@@ -120,7 +124,7 @@ class Agent:
             await asyncio.wait(self._tasks, timeout=drain_seconds)
         self._ending = True
         await asyncio.gather(*(s.worker.process.end() for s in list(self._sessions.values())))
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, *self._refusals)
 
     def _start_gate(self) -> None:
         listener = self._listener.fileno()
@@ -167,20 +171,28 @@ class Agent:
         # Any server name is served: if it is wrong, the certificate's own name tells the client.
         address = str(message.get("peer", "?"))
         refusal = None
-        if len(self._tasks) >= self._offer.max_sessions:
-            refusal = f"all {self._offer.max_sessions} sessions are in use"
-        elif self._stopping:
+        tasks = self._tasks
+        if self._stopping:
             refusal = "the server is stopping"
-        if refusal is not None:
+        elif len(self._tasks) >= self._offer.max_sessions:
+            refusal = (
+                f"all {self._offer.max_sessions} sessions of the server are in use, try again when "
+                "one has ended (or start it with a larger --max-sessions)"
+            )
+            tasks = self._refusals
+        if self._stopping or (refusal and len(self._refusals) >= REFUSALS_AT_ONCE):
             os.close(client)
             self._log.warning("connection refused", address=address, cause=refusal)
             return
-        task = asyncio.create_task(self._serve(client, address))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task = asyncio.create_task(self._serve(client, address, refusal))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
-    async def _serve(self, client: int, address: str) -> None:
-        """Gives the client to a worker and waits for the session's end."""
+    async def _serve(self, client: int, address: str, refusal: str | None) -> None:
+        """Gives the client to a worker and waits for the session's end.
+
+        With a refusal the worker tells the client so, in the protocol that only it speaks.
+        """
         session_id = secrets.token_hex(8)
         try:
             worker = await self._idle.take()
@@ -202,6 +214,7 @@ class Agent:
                 "peer": address,
                 "cert_pem": certificate,
                 "key_pem": key,
+                "refuse": refusal,
             }
             worker.serve(assignment, client, session.event)
         except OSError as error:

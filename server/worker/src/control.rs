@@ -26,6 +26,10 @@ pub struct Assignment {
     /// this is not said.
     #[serde(default)]
     pub spin_us: Option<u64>,
+    /// Why there is no session for this client, in a sentence for the person who started it: it is told so in place of
+    /// a welcome.
+    #[serde(default)]
+    pub refuse: Option<String>,
 }
 
 /// What the agent logs.

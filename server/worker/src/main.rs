@@ -15,7 +15,7 @@
 //! | direction | message |
 //! |---|---|
 //! | out | `{"event":"ready","devices":1,"driver_version":13000,"soft":true,"landlock":"full","start_ms":12}` |
-//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"spin_us":30}`; unknown fields are ignored |
+//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"spin_us":30,"refuse":"why"}`; unknown fields are ignored |
 //! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
 //! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
 //! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"seconds":0.4,"cause":…}` |
@@ -217,6 +217,14 @@ fn let_in(
             ..Refused::default()
         });
         return Err(format!("refused: {cause}"));
+    }
+    if let Some(text) = &assignment.refuse {
+        incoming.refuse(Refused {
+            reason: Reason::Capacity.into(),
+            text: text.clone(),
+            ..Refused::default()
+        });
+        return Err(format!("refused: {text}"));
     }
     let program: String = hello.program.chars().take(PROGRAM_NAME_CHARS).collect();
     ending.control().report(&Event::Start {

@@ -37,6 +37,8 @@ class EmbeddedPool:
                 pass_fds=[lifeline_read, ready_write],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                # One that harp-run was started without is not the agent's either.
+                stderr=None if os.get_inheritable(2) else subprocess.DEVNULL,
                 start_new_session=True,
             )
         finally:
@@ -49,7 +51,9 @@ class EmbeddedPool:
             raise
         finally:
             os.close(ready_read)
-        self.target = Target(answer["address"], answer["credentials"], ptx=device == "soft")
+        self.target = Target(
+            answer["address"], answer["credentials"], ptx=device == "soft", embedded=True
+        )
 
     def close(self) -> None:
         """Ends the pool and what it left, within a bound."""

@@ -81,12 +81,25 @@ class Options(NamedTuple):
 def main() -> NoReturn:
     """Entry point of `harp-run`."""
     try:
+        _fill_standard_streams()
         status = _run(_parse(sys.argv[1:]))
     except HarpError as error:
         status = tell("harp-run", error)
     except KeyboardInterrupt:
         status = 130
     sys.exit(status)
+
+
+def _fill_standard_streams() -> None:
+    """Sees that no pipe or socket gets the number of a standard stream that is closed.
+
+    The program finds it closed all the same: what stands in its place is closed on exec.
+    """
+    while (stand_in := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(stand_in)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  it is never closed
 
 
 def _parse(arguments: list[str]) -> Options:

@@ -50,6 +50,13 @@ HARP_SERVER_NAME = Setting(
     PROGRAM,
     "DNS name that the server's certificate must carry, and that is sent as the TLS server name.",
 )
+HARP_EMBEDDED = Setting(
+    "HARP_EMBEDDED",
+    "`0`",
+    PROGRAM,
+    "`1` says that the pool is one that `harp-run` has started for this run and that ends with it. "
+    "Set by `harp-run`.",
+)
 HARP_SYNC = Setting(
     "HARP_SYNC",
     "`0`",

@@ -18,6 +18,7 @@ class Target(NamedTuple):
     credentials: str
     server_name: str = SERVER_NAME
     ptx: bool = False
+    embedded: bool = False
 
     def environment(self) -> dict[str, str]:
         """What the interposer reads."""
@@ -25,6 +26,7 @@ class Target(NamedTuple):
             settings.HARP_SERVER.name: self.server,
             settings.HARP_CREDENTIALS.name: self.credentials,
             settings.HARP_SERVER_NAME.name: self.server_name,
+            settings.HARP_EMBEDDED.name: str(int(self.embedded)),
         }
 
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::thread::Thread;
 
 use harp_cuda_abi::types::*;
-use harp_transport::{ClientConfig, Hello};
+use harp_driver_front::threads::{no_thread, start_thread};
+use harp_transport::{ClientConfig, ConnectError, Hello};
 
 use super::addresses::Addresses;
 use super::callbacks::Callbacks;
@@ -68,11 +69,14 @@ pub fn begin() -> Result<Session, Failure> {
     };
     let (sender, receiver, welcome, link) =
         harp_transport::connect(server, &config, hello, settings.connect_timeout).map_err(
-            |error| {
-                let next_step = error.next_step();
-                failure(format!(
-                    "cannot use the pool server {server}: {error}. Next: {next_step}"
-                ))
+            |error| match error {
+                ConnectError::Refused if settings.embedded => ended_with_its_run(),
+                error => {
+                    let next_step = error.next_step();
+                    failure(format!(
+                        "cannot use the pool server {server}: {error}. Next: {next_step}"
+                    ))
+                }
             },
         )?;
     let mut snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
@@ -107,12 +111,27 @@ fn host_function_reached(callback: u64, status: CUresult) -> Result<(), String> 
     }
 }
 
+/// What a process hears that has outlived the program it belongs to.
+fn ended_with_its_run() -> Failure {
+    failure(
+        "the pool of this harp-run has ended with it: have the program that harp-run starts wait \
+         for its children, or use a server that stays (`harp server`, `harp-run --server`)",
+    )
+}
+
 fn read(credentials: &Path, name: &str) -> Result<String, Failure> {
     let path = credentials.join(name);
     std::fs::read_to_string(&path).map_err(|error| {
+        let next_step = match error.raw_os_error() {
+            Some(libc::ENOENT) if settings().embedded => return ended_with_its_run(),
+            Some(libc::EMFILE | libc::ENFILE) => "raise `ulimit -n`, or close files first",
+            _ => {
+                "ask the pool's admin for credentials (`harp ca user`) and name their directory \
+                 in HARP_CREDENTIALS"
+            }
+        };
         failure(format!(
-            "cannot read the credential {}: {error}; ask the pool's admin for credentials \
-             (`harp ca user`) and name their directory in HARP_CREDENTIALS",
+            "cannot read the credential {}: {error}; {next_step}",
             path.display()
         ))
     })
@@ -153,75 +172,66 @@ fn reserve_windows(snapshot: &Snapshot) -> Result<(), Failure> {
                 base.saturating_add(size)
             )));
         }
+        // A child that was forked before `cuInit` may begin a session of its own.
+        // SAFETY: advice about the mapping above.
+        unsafe { libc::madvise(mapped, size as usize, libc::MADV_DONTFORK) };
     }
     Ok(())
 }
 
-/// Starts the thread that sends what others left in the queue. It handles no signals: they belong
-/// to the program's threads.
+/// Starts the thread that sends what others left in the queue.
 pub fn start_flusher(session: &'static Session) {
-    let started = with_signals_blocked(|| {
-        std::thread::Builder::new()
-            .name("harp-flush".to_owned())
-            .spawn(|| {
-                session.outgoing.run_flusher(
-                    |error| {
-                        session.lose(&error.to_string());
-                    },
-                    life::is_over,
-                );
-            })
+    let started = start_thread("harp-flush", || {
+        session.outgoing.run_flusher(
+            |error| {
+                session.lose(&error.to_string());
+            },
+            life::is_over,
+        );
     });
     if let Err(error) = started {
-        say(
-            LogLevel::Normal,
-            &format!("no flusher thread ({error}): calls may wait in batches"),
-        );
+        session.outgoing.go_without_flusher();
+        no_thread(&error, "every CUDA call is sent by itself, which is slower");
     }
 }
 
 /// Sees that the thread runs that reads what the server pushes and runs host functions. It is made
 /// at the first host function: most programs have none.
-pub fn wake_callback_thread(session: &'static Session) {
-    static THREAD: OnceLock<Option<Thread>> = OnceLock::new();
-    let thread = THREAD.get_or_init(|| {
-        let started = with_signals_blocked(|| {
-            std::thread::Builder::new()
-                .name("harp-callbacks".to_owned())
-                .spawn(|| loop {
-                    session.callbacks.run_reached();
-                    if session.callbacks.any() && session.alive().is_ok() {
-                        if let Err(cause) = session.incoming.listen(
-                            || session.callbacks.any_reached(),
-                            || session.alive().is_err() || life::is_over(),
-                        ) {
-                            session.lose(&cause);
-                        }
-                    } else {
-                        std::thread::park();
-                    }
-                })
-        });
-        started.map(|handle| handle.thread().clone()).ok()
-    });
-    match thread {
-        Some(thread) => thread.unpark(),
-        None => say(
-            LogLevel::Normal,
-            "no thread can be started: host functions will not run",
-        ),
+///
+/// # Errors
+/// `CUDA_ERROR_OPERATING_SYSTEM` where it cannot be started.
+pub fn wake_callback_thread(session: &'static Session) -> Result<(), CUresult> {
+    static THREAD: Mutex<Option<Thread>> = Mutex::new(None);
+    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(thread) = &*thread {
+        thread.unpark();
+        return Ok(());
     }
+    let started = start_thread("harp-callbacks", move || run_callbacks(session));
+    let started = started.map_err(|error| {
+        no_thread(&error, "host functions in streams are refused");
+        CUDA_ERROR_OPERATING_SYSTEM
+    })?;
+    *thread = Some(started);
+    Ok(())
 }
 
-fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
-    // SAFETY: plain signal-mask calls on local storage.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let result = act();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        result
+fn run_callbacks(session: &'static Session) {
+    loop {
+        session.callbacks.run_reached();
+        if life::is_over() {
+            // A host function has forked: this is the child, where nobody will call any more.
+            return;
+        }
+        if session.callbacks.any() && session.alive().is_ok() {
+            if let Err(cause) = session.incoming.listen(
+                || session.callbacks.any_reached(),
+                || session.alive().is_err() || life::is_over(),
+            ) {
+                session.lose(&cause);
+            }
+        } else {
+            std::thread::park();
+        }
     }
 }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub credentials: Option<PathBuf>,
     /// `HARP_SERVER_NAME`: the DNS name that the server's certificate must carry.
     pub server_name: String,
+    /// `HARP_EMBEDDED=1`: the pool ends with the `harp-run` that started it.
+    pub embedded: bool,
     /// `HARP_SYNC=1`: every call waits for the server.
     pub every_call_waits: bool,
     /// `HARP_STATS=1`: print what the session did when the program ends.
@@ -53,6 +55,7 @@ impl Settings {
             server: text("HARP_SERVER"),
             credentials: text("HARP_CREDENTIALS").map(PathBuf::from),
             server_name: text("HARP_SERVER_NAME").unwrap_or_else(|| "harp-server".to_owned()),
+            embedded: flag("HARP_EMBEDDED"),
             every_call_waits: flag("HARP_SYNC"),
             print_stats: flag("HARP_STATS"),
             log: match text("HARP_LOG").as_deref() {
@@ -71,7 +74,7 @@ impl Settings {
 /// One line on stderr, unless `HARP_LOG` asks for less than `level`.
 pub fn say(level: LogLevel, line: &str) {
     if settings().log >= level {
-        eprintln!("harp: {line}");
+        harp_driver_front::write_line(line);
     }
 }
 

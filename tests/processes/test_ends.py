@@ -117,13 +117,13 @@ def test_signals_in_the_middle(ways: Ways, programs: Programs, column: str) -> N
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr
 
 
-def test_nothing_is_left(ways: Ways, programs: Programs) -> None:
+def test_nothing_is_left(ways: Ways, programs: Programs, children: Children) -> None:
     """Fifty sessions later the server has the files and the children that it had before."""
 
     def resources() -> tuple[int, int]:
         pid = ways.server.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return len(os.listdir(f"/proc/{pid}/fd")), len(children)
+        processes = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return len(os.listdir(f"/proc/{pid}/fd")), len(processes)
 
     environ = ways.environ("pool")
     command = [programs["forks"], "once"]
@@ -131,7 +131,8 @@ def test_nothing_is_left(ways: Ways, programs: Programs) -> None:
     # One that waits for the next session, and the gate.
     wait_until(lambda: ways.settled() and resources()[1] == 2, "the server is at rest")
     before = resources()
-    for _ in range(50):
-        done = subprocess.run(command, env=environ, capture_output=True, timeout=SECONDS)
-        assert done.returncode == 0, done.stderr
+    for _ in range(10):
+        for child in [children.start(command, environ) for _ in range(5)]:
+            _, stderr = child.communicate(timeout=SECONDS)
+            assert child.returncode == 0, stderr
     wait_until(lambda: ways.settled() and resources() == before, f"back to {before}")

@@ -98,6 +98,7 @@ def test_a_full_server_says_so(
         assert stdout == f"cuInit {NO_DEVICE}\n"
         assert stderr.count("\n") == 1, stderr
         assert "all 1 sessions of the server are in use" in stderr
+        wait_until(lambda: bool(server.lines("connection refused")), "the refusal is logged")
         (line,) = server.lines("connection refused")
         assert "all 1 sessions" in str(line["cause"])
         first.communicate("x", SECONDS)

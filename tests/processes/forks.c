@@ -89,6 +89,31 @@ static void storm(void) {
     say("ok");
 }
 
+static void *initialise(void *unused) {
+    (void)unused;
+    MUST(CU(cuInit, 0));
+    return NULL;
+}
+
+// Forks while another thread is in the middle of cuInit: a child begins anew or is refused.
+static void while_starting(void) {
+    pthread_t thread;
+    symbol("cuInit");
+    pthread_create(&thread, NULL, initialise, NULL);
+    for (int round = 0; round < 12; ++round) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60);
+            int code = CU(cuInit, 0);
+            exit(code != 0 && code != NOT_INITIALIZED);
+        }
+        expect_well(child);
+    }
+    pthread_join(thread, NULL);
+    once();
+    say("ok");
+}
+
 // A child's own descriptors stay its own, through as many forks as it likes.
 static void twice(void) {
     Device device = start();
@@ -179,6 +204,7 @@ int main(int count, char **arguments) {
     else if (!strcmp(mode, "after_use")) after_use();
     else if (!strcmp(mode, "before_init")) before_init();
     else if (!strcmp(mode, "storm")) storm();
+    else if (!strcmp(mode, "while_starting")) while_starting();
     else if (!strcmp(mode, "twice")) twice();
     else if (!strcmp(mode, "orphan")) orphan();
     else if (!strcmp(mode, "replaced")) replaced(arguments[0]);

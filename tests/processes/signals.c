@@ -12,6 +12,7 @@ static void count_signal(int number) {
     errno = saved;
 }
 
+static Device device;
 static uint64_t word;
 
 static void *end_it_later(void *context) {
@@ -22,10 +23,10 @@ static void *end_it_later(void *context) {
 }
 
 // Somebody stops this process in the middle of a wait and lets it go on three seconds later.
-static void stopped(const Device *device) {
+static void stopped(void) {
     pthread_t thread;
-    word = run_for_ever(device, NULL);
-    pthread_create(&thread, NULL, end_it_later, device->context);
+    word = run_for_ever(&device, NULL);
+    pthread_create(&thread, NULL, end_it_later, device.context);
     pid_t child = fork();
     if (child == 0) {
         usleep(200000);
@@ -37,11 +38,10 @@ static void stopped(const Device *device) {
     MUST(CU(cuCtxSynchronize));
     pthread_join(thread, NULL);
     expect_well(child);
-    work(device, 3000, 1);
+    work(&device, 3000, 1);
 }
 
 int main(void) {
-    Device device = start();
     for (int restart = 0; restart < 2; ++restart) {
         struct sigaction action = {.sa_handler = count_signal, .sa_flags = restart ? SA_RESTART : 0};
         struct itimerval every = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
@@ -49,6 +49,7 @@ int main(void) {
         sigaction(SIGPROF, &action, NULL);
         setitimer(ITIMER_REAL, &every, NULL);
         setitimer(ITIMER_PROF, &every, NULL);
+        if (restart == 0) device = start();
         for (int round = 0; round < 3; ++round) {
             work(&device, 4 << 20, 1);
             work(&device, 3000, 30);
@@ -57,7 +58,7 @@ int main(void) {
         setitimer(ITIMER_PROF, &never, NULL);
     }
     EXPECT(signals > 0);
-    stopped(&device);
+    stopped();
     say("ok");
     return 0;
 }

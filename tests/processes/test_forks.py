@@ -24,7 +24,9 @@ def run(ways: Ways, column: str, *command: object) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize("mode", ["after_use", "before_init", "storm", "twice", "in_a_callback"])
+@pytest.mark.parametrize(
+    "mode", ["after_use", "before_init", "storm", "while_starting", "twice", "in_a_callback"]
+)
 def test_forks(ways: Ways, programs: Programs, column: str, mode: str) -> None:
     done = run(ways, column, programs["forks"], mode)
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stdout + done.stderr

@@ -127,6 +127,7 @@ pub fn watch(hooks: Hooks) {
 /// As for [`check`] in a forked child and once the process is ending.
 pub fn starting() -> Result<(), CUresult> {
     notice_copy();
+    crate::quiet(); // a child may have to know, and must not be the first to ask
     let _ = STATE.compare_exchange(FRESH, STARTING, Ordering::AcqRel, Ordering::Acquire);
     match STATE.load(Ordering::Acquire) {
         STARTING | RUNNING => {

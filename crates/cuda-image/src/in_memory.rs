@@ -57,13 +57,16 @@ pub unsafe fn image_len(image: *const c_void) -> Result<usize, ImageError> {
 ///
 /// # Safety
 /// `image` points to a readable image or wrapper.
-pub unsafe fn is_wrapper(image: *const c_void) -> bool {
+unsafe fn is_wrapper(image: *const c_void) -> bool {
     // SAFETY: every form has at least four bytes.
     unsafe { ptr::read_unaligned(image.cast::<u32>()) == WRAPPER_MAGIC }
 }
 
 /// The image at `image` as one run of bytes that [`crate::select()`] reads: a fatbin, several of
-/// them (from a wrapper with images linked ahead), a cubin, or PTX text.
+/// them, a cubin, or PTX text.
+///
+/// Several come from a wrapper of relocatable code: the first is what the linker made for the
+/// architectures it was asked for, the others are what it made that from, for a driver to link anew.
 ///
 /// # Errors
 /// [`ImageError::UnknownForm`] where the pointer leads to none of these.
@@ -80,7 +83,7 @@ pub unsafe fn flatten(image: *const c_void) -> Result<Vec<u8>, ImageError> {
         if wrapper.version < 2 || wrapper.linked.is_null() || (*wrapper.linked).is_null() {
             return copy(wrapper.fatbin);
         }
-        let mut all = Vec::new();
+        let mut all = copy(wrapper.fatbin)?;
         let mut next = wrapper.linked;
         while !(*next).is_null() {
             all.extend(copy(*next)?);

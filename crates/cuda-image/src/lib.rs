@@ -16,7 +16,7 @@ pub mod select;
 use core::fmt;
 
 pub use container::{fatbins, Entry, Fatbin, Kind};
-pub use in_memory::{flatten, image_len, is_wrapper};
+pub use in_memory::{flatten, image_len};
 pub use select::{select, Ptx};
 
 /// Magic word of the wrapper struct that `nvcc` puts into host programs.

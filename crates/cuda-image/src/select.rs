@@ -10,14 +10,18 @@ pub struct Ptx {
     pub text: Vec<u8>,
 }
 
-/// The PTX of an image for a device of architecture `arch` (86): of every fatbin in it the highest
+/// The PTX of an image for a device of architecture `arch` (86): of a fatbin the highest
 /// architecture that the device has, else the lowest above it (an interpreter takes any target).
+/// Of several fatbins the first is machine code that was linked from the others
+/// ([`crate::flatten`]), whose PTX is to be linked instead.
 ///
 /// # Errors
 /// [`ImageError::NoPtx`] where a fatbin, or a bare cubin, holds machine code only.
 pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
     if is_fatbin(image) {
-        return fatbins(image)?
+        let all = fatbins(image)?;
+        let linkable = if all.len() > 1 { &all[1..] } else { &all[..] };
+        return linkable
             .iter()
             .map(|fatbin| select_entry(fatbin, arch))
             .collect();

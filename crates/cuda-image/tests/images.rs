@@ -156,11 +156,12 @@ fn the_nearest_architecture_at_or_below_the_device_wins() {
 }
 
 #[test]
-fn several_fatbins_give_one_text_each() {
-    let mut both = fatbin(&[ptx(80, b".first")]);
-    both.extend([0; 8]);
-    both.extend(fatbin(&[zstd(80, b".second")]));
-    assert_eq!(texts(&both, 86), [b".first".to_vec(), b".second".to_vec()]);
+fn several_fatbins_give_the_texts_that_the_first_was_linked_from() {
+    let mut all = fatbin(&[cubin(75)]);
+    all.extend(fatbin(&[ptx(80, b".first")]));
+    all.extend([0; 8]);
+    all.extend(fatbin(&[zstd(80, b".second")]));
+    assert_eq!(texts(&all, 86), [b".first".to_vec(), b".second".to_vec()]);
 }
 
 #[test]
@@ -278,6 +279,7 @@ fn pointers_without_a_length_are_measured() {
 #[test]
 fn wrappers_lead_to_their_fatbins() {
     let (one, two) = (fatbin(&[ptx(80, b".one")]), fatbin(&[ptx(80, b".two")]));
+    let result = fatbin(&[cubin(75)]);
     let linked = [one.as_ptr().cast(), two.as_ptr().cast(), core::ptr::null()];
     let mut wrapper = Wrapper {
         magic: 0x4662_43b1,
@@ -289,9 +291,11 @@ fn wrappers_lead_to_their_fatbins() {
     unsafe {
         assert_eq!(flatten((&raw const wrapper).cast()).unwrap(), two);
         wrapper.version = 2;
+        wrapper.fatbin = result.as_ptr().cast();
         wrapper.linked = linked.as_ptr();
-        let both = flatten((&raw const wrapper).cast()).unwrap();
-        assert_eq!(texts(&both, 86), [b".one", b".two"]);
+        let all = flatten((&raw const wrapper).cast()).unwrap();
+        assert_eq!(all, [result, one, two].concat());
+        assert_eq!(texts(&all, 86), [b".one", b".two"]);
     }
 }
 

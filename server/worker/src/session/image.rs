@@ -25,8 +25,9 @@ pub struct Image {
 struct Wrapper {
     magic: u32,
     version: u32,
+    /// The linker's result, for the architectures it was asked for.
     fatbin: *const c_void,
-    /// Ended by null.
+    /// What it was made from, for the driver to link where that does not fit. Ended by null.
     linked: *const *const c_void,
 }
 
@@ -60,7 +61,7 @@ impl Image {
                 _linked: Vec::new(),
             }));
         }
-        let mut linked: Vec<*const c_void> = starts
+        let mut linked: Vec<*const c_void> = starts[1..]
             .iter()
             .map(|start| bytes[*start..].as_ptr().cast())
             .collect();
@@ -225,9 +226,10 @@ mod tests {
         let image = Image::new(bytes).unwrap().unwrap();
         let wrapper = image.wrapper.as_ref().unwrap();
         assert_eq!(image.pointer(), (&raw const **wrapper).cast());
-        assert_eq!(image._linked.len(), 3);
-        assert_eq!(image._linked[1], image.bytes[second..].as_ptr().cast());
-        assert!(image._linked[2].is_null());
+        assert_eq!(wrapper.fatbin, image.bytes.as_ptr().cast());
+        assert_eq!(image._linked.len(), 2);
+        assert_eq!(image._linked[0], image.bytes[second..].as_ptr().cast());
+        assert!(image._linked[1].is_null());
     }
 
     #[test]

@@ -26,7 +26,11 @@ pub fn restrict(profile: Profile) -> Result<FileRules, String> {
                 AccessFs::from_read(NEWEST),
             ))
         })
-        .and_then(|rules| rules.add_rules(path_beneath_rules(writable(profile), device_access())))
+        .and_then(|rules| rules.add_rules(path_beneath_rules(devices(profile), device_access())))
+        .and_then(|rules| {
+            let names = AccessFs::WriteFile | AccessFs::Truncate;
+            rules.add_rules(path_beneath_rules(thread_names(profile), names))
+        })
         .and_then(|rules| rules.restrict_self());
     match outcome {
         Err(error) => Err(format!("cannot install the Landlock rules: {error}")),
@@ -39,20 +43,47 @@ pub fn restrict(profile: Profile) -> Result<FileRules, String> {
 }
 
 /// Soft: how many processors there are, and how many of them this control group may use. NVIDIA: its libraries, which
-/// it loads as it needs them, and what it reads about the machine.
+/// it loads as it needs them, and what it reads about the machine (nothing of other processes). Seen with driver 580.
 fn readable(profile: Profile) -> &'static [&'static str] {
     match profile {
         Profile::Soft => &["/proc/self", "/sys/fs/cgroup", "/sys/devices/system/cpu"],
         Profile::Nvidia => &[
-            "/usr", "/lib", "/lib64", "/opt", "/etc", "/proc", "/sys", "/dev",
+            "/usr",
+            "/lib",
+            "/lib64",
+            "/opt",
+            "/etc",
+            "/sys",
+            "/proc/self",
+            "/proc/cpuinfo",
+            "/proc/devices",
+            "/proc/driver",
+            "/proc/filesystems",
+            "/proc/meminfo",
+            "/proc/modules",
+            "/proc/stat",
+            "/proc/sys",
+            "/proc/version",
+            "/dev/null",
+            "/dev/random",
+            "/dev/urandom",
+            "/dev/zero",
         ],
     }
 }
 
-fn writable(profile: Profile) -> Vec<PathBuf> {
+fn devices(profile: Profile) -> Vec<PathBuf> {
     match profile {
         Profile::Soft => Vec::new(),
         Profile::Nvidia => nvidia_devices(),
+    }
+}
+
+/// NVIDIA's driver names its threads through `/proc`, and refuses to start (304) where it cannot.
+fn thread_names(profile: Profile) -> &'static [&'static str] {
+    match profile {
+        Profile::Soft => &[],
+        Profile::Nvidia => &["/proc/self/task"],
     }
 }
 

@@ -6,13 +6,14 @@
 //! 3. [`confine`]: user, resource limits, Landlock. Landlock binds the calling thread and those it starts later, so
 //!    this comes before the driver starts threads;
 //! 4. the driver is initialised: it may still read what `confine` leaves open;
-//! 5. [`seal`]: not dumpable, seccomp on all threads. Nothing can be opened from here on (soft profile).
+//! 5. [`seal`]: not dumpable (soft profile), seccomp on all threads. Nothing can be opened from here on (soft profile).
 //!
 //! Two profiles: `Soft` needs no file, no device and no ioctl, so its list is short and a call outside it ends the
 //! process. `Nvidia` keeps open what NVIDIA's driver uses while it runs: files below system directories, `/dev/nvidia*`
 //! with ioctl, executable mappings (it generates code) and Unix sockets (persistence daemon, MPS). It still refuses
-//! programs, processes, network sockets, tracing and all writing to files, and refuses with EPERM, because a driver
-//! probes.
+//! programs, processes, network sockets, tracing and all writing to files but the names of its own threads, and refuses
+//! with EPERM, because a driver probes. For those names it stays dumpable, since the kernel lets nobody but root into
+//! the `/proc` of a process that is not: Landlock keeps other workers of the same user from tracing it.
 
 mod files;
 mod system_calls;
@@ -74,16 +75,26 @@ pub fn confine(profile: Profile, uid: u32) -> Result<FileRules, String> {
     // SAFETY: a plain system call.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
         .map_err(|e| format!("cannot tie the worker to its parent: {e}"))?;
+    if profile == Profile::Nvidia {
+        dumpable(true).map_err(|e| format!("cannot open the worker's own /proc: {e}"))?;
+    }
     limit_resources(profile).map_err(|e| format!("cannot set resource limits: {e}"))?;
     files::restrict(profile)
 }
 
 /// Step 5: seccomp on every thread. `no_new_privs` comes with it.
 pub fn seal(profile: Profile) -> Result<(), String> {
-    // SAFETY: a plain system call.
-    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) })
-        .map_err(|e| format!("cannot become non-dumpable: {e}"))?;
+    if profile == Profile::Soft {
+        dumpable(false).map_err(|e| format!("cannot become non-dumpable: {e}"))?;
+    }
     system_calls::install(profile)
+}
+
+/// Whether other processes of this user may look into this one, and it into its own `/proc`. A change of user has
+/// cleared it.
+fn dumpable(yes: bool) -> io::Result<()> {
+    // SAFETY: a plain system call.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, libc::c_ulong::from(yes)) })
 }
 
 fn drop_root(uid: u32) -> io::Result<()> {

@@ -205,6 +205,9 @@ fn allow_for_nvidia(rules: &mut Rules) -> Result<(), BackendError> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_epoll_wait,
         libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_listen,
+        libc::SYS_accept4,
         libc::SYS_uname,
         libc::SYS_sysinfo,
         libc::SYS_getuid,
@@ -215,6 +218,8 @@ fn allow_for_nvidia(rules: &mut Rules) -> Result<(), BackendError> {
         libc::SYS_sched_setaffinity,
         libc::SYS_sched_getparam,
         libc::SYS_sched_getscheduler,
+        libc::SYS_sched_get_priority_max,
+        libc::SYS_sched_get_priority_min,
         libc::SYS_getcpu,
         libc::SYS_get_mempolicy,
         libc::SYS_set_mempolicy,

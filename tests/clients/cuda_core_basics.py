@@ -64,9 +64,10 @@ def main() -> int:
     print(f"time went by: {'ok' if end - begin >= 0 else 'MISMATCH'}")
 
     attributes = check(
-        driver.cuFuncGetAttribute(
+        driver.cuKernelGetAttribute(
             driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK,
-            driver.CUfunction(int(kernel.handle)),
+            driver.CUkernel(int(kernel.handle)),
+            device.device_id,
         )
     )
     print(f"threads a block may have: {attributes}")

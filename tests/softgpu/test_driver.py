@@ -71,7 +71,8 @@ def test_a_kernel_that_never_ends_does_not_hold_up_the_exit() -> None:
     """)
 
 
-def test_a_fault_sticks_until_the_context_is_reset() -> None:
+def test_a_fault_sticks_for_as_long_as_the_process_lives() -> None:
+    """As NVIDIA's driver has it: a reset succeeds, and the device stays lost for the process."""
     done = run("""
         start()
         kept = allocate(64)
@@ -82,12 +83,27 @@ def test_a_fault_sticks_until_the_context_is_reset() -> None:
         assert driver.cuMemAlloc_v2(ctypes.byref(address), 64) == ILLEGAL_ADDRESS
         assert load(STORE)[0] == ILLEGAL_ADDRESS
         must(driver.cuDevicePrimaryCtxReset_v2(0))
+        assert driver.cuMemAlloc_v2(ctypes.byref(address), 64) == CONTEXT_IS_DESTROYED
+        context = ctypes.c_void_p()
+        retained = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+        assert retained == ILLEGAL_ADDRESS
+        assert driver.cuCtxCreate_v2(ctypes.byref(context), 0, 0) == ILLEGAL_ADDRESS
+    """)
+    assert done.stderr.count("illegal address 0x123450") == 1
+    assert "kernel `store`" in done.stderr
+
+
+def test_a_reset_context_is_usable_from_its_next_retain() -> None:
+    run("""
+        start()
+        context, address = ctypes.c_void_p(), ctypes.c_uint64()
+        must(driver.cuDevicePrimaryCtxReset_v2(0))
+        assert driver.cuMemAlloc_v2(ctypes.byref(address), 64) == CONTEXT_IS_DESTROYED
+        must(driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
         fresh = allocate(64)
         must(store(fresh, 8))
         assert word_at(fresh) == 8
     """)
-    assert done.stderr.count("illegal address 0x123450") == 1
-    assert "kernel `store`" in done.stderr
 
 
 def test_unknown_ptx_fails_with_that_function_only_and_is_named() -> None:

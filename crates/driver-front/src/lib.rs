@@ -8,7 +8,6 @@
 //! * [`lifecycle`]: initialised, forked, exited;
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
-//! * [`runtime_codes`]: codes that only the runtime has a name for;
 //! * [`threads`]: a library's manners in threads, the program's and its own;
 //! * [`notice`] and [`write_line`]: lines on stderr.
 //!
@@ -23,7 +22,6 @@ mod front_driver;
 pub mod lifecycle;
 mod notices;
 pub mod proc_address;
-pub mod runtime_codes;
 #[cfg(feature = "runtime-handshake")]
 mod runtime_handshake;
 pub mod threads;

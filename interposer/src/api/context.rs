@@ -2,7 +2,7 @@
 //! context when it is made and of a thread's current one when it matters (DESIGN D4).
 
 use std::ffi::{c_int, c_uint, c_ulonglong};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use harp_cuda_abi::types::*;
@@ -22,9 +22,16 @@ pub struct Context {
     /// How often it has ended: a primary context begins anew behind the same handle.
     lives: AtomicU32,
     flags: AtomicU32,
-    /// For a primary context: how often it is retained. It exists on the server while not zero.
-    /// Written under [`TRANSITION`], read without.
-    retained: Option<AtomicU32>,
+    /// Of a primary context. Written under [`TRANSITION`], read without.
+    primary: Option<Retains>,
+}
+
+/// Whether a primary context is there.
+#[derive(Default)]
+struct Retains {
+    count: AtomicU32,
+    /// It exists on the server: from its first retain, and after a reset from the next.
+    active: AtomicBool,
 }
 
 /// The version that `cuCtxGetApiVersion` answers: 3020 since CUDA 3.2.
@@ -42,7 +49,7 @@ static PRIMARY: Mutex<Vec<(CUdevice, u64)>> = Mutex::new(Vec::new());
 fn new_context(device: CUdevice, flags: c_uint, primary: bool) -> u64 {
     let handle = handles::create(HandleKind::Context);
     let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
-    let retained = primary.then(AtomicU32::default);
+    let primary = primary.then(Retains::default);
     handles::attach(
         handle,
         Context {
@@ -50,7 +57,7 @@ fn new_context(device: CUdevice, flags: c_uint, primary: bool) -> u64 {
             id,
             lives: AtomicU32::default(),
             flags: AtomicU32::new(flags),
-            retained,
+            primary,
         },
     );
     handle
@@ -61,6 +68,14 @@ pub fn known(context: CUcontext) -> Result<&'static Context, CUresult> {
     let handle = handles::live(HandleKind::Context, context)?;
     // SAFETY: every context handle is given a Context when it is made.
     unsafe { handles::attached::<Context>(handle) }.ok_or(CUDA_ERROR_INVALID_CONTEXT)
+}
+
+/// As [`known`], of a handle that may not be null.
+fn named(context: CUcontext) -> Result<&'static Context, CUresult> {
+    if context.is_null() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    known(context)
 }
 
 /// The device of a context handle, 0 when it is none.
@@ -85,8 +100,8 @@ pub fn current_context() -> Result<CUcontext, CUresult> {
         return Err(CUDA_ERROR_INVALID_CONTEXT);
     }
     let context = known(current)?;
-    match &context.retained {
-        Some(retained) if retained.load(Ordering::Relaxed) == 0 => {
+    match &context.primary {
+        Some(retains) if !retains.active.load(Ordering::Relaxed) => {
             Err(CUDA_ERROR_CONTEXT_IS_DESTROYED)
         }
         _ => Ok(current),
@@ -118,21 +133,18 @@ pub fn primary_context(number: CUdevice) -> Result<CUcontext, CUresult> {
 struct Primary {
     handle: CUcontext,
     context: &'static Context,
-    retained: &'static AtomicU32,
+    retains: &'static Retains,
     ordinal: CUdevice,
 }
 
 fn primary(number: CUdevice) -> Result<Primary, CUresult> {
     let handle = primary_context(number)?;
     let context = known(handle)?;
-    let retained = context
-        .retained
-        .as_ref()
-        .ok_or(CUDA_ERROR_INVALID_CONTEXT)?;
+    let retains = context.primary.as_ref().ok_or(CUDA_ERROR_INVALID_CONTEXT)?;
     Ok(Primary {
         handle,
         context,
-        retained,
+        retains,
         ordinal: device(session()?, number)?.ordinal,
     })
 }
@@ -163,18 +175,18 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> C
         Ok(primary) => primary,
         Err(code) => return code,
     };
+    let Retains { count, active } = primary.retains;
     let _transition = lock(&TRANSITION);
-    if primary.retained.load(Ordering::Relaxed) == 0 {
+    if !active.load(Ordering::Relaxed) {
         let status = unsafe { forward::cuDevicePrimaryCtxRetain(primary.handle, primary.ordinal) };
         if status != CUDA_SUCCESS {
             return status;
         }
-        primary.retained.store(1, Ordering::Relaxed);
+        active.store(true, Ordering::Relaxed);
         // Threads may have had it current before it was there.
         session::context_changed();
-    } else {
-        primary.retained.fetch_add(1, Ordering::Relaxed);
     }
+    count.fetch_add(1, Ordering::Relaxed);
     unsafe { put(pctx, primary.handle) }
 }
 
@@ -183,33 +195,35 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
         Ok(primary) => primary,
         Err(code) => return code,
     };
+    let Retains { count, active } = primary.retains;
     let _transition = lock(&TRANSITION);
-    match primary.retained.load(Ordering::Relaxed) {
+    match count.load(Ordering::Relaxed) {
         0 => CUDA_ERROR_INVALID_CONTEXT,
-        1 => {
-            primary.retained.store(0, Ordering::Relaxed);
+        1 if active.swap(false, Ordering::Relaxed) => {
+            count.store(0, Ordering::Relaxed);
             ended(primary.handle);
             // The handle stays live: it is the same primary context's when retained again.
             unsafe { forward::cuDevicePrimaryCtxRelease_v2(primary.handle, primary.ordinal) }
         }
         _ => {
-            primary.retained.fetch_sub(1, Ordering::Relaxed);
+            count.fetch_sub(1, Ordering::Relaxed);
             CUDA_SUCCESS
         }
     }
 }
 
+/// Ends everything in the primary context. Its retains count on, and nothing can be done in it before
+/// the next one.
 pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     let primary = match primary(dev) {
         Ok(primary) => primary,
         Err(code) => return code,
     };
     let _transition = lock(&TRANSITION);
-    if primary.retained.load(Ordering::Relaxed) == 0 {
+    if !primary.retains.active.swap(false, Ordering::Relaxed) {
         return CUDA_SUCCESS;
     }
     ended(primary.handle);
-    // The references stay; the next use finds a fresh context behind the same handle.
     unsafe { forward::cuDevicePrimaryCtxReset_v2(primary.handle, primary.ordinal) }
 }
 
@@ -236,7 +250,7 @@ pub unsafe fn cuDevicePrimaryCtxGetState(
         Ok(primary) => unsafe {
             put_if_wanted(
                 active,
-                c_int::from(primary.retained.load(Ordering::Relaxed) > 0),
+                c_int::from(primary.retains.active.load(Ordering::Relaxed)),
             );
             put(flags, primary.context.flags.load(Ordering::Relaxed))
         },
@@ -292,8 +306,8 @@ pub unsafe fn cuCtxCreate_v4(
 }
 
 pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
-    match known(ctx) {
-        Ok(context) if context.retained.is_some() => return CUDA_ERROR_INVALID_CONTEXT,
+    match named(ctx) {
+        Ok(context) if context.primary.is_some() => return CUDA_ERROR_INVALID_CONTEXT,
         Ok(_) => (),
         Err(code) => return code,
     }
@@ -307,7 +321,7 @@ pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
 }
 
 pub unsafe fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
-    match session().and_then(|_| known(ctx)) {
+    match session().and_then(|_| named(ctx)) {
         Ok(_) => {
             stack::push(ctx);
             CUDA_SUCCESS

@@ -3,11 +3,13 @@
 
 use std::ffi::{c_char, c_int, CString};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::Mutex;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::runtime_codes::no_function;
 use harp_wire::{FunctionInfo, HandleKind, Parameter};
 
+use super::context::current_life;
+use super::device::device;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
 use crate::session::{handles, session};
@@ -19,30 +21,33 @@ const MISSING: i32 = i32::MIN;
 
 /// What the client knows of a function or a kernel.
 pub struct Function {
+    /// What names it on the wire. A function that was had from a kernel is named by the kernel.
+    pub wire: u64,
     pub name: CString,
     /// The module or library it came from.
     pub owner: u64,
-    /// Its image is the CUDA runtime's, which has codes of its own for some mistakes.
-    pub of_runtime: bool,
     pub info: FunctionInfo,
     /// Its first launch has succeeded: what can go wrong at a launch is known from here on.
     pub launched: AtomicBool,
     /// As reported, and changed by `cuFuncSetAttribute`.
     attributes: [AtomicI32; ATTRIBUTES],
+    /// Of a kernel: the function it has in each life of a context that asked for one.
+    functions: Mutex<Vec<((u64, u32), u64)>>,
 }
 
 impl Function {
-    fn new(name: CString, owner: u64, of_runtime: bool, info: FunctionInfo) -> Function {
+    fn new(wire: u64, name: CString, owner: u64, info: FunctionInfo) -> Function {
         let attributes = std::array::from_fn(|index| {
             AtomicI32::new(info.attributes.get(index).copied().unwrap_or(MISSING))
         });
         Function {
+            wire,
             name,
             owner,
-            of_runtime,
             info,
             launched: AtomicBool::new(false),
             attributes,
+            functions: Mutex::default(),
         }
     }
 
@@ -62,146 +67,205 @@ impl Function {
     }
 }
 
-/// A function or kernel handle, and what is known of it.
-pub fn known(raw: CUfunction) -> Result<(u64, &'static Function), CUresult> {
-    let id = handles::live_function(raw)?;
+/// What a launch takes: a function or, as the driver allows there, a kernel.
+pub fn launchable(raw: CUfunction) -> Result<&'static Function, CUresult> {
+    function(raw).or_else(|_| kernel(raw.cast()))
+}
+
+/// A function handle's.
+fn function(raw: CUfunction) -> Result<&'static Function, CUresult> {
+    described(handles::live(HandleKind::Function, raw)?)
+}
+
+/// A kernel handle's.
+fn kernel(raw: CUkernel) -> Result<&'static Function, CUresult> {
+    described(handles::live(HandleKind::Kernel, raw)?)
+}
+
+fn described(id: u64) -> Result<&'static Function, CUresult> {
     // SAFETY: handles of both kinds are given a Function when they are made.
-    let function = unsafe { handles::attached::<Function>(id) };
-    function
-        .map(|function| (id, function))
-        .ok_or(CUDA_ERROR_INVALID_HANDLE)
+    unsafe { handles::attached::<Function>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
 /// Gives a fresh handle what the server said of it.
-pub fn attach(id: u64, name: CString, owner: u64, of_runtime: bool, info: FunctionInfo) {
-    handles::attach(id, Function::new(name, owner, of_runtime, info));
+pub fn attach(id: u64, name: CString, owner: u64, info: FunctionInfo) {
+    handles::attach(id, Function::new(id, name, owner, info));
 }
 
-fn with(raw: CUfunction, act: impl FnOnce(u64, &'static Function) -> CUresult) -> CUresult {
-    match session().and_then(|_| known(raw)) {
-        Ok((id, function)) => act(id, function),
+/// Answers a question about a function or a kernel.
+fn with(
+    found: Result<&'static Function, CUresult>,
+    answer: impl FnOnce(&'static Function) -> CUresult,
+) -> CUresult {
+    match session().and(found) {
+        Ok(function) => answer(function),
         Err(code) => code,
+    }
+}
+
+/// As [`with`], for calls about a kernel on a device.
+fn with_kernel(
+    raw: CUkernel,
+    number: CUdevice,
+    answer: impl FnOnce(&'static Function) -> CUresult,
+) -> CUresult {
+    let found = kernel(raw).and_then(|kernel| {
+        device(session()?, number)?;
+        Ok(kernel)
+    });
+    with(found, answer)
+}
+
+fn attribute_of(known: &Function, value: *mut c_int, attribute: CUfunction_attribute) -> CUresult {
+    match known.attribute(attribute) {
+        // SAFETY: `value` is the caller's, checked for NULL.
+        Some(known) => unsafe { put(value, known) },
+        None => CUDA_ERROR_INVALID_VALUE,
+    }
+}
+
+/// Changes an attribute on the server by `change`, and here.
+fn set_attribute(
+    known: &Function,
+    attribute: CUfunction_attribute,
+    value: c_int,
+    change: impl FnOnce(u64) -> CUresult,
+) -> CUresult {
+    let status = change(known.wire);
+    if status == CUDA_SUCCESS {
+        if let Some(slot) = known.attributes.get(attribute as usize) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+    status
+}
+
+fn parameter_of(known: &Function, index: usize, offset: *mut usize, size: *mut usize) -> CUresult {
+    match known.info.params.get(index) {
+        // SAFETY: both are the caller's, checked for NULL.
+        Some(param) => unsafe {
+            put_if_wanted(size, param.size as usize);
+            put(offset, param.offset as usize)
+        },
+        None => CUDA_ERROR_INVALID_VALUE,
     }
 }
 
 pub unsafe fn cuFuncGetAttribute(
     value: *mut c_int,
     attribute: CUfunction_attribute,
-    function: CUfunction,
+    raw: CUfunction,
 ) -> CUresult {
-    with(function, |_, function| {
-        match function.attribute(attribute) {
-            Some(known) => unsafe { put(value, known) },
-            None => CUDA_ERROR_INVALID_VALUE,
-        }
-    })
+    with(function(raw), |known| attribute_of(known, value, attribute))
 }
 
 pub unsafe fn cuFuncSetAttribute(
-    function: CUfunction,
+    raw: CUfunction,
     attribute: CUfunction_attribute,
     value: c_int,
 ) -> CUresult {
-    with(function, |_, known| {
-        let status = unsafe { forward::cuFuncSetAttribute(function, attribute, value) };
-        if status == CUDA_SUCCESS {
-            if let Some(slot) = known.attributes.get(attribute as usize) {
-                slot.store(value, Ordering::Relaxed);
-            }
-        }
-        status
+    with(function(raw), |known| {
+        set_attribute(known, attribute, value, |wire| unsafe {
+            forward::cuFuncSetAttribute(wire as CUfunction, attribute, value)
+        })
     })
 }
 
 pub unsafe fn cuKernelGetAttribute(
     value: *mut c_int,
     attribute: CUfunction_attribute,
-    kernel: CUkernel,
+    raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    let _ = dev;
-    unsafe { cuFuncGetAttribute(value, attribute, kernel.cast()) }
+    with_kernel(raw, dev, |known| attribute_of(known, value, attribute))
 }
 
 pub unsafe fn cuKernelSetAttribute(
     attribute: CUfunction_attribute,
     value: c_int,
-    kernel: CUkernel,
+    raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    let _ = dev;
-    unsafe { cuFuncSetAttribute(kernel.cast(), attribute, value) }
+    with_kernel(raw, dev, |known| {
+        let ordinal = session().and_then(|session| Ok(device(session, dev)?.ordinal));
+        set_attribute(known, attribute, value, |wire| match ordinal {
+            Ok(ordinal) => unsafe {
+                forward::cuKernelSetAttribute(attribute, value, wire as CUkernel, ordinal)
+            },
+            Err(code) => code,
+        })
+    })
 }
 
-pub unsafe fn cuFuncSetCacheConfig(function: CUfunction, config: CUfunc_cache) -> CUresult {
+pub unsafe fn cuFuncSetCacheConfig(raw: CUfunction, config: CUfunc_cache) -> CUresult {
     // A preference that no program can observe.
     let _ = config;
-    with(function, |_, _| CUDA_SUCCESS)
+    with(function(raw), |_| CUDA_SUCCESS)
 }
 
 pub unsafe fn cuKernelSetCacheConfig(
-    kernel: CUkernel,
+    raw: CUkernel,
     config: CUfunc_cache,
     dev: CUdevice,
 ) -> CUresult {
-    let _ = dev;
-    unsafe { cuFuncSetCacheConfig(kernel.cast(), config) }
+    let _ = config;
+    with_kernel(raw, dev, |_| CUDA_SUCCESS)
 }
 
-pub unsafe fn cuFuncSetSharedMemConfig(function: CUfunction, config: CUsharedconfig) -> CUresult {
+pub unsafe fn cuFuncSetSharedMemConfig(raw: CUfunction, config: CUsharedconfig) -> CUresult {
     let _ = config;
-    with(function, |_, _| CUDA_SUCCESS)
+    with(function(raw), |_| CUDA_SUCCESS)
 }
 
 pub unsafe fn cuFuncGetParamInfo(
-    function: CUfunction,
+    raw: CUfunction,
     index: usize,
     offset: *mut usize,
     size: *mut usize,
 ) -> CUresult {
-    with(function, |_, function| {
-        match function.info.params.get(index) {
-            Some(param) => unsafe {
-                put_if_wanted(size, param.size as usize);
-                put(offset, param.offset as usize)
-            },
-            None => CUDA_ERROR_INVALID_VALUE,
-        }
+    with(function(raw), |known| {
+        parameter_of(known, index, offset, size)
     })
 }
 
 pub unsafe fn cuKernelGetParamInfo(
-    kernel: CUkernel,
+    raw: CUkernel,
     index: usize,
     offset: *mut usize,
     size: *mut usize,
 ) -> CUresult {
-    unsafe { cuFuncGetParamInfo(kernel.cast(), index, offset, size) }
-}
-
-pub unsafe fn cuFuncGetParamCount(function: CUfunction, count: *mut usize) -> CUresult {
-    with(function, |_, function| unsafe {
-        put(count, function.info.params.len())
+    with(kernel(raw), |known| {
+        parameter_of(known, index, offset, size)
     })
 }
 
-pub unsafe fn cuKernelGetParamCount(kernel: CUkernel, count: *mut usize) -> CUresult {
-    unsafe { cuFuncGetParamCount(kernel.cast(), count) }
-}
-
-pub unsafe fn cuFuncGetName(name: *mut *const c_char, function: CUfunction) -> CUresult {
-    with(function, |_, function| unsafe {
-        put(name, function.name.as_ptr())
+pub unsafe fn cuFuncGetParamCount(raw: CUfunction, count: *mut usize) -> CUresult {
+    with(function(raw), |known| unsafe {
+        put(count, known.info.params.len())
     })
 }
 
-pub unsafe fn cuKernelGetName(name: *mut *const c_char, kernel: CUkernel) -> CUresult {
-    unsafe { cuFuncGetName(name, kernel.cast()) }
+pub unsafe fn cuKernelGetParamCount(raw: CUkernel, count: *mut usize) -> CUresult {
+    with(kernel(raw), |known| unsafe {
+        put(count, known.info.params.len())
+    })
 }
 
-pub unsafe fn cuFuncGetModule(module: *mut CUmodule, function: CUfunction) -> CUresult {
-    with(function, |_, function| {
-        let owner = function.owner as *mut std::ffi::c_void;
+pub unsafe fn cuFuncGetName(name: *mut *const c_char, raw: CUfunction) -> CUresult {
+    with(function(raw), |known| unsafe {
+        put(name, known.name.as_ptr())
+    })
+}
+
+pub unsafe fn cuKernelGetName(name: *mut *const c_char, raw: CUkernel) -> CUresult {
+    with(kernel(raw), |known| unsafe {
+        put(name, known.name.as_ptr())
+    })
+}
+
+pub unsafe fn cuFuncGetModule(module: *mut CUmodule, raw: CUfunction) -> CUresult {
+    with(function(raw), |known| {
+        let owner = known.owner as *mut std::ffi::c_void;
         match handles::live(HandleKind::Module, owner) {
             Ok(id) => unsafe { put(module, id as CUmodule) },
             Err(_) => unsafe { crate::api::cuLibraryGetModule(module, owner.cast()) },
@@ -209,25 +273,41 @@ pub unsafe fn cuFuncGetModule(module: *mut CUmodule, function: CUfunction) -> CU
     })
 }
 
-pub unsafe fn cuKernelGetLibrary(library: *mut CUlibrary, kernel: CUkernel) -> CUresult {
-    with(kernel.cast(), |_, function| unsafe {
-        put(library, function.owner as CUlibrary)
+pub unsafe fn cuKernelGetLibrary(library: *mut CUlibrary, raw: CUkernel) -> CUresult {
+    with(kernel(raw), |known| unsafe {
+        put(library, known.owner as CUlibrary)
     })
 }
 
-pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) -> CUresult {
-    // The kernel's own handle serves as its function in the current context: programs that pass a
-    // CUkernel for a CUfunction rely on that already.
-    match session().and_then(|_| known(kernel.cast())) {
-        Ok((id, _)) => unsafe { put(function, id as CUfunction) },
-        Err(CUDA_ERROR_INVALID_HANDLE) => no_function(kernel as usize),
-        Err(code) => code,
-    }
+/// A kernel's function in the current context: a handle of its own, of which the server need not
+/// know, because the kernel's serves wherever a function's would.
+pub unsafe fn cuKernelGetFunction(made: *mut CUfunction, raw: CUkernel) -> CUresult {
+    with(kernel(raw), |known| {
+        let life = match current_life() {
+            Ok(life) => life,
+            Err(code) => return code,
+        };
+        let mut functions = known
+            .functions
+            .lock()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let present = functions.iter().find(|(made_in, _)| *made_in == life);
+        let id = match present {
+            Some((_, id)) => *id,
+            None => {
+                let id = handles::create(HandleKind::Function);
+                handles::attach_shared(id, known);
+                functions.push((life, id));
+                id
+            }
+        };
+        unsafe { put(made, id as CUfunction) }
+    })
 }
 
-pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, function: CUfunction) -> CUresult {
-    with(function, |_, function| {
-        let loaded = function.launched.load(Ordering::Relaxed);
+pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, raw: CUfunction) -> CUresult {
+    with(function(raw), |known| {
+        let loaded = known.launched.load(Ordering::Relaxed);
         unsafe {
             put(
                 state,
@@ -241,7 +321,7 @@ pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, function: CUfun
     })
 }
 
-pub unsafe fn cuFuncLoad(function: CUfunction) -> CUresult {
+pub unsafe fn cuFuncLoad(raw: CUfunction) -> CUresult {
     // The server loaded it when it was looked up.
-    with(function, |_, _| CUDA_SUCCESS)
+    with(function(raw), |_| CUDA_SUCCESS)
 }

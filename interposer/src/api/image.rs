@@ -20,8 +20,6 @@ static LAST_BLOB: AtomicU64 = AtomicU64::new(0);
 pub struct Uploaded {
     /// What a load call names it by.
     pub blob: u64,
-    /// It came in the wrapper that compilers make for the CUDA runtime.
-    pub of_runtime: bool,
 }
 
 /// Sends the image at `pointer`: a fatbin wrapper, a bare fatbin, an ELF or NUL-terminated PTX.
@@ -43,12 +41,7 @@ pub unsafe fn upload_at(pointer: *const c_void) -> Result<Uploaded, CUresult> {
         );
         CUDA_ERROR_INVALID_IMAGE
     })?;
-    // SAFETY: as above.
-    let of_runtime = unsafe { harp_cuda_image::is_wrapper(pointer) };
-    Ok(Uploaded {
-        of_runtime,
-        ..upload(&image)?
-    })
+    upload(&image)
 }
 
 /// Sends an image of known length.
@@ -65,10 +58,7 @@ pub fn upload(image: &[u8]) -> Result<Uploaded, CUresult> {
             return Err(status);
         }
     }
-    Ok(Uploaded {
-        blob,
-        of_runtime: false,
-    })
+    Ok(Uploaded { blob })
 }
 
 /// Reads an image file whose path the program passed.

@@ -5,13 +5,12 @@ use std::ffi::{c_uint, c_void};
 use std::sync::atomic::Ordering;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::runtime_codes::{impossible_dimensions, no_function};
 use harp_wire::calls::encode_cuLaunchKernel;
 use harp_wire::CallId;
 
 use super::context::{current_context, current_device};
 use super::device::device;
-use super::function::{known, Function};
+use super::function::{launchable, Function};
 use super::stream::context_of;
 use crate::session::{self, handles, session};
 
@@ -113,7 +112,7 @@ impl Parameters {
 }
 
 /// Refuses a grid or block that no kernel of the device can have.
-fn check_dimensions(launch: &Launch, function: &Function) -> Result<(), CUresult> {
+fn check_dimensions(launch: &Launch) -> Result<(), CUresult> {
     let device = device(session()?, current_device()?)?;
     let limit = |attribute| device.attribute(attribute as i32).unwrap_or(i32::MAX) as u64;
     let limits = [
@@ -131,7 +130,7 @@ fn check_dimensions(launch: &Launch, function: &Function) -> Result<(), CUresult
         && launch.threads() <= limit(CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK);
     match possible {
         true => Ok(()),
-        false => Err(impossible_dimensions(function.of_runtime)),
+        false => Err(CUDA_ERROR_INVALID_VALUE),
     }
 }
 
@@ -158,14 +157,15 @@ unsafe fn launch(
     thread_local! {
         static SPACE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
-    session()?;
-    let (id, function) = known(raw).map_err(|_| no_function(raw as usize))?;
+    let session = session()?;
     let context = current_context()?;
+    session.check_fault()?;
+    let function = launchable(raw)?;
     let stream = handles::live_stream(launch.stream)?;
     if context_of(launch.stream)? != context as u64 {
         return Err(CUDA_ERROR_INVALID_HANDLE);
     }
-    check_dimensions(launch, function)?;
+    check_dimensions(launch)?;
     // What a first launch fails with (loading, compiling), or one that cannot fit, only the server
     // knows; any other launch does not wait.
     let waits =
@@ -176,7 +176,7 @@ unsafe fn launch(
         let encode = |encoder: &mut harp_wire::Encoder| {
             encode_cuLaunchKernel(
                 encoder,
-                id,
+                function.wire,
                 launch.grid,
                 launch.block,
                 launch.shared,

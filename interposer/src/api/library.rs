@@ -10,15 +10,14 @@ use harp_wire::{CallId, HandleKind};
 use super::context::current_life;
 use super::image::{self, Uploaded};
 use super::jit_options;
-use super::module::{look_up, name_argument, put_variable, Module};
+use super::module::{look_up, name_argument, put_variable};
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::{handles, request, session};
 
 /// What the client knows of a library.
+#[derive(Default)]
 struct Library {
-    /// Its image is the CUDA runtime's.
-    of_runtime: bool,
     /// The module it has in each life of a context that asked for one.
     modules: Mutex<Vec<((u64, u32), u64)>>,
 }
@@ -35,13 +34,7 @@ unsafe fn load_at(
         Err(code) => return code,
     };
     let handle = handles::create(HandleKind::Library);
-    handles::attach(
-        handle,
-        Library {
-            of_runtime: image.of_runtime,
-            modules: Mutex::default(),
-        },
-    );
+    handles::attach(handle, Library::default());
     let status = request(
         CallId::cuLibraryLoadData,
         |encoder| calls::encode_cuLibraryLoadData(encoder, handle, image.blob, &[], &[], 0),
@@ -106,12 +99,10 @@ pub unsafe fn cuLibraryGetKernel(
         .and_then(|owner| {
             // SAFETY: the caller passes a C string.
             let name = unsafe { name_argument(name) }?;
-            // SAFETY: every library handle is given a Library when it is made.
-            let known = unsafe { handles::attached::<Library>(owner) };
             look_up(
                 CallId::cuLibraryGetKernel,
                 HandleKind::Kernel,
-                (owner, known.is_some_and(|library| library.of_runtime)),
+                owner,
                 name,
                 |encoder, handle, name| {
                     calls::encode_cuLibraryGetKernel(encoder, handle, owner, name)
@@ -148,12 +139,6 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
         return unsafe { put(module, *module_id as CUmodule) };
     }
     let made = handles::create(HandleKind::Module);
-    handles::attach(
-        made,
-        Module {
-            of_runtime: known.of_runtime,
-        },
-    );
     let status = unsafe { forward::cuLibraryGetModule(made as CUmodule, library) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, made as CUmodule);

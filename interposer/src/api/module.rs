@@ -25,21 +25,9 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
     Ok(unsafe { CStr::from_ptr(text) }.to_owned())
 }
 
-/// What the client knows of a module.
-pub struct Module {
-    /// Its image is the CUDA runtime's.
-    pub of_runtime: bool,
-}
-
 /// Loads an uploaded image into the current context.
 fn load(image: Uploaded) -> Result<CUmodule, CUresult> {
     let handle = handles::create(HandleKind::Module);
-    handles::attach(
-        handle,
-        Module {
-            of_runtime: image.of_runtime,
-        },
-    );
     let status = request(
         CallId::cuModuleLoadData,
         |encoder| calls::encode_cuModuleLoadData(encoder, handle, image.blob, &[], &[], 0),
@@ -99,12 +87,11 @@ pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
     status
 }
 
-/// Looks a function or kernel up by name in its owner, which may be the CUDA runtime's; the server's
-/// reply describes it.
+/// Looks a function or kernel up by name in its owner; the server's reply describes it.
 pub fn look_up(
     call: CallId,
     kind: HandleKind,
-    (owner, of_runtime): (u64, bool),
+    owner: u64,
     name: CString,
     encode: impl FnOnce(&mut harp_wire::Encoder, u64, &CStr),
 ) -> Result<u64, CUresult> {
@@ -119,7 +106,7 @@ pub fn look_up(
         handles::destroy(kind, handle as *mut c_void);
         return Err(status);
     }
-    function::attach(handle, name, owner, of_runtime, info);
+    function::attach(handle, name, owner, info);
     Ok(handle)
 }
 
@@ -136,12 +123,10 @@ pub unsafe fn cuModuleGetFunction(
         .and_then(|owner| {
             // SAFETY: the caller passes a C string.
             let name = unsafe { name_argument(name) }?;
-            // SAFETY: every module handle is given a Module when it is made.
-            let known = unsafe { handles::attached::<Module>(owner) };
             look_up(
                 CallId::cuModuleGetFunction,
                 HandleKind::Function,
-                (owner, known.is_some_and(|module| module.of_runtime)),
+                owner,
                 name,
                 |encoder, handle, name| {
                     calls::encode_cuModuleGetFunction(encoder, handle, owner, name)

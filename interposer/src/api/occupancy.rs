@@ -7,7 +7,7 @@ use harp_cuda_abi::types::*;
 
 use super::context::current_device;
 use super::device::device;
-use super::function::known;
+use super::function::launchable;
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::session;
@@ -46,7 +46,7 @@ pub unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
 ) -> CUresult {
     let found = session().and_then(|session| {
         let device = device(session, current_device()?)?;
-        let (_, function) = known(function)?;
+        let function = launchable(function)?;
         Ok((device, function))
     });
     let (device, described) = match found {

@@ -17,6 +17,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
 use harp_wire::{CallId, HandleKind};
 
+use crate::api::launchable;
 use crate::session::{checks, handles, one_way, request};
 
 /// The value of a call whose checks may end it early.
@@ -319,10 +320,27 @@ pub unsafe fn cuFuncSetAttribute(
     value: i32,
 ) -> CUresult {
     answer(|| {
-        let hfunc_id = handles::live_function(hfunc)?;
+        checks::context()?;
+        let hfunc_id = launchable(hfunc)?.wire;
         Ok(request(
             CallId::cuFuncSetAttribute,
             |e| encode_cuFuncSetAttribute(e, hfunc_id, attrib, value),
+            |_| (),
+        ))
+    })
+}
+
+pub unsafe fn cuKernelSetAttribute(
+    attrib: CUfunction_attribute,
+    val: i32,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    answer(|| {
+        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
+        Ok(request(
+            CallId::cuKernelSetAttribute,
+            |e| encode_cuKernelSetAttribute(e, attrib, val, kernel_id, dev),
             |_| (),
         ))
     })
@@ -813,7 +831,7 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     answer(|| {
         checks::context()?;
         refuse(numBlocks.is_null())?;
-        let func_id = handles::live_function(func)?;
+        let func_id = launchable(func)?.wire;
         Ok(request(
             CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor,
             |e| {
@@ -842,7 +860,7 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     answer(|| {
         checks::context()?;
         refuse(numBlocks.is_null())?;
-        let func_id = handles::live_function(func)?;
+        let func_id = launchable(func)?.wire;
         Ok(request(
             CallId::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
             |e| {
@@ -871,7 +889,7 @@ pub unsafe fn cuOccupancyAvailableDynamicSMemPerBlock(
     answer(|| {
         checks::context()?;
         refuse(dynamicSmemSize.is_null())?;
-        let func_id = handles::live_function(func)?;
+        let func_id = launchable(func)?.wire;
         Ok(request(
             CallId::cuOccupancyAvailableDynamicSMemPerBlock,
             |e| encode_cuOccupancyAvailableDynamicSMemPerBlock(e, func_id, numBlocks, blockSize),

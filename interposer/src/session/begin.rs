@@ -12,6 +12,7 @@ use harp_transport::{ClientConfig, ConnectError, Hello};
 
 use super::addresses::Addresses;
 use super::callbacks::Callbacks;
+use super::faults::Faults;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::settings::{say, settings, LogLevel};
@@ -100,6 +101,7 @@ pub fn begin() -> Result<Session, Failure> {
         outgoing: Outgoing::new(sender),
         incoming: Incoming::new(receiver, settings.spin, host_function_reached),
         stats: Stats::new(),
+        faults: Faults::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),
     })
 }

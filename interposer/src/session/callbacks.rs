@@ -116,7 +116,7 @@ impl Callbacks {
             if super::life::is_over() {
                 return; // the locks of this module may be another process's
             }
-            let _ = super::one_way(CallId::harp_callback_done, |encoder| {
+            super::tell(CallId::harp_callback_done, |encoder| {
                 encode_harp_callback_done(encoder, number);
             });
             super::flush();

@@ -133,11 +133,6 @@ pub fn live_stream<T>(raw: *mut T) -> Result<u64, CUresult> {
     live(HandleKind::Stream, raw)
 }
 
-/// As [`live`] for what a launch takes: a `CUfunction`, or a `CUkernel` passed as one.
-pub fn live_function<T>(raw: *mut T) -> Result<u64, CUresult> {
-    live(HandleKind::Function, raw).or_else(|_| live(HandleKind::Kernel, raw))
-}
-
 /// Ends a handle: it is refused from now on.
 pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
     let id = raw as u64;
@@ -168,13 +163,17 @@ pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
 /// destroyed, as programs do that unload a module beside a running launch. It is small (a few
 /// hundred bytes for a function) and as many as the program loads.
 pub fn attach<T: Send + Sync + 'static>(id: u64, data: T) -> &'static T {
-    let leaked: &'static mut T = Box::leak(Box::new(data));
-    let pointer: *mut T = leaked;
+    let leaked: &'static T = Box::leak(Box::new(data));
+    attach_shared(id, leaked);
+    leaked
+}
+
+/// Gives a live handle what another has been given.
+pub fn attach_shared<T: Send + Sync + 'static>(id: u64, data: &'static T) {
     if let Some(record) = find(id) {
+        let pointer = ptr::from_ref(data).cast_mut();
         record.data.store(pointer.cast(), Ordering::Release);
     }
-    // SAFETY: just leaked, and never handed out as mutable again.
-    unsafe { &*pointer }
 }
 
 /// What [`attach`] gave the handle.
@@ -231,6 +230,9 @@ mod tests {
         attach(id, 7_u32);
         // SAFETY: this test attaches u32.
         assert_eq!(unsafe { attached::<u32>(id) }, Some(&7));
-        assert_eq!(live_function(id as *mut CUfunc_st), Ok(id));
+        let other = create(HandleKind::Function);
+        // SAFETY: as above.
+        attach_shared(other, unsafe { attached::<u32>(id) }.unwrap());
+        assert_eq!(unsafe { attached::<u32>(other) }, Some(&7));
     }
 }

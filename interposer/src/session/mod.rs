@@ -10,6 +10,7 @@ pub mod addresses;
 mod begin;
 pub mod callbacks;
 pub mod checks;
+mod faults;
 pub mod handles;
 mod incoming;
 mod life;
@@ -29,8 +30,10 @@ use harp_wire::{CallId, Decoder, Encoder};
 pub use life::{attach_program, begun, connected, session};
 pub use thread::context_changed;
 
+use crate::api::current_device;
 use addresses::Addresses;
 use callbacks::{Callbacks, HostFunction};
+use faults::Faults;
 use incoming::{Incoming, Reply};
 use outgoing::Outgoing;
 use settings::{say, settings, LogLevel};
@@ -46,6 +49,7 @@ pub struct Session {
     outgoing: Outgoing,
     incoming: Incoming,
     stats: Stats,
+    faults: Faults,
     /// The code that every call returns from now on, once the device or the connection is gone.
     lost: AtomicU32,
 }
@@ -98,6 +102,11 @@ impl Session {
         )
     }
 
+    /// Fails with the sticky error of the calling thread's device, if there is one.
+    pub fn check_fault(&self) -> Result<(), CUresult> {
+        self.faults.check(current_device)
+    }
+
     /// Appends a call that nobody waits for.
     fn post(&self, call: CallId, encode: impl FnOnce(&mut Encoder)) -> Result<(), CUresult> {
         self.alive()?;
@@ -134,6 +143,13 @@ impl Session {
             Err(code) => code,
             Ok(()) => self.lose(&cause),
         })?;
+        for code in [reply.status, reply.deferred] {
+            if code != CUDA_SUCCESS {
+                if let Ok(device) = current_device() {
+                    self.faults.note(device, code);
+                }
+            }
+        }
         if reply.deferred != CUDA_SUCCESS {
             say(
                 LogLevel::Normal,
@@ -163,10 +179,20 @@ pub fn one_way(call: CallId, encode: impl FnOnce(&mut Encoder)) -> CUresult {
     if settings().every_call_waits {
         return request(call, encode, |_| ());
     }
-    match session().and_then(|session| session.post(call, encode)) {
+    let posted = session().and_then(|session| {
+        session.check_fault()?;
+        session.post(call, encode)
+    });
+    match posted {
         Ok(()) => CUDA_SUCCESS,
         Err(code) => code,
     }
+}
+
+/// Tells the server what is no call of the program's, and so is said whatever has become of the device.
+fn tell(call: CallId, encode: impl FnOnce(&mut Encoder)) {
+    // Who is gone or lost need not hear it.
+    let _ = session().and_then(|session| session.post(call, encode));
 }
 
 /// Makes a call and waits for its answer; `outputs` reads what it returned, if it succeeded.
@@ -200,6 +226,7 @@ pub fn request(
 pub fn one_way_bytes(call: CallId, encode: impl FnOnce(&mut Encoder), payload: &[u8]) -> CUresult {
     let sent = session().and_then(|session| {
         session.alive()?;
+        session.check_fault()?;
         session.stats.count_call();
         let waits = settings().every_call_waits;
         let ticket = waits.then(|| session.incoming.expect(None));

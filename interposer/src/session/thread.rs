@@ -26,7 +26,7 @@ impl Drop for Farewell {
     fn drop(&mut self) {
         let thread = id();
         // The session may be over, and then nobody needs to know.
-        let _ = super::one_way(CallId::harp_thread_ended, |encoder| {
+        super::tell(CallId::harp_thread_ended, |encoder| {
             encode_harp_thread_ended(encoder, thread);
         });
         // What else runs at the thread's end may still make calls: as another thread, since the

@@ -32,8 +32,8 @@ pub struct Context {
     flags: AtomicU32,
     /// Retains of a primary context; 1 for a live context of `cuCtxCreate`.
     retains: AtomicUsize,
-    /// The sticky error: set by the first kernel that fails.
-    fault: Arc<AtomicU32>,
+    /// Whether it can be used: a primary context from its first retain, and after a reset from the next.
+    active: AtomicBool,
     /// The default stream of the process in this context.
     pub legacy: Arc<Stream>,
     /// Queues of its streams.
@@ -53,15 +53,14 @@ impl Context {
     /// A context that is not yet known by a handle.
     fn new(device: &'static Device, primary: bool, flags: u32) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let fault = Arc::new(AtomicU32::new(0));
         Arc::new_cyclic(|context| Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             device,
             primary,
             flags: AtomicU32::new(flags),
             retains: AtomicUsize::new(usize::from(!primary)),
-            legacy: Stream::legacy(context.clone(), Queue::new(fault.clone(), false)),
-            fault,
+            active: AtomicBool::new(!primary),
+            legacy: Stream::legacy(context.clone(), Queue::new(device.fault.clone(), false)),
             streams: RwLock::default(),
             limits: Mutex::new(default_limits()),
             cache_config: AtomicU32::new(CU_FUNC_CACHE_PREFER_NONE),
@@ -79,9 +78,10 @@ impl Context {
     /// `cuCtxCreate`.
     ///
     /// # Errors
-    /// `CUDA_ERROR_INVALID_VALUE` for unknown flags.
+    /// `CUDA_ERROR_INVALID_VALUE` for unknown flags, or the device's sticky error.
     pub fn create(device: &'static Device, flags: u32) -> Outcome<Arc<Self>> {
         check_flags(flags)?;
+        device.check_fault()?;
         device.announce();
         let context = Self::new(device, false, flags);
         CONTEXTS.insert::<CUctx_st>(context.clone());
@@ -138,7 +138,7 @@ impl Context {
     }
 
     fn usable(&self) -> Outcome {
-        if self.retains.load(Ordering::Acquire) == 0 {
+        if !self.is_active() {
             return Err(CUDA_ERROR_CONTEXT_IS_DESTROYED);
         }
         self.check_fault()
@@ -149,21 +149,31 @@ impl Context {
     /// # Errors
     /// The code of the first kernel that failed.
     pub fn check_fault(&self) -> Outcome {
-        match self.fault.load(Ordering::Acquire) {
-            0 => Ok(()),
-            code => Err(code),
-        }
+        self.device.check_fault()
     }
 
-    /// Whether a primary context is retained.
+    /// Whether it can be used.
     pub fn is_active(&self) -> bool {
-        self.retains.load(Ordering::Acquire) > 0
+        self.active.load(Ordering::Acquire)
     }
 
     /// `cuDevicePrimaryCtxRetain`.
-    pub fn retain(&self) {
+    ///
+    /// # Errors
+    /// The device's sticky error.
+    pub fn retain(&self) -> Outcome {
+        self.check_fault()?;
         self.device.announce();
         self.retains.fetch_add(1, Ordering::AcqRel);
+        self.active.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// `cuDevicePrimaryCtxReset`: everything in it ends, its retains count on, and nothing can be done in it before the
+    /// next one.
+    pub fn reset(self: &Arc<Self>) {
+        self.active.store(false, Ordering::Release);
+        self.wipe();
     }
 
     /// `cuDevicePrimaryCtxRelease`: the last release ends what belongs to the context.
@@ -177,7 +187,7 @@ impl Context {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
             .map_err(|_| CUDA_ERROR_INVALID_CONTEXT)?;
         if before == 1 {
-            self.wipe();
+            self.reset();
         }
         Ok(())
     }
@@ -193,13 +203,12 @@ impl Context {
         if context_stack::current() == self.handle() {
             context_stack::pop();
         }
-        self.wipe();
-        self.retains.store(0, Ordering::Release);
+        self.reset();
         Ok(())
     }
 
-    /// Waits for all work, then ends everything that belongs to the context, its sticky error too.
-    pub fn wipe(self: &Arc<Self>) {
+    /// Waits for all work, then ends everything that belongs to the context.
+    fn wipe(self: &Arc<Self>) {
         context_storage::context_ended(self.handle());
         self.drain();
         stream::end_all_of(self);
@@ -211,12 +220,11 @@ impl Context {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = default_limits();
         self.cache_config
             .store(CU_FUNC_CACHE_PREFER_NONE, Ordering::Relaxed);
-        self.fault.store(0, Ordering::Release);
     }
 
     /// Makes a queue for a new stream.
     pub fn add_queue(&self, blocking: bool, urgent: bool) -> Arc<Queue> {
-        let queue = Queue::new(self.fault.clone(), urgent);
+        let queue = Queue::new(self.device.fault.clone(), urgent);
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|stream| !(stream.queue.is_abandoned() && stream.queue.is_drained()));
         streams.push(StreamQueue {

@@ -1,5 +1,6 @@
 //! Devices, and the driver that owns them.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use harp_cuda_abi::types::{
@@ -28,6 +29,10 @@ pub struct Device {
     /// Its number among all soft devices of the machine.
     place: u8,
     pub heap: Arc<Heap>,
+    /// The code of the first kernel that failed on this device in this process, which keeps it: every context of the
+    /// device answers it from then on, and only another process finds the device well again (as NVIDIA's driver 580
+    /// behaves).
+    pub fault: Arc<AtomicU32>,
     primary: OnceLock<Arc<Context>>,
     pools: Mutex<DevicePools>,
 }
@@ -43,6 +48,17 @@ impl Device {
     /// The device's primary context.
     pub fn primary(&'static self) -> &'static Arc<Context> {
         self.primary.get_or_init(|| Context::primary_of(self))
+    }
+
+    /// Whether kernels have not failed on this device.
+    ///
+    /// # Errors
+    /// The sticky error.
+    pub fn check_fault(&self) -> Outcome {
+        match self.fault.load(Ordering::Acquire) {
+            0 => Ok(()),
+            code => Err(code),
+        }
     }
 
     /// Tells the person at the terminal what executes the kernels.
@@ -142,6 +158,7 @@ pub fn initialize() -> Outcome {
                 ordinal: ordinal as CUdevice,
                 place: place as u8,
                 heap: Arc::new(Heap::new(place, settings.memory)?),
+                fault: Arc::default(),
                 primary: OnceLock::new(),
                 pools: Mutex::default(),
             })

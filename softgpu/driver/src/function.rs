@@ -53,7 +53,6 @@ pub struct Function {
     pub name: std::ffi::CString,
     module: Weak<Module>,
     context: Weak<Context>,
-    of_runtime: bool,
     signature: Signature,
     kernel: OnceLock<Outcome<Arc<Kernel>>>,
     preferences: Arc<Preferences>,
@@ -70,7 +69,6 @@ impl Function {
                 .context()
                 .map(|context| Arc::downgrade(&context))
                 .unwrap_or_default(),
-            of_runtime: module.is_of_runtime(),
             signature,
             kernel: OnceLock::new(),
             preferences: Arc::default(),
@@ -93,11 +91,6 @@ impl Function {
     /// `CUDA_ERROR_INVALID_HANDLE` where that was unloaded.
     pub fn module(&self) -> Outcome<Arc<Module>> {
         self.module.upgrade().ok_or(CUDA_ERROR_INVALID_HANDLE)
-    }
-
-    /// Whether a CUDA runtime registered its image.
-    pub fn is_of_runtime(&self) -> bool {
-        self.of_runtime
     }
 
     /// Whether it was loaded into `context`.

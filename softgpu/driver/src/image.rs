@@ -6,7 +6,7 @@ use std::sync::Arc;
 use harp_cuda_abi::types::{
     CUresult, CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_PTX, CUDA_ERROR_NO_BINARY_FOR_GPU,
 };
-use harp_cuda_image::{flatten, is_wrapper, select, ImageError, Ptx};
+use harp_cuda_image::{flatten, select, ImageError, Ptx};
 use harp_driver_front::notice;
 use harp_softgpu_engine::{Module as Program, PtxError};
 
@@ -66,8 +66,6 @@ pub fn texts_of(image: &[u8]) -> Result<Vec<Ptx>, Refusal> {
 #[derive(Clone)]
 pub struct Code {
     pub program: Arc<Program>,
-    /// Handed over by a CUDA runtime, in the wrapper that compilers make for it.
-    pub of_runtime: bool,
 }
 
 /// The code of an image. What several fatbins hold is linked by putting the texts one after the
@@ -85,7 +83,6 @@ pub fn code_of(image: &[u8]) -> Result<Code, Refusal> {
     match Program::parse(whole) {
         Ok(program) => Ok(Code {
             program: Arc::new(program),
-            of_runtime: false,
         }),
         Err(error) => Err(Refusal::of_ptx("PTX", &error)),
     }
@@ -100,9 +97,5 @@ pub fn code_of(image: &[u8]) -> Result<Code, Refusal> {
 /// `image` points to a readable image or wrapper.
 pub unsafe fn code_at(image: *const c_void) -> Result<Code, Refusal> {
     // SAFETY: the caller's promise.
-    let (bytes, of_runtime) = unsafe { (flatten(image)?, is_wrapper(image)) };
-    Ok(Code {
-        of_runtime,
-        ..code_of(&bytes)?
-    })
+    code_of(&unsafe { flatten(image) }?)
 }

@@ -4,7 +4,6 @@ use core::ffi::c_void;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::runtime_codes::{impossible_dimensions, no_function};
 use harp_softgpu_engine::{Grid, Kernel, Launch};
 
 use crate::attributes::{BLOCK_DIMS, GRID_DIMS, SHARED_PER_BLOCK_OPTIN, THREADS_PER_BLOCK};
@@ -42,15 +41,12 @@ pub unsafe fn launch(
     extra: *mut *mut c_void,
 ) -> Outcome<Arc<Stream>> {
     let context = Context::current()?;
-    let function = get_in(handle, &context).map_err(|code| match code {
-        CUDA_ERROR_INVALID_HANDLE => no_function(handle as usize),
-        other => other,
-    })?;
+    let function = get_in(handle, &context)?;
     let stream = Stream::resolve(stream, &context)?;
     if !function.is_of(&context) || !stream.is_of(&context) {
         return Err(CUDA_ERROR_INVALID_HANDLE);
     }
-    check_dimensions(&shape).map_err(|_| impossible_dimensions(function.is_of_runtime()))?;
+    check_dimensions(&shape)?;
     let kernel = function.kernel()?;
     check_resources(&function, &kernel, &shape)?;
     // SAFETY: the caller's promise.

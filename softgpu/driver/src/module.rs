@@ -109,11 +109,6 @@ impl Module {
         self.globals.get(name).copied()
     }
 
-    /// Whether a CUDA runtime registered the image.
-    pub fn is_of_runtime(&self) -> bool {
-        self.code.of_runtime
-    }
-
     /// The context that it was loaded into.
     ///
     /// # Errors

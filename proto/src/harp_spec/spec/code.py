@@ -195,7 +195,7 @@ CODE.call(
     REPLY,
     {"hfunc": Launchable(), "attrib": VALUE, "value": VALUE},
     client=KEEPS_INFO,
-    needs_context=False,
+    server=Custom("sets it on a kernel's function, which the client names by the kernel"),
 )
 CODE.call(
     "cuKernelGetAttribute",

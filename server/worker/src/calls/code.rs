@@ -129,6 +129,25 @@ fn function_info(cx: &Session, function: CUfunction) -> FunctionInfo {
 }
 
 /// The same of a library's kernel, on the device of the current context.
+/// Sets an attribute of a function. A kernel's function in the current context goes by the kernel's handle.
+pub fn cuFuncSetAttribute(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuFuncSetAttributeArgs::decode(d)?;
+    let mut function: CUfunction = live!(cx.handles.get_function(args.hfunc));
+    if HandleKind::of(args.hfunc) == Some(HandleKind::Kernel) {
+        // SAFETY: a live kernel; the pointer is to a live variable.
+        let status = unsafe { (cx.driver.cuKernelGetFunction)(&mut function, function.cast()) };
+        if status != CUDA_SUCCESS {
+            return Ok(status);
+        }
+    }
+    // SAFETY: a live function; the driver checks the numbers.
+    Ok(unsafe { (cx.driver.cuFuncSetAttribute)(function, args.attrib, args.value) })
+}
+
 fn kernel_info(cx: &Session, kernel: CUkernel) -> FunctionInfo {
     let driver = cx.driver;
     let mut device = 0;

@@ -45,7 +45,6 @@ pub fn execute(
         CallId::cuLibraryGetGlobal => cuLibraryGetGlobal(d, cx, out),
         CallId::cuKernelGetFunction => cuKernelGetFunction(d, cx),
         CallId::cuFuncGetAttribute => cuFuncGetAttribute(d, cx, out),
-        CallId::cuFuncSetAttribute => cuFuncSetAttribute(d, cx),
         CallId::cuKernelGetAttribute => cuKernelGetAttribute(d, cx, out),
         CallId::cuKernelSetAttribute => cuKernelSetAttribute(d, cx),
         CallId::cuLinkDestroy => cuLinkDestroy(d, cx),
@@ -102,6 +101,7 @@ pub fn execute(
         CallId::cuLibraryLoadData => crate::calls::cuLibraryLoadData(d, cx, out),
         CallId::cuLibraryGetKernel => crate::calls::cuLibraryGetKernel(d, cx, out),
         CallId::harp_library_kernels => crate::calls::harp_library_kernels(d, cx, out),
+        CallId::cuFuncSetAttribute => crate::calls::cuFuncSetAttribute(d, cx, out),
         CallId::cuLinkCreate_v2 => crate::calls::cuLinkCreate_v2(d, cx, out),
         CallId::cuLinkAddData_v2 => crate::calls::cuLinkAddData_v2(d, cx, out),
         CallId::cuLinkComplete => crate::calls::cuLinkComplete(d, cx, out),
@@ -417,18 +417,6 @@ fn cuFuncGetAttribute(
     if status == CUDA_SUCCESS {
         encode_cuFuncGetAttribute_reply(out, pi);
     }
-    Ok(status)
-}
-
-fn cuFuncSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuFuncSetAttributeArgs::decode(d)?;
-    let hfunc: CUfunction = match cx.handles.get_function(args.hfunc)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuFuncSetAttribute)(hfunc, args.attrib, args.value) };
     Ok(status)
 }
 

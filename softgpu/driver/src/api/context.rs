@@ -15,7 +15,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, dev: CUdevice) -
     call(|| {
         let context = out(context)?;
         let primary = device(dev)?.primary();
-        primary.retain();
+        primary.retain()?;
         context.set(primary.handle());
         Ok(())
     })
@@ -27,7 +27,7 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
 
 pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     call(|| {
-        device(dev)?.primary().wipe();
+        device(dev)?.primary().reset();
         Ok(())
     })
 }
@@ -101,7 +101,15 @@ pub unsafe fn cuCtxCreate_v4(
 }
 
 pub unsafe fn cuCtxDestroy_v2(context: CUcontext) -> CUresult {
-    call(|| Context::get(context)?.destroy())
+    call(|| named(context)?.destroy())
+}
+
+/// The context of a handle that may not be null.
+fn named(handle: CUcontext) -> Outcome<std::sync::Arc<Context>> {
+    if handle.is_null() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    Context::get(handle)
 }
 
 /// Attaching was deprecated before contexts could be current to several threads: it counts nothing.
@@ -122,7 +130,7 @@ pub unsafe fn cuCtxDetach(context: CUcontext) -> CUresult {
 
 pub unsafe fn cuCtxPushCurrent_v2(context: CUcontext) -> CUresult {
     call(|| {
-        Context::get(context)?;
+        named(context)?;
         context_stack::push(context);
         Ok(())
     })

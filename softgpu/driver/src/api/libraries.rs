@@ -4,8 +4,6 @@ use core::ffi::{c_char, c_void};
 
 use harp_cuda_abi::types::*;
 
-use harp_driver_front::runtime_codes::no_function;
-
 use crate::call::{call, out, set_if_wanted, text, Outcome};
 use crate::context::Context;
 use crate::function::{self, Function};
@@ -177,10 +175,7 @@ fn function_of(kernel: CUkernel) -> Outcome<std::sync::Arc<Function>> {
 pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, kernel: CUkernel) -> CUresult {
     call(|| {
         let function = out(function)?;
-        let found = function_of(kernel).map_err(|code| match code {
-            CUDA_ERROR_INVALID_HANDLE => no_function(kernel as usize),
-            other => other,
-        })?;
+        let found = function_of(kernel)?;
         function.set(found.handle());
         Ok(())
     })

@@ -44,6 +44,9 @@ SUITES = {suite.name: suite for suite in (cupy.CUDA_12,)}
 
 WORK = CHECKOUT / "build" / "suites"
 
+PART = 1000
+"""Tests that go through all columns before the next do: what is done so far can be compared."""
+
 
 def progress(text: str) -> None:
     print(f"[suites] {text}", file=sys.stderr, flush=True)
@@ -133,6 +136,12 @@ class Count:
             )
 
 
+def is_left(test: str, journal: Journal, options: argparse.Namespace) -> bool:
+    """Whether a test is to be run: it was not yet, or with `--failed`, it failed."""
+    result = journal.results.get(test)
+    return bool(result and result.bad) if options.failed else result is None
+
+
 def run(
     suite: Suite, ways: dict[str, list[str]], options: argparse.Namespace, work: Path = WORK
 ) -> tuple[Table, list[str]]:
@@ -144,21 +153,24 @@ def run(
         tests = [test for test in everything if options.only in test]
     kind = "full" if options.full else "sample"
     key = digest_of_build() + ("" if options.full else f" seed {options.seed}")
-    ended: dict[str, dict[str, Result]] = {}
-    for column in options.column or suite.columns:
-        journal = Journal(work / f"{suite.name}-{kind}-{column}.jsonl", key, options.keep)
-        left = [
-            test
-            for test in tests
-            if test not in journal.results or (options.failed and journal.results[test].bad)
-        ]
-        if options.failed:
-            left = [test for test in left if test in journal.results]
-        count = Count(f"{suite.name} {column}", journal, len(left), options.show)
-        if left:
-            size = max(20, min(BATCH, len(left) // (4 * options.processes)))
-            Run(suite, ways[column], {}, count.take).all(left, options.processes, size)
-        ended[column] = {test: journal.results[test] for test in tests if test in journal.results}
+    names = options.column or suite.columns
+    journals = {
+        column: Journal(work / f"{suite.name}-{kind}-{column}.jsonl", key, options.keep)
+        for column in names
+    }
+    for start in range(0, len(tests), PART):
+        for column in names:
+            part = tests[start : start + PART]
+            left = [test for test in part if is_left(test, journals[column], options)]
+            if left:
+                name = f"{suite.name} {column} from {start} of {len(tests)}"
+                count = Count(name, journals[column], len(left), options.show)
+                size = max(20, min(BATCH, len(left) // (4 * options.processes)))
+                Run(suite, ways[column], {}, count.take).all(left, options.processes, size)
+    ended = {
+        column: {test: journal.results[test] for test in tests if test in journal.results}
+        for column, journal in journals.items()
+    }
     table = Table(suite.name, suite.title, kind, options.seed, len(everything), ended)
     return table, everything
 

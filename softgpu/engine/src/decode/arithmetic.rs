@@ -3,6 +3,7 @@
 use super::draft::field::{A, B, C, D, D2, E};
 use super::draft::{Draft, Reg, Width};
 use super::function::Builder;
+use super::fuse::Step;
 use crate::exec::inst::Action;
 use crate::ops::{self, Class, OpDesc};
 use crate::ptx::literal::Literal;
@@ -43,7 +44,9 @@ impl<'m> Builder<'_, 'm> {
         }
         let is_cvt = parts[0] == "cvt";
         let sources = &operands[count - op.srcs.len()..];
-        let mut draft = Draft::new(Action::Lane(op.f), self.line).imm(imm);
+        let mut draft = Draft::new(Action::Lane(op.f), self.line)
+            .imm(imm)
+            .step(Step::of(parts));
         for ((field, class), operand) in SOURCES.into_iter().zip(op.srcs).zip(sources) {
             let reg = self.operand(operand, *class, &op, instruction, is_cvt)?;
             draft = draft.arg(field, reg);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::fuse::Step;
 use crate::exec::inst::{Action, Flags};
 use crate::exec::special::Special;
 
@@ -180,6 +181,8 @@ pub struct Draft {
     pub defs: u8,
     pub imm: i64,
     pub fold: Fold,
+    /// Half of what a product and a sum become, see `fuse`.
+    pub step: Option<Step>,
     /// For a load or store whose addresses may serve those after it.
     pub access: Option<RunKey>,
     /// Meaning depends on the action: a cached range, call site or branch table.
@@ -200,6 +203,7 @@ impl Draft {
             defs: 0,
             imm: 0,
             fold,
+            step: None,
             access,
             site: 0,
             flags,
@@ -229,6 +233,12 @@ impl Draft {
     /// Says what copy propagation may do with it.
     pub fn fold(mut self, fold: Fold) -> Draft {
         self.fold = fold;
+        self
+    }
+
+    /// Says which half of a fused operation it may become.
+    pub fn step(mut self, step: Option<Step>) -> Draft {
+        self.step = step;
         self
     }
 

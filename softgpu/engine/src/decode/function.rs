@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::draft::{Draft, Pinned, Reg, Width};
+use super::fuse::fuse;
 use super::program::{Program, SharedPlace};
 use super::scope::{FrameSpan, Scopes, Symbol};
 use crate::exec::inst::Action;
@@ -101,7 +102,8 @@ pub fn read<'m>(
     let params = builder.parameters(function.params)?;
     let mut lexer = builder.program.module.lexer(body);
     builder.body(&mut lexer)?;
-    let labels = builder.resolve_labels()?;
+    let mut labels = builder.resolve_labels()?;
+    fuse(&mut builder.drafts, &mut labels);
     Ok(FunctionDraft {
         name: function.name.clone(),
         drafts: builder.drafts,

@@ -2,7 +2,7 @@
 //!
 //! One function goes through: [`function`] reads its body into drafts over virtual registers
 //! (with [`moves`], [`arithmetic`], [`memory`], [`control`] and [`warp`] for the families of
-//! instructions), [`flow`] finds blocks and loops, [`copies`] removes moves, [`flow::Layout`] puts
+//! instructions), [`fuse`] joins products and sums, [`flow`] finds blocks and loops, [`copies`] removes moves, [`flow::Layout`] puts
 //! the blocks in order, [`runs`] marks
 //! accesses that share addresses, [`slots`] assigns storage. [`link`] joins the functions of a kernel.
 
@@ -12,6 +12,7 @@ mod copies;
 mod draft;
 mod flow;
 mod function;
+mod fuse;
 mod link;
 mod memory;
 mod moves;

@@ -10,7 +10,7 @@ use super::run::Op;
 
 pub(super) fn lookup(form: &mut Form) -> Option<Op> {
     match form.opcode {
-        "add" | "sub" | "mul" | "fma" | "mad" => sum_or_product(form),
+        "add" | "sub" | "mul" | "fma" | "mad" | "a*b-c" | "c-a*b" => sum_or_product(form),
         "div" => quotient(form),
         "rcp" => reciprocal(form),
         "sqrt" => root(form),
@@ -35,6 +35,20 @@ macro_rules! nearest {
             }),
             "mul" => binary!(|a: f32, b: f32| -> f32 {
                 finish(flush(a, $FTZ) * flush(b, $FTZ), $FTZ, $SAT)
+            }),
+            "a*b-c" => ternary!(|a: f32, b: f32, c: f32| -> f32 {
+                finish(
+                    flush(a, $FTZ).mul_add(flush(b, $FTZ), -flush(c, $FTZ)),
+                    $FTZ,
+                    $SAT,
+                )
+            }),
+            "c-a*b" => ternary!(|a: f32, b: f32, c: f32| -> f32 {
+                finish(
+                    (-flush(a, $FTZ)).mul_add(flush(b, $FTZ), flush(c, $FTZ)),
+                    $FTZ,
+                    $SAT,
+                )
             }),
             _ => ternary!(|a: f32, b: f32, c: f32| -> f32 {
                 finish(
@@ -86,6 +100,9 @@ fn sum_or_product(form: &mut Form) -> Option<Op> {
         return None; // the one that has no default
     }
     let rounding = rounding.unwrap_or_default();
+    if form.opcode.contains('*') && rounding != Rounding::Nearest {
+        return None;
+    }
     let ftz = form.eat("ftz");
     let sat = form.eat("sat");
     let modifiers = Modifiers {
@@ -108,6 +125,8 @@ fn sum_or_product(form: &mut Form) -> Option<Op> {
             "add" => binary!(|a: f64, b: f64| -> f64 { a + b }),
             "sub" => binary!(|a: f64, b: f64| -> f64 { a - b }),
             "mul" => binary!(|a: f64, b: f64| -> f64 { a * b }),
+            "a*b-c" => ternary!(|a: f64, b: f64, c: f64| -> f64 { a.mul_add(b, -c) }),
+            "c-a*b" => ternary!(|a: f64, b: f64, c: f64| -> f64 { (-a).mul_add(b, c) }),
             _ => ternary!(|a: f64, b: f64, c: f64| -> f64 { a.mul_add(b, c) }),
         }),
         Type::F64 => Some(

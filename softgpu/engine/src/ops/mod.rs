@@ -138,7 +138,8 @@ fn lookup_at(parts: &[&str], level: Level) -> Option<OpDesc> {
 /// Asks the family that has the opcode. Each reads the rest of the form and checks it.
 fn find(form: &mut Form) -> Option<Op> {
     match form.opcode {
-        "add" | "sub" | "mul" | "mad" | "fma" | "abs" | "neg" | "min" | "max" => arithmetic(form),
+        "add" | "sub" | "mul" | "mad" | "fma" | "abs" | "neg" | "min" | "max" | "a*b-c"
+        | "c-a*b" => arithmetic(form),
         "addc" | "subc" | "madc" => carry::lookup(form),
         "div" if form.ends_in_float() => float::lookup(form),
         "div" | "rem" | "mul24" | "mad24" | "sad" => integer::lookup(form),

@@ -217,3 +217,17 @@ def test_visible_devices_are_the_ones_asked_for(visible: str, buses: list[str]) 
         CUDA_VISIBLE_DEVICES=visible,
     )
     assert done.stdout.split() == buses
+
+
+def test_pointers_can_be_asked_about_before_there_is_a_context() -> None:
+    """The CUDA runtime asks what kind of memory it is given as its first call of all."""
+    run("""
+        must(driver.cuInit(0))
+        host, kind = ctypes.create_string_buffer(8), ctypes.c_uint32(7)
+        asked = (ctypes.c_int * 1)(2)  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE
+        places = (ctypes.c_void_p * 1)(ctypes.addressof(kind))
+        address = ctypes.c_uint64(ctypes.addressof(host))
+        must(driver.cuPointerGetAttributes(1, asked, places, address))
+        assert kind.value == 0
+        assert driver.cuPointerGetAttribute(ctypes.byref(kind), 2, address) == 1
+    """)

@@ -1,6 +1,7 @@
 //! What is known of an address.
 
 use core::ffi::c_void;
+use std::sync::Arc;
 
 use harp_cuda_abi::types::*;
 
@@ -52,10 +53,9 @@ impl Answer {
     }
 }
 
-/// The handle of the context with this id.
-fn context_with(id: u64) -> u64 {
-    let context = CONTEXTS.all().into_iter().find(|context| context.id == id);
-    context.map_or(0, |context| context.handle() as u64)
+/// The context with this id, if it still lives.
+fn context_with(id: u64) -> Option<Arc<Context>> {
+    CONTEXTS.all().into_iter().find(|context| context.id == id)
 }
 
 /// The value of an attribute; none where this memory has no such attribute.
@@ -71,7 +71,9 @@ fn answer(known: &Known, attribute: CUpointer_attribute, address: u64) -> Outcom
     };
     let on_device = matches!(known, Known::Device(..));
     Ok(Some(match attribute {
-        CU_POINTER_ATTRIBUTE_CONTEXT => Answer::Long(context_with(context)),
+        CU_POINTER_ATTRIBUTE_CONTEXT => {
+            Answer::Long(context_with(context).map_or(0, |found| found.handle() as u64))
+        }
         CU_POINTER_ATTRIBUTE_MEMORY_TYPE => Answer::Int(if on_device {
             CU_MEMORYTYPE_DEVICE
         } else {
@@ -89,7 +91,7 @@ fn answer(known: &Known, attribute: CUpointer_attribute, address: u64) -> Outcom
         CU_POINTER_ATTRIBUTE_BUFFER_ID => Answer::Long(id),
         CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL => Answer::Int(match known {
             Known::Device(device, _) => device.ordinal as u32,
-            Known::Host(_) => Context::current()?.device.ordinal as u32,
+            Known::Host(_) => context_with(context).map_or(0, |found| found.device.ordinal as u32),
         }),
         CU_POINTER_ATTRIBUTE_RANGE_START_ADDR | CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR => {
             Answer::Long(start)
@@ -122,7 +124,6 @@ pub unsafe fn cuPointerGetAttribute(
 ) -> CUresult {
     call(|| {
         out(data)?;
-        Context::current()?;
         let known = known(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
         let answer = answer(&known, attribute, address)?.ok_or(CUDA_ERROR_INVALID_VALUE)?;
         unsafe { answer.store(data) };
@@ -131,7 +132,7 @@ pub unsafe fn cuPointerGetAttribute(
 }
 
 /// Unlike the call for one attribute this one succeeds for memory that CUDA does not know, and
-/// stores zeros.
+/// stores zeros. Both need no context: the runtime asks about host memory before it makes one.
 pub unsafe fn cuPointerGetAttributes(
     count: u32,
     attributes: *mut CUpointer_attribute,
@@ -141,7 +142,6 @@ pub unsafe fn cuPointerGetAttributes(
     call(|| {
         out(attributes)?;
         out(data)?;
-        Context::current()?;
         let known = known(address);
         for index in 0..count as usize {
             let (attribute, place) = unsafe { (*attributes.add(index), *data.add(index)) };

@@ -1,9 +1,9 @@
-"""The environment in which unmodified CUDA clients (CuPy, numba-cuda, cuda.core) run.
+"""The environments in which unmodified CUDA clients (CuPy, numba-cuda, cuda.core) run.
 
-It is made once under `.cache/clients-venv` in the checkout from `requirements-clients.txt`, apart
-from the project's own environment: nothing in it knows of HARP.
+Each is made once under `.cache/NAME-venv` in the checkout from `requirements-NAME.txt`, apart from
+the project's own environment: nothing in it knows of HARP.
 
-    python tests/clients/environment.py          # make it if it is missing, print its Python
+    python tests/clients/environment.py          # make what is missing, print the Pythons
 """
 
 from __future__ import annotations
@@ -11,38 +11,47 @@ from __future__ import annotations
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from clients.toolkit import CACHE, HERE, prepare_once, progress
 
-REQUIREMENTS = HERE / "requirements-clients.txt"
+CLIENTS = "clients"
+"""The environment of the demo and of most tests: CuPy, numba-cuda and cuda.core on CUDA 12.9."""
+
+CUPY_CUDA_13 = "cupy-cuda13"
+"""CuPy alone, on CUDA 13.0."""
 
 
-def _make(place: Path) -> None:
-    progress("CuPy, numba-cuda, cuda.core and CUDA 12.9: making their environment (once)")
-    venv.create(place, with_pip=True, symlinks=True)
-    command = [place / "bin/python", "-m", "pip", "install", "--no-deps", "--only-binary", ":all:"]
-    command += ["--disable-pip-version-check", "--requirement", REQUIREMENTS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
-        for line in pip.stdout:
-            if line.startswith(("Collecting", "Installing", "Successfully")):
-                progress(line.rstrip()[:100])
-    if pip.returncode != 0:
-        raise SystemExit(
-            f"pip could not make the clients' environment (exit code {pip.returncode})"
-        )
+def _make(requirements: Path) -> Callable[[Path], None]:
+    def make(place: Path) -> None:
+        progress(f"the environment of {requirements.name}: making it (once)")
+        venv.create(place, with_pip=True, symlinks=True)
+        command = [place / "bin/python", "-m", "pip", "install", "--no-deps"]
+        command += ["--only-binary", ":all:", "--disable-pip-version-check"]
+        command += ["--requirement", requirements]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
+            for line in pip.stdout:
+                if line.startswith(("Collecting", "Installing", "Successfully")):
+                    progress(line.rstrip()[:100])
+        if pip.returncode != 0:
+            raise SystemExit(
+                f"pip could not make the clients' environment (exit code {pip.returncode})"
+            )
+
+    return make
 
 
-def clients_python() -> Path:
-    """The Python of the clients' environment, which is made first where it is missing."""
+def clients_python(name: str = CLIENTS) -> Path:
+    """The Python of an environment, which is made first where it is missing."""
+    requirements = HERE / f"requirements-{name}.txt"
     version = ".".join(map(str, sys.version_info[:2])).encode()
-    return (
-        prepare_once(CACHE / "clients-venv", REQUIREMENTS.read_bytes() + version, _make)
-        / "bin/python"
-    )
+    recipe = requirements.read_bytes() + version
+    return prepare_once(CACHE / f"{name}-venv", recipe, _make(requirements)) / "bin/python"
 
 
 if __name__ == "__main__":
-    print(clients_python())
+    for name in (CLIENTS, CUPY_CUDA_13):
+        print(clients_python(name))

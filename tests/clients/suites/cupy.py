@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from clients.environment import clients_python
+from clients.environment import CUPY_CUDA_13, clients_python
 from clients.suites.suite import Sample, Suite
 from clients.toolkit import CACHE, HERE, prepare_once, progress, toolkit
 
@@ -52,13 +54,19 @@ def environ() -> dict[str, str]:
     }
 
 
-CUDA_12 = Suite(
-    name="cupy-cuda12",
-    title="CuPy 14.2.0 on CUDA 12.9",
-    python=clients_python,
-    root=source,
-    seconds=300.0,
-    paths=tuple(f"tests/cupy_tests/{folder}_tests" for folder in FOLDERS),
-    sample=Sample(share=0.01, fewest=2, most=20),
-    environ=environ,
-)
+def suite(cuda: str, python: Callable[[], Path], sample: Sample) -> Suite:
+    """CuPy's tests of array operations, with the wheel for a CUDA release."""
+    return Suite(
+        name=f"cupy-cuda{cuda.partition('.')[0]}",
+        title=f"CuPy 14.2.0 on CUDA {cuda}",
+        python=python,
+        root=source,
+        paths=tuple(f"tests/cupy_tests/{folder}_tests" for folder in FOLDERS),
+        sample=sample,
+        environ=environ,
+        seconds=300.0,
+    )
+
+
+CUDA_12 = suite("12.9", clients_python, Sample(share=0.01, fewest=2, most=20))
+CUDA_13 = suite("13.0", partial(clients_python, CUPY_CUDA_13), Sample(share=0.002, fewest=1))

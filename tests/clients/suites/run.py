@@ -21,6 +21,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -40,7 +41,7 @@ from clients.toolkit import CHECKOUT
 from harp_client import native
 from pool.standins import HARP_RUN, Pool, Server
 
-SUITES = {suite.name: suite for suite in (cupy.CUDA_12,)}
+SUITES = {suite.name: suite for suite in (cupy.CUDA_12, cupy.CUDA_13)}
 
 WORK = CHECKOUT / "build" / "suites"
 
@@ -214,6 +215,8 @@ def conclude(
 
 def main() -> int:
     options = parse()
+    # Everything that was started goes also where only this process is told to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     right = True
     with columns() as ways:
         for suite in [SUITES[name] for name in options.suites] or SUITES.values():

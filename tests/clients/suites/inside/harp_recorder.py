@@ -25,6 +25,8 @@ STICKY = re.compile(
 )
 """An error with one of these spoils the context: the tests after it need a new process."""
 
+EXCEPTION = re.compile(r"[\w.]+(Error|Exception): ")
+
 SPOILED = 86
 """Exit status that asks for a new process for the tests that are left."""
 
@@ -42,12 +44,14 @@ def pytest_configure(config):
 
 
 def first_and_last(message):
-    """An exception's text in one line: how it begins and, where it is longer, how it ends."""
+    """An exception's text in one line: how it begins and, where it is longer, the last exception
+    that it quotes, or how it ends."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     head = " ".join(lines[:2]) if lines and lines[0].endswith("Error:") else "".join(lines[:1])
     if len(lines) > 2:
-        head = f"{head[:200]} … {lines[-1]}"
-    return head[:300]
+        quoted = [line for line in lines[1:] if EXCEPTION.match(line)]
+        head = f"{head[:200]} … {(quoted or lines)[-1]}"
+    return head[:400]
 
 
 class Recorder:

@@ -1,7 +1,7 @@
 //! Which PTX of an image a device takes.
 
 use crate::container::{fatbins, is_fatbin, Entry, Fatbin, Kind};
-use crate::decompress::unpack;
+use crate::decompress::{unpack, UNPACKED_MAX};
 use crate::{ImageError, ELF_MAGIC};
 
 /// PTX text without padding.
@@ -21,9 +21,10 @@ pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
     if is_fatbin(image) {
         let all = fatbins(image)?;
         let linkable = if all.len() > 1 { &all[1..] } else { &all[..] };
+        let mut room = UNPACKED_MAX;
         return linkable
             .iter()
-            .map(|fatbin| select_entry(fatbin, arch))
+            .map(|fatbin| select_entry(fatbin, arch, &mut room))
             .collect();
     }
     if image.starts_with(&ELF_MAGIC) {
@@ -40,7 +41,8 @@ pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
     Err(ImageError::UnknownForm)
 }
 
-fn select_entry(fatbin: &Fatbin, arch: u32) -> Result<Ptx, ImageError> {
+/// Takes what it unpacks from `room`.
+fn select_entry(fatbin: &Fatbin, arch: u32, room: &mut usize) -> Result<Ptx, ImageError> {
     let mut candidates: Vec<&Entry> = fatbin
         .entries
         .iter()
@@ -63,7 +65,8 @@ fn select_entry(fatbin: &Fatbin, arch: u32) -> Result<Ptx, ImageError> {
         machine_code_for.dedup();
         return Err(ImageError::NoPtx { machine_code_for });
     };
-    let mut text = unpack(best)?;
+    let mut text = unpack(best, *room)?;
+    *room -= text.len();
     text.truncate(without_padding(&text).len());
     Ok(Ptx { text })
 }

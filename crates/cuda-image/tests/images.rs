@@ -306,3 +306,12 @@ fn elf_files_are_measured_by_their_headers() {
     // SAFETY: the whole file is in memory.
     assert_eq!(unsafe { image_len(file.as_ptr().cast()) }, Ok(file.len()));
 }
+
+#[test]
+fn many_small_images_that_unpack_to_much_are_refused() {
+    let zeros = vec![b' '; 200 << 20];
+    let bomb = zstd(80, &[b".version 8.0\n", &zeros[..]].concat());
+    let one = fatbin(&[bomb]);
+    assert!(one.len() < 64 << 10);
+    assert_eq!(select(&one.repeat(3), 86), Err(ImageError::TooLarge));
+}

@@ -1,11 +1,7 @@
-//! Any bytes are an image or an error: no panic, no read outside, no allocation by a claim.
+//! Any bytes as an image: `cargo +nightly fuzz run select corpus/select seeds/select`.
 #![no_main]
 
-use harp_cuda_image::select;
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/fuzz_smoke/targets.rs"]
+mod targets;
 
-fuzz_target!(|image: &[u8]| {
-    for arch in [75, 86, 120] {
-        let _ = select(image, arch);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::images(bytes));

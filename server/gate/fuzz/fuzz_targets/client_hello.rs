@@ -1,18 +1,7 @@
-//! Any first bytes end in a verdict: a name that is safe to log, a request for more bytes, or a refusal.
+//! Any first bytes: `cargo +nightly fuzz run client_hello corpus/client_hello seeds/client_hello`.
 #![no_main]
 
-#[path = "../../src/client_hello.rs"]
-mod client_hello;
+#[path = "../../tests/fuzz_smoke/targets.rs"]
+mod targets;
 
-use client_hello::{server_name, Seen, LARGEST_HELLO};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|bytes: &[u8]| {
-    let bytes = &bytes[..bytes.len().min(LARGEST_HELLO)];
-    let mut joined = [0; LARGEST_HELLO];
-    match server_name(bytes, &mut joined) {
-        Ok(Seen::Needs(count)) => assert!(count > bytes.len() && count <= LARGEST_HELLO),
-        Ok(Seen::Hello(Some(name))) => assert!(name.bytes().all(|b| b.is_ascii_graphic() && b != b'"')),
-        Ok(Seen::Hello(None)) | Err(_) => {}
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::first_bytes(bytes));

@@ -1,19 +1,8 @@
-//! Any text: indexing it and decoding all its kernels ends with a result or an error.
-
+//! Any text: `cargo +nightly fuzz run parse corpus/parse seeds/parse`.
 #![no_main]
 
-use harp_softgpu_engine::Module;
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/fuzz_smoke/targets.rs"]
+#[allow(dead_code)]
+mod targets;
 
-fuzz_target!(|text: Vec<u8>| {
-    let Ok(module) = Module::parse(text) else {
-        return;
-    };
-    for variable in module.variables() {
-        let _ = variable.image(&|_| Some(0));
-    }
-    for name in module.kernels() {
-        let _ = module.signature(name);
-        let _ = module.kernel(name, &|_| Some(0x2000_0000_0000));
-    }
-});
+libfuzzer_sys::fuzz_target!(|text: &[u8]| targets::texts(text));

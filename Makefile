@@ -72,6 +72,7 @@ bench: build client-environments
 # Everything that is generated from the call spec, and the reference of environment variables.
 generate: settings
 	cd proto/src && ../../$(BIN)/python -m harp_spec.gen write
+	PYTHONPATH=tests $(BIN)/python tests/faults/catalogue.py > docs/faults.md
 
 settings: $(VENV)/.ready
 	$(BIN)/harp settings --markdown > docs/environment.md

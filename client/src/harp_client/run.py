@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn
 
 from harp_client import __version__, native, program, settings
 from harp_client.errors import HarpError, tell
-from harp_client.target import Flags, Target, choose
+from harp_client.target import Flags, Target, choose, open_key
 
 HELP = """\
 Usage: harp-run [OPTIONS] [--] PROGRAM [ARGUMENTS...]
@@ -162,6 +162,8 @@ def _run(options: Options) -> int:
         _ask_for_ptx(options, environ, default=True)
         return program.run(options.command, environ)
     if target is not None:
+        if warning := open_key(target.credentials):
+            print(warning.line("harp-run"), file=sys.stderr)
         return _run_at(target, options, parts, environ)
     from harp_client.pool import EmbeddedPool
 

@@ -125,3 +125,14 @@ def _check_credentials(folder: str, server: str) -> None:
             raise HarpError(
                 f"no credentials for {server}: {path}: {error.strerror}", how, 125
             ) from error
+
+
+def open_key(folder: str, name: str = "client.key") -> HarpError | None:
+    """What to say, without ending anything, about a private key that others can read."""
+    path = os.path.join(folder, name)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return None
+    others = "every user of this machine" if mode & 0o004 else "the file's group"
+    return HarpError(f"{others} can read {path}", f"chmod 600 {path}") if mode & 0o044 else None

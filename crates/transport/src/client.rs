@@ -20,6 +20,7 @@ use crate::proto::refused::Reason;
 use crate::tls::config;
 use crate::tls::handshake::{self, HandshakeError, Secured};
 use crate::tuning::Tuning;
+use crate::validity;
 use crate::{Hello, Refused, Version, Welcome};
 
 /// Who the client is and whom it trusts. The texts are PEM.
@@ -59,6 +60,7 @@ pub fn connect(
     timeout: Duration,
 ) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
     connect_with(address, config, hello, timeout, Tuning::default())
+        .map_err(|error| validity::explain(error, config))
 }
 
 /// [`connect`], with a tuning of the caller's.
@@ -182,6 +184,7 @@ fn greet(
 fn not_welcome(client: Version, refused: &Refused) -> ConnectError {
     match (refused.reason(), refused.version) {
         (Reason::Version, Some(server)) => ConnectError::VersionRefused { client, server },
+        (Reason::Capacity, _) => ConnectError::NoneLeft(printable(&refused.text)),
         _ => ConnectError::SessionRefused(printable(&refused.text)),
     }
 }
@@ -219,8 +222,14 @@ fn handshake_failed(error: rustls::Error) -> ConnectError {
     match error {
         rustls::Error::InvalidCertificate(certificate) => match certificate {
             C::UnknownIssuer => ConnectError::UnknownIssuer,
-            C::Expired | C::ExpiredContext { .. } => ConnectError::Expired,
-            C::NotValidYet | C::NotValidYetContext { .. } => ConnectError::NotYetValid,
+            C::ExpiredContext { time, not_after } => ConnectError::Expired {
+                now: time.into(),
+                until: not_after.into(),
+            },
+            C::NotValidYetContext { time, not_before } => ConnectError::NotYetValid {
+                now: time.into(),
+                from: not_before.into(),
+            },
             C::NotValidForNameContext {
                 expected,
                 presented,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::validity::Moment;
 use crate::Version;
 
 /// Why a link that was up is not any more. The first such error of a link is the one that every
@@ -130,10 +131,10 @@ pub enum ConnectError {
     Tls(String),
     /// No certificate authority in the client's `ca.pem` has issued the server's certificate.
     UnknownIssuer,
-    /// The server's certificate has expired, or this machine's clock is ahead.
-    Expired,
-    /// The server's certificate is not valid yet, or this machine's clock is behind.
-    NotYetValid,
+    /// By this machine's clock the server's certificate has expired.
+    Expired { now: Moment, until: Moment },
+    /// By this machine's clock the server's certificate is not valid yet.
+    NotYetValid { now: Moment, from: Moment },
     /// The server's certificate is for other names.
     NameMismatch {
         expected: String,
@@ -143,12 +144,26 @@ pub enum ConnectError {
     Certificate(String),
     /// The server does not accept the client's certificate; the text is TLS's reason.
     ClientCertificateRefused(&'static str),
+    /// Another authority than the server's has issued the client's certificate.
+    ClientUnknownIssuer,
+    /// The server does not accept the client's certificate, which has expired.
+    ClientExpired { now: Moment, until: Moment },
+    /// The same for one that is not valid yet by this machine's clock either.
+    ClientNotYetValid { now: Moment, from: Moment },
+    /// By the server's clock the client's certificate is not valid, by this machine's it is.
+    ClocksDiffer {
+        now: Moment,
+        from: Moment,
+        until: Moment,
+    },
     /// What listens there speaks TLS, but not gRPC, or does not offer HARP sessions.
     NotGrpc(String),
     /// Client and server do not work together.
     VersionRefused { client: Version, server: Version },
     /// The server gives no session; the text is its reason.
     SessionRefused(String),
+    /// The server has no session left; the text says what it has.
+    NoneLeft(String),
     /// The connection ended before there was a session.
     Closed(String),
     /// One of the client's own PEM texts is unusable.
@@ -172,11 +187,16 @@ impl fmt::Display for ConnectError {
             ConnectError::UnknownIssuer => {
                 f.write_str("the server's certificate was not issued by the authority in ca.pem")
             }
-            ConnectError::Expired => f.write_str(
-                "the server's certificate has expired (or this machine's clock is ahead)",
+            ConnectError::Expired { now, until } => write!(
+                f,
+                "the server's certificate expired {} ago, at {until}, by this machine's clock",
+                now.apart(*until)
             ),
-            ConnectError::NotYetValid => f.write_str(
-                "the server's certificate is not valid yet (or this machine's clock is behind)",
+            ConnectError::NotYetValid { now, from } => write!(
+                f,
+                "the server's certificate is valid from {from} on, and this machine's clock says \
+                 {now}: the clocks of the two differ by at least {}",
+                now.apart(*from)
             ),
             ConnectError::NameMismatch {
                 expected,
@@ -197,6 +217,31 @@ impl fmt::Display for ConnectError {
                 f,
                 "the server does not accept the client's certificate ({text})"
             ),
+            ConnectError::ClientUnknownIssuer => f.write_str(
+                "the server's pool has not issued the client's certificate in client.pem",
+            ),
+            ConnectError::ClientExpired { now, until } => write!(
+                f,
+                "the client's certificate in client.pem expired {} ago, at {until}",
+                now.apart(*until)
+            ),
+            ConnectError::ClientNotYetValid { now, from } => write!(
+                f,
+                "the client's certificate in client.pem is valid from {from} on, and this \
+                 machine's clock says {now}: it is behind by at least {}",
+                now.apart(*from)
+            ),
+            ConnectError::ClocksDiffer { now, from, until } => write!(
+                f,
+                "the server takes the client's certificate for expired or not yet valid, but it is \
+                 valid from {from} to {until} and this machine's clock says {now}: the clocks of \
+                 the two differ by at least {}",
+                if now.0.abs_diff(from.0) < now.0.abs_diff(until.0) {
+                    now.apart(*from)
+                } else {
+                    now.apart(*until)
+                }
+            ),
             ConnectError::NotGrpc(text) => {
                 write!(f, "what listens there is not a HARP server: {text}")
             }
@@ -205,6 +250,7 @@ impl fmt::Display for ConnectError {
                 "the server speaks version {server} of the protocol and this client version \
                  {client}"
             ),
+            ConnectError::NoneLeft(text) => write!(f, "the server gives no session: {text}"),
             ConnectError::SessionRefused(text) => {
                 write!(f, "the server refuses the session: {text}")
             }
@@ -237,8 +283,22 @@ impl ConnectError {
             ConnectError::UnknownIssuer => {
                 "use the credentials that this server's pool issued (`harp ca user`)"
             }
-            ConnectError::Expired | ConnectError::NotYetValid => {
-                "check the clocks of both machines, then restart the server"
+            ConnectError::Expired { .. } => {
+                "check this machine's clock; if it is right, issue the server's credentials anew \
+                 (`harp ca server`)"
+            }
+            ConnectError::NotYetValid { .. }
+            | ConnectError::ClientNotYetValid { .. }
+            | ConnectError::ClocksDiffer { .. } => "set the clocks of both machines right",
+            ConnectError::ClientUnknownIssuer => {
+                "use the credentials that this server's pool issued (`harp ca user`)"
+            }
+            ConnectError::ClientExpired { .. } => {
+                "ask the pool's admin for new credentials (`harp ca user`)"
+            }
+            ConnectError::NoneLeft(_) => {
+                "try again when others have finished, or ask the server's admin for more \
+                 (`harp server --max-sessions`)"
             }
             ConnectError::NameMismatch { .. } => "correct --server-name",
             ConnectError::Certificate(_) => {

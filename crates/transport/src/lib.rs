@@ -24,6 +24,7 @@ mod link;
 mod server;
 mod tls;
 mod tuning;
+mod validity;
 
 pub mod proto;
 
@@ -34,3 +35,4 @@ pub use link::{FrameHead, FrameKind, Next, Receiver, Sender, Wait};
 pub use proto::{Hello, Refused, Version, Welcome};
 pub use server::{accept, accept_with, Incoming, ServerConfig};
 pub use tuning::Tuning;
+pub use validity::Moment;

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use harp_cuda_abi::types::CUresult;
-use harp_transport::{FrameKind, Next, Receiver, Wait};
+use harp_transport::{FrameHead, FrameKind, Next, Receiver, Wait};
 use harp_wire::push::Push;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 use harp_wire::{Decoder, RECORD_MAX};
@@ -190,6 +190,10 @@ impl Incoming {
                 Ok(Next::Frame(head)) if head.kind == FrameKind::Replies => {
                     self.read_replies(&mut reader.receiver, head.len)?;
                 }
+                Ok(Next::Frame(FrameHead {
+                    kind: FrameKind::Bye(reason),
+                    ..
+                })) if !reason.is_empty() => return Err(format!("the server says: {reason}")),
                 Ok(Next::Frame(_)) => (),
                 Ok(Next::Idle) if lost() => return Ok(()),
                 Ok(Next::Idle) => (),

@@ -10,8 +10,10 @@ import functools
 import os
 import secrets
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harp_client.errors import HarpError
 from harp_client.native import NativeParts
@@ -23,6 +25,9 @@ from harp_server.session import Session
 from harp_server.workers import IdleWorkers, WorkerCommand
 
 GATE_RESTART_SECONDS = 0.5
+
+STRANGER_SECONDS = 1.0
+"""How long a connection without a user's certificate may keep others out of a full server."""
 
 REFUSALS_AT_ONCE = 4
 """Clients that may be told at a time why there is no session for them; others are cut off."""
@@ -82,8 +87,8 @@ class Agent:
         )
         self._gate: Process | None = None
         self._sessions: dict[str, Session] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._refusals: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._refusals: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._ending = False
 
@@ -174,11 +179,8 @@ class Agent:
         tasks = self._tasks
         if self._stopping:
             refusal = "the server is stopping"
-        elif len(self._tasks) >= self._offer.max_sessions:
-            refusal = (
-                f"all {self._offer.max_sessions} sessions of the server are in use, try again when "
-                "one has ended (or start it with a larger --max-sessions)"
-            )
+        elif len(self._tasks) >= self._offer.max_sessions and not self._make_room():
+            refusal = f"all {self._offer.max_sessions} sessions of the server are in use"
             tasks = self._refusals
         if self._stopping or (refusal and len(self._refusals) >= REFUSALS_AT_ONCE):
             os.close(client)
@@ -187,6 +189,19 @@ class Agent:
         task = asyncio.create_task(self._serve(client, address, refusal))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+    def _make_room(self) -> bool:
+        """Ends the connection that has waited longest without showing who it is, if any has for
+        long: whoever can reach the port could otherwise keep all users out."""
+        before = time.monotonic() - STRANGER_SECONDS
+        for session in self._sessions.values():
+            if not session.started and not session.gives_way and session.began <= before:
+                session.gives_way = True
+                ending = asyncio.create_task(session.worker.process.end(0))
+                self._refusals.add(ending)
+                ending.add_done_callback(self._refusals.discard)
+                return True
+        return False
 
     async def _serve(self, client: int, address: str, refusal: str | None) -> None:
         """Gives the client to a worker and waits for the session's end.

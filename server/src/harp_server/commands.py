@@ -86,6 +86,7 @@ def server(
     log_level: str,
     ready_fd: int | None,
 ) -> None:
+    from harp_client.target import open_key
     from harp_server.agent import Agent, Device, Offer, worker_environ
     from harp_server.agent import listen as open_port
     from harp_server.ca import SessionIssuer
@@ -103,6 +104,8 @@ def server(
         max_sessions=max_sessions,
     )
     log = Log(log_format, log_level)
+    if warning := open_key(str(credentials), "server.key"):
+        log.warning("open key", cause=warning.cause, next=warning.next_step)
     port = open_port(listen)
 
     async def run() -> None:

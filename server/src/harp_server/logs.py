@@ -4,6 +4,7 @@ structlog is imported by the first line that is written: an embedded pool usuall
 the program that waits for it starts earlier.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -25,6 +26,7 @@ class Log:
         self._form = form
         self._level = logging.getLevelNamesMapping()[level.upper()]
         self._logger: Any = None
+        self._lost = 0
 
     def debug(self, event: str, **fields: object) -> None:
         self._write(logging.DEBUG, event, fields)
@@ -41,7 +43,9 @@ class Log:
     def output(self, process: str, text: str) -> None:
         """A line that a native process wrote on its stderr."""
         if self._form == "plain":
-            print(text, file=sys.stderr, flush=True)
+            # Nobody at the other end, or no room: what the line was about goes on.
+            with contextlib.suppress(OSError):
+                print(text, file=sys.stderr, flush=True)
         else:
             self.info("output", process=process, text=text)
 
@@ -50,7 +54,15 @@ class Log:
             return
         if self._logger is None:
             self._logger = _structlog_logger(self._form)
-        self._logger.log(level, event, **fields)
+        lost = self._lost
+        # A log that cannot be written (its disk is full, its reader gone) ends no session.
+        try:
+            if lost:
+                self._logger.log(logging.WARNING, "log lines lost", lines=lost)
+                self._lost = 0
+            self._logger.log(level, event, **fields)
+        except OSError:
+            self._lost += 1
 
 
 def _structlog_logger(form: str) -> Any:

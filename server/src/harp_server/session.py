@@ -23,6 +23,7 @@ class Session:
     log: Log
     began: float = field(default_factory=time.monotonic)
     started: bool = False
+    gives_way: bool = False
     end_event: Message | None = None
 
     def event(self, message: Message) -> None:
@@ -47,6 +48,8 @@ class Session:
         status = await asyncio.shield(self.worker.process.exited)
         end = _fields(self.end_event or {})
         cause = str(end.pop("cause", None) or how_it_ended(status))
+        if self.gives_way:
+            cause = "it did not say who it is, and others wait"
         if not self.started:
             # Nobody was let in: a scanner, a wrong certificate, another protocol version.
             self.log.warning("connection refused", address=self.address, cause=cause)

@@ -12,6 +12,9 @@ from harp_server.channel import Message
 from harp_server.logs import Log
 from harp_server.process import OnLine, Process, how_it_ended
 
+LINES_MAX = 200
+"""Lines that one worker may write to the log: a client can make a driver say much."""
+
 READY_SECONDS = 20.0
 """How long a worker may take to load its libcuda before it counts as stuck."""
 
@@ -48,6 +51,7 @@ class Worker:
         self._on_event: Callable[[Message], None] | None = None
         self._on_line = on_line
         self._early_lines: deque[str] = deque(maxlen=20)
+        self._lines_left = LINES_MAX
         self.process = Process(command.line, command.environ, self._message, self._line)
         self.process.exited.add_done_callback(self._exited)
 
@@ -72,6 +76,11 @@ class Worker:
 
     def _line(self, text: str) -> None:
         """Before it is ready, what a worker writes is the reason why it will not be."""
+        self._lines_left -= 1
+        if self._lines_left == 0:
+            text = f"(more than {LINES_MAX} lines: the rest is not logged)"
+        if self._lines_left < 0:
+            return
         if self.ready.done():
             self._on_line(text)
         else:

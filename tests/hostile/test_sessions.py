@@ -1,0 +1,101 @@
+"""Mutated calls inside authenticated sessions: each ends its own session at most."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostile.rogue import record, storm, under
+from hostile.witness import Neighbour, Witness
+from pool.standins import BOUND, Pool, Server, processes_with, wait_until
+from programs import build
+
+FRAMES = int(os.environ.get("HOSTILE_FRAMES", "6000"))
+"""Mutated frames of an ordinary run; an issue was closed with 100,000."""
+
+SEED = int(os.environ.get("HOSTILE_SEED", "1"))
+
+RECORDED = (
+    "streams_events",
+    "memory_pool",
+    "host_callback",
+    "symbols",
+    "driver_api",
+    "device_reset",
+    "per_thread_stream",
+    "atomics",
+)
+
+DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "256MiB"}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "CUDA_"))}
+    server = Server(
+        Pool(tmp_path), {**environ, **DEVICES}, tmp_path / "server.log", "--idle-workers", "4"
+    )
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_mutated_calls_end_their_own_session_at_most(server: Server, tmp_path: Path) -> None:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("HARP_")}
+    streams = []
+    for name in RECORDED:
+        binary = build.build(name, build.programs()[name].variants[0])
+        streams.append(record(server, tmp_path / "streams", name, [binary], environ))
+
+    neighbour = Neighbour(server, environ)
+    witness = Witness(server)
+    storming = storm(server, streams, FRAMES, SEED)
+    try:
+        while storming.poll() is None:
+            witness.look()
+            neighbour.check()
+    finally:
+        storming.kill()
+        stdout, stderr = storming.communicate()
+    assert storming.returncode == 0, stderr
+    told = json.loads(stdout)
+    assert told["frames"] >= FRAMES
+    assert told["sessions"] >= FRAMES / 400
+
+    # No worker ended by a crash, a panic or a refused system call, and none is left.
+    bad = [line for line in server.lines("session end") if not is_orderly(str(line["cause"]))]
+    bad += server.lines("idle worker lost") + server.lines("gate lost")
+    bad += [line for line in server.lines("output") if "panicked" in str(line["text"])]
+    assert not bad, bad[:5]
+    neighbour.finish()
+    witness.settle()
+    # The server serves as before.
+    binary = build.build("vector_add", build.programs()["vector_add"].variants[0])
+    command = under(server.address, server.pool, [binary])
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
+    assert done.returncode == 0, done.stderr
+    mark = str(server.pool.server / "ca.pem")
+    assert server.stop() == 0
+    wait_until(lambda: not processes_with(mark), "no worker is left")
+
+
+def is_orderly(cause: str) -> bool:
+    """Whether a session ended as one may that sends nonsense and goes."""
+    return cause.startswith(
+        (
+            "violation: ",
+            "the client has finished",
+            "the client is gone",
+            "the session's stream has ended",
+            "the connection was lost",
+            "the peer broke ",
+            "the peer ended ",
+        )
+    )

@@ -154,9 +154,9 @@ mod tests {
 
     #[test]
     fn distances_are_told_in_one_unit() {
-        let told = |seconds| Moment(1_000_000).apart(Moment(1_000_000 + seconds));
+        let told = |seconds: u64| Moment(1_000_000).apart(Moment(1_000_000 + seconds));
         assert_eq!(
-            [5, 150, 9000, 300_000].map(told),
+            [5u64, 150, 9000, 300_000].map(told),
             ["5 s", "2 min", "2 h", "3 days"]
         );
         assert_eq!(Moment(60).apart(Moment(0)), "60 s");

@@ -1,12 +1,13 @@
 //! Between a program and its server.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harp_mutation::Random;
 use harp_transport::{
@@ -17,6 +18,10 @@ use crate::arguments::Arguments;
 use crate::{answers, streams};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A session whose replies were mutated ends after so long: a program may be waiting for an answer that
+/// has become one to nobody, and cannot tell that from a kernel that takes its time.
+const AFTER_LIES: Duration = Duration::from_secs(4);
 
 struct Relay {
     server: String,
@@ -89,7 +94,7 @@ impl Relay {
             .map_err(|error| error.to_string())?;
         thread::scope(|scope| {
             scope.spawn(|| {
-                pump(from_client, &mut to_server, |frame| {
+                pump(from_client, &mut to_server, &Cell::new(None), |frame| {
                     if let Some(record) = &self.record {
                         let mut file = record.lock().unwrap();
                         streams::write_frame(&mut *file, &frame).expect("the recording grows");
@@ -98,9 +103,11 @@ impl Relay {
                 })
             });
             let mut random = Random::new(self.seed.wrapping_add(session << 20));
-            pump(from_server, &mut to_client, |frame| {
+            let lied = Cell::new(None);
+            pump(from_server, &mut to_client, &lied, |frame| {
                 if (random.below(1000) as u64) < self.mutate_per_mille {
                     self.mutated.fetch_add(1, Ordering::Relaxed);
+                    lied.set(lied.get().or(Some(Instant::now())));
                     return answers::mutated(&frame, &mut random);
                 }
                 frame
@@ -111,9 +118,21 @@ impl Relay {
 }
 
 /// Carries frames until the end, which it passes on.
-fn pump(mut from: Receiver, to: &mut Sender, mut change: impl FnMut(Vec<u8>) -> Vec<u8>) {
+fn pump(
+    mut from: Receiver,
+    to: &mut Sender,
+    lied: &Cell<Option<Instant>>,
+    mut change: impl FnMut(Vec<u8>) -> Vec<u8>,
+) {
+    let wait = Wait {
+        timeout: Some(Duration::from_millis(200)),
+        ..Wait::default()
+    };
     let ended: Result<(), LinkError> = (|| loop {
-        match from.next(Wait::default())? {
+        if lied.get().is_some_and(|since| since.elapsed() > AFTER_LIES) {
+            return Ok(());
+        }
+        match from.next(wait)? {
             Next::Frame(head) => match head.kind {
                 FrameKind::Calls | FrameKind::Replies => {
                     let mut frame = vec![0; head.len];

@@ -1,19 +1,7 @@
-//! Any bytes, read as a frame of calls and as a frame of replies: `cargo +nightly fuzz run frames`.
+//! Any bytes as frames: `cargo +nightly fuzz run frames corpus/frames seeds/frames`.
 #![no_main]
 
-use harp_wire::calls::{describe_arguments, describe_outputs};
-use harp_wire::record::records;
-use harp_wire::reply::replies;
-use harp_wire::{CallId, Decoder};
-use libfuzzer_sys::fuzz_target;
+#[path = "../../tests/fuzz_smoke/targets.rs"]
+mod targets;
 
-fuzz_target!(|frame: &[u8]| {
-    for record in records(frame).map_while(Result::ok) {
-        let _ = describe_arguments(record.call, &mut Decoder::new(record.arguments));
-    }
-    for (head, outputs) in replies(frame).map_while(Result::ok) {
-        // The call that a reply answers is the client's knowledge; here the ticket stands for it.
-        let call = CallId::ALL[head.ticket as usize % CallId::ALL.len()].0;
-        let _ = describe_outputs(call, &mut Decoder::new(outputs));
-    }
-});
+libfuzzer_sys::fuzz_target!(|frame: &[u8]| targets::frames(frame));

@@ -161,7 +161,7 @@ FAULTS = (
         "full",
         CONNECT,
         "All sessions are in use",
-        "harp: cannot use the pool server …: the server gives no session: all … sessions are in use. "
+        "harp: cannot use the pool server …: the server gives no session: all … sessions of the server are in use. "
         "Next: try again when others have finished, or ask the server's admin for more (`harp server "
         "--max-sessions`)",
         NO_DEVICE,

@@ -195,7 +195,8 @@ class Agent:
         long: whoever can reach the port could otherwise keep all users out."""
         before = time.monotonic() - STRANGER_SECONDS
         for session in self._sessions.values():
-            if not session.started and not session.gives_way and session.began <= before:
+            waits = not (session.started or session.refused or session.gives_way)
+            if waits and session.began <= before:
                 session.gives_way = True
                 ending = asyncio.create_task(session.worker.process.end(0))
                 self._refusals.add(ending)
@@ -220,6 +221,7 @@ class Agent:
             await worker.process.end()
             return
         session = Session(session_id, address, worker, self._log)
+        session.refused = refusal is not None
         self._sessions[session_id] = session
         try:
             certificate, key = self._offer.issuer.issue(session_id)

@@ -24,6 +24,7 @@ class Session:
     began: float = field(default_factory=time.monotonic)
     started: bool = False
     gives_way: bool = False
+    refused: bool = False
     end_event: Message | None = None
 
     def event(self, message: Message) -> None:

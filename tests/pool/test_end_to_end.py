@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -182,7 +183,7 @@ def test_a_servers_certificate_is_no_user(
         ("client.pem", "server.pem"),
         ("client.key", "server.key"),
     ):
-        (thief / name).write_bytes((server.pool.server / source).read_bytes())
+        shutil.copy(server.pool.server / source, thief / name)
     assert_told(run(environ, *at(server.address, thief)), "certificate")
 
 

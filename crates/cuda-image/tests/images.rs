@@ -313,5 +313,5 @@ fn many_small_images_that_unpack_to_much_are_refused() {
     let bomb = zstd(80, &[b".version 8.0\n", &zeros[..]].concat());
     let one = fatbin(&[bomb]);
     assert!(one.len() < 64 << 10);
-    assert_eq!(select(&one.repeat(3), 86), Err(ImageError::TooLarge));
+    assert_eq!(select(&one.repeat(4), 86), Err(ImageError::TooLarge));
 }

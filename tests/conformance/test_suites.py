@@ -9,7 +9,7 @@ import pytest
 from clients.suites import expected, report, run
 from clients.suites.execute import Result
 from clients.suites.results import Table
-from clients.suites.suite import Sample, draw
+from clients.suites.suite import Sample, draw, parts
 
 
 @pytest.mark.timeout(3600)
@@ -40,6 +40,16 @@ def test_a_sample_covers_every_file_and_stays() -> None:
     assert drawn == draw(TESTS, sample, 1) != draw(TESTS, sample, 2)
     without = [test for test in TESTS if test != drawn[0]]
     assert set(drawn[1:]) <= set(draw(without, sample, 1))
+
+
+def test_random_parts_hold_every_test_once() -> None:
+    """Each part is in the order of collection, and no part is a stretch of it."""
+    cut = parts(TESTS, 100, 1)
+    assert sorted(test for part in cut for test in part) == sorted(TESTS)
+    for part in cut:
+        places = [TESTS.index(test) for test in part]
+        assert places == sorted(places)
+    assert TESTS.index(cut[0][-1]) > 200
 
 
 def table(direct: dict[str, Result], pool: dict[str, Result]) -> Table:

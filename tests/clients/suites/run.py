@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from clients.suites import cupy, expected, report
 from clients.suites.execute import BATCH, DEVICES, Result, Run, collect
 from clients.suites.results import Table
-from clients.suites.suite import SEED, Suite, draw
+from clients.suites.suite import SEED, Suite, draw, parts
 from clients.toolkit import CHECKOUT
 from harp_client import native
 from pool.standins import HARP_RUN, Pool, Server
@@ -45,7 +45,7 @@ SUITES = {suite.name: suite for suite in (cupy.CUDA_12, cupy.CUDA_13)}
 
 WORK = CHECKOUT / "build" / "suites"
 
-PART = 1000
+PART = 500
 """Tests that go through all columns before the next do: what is done so far can be compared."""
 
 
@@ -74,9 +74,9 @@ def columns() -> Iterator[dict[str, list[str]]]:
 
 def digest_of_build() -> str:
     """Names the native parts that a run used: results of different builds are not mixed."""
-    parts = native.find()
+    built = native.find()
     digest = hashlib.sha256()
-    for path in (parts.interposer, parts.softgpu, parts.worker):
+    for path in (built.interposer, built.softgpu, built.worker):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -147,6 +147,7 @@ def run(
     suite: Suite, ways: dict[str, list[str]], options: argparse.Namespace, work: Path = WORK
 ) -> tuple[Table, list[str]]:
     """Runs what is not yet run of a suite, in all columns. Also gives all tests of the suite."""
+    began = time.monotonic()
     progress(f"{suite.name}: collecting")
     everything, quick = collect(suite, ways["direct"])
     tests = everything if options.full else draw(quick, suite.sample, options.seed)
@@ -159,12 +160,15 @@ def run(
         column: Journal(work / f"{suite.name}-{kind}-{column}.jsonl", key, options.keep)
         for column in names
     }
-    for start in range(0, len(tests), PART):
+    cut = parts(tests, PART, options.seed)
+    for number, part in enumerate(cut, 1):
+        if options.minutes and time.monotonic() > began + 60 * options.minutes:
+            progress(f"{suite.name}: stopping after part {number - 1} of {len(cut)}")
+            break
         for column in names:
-            part = tests[start : start + PART]
             left = [test for test in part if is_left(test, journals[column], options)]
             if left:
-                name = f"{suite.name} {column} from {start} of {len(tests)}"
+                name = f"{suite.name} {column}, part {number} of {len(cut)}"
                 count = Count(name, journals[column], len(left), options.show)
                 size = max(20, min(BATCH, len(left) // (4 * options.processes)))
                 Run(suite, ways[column], {}, count.take).all(left, options.processes, size)
@@ -183,6 +187,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=SEED, help="which sample (%(default)s)")
     parser.add_argument("--column", action="append", help="direct or pool (default: both)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--minutes", type=float, help="begin no further part of a suite after these"
+    )
     parser.add_argument("--only", metavar="TEXT", help="the tests with TEXT in their id")
     parser.add_argument("--failed", action="store_true", help="again what failed before")
     parser.add_argument("--accept", action="store_true", help="list failures of known reasons")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -86,7 +86,19 @@ def draw(tests: Iterable[str], sample: Sample, seed: int = SEED) -> list[str]:
     """
     chosen: list[str] = []
     for found in by_file(tests).values():
-        ranked = sorted(found, key=lambda test: hashlib.sha256(f"{seed} {test}".encode()).digest())
-        drawn = set(ranked[: sample.size(len(found))])
+        drawn = set(shuffled(found, seed)[: sample.size(len(found))])
         chosen += [test for test in found if test in drawn]
     return chosen
+
+
+def shuffled(tests: Iterable[str], seed: int = SEED) -> list[str]:
+    """All tests in the order that `seed` gives each of them by its id alone."""
+    return sorted(tests, key=lambda test: hashlib.sha256(f"{seed} {test}".encode()).digest())
+
+
+def parts(tests: Sequence[str], size: int, seed: int = SEED) -> list[list[str]]:
+    """The tests in random parts, each in the order of collection: what stops early was a sample."""
+    place = {test: index for index, test in enumerate(tests)}
+    mixed = shuffled(tests, seed)
+    cut = [mixed[start : start + size] for start in range(0, len(mixed), size)]
+    return [sorted(part, key=place.__getitem__) for part in cut]

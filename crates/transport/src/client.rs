@@ -98,7 +98,7 @@ pub fn connect_with(
         deadline,
     )?;
     sender.set_send_timeout(None);
-    link.socket.reset_on_close(true);
+    link.socket.reset_when_stuck();
     Ok((sender, receiver, welcome, info))
 }
 

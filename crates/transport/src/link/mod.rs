@@ -222,9 +222,6 @@ impl Drop for Link {
     /// Says goodbye to TLS, unless the link has failed or is its parent's.
     fn drop(&mut self) {
         if self.failure.get().is_none() && self.process == std::process::id() {
-            if self.side == Side::Client {
-                self.socket.reset_on_close(false);
-            }
             self.close_tls(&mut lock(&self.outbound));
         }
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What to wait for, and what has come.
@@ -30,6 +31,9 @@ impl Interest {
 
 pub struct Socket {
     stream: TcpStream,
+    minds_stuck: AtomicBool,
+    /// Closing the descriptor resets the connection.
+    resets: AtomicBool,
 }
 
 impl Socket {
@@ -40,7 +44,11 @@ impl Socket {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         keep_alive(&stream)?;
-        Ok(Socket { stream })
+        Ok(Socket {
+            stream,
+            minds_stuck: AtomicBool::new(false),
+            resets: AtomicBool::new(false),
+        })
     }
 
     pub fn raw_fd(&self) -> RawFd {
@@ -54,13 +62,31 @@ impl Socket {
 
     /// Writes what fits: `None` if that is nothing.
     pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        attempt(|| (&self.stream).write(bytes))
+        let sent = attempt(|| (&self.stream).write(bytes))?;
+        if self.minds_stuck.load(Ordering::Relaxed)
+            && (sent.is_none() || bytes.len() >= MINDED || self.resets.load(Ordering::Relaxed))
+        {
+            self.mind_unsent(sent.is_none());
+        }
+        Ok(sent)
     }
 
-    /// Has the system reset the connection, rather than deliver first what is not delivered yet,
-    /// when the descriptor is closed: by the end of a process, say. A peer that takes nothing
-    /// because it waits for something else would learn of an end in good order only after minutes.
-    pub fn reset_on_close(&self, reset: bool) {
+    /// From now on the end of this process resets the connection where the peer has not taken what
+    /// was sent to it. A peer that waits for something else would learn of an end in good order
+    /// behind all that only after minutes.
+    pub fn reset_when_stuck(&self) {
+        self.minds_stuck.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes whether everything written is on its way, after a write that `found_no_room` or not.
+    fn mind_unsent(&self, found_no_room: bool) {
+        self.reset_on_close(found_no_room || self.has_unsent());
+    }
+
+    fn reset_on_close(&self, reset: bool) {
+        if reset == self.resets.swap(reset, Ordering::Relaxed) {
+            return;
+        }
         let linger = libc::linger {
             l_onoff: reset.into(),
             l_linger: 0,
@@ -77,22 +103,21 @@ impl Socket {
         }
     }
 
-    /// Waits until all that was written is on its way, at most until `deadline`; says whether it is.
-    pub fn is_under_way(&self, deadline: Instant) -> bool {
+    fn has_unsent(&self) -> bool {
+        let mut unsent: libc::c_int = 0;
+        // SAFETY: stores a number of bytes in the local, or fails where there is no such question.
+        unsafe { libc::ioctl(self.raw_fd(), SIOCOUTQNSD, &mut unsent) == 0 && unsent > 0 }
+    }
+
+    /// Nothing more is written. Waits until all that was is on its way, but not beyond `deadline`: from
+    /// then on closing resets after all. With no deadline what is left may take its time.
+    pub fn see_off(&self, deadline: Option<Instant>) {
         const PAUSE: Duration = Duration::from_micros(500);
-        loop {
-            let mut unsent: libc::c_int = 0;
-            // SAFETY: stores a number of bytes in the local. Where there is no such question (an
-            // error), there is no answer to wait for.
-            let asked = unsafe { libc::ioctl(self.raw_fd(), SIOCOUTQNSD, &mut unsent) };
-            if asked != 0 || unsent == 0 {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
+        let late = |deadline| Instant::now() >= deadline;
+        while self.has_unsent() && deadline.is_some_and(|deadline| !late(deadline)) {
             std::thread::sleep(PAUSE);
         }
+        self.reset_on_close(deadline.is_some() && self.has_unsent());
     }
 
     pub fn close_sending(&self) {
@@ -164,6 +189,9 @@ where
         Ok(T::from_raw_fd(fd))
     }
 }
+
+/// From this size on a write is looked after ([`Socket::reset_when_stuck`]).
+const MINDED: usize = 4 << 10;
 
 /// Bytes that were written and not sent yet (linux/sockios.h).
 const SIOCOUTQNSD: libc::c_ulong = 0x894b;

@@ -286,10 +286,7 @@ impl Writer<'_> {
         self.flush()?;
         let link = self.link;
         match link.side {
-            Side::Client => {
-                let stuck = |deadline| !link.socket.is_under_way(deadline);
-                link.socket.reset_on_close(self.deadline.is_some_and(stuck));
-            }
+            Side::Client => link.socket.see_off(self.deadline),
             Side::Server => link.close_tls(self.out()),
         }
         Ok(())

@@ -222,6 +222,7 @@ impl Drop for Link {
     /// Says goodbye to TLS, unless the link has failed or is its parent's.
     fn drop(&mut self) {
         if self.failure.get().is_none() && self.process == std::process::id() {
+            self.socket.see_off(None);
             self.close_tls(&mut lock(&self.outbound));
         }
     }

@@ -114,7 +114,7 @@ impl Socket {
     pub fn see_off(&self, deadline: Option<Instant>) {
         const PAUSE: Duration = Duration::from_micros(500);
         let late = |deadline| Instant::now() >= deadline;
-        while self.has_unsent() && deadline.is_some_and(|deadline| !late(deadline)) {
+        while deadline.is_some_and(|deadline| !late(deadline)) && self.has_unsent() {
             std::thread::sleep(PAUSE);
         }
         self.reset_on_close(deadline.is_some() && self.has_unsent());

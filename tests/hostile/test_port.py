@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import random
 import socket
@@ -203,7 +204,7 @@ def test_any_bytes_leave_the_server_as_it_was(server: Server, tmp_path: Path) ->
     bad = server.lines("gate lost") + server.lines("idle worker lost")
     causes = [str(line["cause"]) for line in server.lines("connection refused")]
     bad += [{"cause": c} for c in causes if "killed" in c or "status" in c]
-    assert not bad, bad[:5]
+    assert not bad, json.dumps(bad[:5])
     neighbour.finish()
     witness.settle()
     mark = str(server.pool.server / "ca.pem")

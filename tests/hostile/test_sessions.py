@@ -73,7 +73,7 @@ def test_mutated_calls_end_their_own_session_at_most(server: Server, tmp_path: P
     bad = [line for line in server.lines("session end") if not is_orderly(str(line["cause"]))]
     bad += server.lines("idle worker lost") + server.lines("gate lost")
     bad += [line for line in server.lines("output") if "panicked" in str(line["text"])]
-    assert not bad, bad[:5]
+    assert not bad, json.dumps(bad[:5])
     neighbour.finish()
     witness.settle()
     # The server serves as before.

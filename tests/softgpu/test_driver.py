@@ -231,3 +231,29 @@ def test_pointers_can_be_asked_about_before_there_is_a_context() -> None:
         assert kind.value == 0
         assert driver.cuPointerGetAttribute(ctypes.byref(kind), 2, address) == 1
     """)
+
+
+def test_a_copy_from_memory_that_has_been_freed_meanwhile_is_a_fault() -> None:
+    """Freed from another stream while the copy was still queued: no crash, CUDA's sticky error."""
+    run("""
+        import threading
+        start()
+        go = threading.Event()
+        streams = [ctypes.c_void_p() for _ in range(2)]
+        for stream in streams:
+            must(driver.cuStreamCreate(ctypes.byref(stream), 1))
+        one, two = streams
+        size = ctypes.c_size_t(8 << 20)
+        memory = ctypes.c_uint64()
+        must(driver.cuMemAllocAsync(ctypes.byref(memory), size, two))
+        must(driver.cuStreamSynchronize(two))
+        to = allocate(8 << 20)
+        wait = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: go.wait())
+        must(driver.cuLaunchHostFunc(one, wait, None))
+        must(driver.cuMemcpyDtoDAsync_v2(ctypes.c_uint64(to), memory, size, one))
+        must(driver.cuMemFreeAsync(memory, two))
+        must(driver.cuStreamSynchronize(two))
+        go.set()
+        assert driver.cuStreamSynchronize(one) == ILLEGAL_ADDRESS
+        assert driver.cuStreamSynchronize(two) == ILLEGAL_ADDRESS
+    """)

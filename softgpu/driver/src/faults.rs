@@ -32,6 +32,11 @@ pub fn note(grid: &Grid, sticky: &AtomicU32) {
     }
 }
 
+/// Makes `code` the context's sticky error, unless it has one.
+pub fn set(sticky: &AtomicU32, code: CUresult) {
+    let _ = sticky.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+}
+
 /// CUDA's sticky code for a fault.
 fn code_of(fault: &Fault) -> CUresult {
     match fault {

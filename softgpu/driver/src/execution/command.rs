@@ -10,6 +10,7 @@ use super::copy::{Copy, Fill};
 use super::host_calls::HostCall;
 use super::polls::Poll;
 use super::queue::Queue;
+use crate::device::owner_of;
 
 /// A point in a queue: reached when so many of its commands are complete.
 #[derive(Clone, Debug)]
@@ -83,6 +84,30 @@ pub enum Work {
     Host(HostCall),
     /// Asked again and again until it says that it is done.
     Poll(Poll),
+}
+
+impl Work {
+    /// Whether the device memory that a copy or fill names is still allocated. The API has checked it
+    /// when the call was made; a program may have freed it from elsewhere since, and a device faults then.
+    pub fn memory_is_there(&self) -> bool {
+        let there = |address, (width, height, depth), pitch: usize, slice: usize| {
+            let last = (height - 1) * pitch + (depth - 1) * slice;
+            owner_of(address).is_none_or(|device| device.heap.holds(address, (last + width) as u64))
+        };
+        match self {
+            Work::Copy(copy) => {
+                let size = (copy.width, copy.height, copy.depth);
+                there(copy.from, size, copy.from_pitch, copy.from_slice)
+                    && there(copy.to, size, copy.to_pitch, copy.to_slice)
+            }
+            Work::Store(bytes, to) => there(*to, (bytes.len(), 1, 1), 0, 0),
+            Work::Fill(fill) => {
+                let size = (fill.width * fill.element, fill.height, 1);
+                there(fill.to, size, fill.pitch, 0)
+            }
+            _ => true,
+        }
+    }
 }
 
 /// Runs what needs no other thread. Launches, host calls and polls are the queue's own business.

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use harp_cuda_abi::types::CUresult;
+use harp_cuda_abi::types::{CUresult, CUDA_ERROR_ILLEGAL_ADDRESS};
 use harp_softgpu_engine::Scratch;
 
 use super::command::{run_here, Command, Marker, Work};
@@ -405,7 +405,11 @@ impl Queue {
                 polls::hand_over(done, self.clone());
                 Step::Elsewhere
             }
-            // SAFETY: the API checked every range before it queued the work.
+            other if !other.memory_is_there() => {
+                faults::set(&self.fault, CUDA_ERROR_ILLEGAL_ADDRESS);
+                Step::Complete
+            }
+            // SAFETY: the API checked every range before it queued the work, and it is still there.
             other => {
                 unsafe { run_here(other) };
                 Step::Complete

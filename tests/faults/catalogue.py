@@ -236,7 +236,7 @@ FAULTS = (
         "A kernel touches memory that is not there",
         "",
         "CUDA_ERROR_ILLEGAL_ADDRESS",
-        "Sticks: every call returns it until the context is destroyed or reset. The server's log "
+        "Sticks: every call of this process returns it from then on, as with NVIDIA's driver; a reset does not help, a new process does. The server's log "
         "(for an embedded pool: the terminal) names kernel, line, block and thread.",
         "Correct the kernel; HARP_SYNC=1 makes the faulty launch itself fail.",
     ),

@@ -169,12 +169,12 @@ def alive(process: int, number: signal.Signals) -> bool:
 
 
 def sticky(kernel: str) -> Callable[[Stage], Seen]:
-    """A kernel's fault sticks until the context is reset, and is nobody else's."""
+    """A kernel's fault sticks, and is nobody else's."""
 
     def bring_about(stage: Stage) -> Seen:
         server = stage.server()
         bystander = stage.start(server.address)
-        seen = stage.run(server.address, "good", kernel, "allocate", "good", "reset", "good")
+        seen = stage.run(server.address, "good", kernel, "allocate", "good")
         assert seen.status == 0, seen
         assert len(seen.calls) >= 3
         assert len({code for _, code in seen.calls}) == 1, seen

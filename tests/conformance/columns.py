@@ -31,6 +31,12 @@ SECONDS = 120.0
 DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "1GiB"}
 """What the soft GPU looks like in every column, so that answers about it are equal."""
 
+SERIAL = {"HARP_SOFT_SERIAL": "1"}
+"""Has the soft GPU do everything in one order."""
+
+SERIAL_SOFT = "serial-soft"
+"""The name of the server whose soft GPU does."""
+
 
 class Outcome(NamedTuple):
     """What a program left behind."""
@@ -38,6 +44,12 @@ class Outcome(NamedTuple):
     status: int
     stdout: str
     stderr: str
+
+    @property
+    def complaints(self) -> str:
+        """What is on stderr but for HARP's own lines, which say what a column is."""
+        lines = self.stderr.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(("harp: ", "harp-run: ")))
 
     def told(self) -> str:
         """All of it, for a failure's report."""
@@ -68,28 +80,38 @@ class Columns:
             self.environ.pop(name, None)
 
     def run(
-        self, column: str, command: Sequence[object], environ: Mapping[str, str] | None = None
+        self,
+        column: str,
+        command: Sequence[object],
+        environ: Mapping[str, str] | None = None,
+        *,
+        serial: bool = False,
     ) -> Outcome:
-        """Runs `command` in a column. The same command is run in the same column only once."""
+        """Runs `command` in a column. The same command is run in the same column only once.
+
+        With `serial` the soft GPU does everything in the same order in every run.
+        """
         words = [str(word) for word in command]
-        key = (column, *words, *(environ or {}))
+        own = {**(SERIAL if serial else {}), **(environ or {})}
+        key = (column, *words, *(f"{name}={value}" for name, value in own.items()))
         if key not in self.outcomes:
             self.outcomes[key] = finish(
-                [*self.wrapper(column), *words], {**self.environ, **(environ or {})}
+                [*self.wrapper(column, serial), *words], {**self.environ, **own}
             )
         return self.outcomes[key]
 
-    def wrapper(self, column: str) -> list[str]:
+    def wrapper(self, column: str, serial: bool = False) -> list[str]:
         """What stands before a program's command line in this column."""
+        soft = SERIAL_SOFT if serial else "soft"
         match column:
             case "direct":
                 return [*HARP_RUN, "--direct", "--"]
             case "embedded":
                 return [*HARP_RUN, "--embedded", "--"]
             case "pool":
-                return [*HARP_RUN, "--ptx", *self.server_options("soft"), "--"]
+                return [*HARP_RUN, "--ptx", *self.server_options(soft), "--"]
             case "pool-sync":
-                return [*HARP_RUN, "--ptx", "--sync", *self.server_options("soft"), "--"]
+                return [*HARP_RUN, "--ptx", "--sync", *self.server_options(soft), "--"]
             case "native":
                 needs_native_driver()
                 return []
@@ -100,10 +122,12 @@ class Columns:
     def server_options(self, device: str) -> list[str]:
         """The options that send `harp-run` to a server for this device."""
         if device not in self.servers:
-            name = "soft" if device == "soft" else "native"
+            name = device if device in ("soft", SERIAL_SOFT) else "native"
+            environ = {**self.environ, **(SERIAL if device == SERIAL_SOFT else {})}
+            device_option = "soft" if device == SERIAL_SOFT else device
             pool = Pool(self.folder, name)
             log = self.folder / f"{name}-server.log"
-            server = Server(pool, self.environ, log, "--device", device, "--max-sessions", "16")
+            server = Server(pool, environ, log, "--device", device_option, "--max-sessions", "16")
             self.servers[device] = (pool, server)
         pool, server = self.servers[device]
         return ["--server", server.address, "--credentials", str(pool.user)]

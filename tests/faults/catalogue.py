@@ -253,9 +253,9 @@ FAULTS = (
         "assertion",
         DEVICE,
         "An assertion in a kernel fails",
-        "",
+        "…: block: […], thread: […] Assertion `…` failed.",
         "CUDA_ERROR_ASSERT",
-        "Sticks, as above.",
+        "Sticks, as above. The line is CUDA's own, one for each thread in which it fails.",
         "Read the assertion.",
     ),
     Fault(

@@ -2,7 +2,7 @@
 //!
 //! | type | meaning |
 //! |---|---|
-//! | u16 | kind: 1 callback |
+//! | u16 | kind: 1 callback, 2 output |
 //! | | the fields of that kind |
 
 use harp_cuda_abi::types::CUresult;
@@ -10,23 +10,47 @@ use harp_cuda_abi::types::CUresult;
 use crate::{DecodeError, Decoder, Encoder};
 
 const CALLBACK: u16 = 1;
+const OUTPUT: u16 = 2;
+
+/// The most text of one [`Push::Output`]; more of it travels in several.
+pub const OUTPUT_MAX: usize = 64 << 10;
+
+/// Where text belongs in the program's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputStream {
+    /// Its standard output: what kernels print.
+    Stdout,
+    /// Its standard error: failed assertions, and what else the device's library says there.
+    Stderr,
+    /// One line of a soft GPU about itself, without a prefix or an end; shown as HARP's own lines are.
+    Notice,
+}
+
+const STREAMS: [OutputStream; 3] = [
+    OutputStream::Stdout,
+    OutputStream::Stderr,
+    OutputStream::Notice,
+];
 
 /// One push.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
     /// A stream has reached the host function that `cuLaunchHostFunc` named `callback`; the stream
     /// goes on when the client has sent `harp_callback_done`. `status` is the stream's.
     Callback { callback: u64, status: CUresult },
+    /// Text for the program to show, before any reply that follows becomes visible to it.
+    Output { stream: OutputStream, text: Vec<u8> },
 }
 
 impl Push {
     pub fn encode(&self, e: &mut Encoder) {
-        match *self {
+        match self {
             Push::Callback { callback, status } => {
                 e.u16(CALLBACK);
-                e.u64(callback);
-                e.u32(status);
+                e.u64(*callback);
+                e.u32(*status);
             }
+            Push::Output { stream, text } => encode_output(e, *stream, text),
         }
     }
 
@@ -37,6 +61,16 @@ impl Push {
                 callback: d.u64(),
                 status: d.u32(),
             },
+            OUTPUT => {
+                let (number, text) = (d.u8(), d.bytes());
+                match STREAMS.get(usize::from(number)) {
+                    Some(stream) => Push::Output {
+                        stream: *stream,
+                        text: text.to_vec(),
+                    },
+                    None => return d.finish().map(|()| None),
+                }
+            }
             _ => {
                 return match d.finish() {
                     Ok(()) | Err(DecodeError::TrailingBytes) => Ok(None),
@@ -48,27 +82,43 @@ impl Push {
     }
 }
 
+/// The body of a [`Push::Output`], of text that is only borrowed.
+pub fn encode_output(e: &mut Encoder, stream: OutputStream, text: &[u8]) {
+    e.u16(OUTPUT);
+    e.u8(stream as u8);
+    e.bytes(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn sent(push: &Push) -> Vec<u8> {
+        let mut e = Encoder::new();
+        push.encode(&mut e);
+        e.into_bytes()
+    }
+
     #[test]
     fn a_push_arrives_as_it_was_sent() {
-        let push = Push::Callback {
+        let callback = Push::Callback {
             callback: 7,
             status: 700,
         };
-        let mut e = Encoder::new();
-        push.encode(&mut e);
-        assert_eq!(
-            Push::decode(&mut Decoder::new(e.as_slice())),
-            Ok(Some(push))
-        );
-        let cut = &e.as_slice()[..9];
-        assert_eq!(
-            Push::decode(&mut Decoder::new(cut)),
-            Err(DecodeError::Truncated)
-        );
+        let output = |stream| Push::Output {
+            stream,
+            text: b"round 1\0\x1b".to_vec(),
+        };
+        for push in [callback].into_iter().chain(STREAMS.map(output)) {
+            let bytes = sent(&push);
+            assert_eq!(Push::decode(&mut Decoder::new(&bytes)), Ok(Some(push)));
+            for cut in 0..bytes.len() {
+                assert_eq!(
+                    Push::decode(&mut Decoder::new(&bytes[..cut])),
+                    Err(DecodeError::Truncated)
+                );
+            }
+        }
     }
 
     #[test]
@@ -78,5 +128,12 @@ mod tests {
             Push::decode(&mut Decoder::new(&[99])),
             Err(DecodeError::Truncated)
         );
+        // Text for a stream that this client does not know.
+        let mut other = sent(&Push::Output {
+            stream: OutputStream::Notice,
+            text: vec![b'x'],
+        });
+        other[2] = 77;
+        assert_eq!(Push::decode(&mut Decoder::new(&other)), Ok(None));
     }
 }

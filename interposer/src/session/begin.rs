@@ -9,12 +9,14 @@ use std::thread::Thread;
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::{no_thread, start_thread};
 use harp_transport::{ClientConfig, ConnectError, Hello};
+use harp_wire::push::Push;
 
 use super::addresses::Addresses;
 use super::callbacks::Callbacks;
 use super::faults::Faults;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
+use super::output::Output;
 use super::settings::{say, settings, LogLevel};
 use super::snapshot::Snapshot;
 use super::stats::Stats;
@@ -97,19 +99,26 @@ pub fn begin() -> Result<Session, Failure> {
         snapshot,
         addresses: Addresses::default(),
         callbacks: Callbacks::default(),
+        output: Output::default(),
         link,
         outgoing: Outgoing::new(sender),
-        incoming: Incoming::new(receiver, settings.spin, host_function_reached),
+        incoming: Incoming::new(receiver, settings.spin, pushed),
         stats: Stats::new(),
         faults: Faults::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),
     })
 }
 
-fn host_function_reached(callback: u64, status: CUresult) -> Result<(), String> {
-    match super::session() {
-        Ok(session) => session.callbacks.reached(callback, status),
-        Err(_) => Ok(()), // the process is ending
+fn pushed(push: Push) -> Result<(), String> {
+    let Ok(session) = super::session() else {
+        return Ok(()); // the process is ending
+    };
+    match push {
+        Push::Callback { callback, status } => session.callbacks.reached(callback, status),
+        Push::Output { stream, text } => {
+            session.output.queue(stream, &text);
+            Ok(())
+        }
     }
 }
 
@@ -220,6 +229,8 @@ pub fn wake_callback_thread(session: &'static Session) -> Result<(), CUresult> {
 
 fn run_callbacks(session: &'static Session) {
     loop {
+        // What was printed before a host function's turn appears before it runs.
+        session.output.write();
         session.callbacks.run_reached();
         if life::is_over() {
             // A host function has forked: this is the child, where nobody will call any more.

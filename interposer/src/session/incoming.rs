@@ -59,11 +59,11 @@ pub struct Incoming {
     reader: Mutex<Reader>,
     pending: Mutex<Pending>,
     arrived: Condvar,
-    on_callback: OnCallback,
+    on_push: OnPush,
 }
 
-/// Hears that a stream has reached a host function.
-pub type OnCallback = fn(u64, CUresult) -> Result<(), String>;
+/// Hears what the server says without being asked. It must not wait for the program.
+pub type OnPush = fn(Push) -> Result<(), String>;
 
 struct Reader {
     receiver: Receiver,
@@ -75,12 +75,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Incoming {
-    pub fn new(receiver: Receiver, spin: Option<Duration>, on_callback: OnCallback) -> Incoming {
+    pub fn new(receiver: Receiver, spin: Option<Duration>, on_push: OnPush) -> Incoming {
         Incoming {
             reader: Mutex::new(Reader { receiver, spin }),
             pending: Mutex::default(),
             arrived: Condvar::new(),
-            on_callback,
+            on_push,
         }
     }
 
@@ -205,8 +205,8 @@ impl Incoming {
 
     fn take_push(&self, body: &[u8]) -> Result<(), String> {
         match Push::decode(&mut Decoder::new(body)) {
-            Ok(Some(Push::Callback { callback, status })) => {
-                (self.on_callback)(callback, status)?;
+            Ok(Some(push)) => {
+                (self.on_push)(push)?;
                 self.arrived.notify_all();
                 Ok(())
             }

@@ -2,7 +2,8 @@
 //!
 //! It begins at the first call that needs a device and not before, so that children that never
 //! use CUDA connect to nothing. Calling threads do their own input and output: [`outgoing`] batches
-//! one-way calls and sends them, [`incoming`] lets one waiting thread read for all. Lock order:
+//! one-way calls and sends them, [`incoming`] lets one waiting thread read for all, [`output`] writes
+//! what kernels print. Lock order:
 //! `Outgoing::sender` before `Outgoing::queue`; `Incoming::reader` before `Incoming::pending`;
 //! none of the first pair is taken while one of the second is held.
 
@@ -15,6 +16,7 @@ pub mod handles;
 mod incoming;
 mod life;
 mod outgoing;
+mod output;
 pub mod settings;
 pub mod snapshot;
 mod stats;
@@ -36,6 +38,7 @@ use callbacks::{Callbacks, HostFunction};
 use faults::Faults;
 use incoming::{Incoming, Reply};
 use outgoing::Outgoing;
+use output::Output;
 use settings::{say, settings, LogLevel};
 use snapshot::Snapshot;
 use stats::Stats;
@@ -45,6 +48,7 @@ pub struct Session {
     pub snapshot: Snapshot,
     pub addresses: Addresses,
     pub callbacks: Callbacks,
+    output: Output,
     link: LinkInfo,
     outgoing: Outgoing,
     incoming: Incoming,
@@ -139,6 +143,8 @@ impl Session {
         let _uncancelled = Uncancelled::new();
         self.stats.count_wait();
         let reply = self.incoming.wait(ticket.0, || self.alive().is_err());
+        // What kernels printed before the reply is there when the call returns.
+        self.output.write();
         let reply = reply.map_err(|cause| match self.alive() {
             Err(code) => code,
             Ok(()) => self.lose(&cause),

@@ -20,7 +20,8 @@
 //! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
 //! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"seconds":0.4,"cause":…}` |
 //!
-//! stderr is for a worker that cannot start, with exit code 1. SIGTERM ends the session at once. The worker is killed
+//! stderr is for a worker that cannot start, with exit code 1; from then on what the driver writes to the standard
+//! streams is the program's (`output`). SIGTERM ends the session at once. The worker is killed
 //! when the thread that started it ends (PR_SET_PDEATHSIG).
 
 mod calls;
@@ -28,6 +29,7 @@ mod control;
 mod generated;
 mod jail;
 mod options;
+mod output;
 mod session;
 mod snapshot;
 mod watchdog;
@@ -46,6 +48,7 @@ use harp_transport::{accept_with, Incoming, Refused, ServerConfig, Tuning, Welco
 use control::{Assignment, Control, Event};
 use generated::driver::Driver;
 use options::Options;
+use output::Output;
 use session::{lead, Ending, Engine, Intake, Relay, Replies, Session, Shared};
 use snapshot::Snapshot;
 
@@ -73,6 +76,7 @@ struct Worker {
     tuning: Tuning,
     driver: &'static Driver,
     snapshot: Snapshot,
+    output: Output,
 }
 
 impl Worker {
@@ -100,7 +104,11 @@ impl Worker {
         if options.prepare {
             snapshot::prepare(driver)?;
         }
-        jail::seal(options.profile)?;
+        let output = Output::capture().map_err(|e| format!("cannot make pipes: {e}"))?;
+        if let Err(cause) = jail::seal(options.profile) {
+            output.release();
+            return Err(cause);
+        }
 
         control.report(&Event::Ready {
             devices: snapshot.devices.len(),
@@ -116,6 +124,7 @@ impl Worker {
             tuning,
             driver,
             snapshot,
+            output,
         })
     }
 
@@ -169,7 +178,10 @@ impl Worker {
             &ending,
         ) {
             Ok((sender, receiver)) => {
-                let replies = Arc::new(Replies::new(sender, socket));
+                let replies = Arc::new(Replies::new(sender, socket, self.output));
+                if let Err(error) = replies.clone().watch_output() {
+                    ending.end(&format!("cannot watch what the device prints: {error}"));
+                }
                 let session = Session::new(self.driver, replies.clone());
                 let shared = Arc::new(Shared {
                     driver: self.driver,

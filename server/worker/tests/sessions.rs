@@ -252,6 +252,73 @@ fn a_stream_waits_for_a_function_of_the_program() {
     assert_eq!((reply.ticket, reply.status), (waiting, 0));
 }
 
+/// The output that is pushed before the reply with this ticket.
+fn printed_before(client: &mut Client, ticket: u32) -> [Vec<u8>; 3] {
+    let mut printed = [const { Vec::new() }; 3];
+    loop {
+        for reply in client.replies() {
+            if reply.ticket == ticket {
+                assert_eq!(reply.status, 0);
+                return printed;
+            }
+            match Push::decode(&mut Decoder::new(&reply.body)) {
+                Ok(Some(Push::Output { stream, text })) => {
+                    printed[stream as usize].extend(text);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_device_prints_comes_before_the_reply_that_follows_it() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let print = client.function(1, "print");
+    // More than any pipe holds, then little.
+    for lines in [100_000u32, 1] {
+        client.launch(1, print, 0, &lines.to_le_bytes());
+        let ticket = client.post(1, CallId::cuCtxSynchronize, &encode_cuCtxSynchronize);
+        let [out, error, notices] = printed_before(&mut client, ticket);
+        let expected: String = (0..lines)
+            .map(|line| format!("line {line} of the device\n"))
+            .collect();
+        assert!(out == expected.as_bytes(), "{} bytes of text", out.len());
+        assert!(error.is_empty() && notices.is_empty());
+    }
+}
+
+#[test]
+fn stderr_is_the_programs_but_for_the_soft_gpus_own_lines() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let complain = client.function(1, "complain");
+    client.launch(1, complain, 0, &[]);
+    let ticket = client.post(1, CallId::cuStreamSynchronize, &|e| {
+        encode_cuStreamSynchronize(e, 0)
+    });
+    let [out, error, notices] = printed_before(&mut client, ticket);
+    assert_eq!(String::from_utf8(out).unwrap(), "");
+    assert_eq!(String::from_utf8(error).unwrap(), "a.cu:1: Assertion\n");
+    assert_eq!(String::from_utf8(notices).unwrap(), "", "for the log");
+}
+
+#[test]
+fn text_reaches_a_client_that_asks_nothing() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let print = client.function(1, "print");
+    client.launch(1, print, 0, &200_000u32.to_le_bytes());
+    let mut bytes = 0;
+    while bytes < 1 << 20 {
+        for reply in client.replies() {
+            assert_eq!(reply.ticket, 0);
+            bytes += reply.body.len();
+        }
+    }
+}
+
 #[test]
 fn a_client_of_another_major_version_is_refused_with_both() {
     let mut worker = Worker::start();

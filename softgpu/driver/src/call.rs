@@ -5,6 +5,8 @@ use core::ffi::{c_char, CStr};
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_INVALID_VALUE, CUDA_SUCCESS};
 use harp_driver_front::lifecycle;
 
+use crate::console;
+
 /// What a call comes to: a value, or CUDA's code.
 pub type Outcome<T = ()> = Result<T, CUresult>;
 
@@ -16,6 +18,13 @@ pub fn code(outcome: Outcome) -> CUresult {
 /// Runs the body of a call that needs an initialised driver, as nearly all do.
 pub fn call(body: impl FnOnce() -> Outcome) -> CUresult {
     code(lifecycle::check().and_then(|()| body()))
+}
+
+/// As [`call`], for one that shows what kernels have printed, even where it fails.
+pub fn call_and_show(body: impl FnOnce() -> Outcome) -> CUresult {
+    let code = call(body);
+    console::flush_current();
+    code
 }
 
 /// A checked pointer to where a result goes. Calls make one before they change anything.

@@ -7,13 +7,14 @@ use harp_cuda_abi::types::*;
 use harp_driver_front::{context_stack, context_storage, lifecycle};
 
 use crate::call::Outcome;
-use crate::console;
+use crate::console::{self, Fifo};
 use crate::device::Device;
 use crate::execution::command::Marker;
 use crate::execution::host_calls;
 use crate::execution::queue::Queue;
 use crate::handles::{handle_of, Registry};
 use crate::memory::host;
+use crate::settings::settings;
 use crate::stream::{self, Stream};
 use crate::{event, module};
 
@@ -39,6 +40,8 @@ pub struct Context {
     /// Queues of its streams.
     streams: RwLock<Vec<StreamQueue>>,
     limits: Mutex<[usize; CU_LIMIT_MAX as usize]>,
+    /// What its kernels have printed.
+    pub printed: Arc<Fifo>,
     cache_config: AtomicU32,
     shared_config: AtomicU32,
 }
@@ -63,6 +66,7 @@ impl Context {
             legacy: Stream::legacy(context.clone(), Queue::new(device.fault.clone(), false)),
             streams: RwLock::default(),
             limits: Mutex::new(default_limits()),
+            printed: Arc::new(Fifo::new()),
             cache_config: AtomicU32::new(CU_FUNC_CACHE_PREFER_NONE),
             shared_config: AtomicU32::new(CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE),
         })
@@ -218,6 +222,7 @@ impl Context {
         self.device.heap.free_all_of(self.id);
         host::free_all_of(self.id);
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = default_limits();
+        self.printed.resize(console::DEFAULT_BYTES);
         self.cache_config
             .store(CU_FUNC_CACHE_PREFER_NONE, Ordering::Relaxed);
     }
@@ -255,7 +260,7 @@ impl Context {
             end.wait();
         }
         self.legacy.queue.end().wait();
-        console::flush();
+        self.printed.flush();
     }
 
     /// `cuCtxSynchronize`.
@@ -294,10 +299,19 @@ impl Context {
     /// `cuCtxSetLimit`.
     ///
     /// # Errors
-    /// As for [`Context::limit`].
+    /// As for [`Context::limit`]; `CUDA_ERROR_OUT_OF_MEMORY` for more than there is.
     pub fn set_limit(&self, limit: CUlimit, value: usize) -> Outcome {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        supported_limit(limit).map(|index| limits[index] = value)
+        let index = supported_limit(limit)?;
+        if limit == CU_LIMIT_PRINTF_FIFO_SIZE {
+            // The buffer is the device's.
+            if value as u64 > settings().memory {
+                return Err(CUDA_ERROR_OUT_OF_MEMORY);
+            }
+            self.printed.resize(value);
+        }
+        limits[index] = value;
+        Ok(())
     }
 
     /// `cuCtxGetCacheConfig`: kept, without effect.
@@ -336,7 +350,7 @@ fn supported_limit(limit: CUlimit) -> Outcome<usize> {
 fn default_limits() -> [usize; CU_LIMIT_MAX as usize] {
     let mut limits = [0; CU_LIMIT_MAX as usize];
     limits[CU_LIMIT_STACK_SIZE as usize] = 1024;
-    limits[CU_LIMIT_PRINTF_FIFO_SIZE as usize] = 1 << 20;
+    limits[CU_LIMIT_PRINTF_FIFO_SIZE as usize] = console::DEFAULT_BYTES;
     limits[CU_LIMIT_MALLOC_HEAP_SIZE as usize] = 8 << 20;
     limits[CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH as usize] = 2;
     limits[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT as usize] = 2048;

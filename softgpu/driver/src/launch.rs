@@ -8,7 +8,6 @@ use harp_softgpu_engine::{Grid, Kernel, Launch};
 
 use crate::attributes::{BLOCK_DIMS, GRID_DIMS, SHARED_PER_BLOCK_OPTIN, THREADS_PER_BLOCK};
 use crate::call::Outcome;
-use crate::console::console;
 use crate::context::Context;
 use crate::execution::command::{self, Work};
 use crate::function::{get_in, Function};
@@ -51,6 +50,7 @@ pub unsafe fn launch(
     check_resources(&function, &kernel, &shape)?;
     // SAFETY: the caller's promise.
     let params = unsafe { collect_params(&kernel, params, extra)? };
+    context.printed.flush();
     let blocks = shape.grid.iter().map(|count| u64::from(*count)).product();
     let launch = Launch {
         grid: shape.grid,
@@ -59,11 +59,17 @@ pub unsafe fn launch(
         params,
         cooperative: shape.cooperative,
     };
-    let grid = Grid::new(kernel, launch, context.device.heap.clone(), console());
-    stream.submit(Work::Launch(command::Launch {
+    let grid = Grid::new(
+        kernel,
+        launch,
+        context.device.heap.clone(),
+        context.printed.clone(),
+    );
+    let launch = Work::Launch(command::Launch {
         grid: Arc::new(grid),
         blocks,
-    }));
+    });
+    stream.submit(launch);
     Ok(stream)
 }
 

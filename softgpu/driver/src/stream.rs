@@ -13,7 +13,6 @@ use harp_cuda_abi::types::*;
 use harp_driver_front::resolve_stream;
 
 use crate::call::Outcome;
-use crate::console;
 use crate::context::Context;
 use crate::execution::command::{Command, Marker, Work};
 use crate::execution::queue::Queue;
@@ -148,11 +147,15 @@ impl Stream {
         }
     }
 
-    /// Queues work that also waits for `marker`.
-    pub fn submit_after(&self, marker: Marker, work: Work) {
+    /// Queues work that also waits for `marker`; the marker that comes back is reached when it is done.
+    pub fn submit_after(&self, marker: Marker, work: Work) -> Marker {
         let mut after = self.order();
         after.push(marker);
-        self.queue.submit(Command { after, work });
+        let count = self.queue.submit(Command { after, work });
+        Marker {
+            queue: self.queue.clone(),
+            count,
+        }
     }
 
     /// Does work in stream order and returns when it is done.
@@ -164,7 +167,15 @@ impl Stream {
             after: self.order(),
             work,
         });
+        self.show_printed();
         self.check()
+    }
+
+    /// Shows what kernels of the stream's context have printed.
+    fn show_printed(&self) {
+        if let Some(context) = self.context.upgrade() {
+            context.printed.flush();
+        }
     }
 
     /// `cuStreamSynchronize`. For the legacy stream that includes what it would wait for.
@@ -178,7 +189,7 @@ impl Stream {
             }
         }
         self.queue.end().wait();
-        console::flush();
+        self.show_printed();
         self.check()
     }
 

@@ -17,7 +17,7 @@ pub mod ptx;
 
 pub use decode::Signature;
 pub use exec::fault::{Fault, Place};
-pub use exec::grid::{Console, DeviceMemory, Grid, Launch, Scratch};
+pub use exec::grid::{Console, DeviceMemory, Grid, Launch, Scratch, Text};
 pub use exec::kernel::{Kernel, Param};
 pub use ptx::initializer::Relocation;
 pub use ptx::module::{Module, Variable};

@@ -5,7 +5,7 @@ mod device;
 use std::sync::Arc;
 
 use device::{decode, kernel, params, Device};
-use harp_softgpu_engine::{Console, DeviceMemory, Fault, Grid, Launch, Scratch};
+use harp_softgpu_engine::{Console, DeviceMemory, Fault, Grid, Launch, Scratch, Text};
 
 fn module(functions: &str, body: &str) -> String {
     kernel(".param .u64 p", body).replacen(".visible", &format!("{functions}\n.visible"), 1)
@@ -158,7 +158,8 @@ impl DeviceMemory for Nothing {
 }
 
 impl Console for Nothing {
-    fn print(&self, _: &[u8]) {}
+    fn print(&self, _: Vec<Text>) {}
+    fn complain(&self, _: &[u8]) {}
 }
 
 #[test]

@@ -21,7 +21,9 @@ pub fn cuStreamSynchronize(
     // SAFETY: see the module.
     match unsafe { (cx.driver.cuStreamQuery)(stream) } {
         CUDA_ERROR_NOT_READY => cx.wait_for(Wait::Stream(stream)),
-        code => Ok(code),
+        // The call itself does more than wait: it shows what kernels have printed.
+        // SAFETY: see the module.
+        _ => Ok(unsafe { (cx.driver.cuStreamSynchronize)(stream) }),
     }
 }
 
@@ -35,7 +37,8 @@ pub fn cuEventSynchronize(
     // SAFETY: see the module.
     match unsafe { (cx.driver.cuEventQuery)(event) } {
         CUDA_ERROR_NOT_READY => cx.wait_for(Wait::Event(event)),
-        code => Ok(code),
+        // SAFETY: as above.
+        _ => Ok(unsafe { (cx.driver.cuEventSynchronize)(event) }),
     }
 }
 

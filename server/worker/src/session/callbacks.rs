@@ -9,15 +9,12 @@ use harp_cuda_abi::types::{CUresult, CUstream};
 use harp_wire::push::Push;
 use harp_wire::Encoder;
 
-use super::replies::Replies;
+use super::replies::{Replies, PUSH};
 use super::Violation;
 use crate::generated::driver::Driver;
 
 /// Host functions that a session may have queued at a time.
 const MOST_QUEUED: usize = 1 << 16;
-
-/// The ticket of what the client has not asked for.
-const PUSH: u32 = 0;
 
 /// The host functions of a session that are queued or running.
 pub struct Callbacks {

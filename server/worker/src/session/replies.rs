@@ -1,35 +1,81 @@
 //! The way back to the client, shared by the thread that runs the loop and by those that sit in waits; and errors of
-//! calls that nobody waits for, until a reply can carry them.
+//! calls that nobody waits for, until a reply can carry them. What the device has printed goes ahead of every reply.
 
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{LinkError, Sender};
+use harp_wire::push::encode_output;
+use harp_wire::Encoder;
+
+use crate::output::{self, Output};
 
 /// How long a client that has been told goodbye has to close.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// The ticket of what the client has not asked for.
+pub const PUSH: u32 = 0;
+
 pub struct Replies {
-    sender: Mutex<Sender>,
+    way: Mutex<Way>,
     /// The connection below the sender.
     socket: TcpStream,
     deferred: AtomicU32,
     bytes_sent: AtomicU64,
 }
 
+/// What has to be held together to send, so that nothing overtakes text.
+struct Way {
+    sender: Sender,
+    output: Output,
+}
+
+impl Way {
+    /// Sends what the device has printed; the bytes of it.
+    fn send_output(&mut self) -> usize {
+        let Self { sender, output } = self;
+        let mut bytes = 0;
+        output.drain(&mut |stream, text| {
+            let mut e = Encoder::with_capacity(text.len() + 64);
+            let start = e.begin_reply();
+            encode_output(&mut e, stream, text);
+            e.end_reply(start, PUSH, 0, 0);
+            // If the client is gone, whoever reads from it ends the session.
+            let _ = sender.send(&[e.as_slice()]);
+            bytes += e.len();
+        });
+        bytes
+    }
+}
+
 impl Replies {
-    pub fn new(sender: Sender, socket: TcpStream) -> Self {
+    pub fn new(sender: Sender, socket: TcpStream, mut output: Output) -> Self {
+        output.begin();
         Self {
-            sender: Mutex::new(sender),
+            way: Mutex::new(Way { sender, output }),
             socket,
             deferred: AtomicU32::new(0),
             bytes_sent: AtomicU64::new(0),
         }
+    }
+
+    /// Starts to pass on what the device prints while nothing else is sent.
+    pub fn watch_output(self: Arc<Self>) -> std::io::Result<()> {
+        let descriptors = self.lock().output.descriptors();
+        let thread = thread::Builder::new().name("output".to_owned());
+        thread
+            .spawn(move || loop {
+                output::wait_for_text(descriptors);
+                let bytes = self.lock().send_output();
+                self.count(bytes);
+            })
+            .map(drop)
     }
 
     /// Bytes of reply frames sent so far.
@@ -37,20 +83,29 @@ impl Replies {
         self.bytes_sent.load(Ordering::Relaxed)
     }
 
-    /// Sends one frame whose body is the concatenation of `parts`.
+    fn count(&self, bytes: usize) {
+        self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Sends one frame whose body is the concatenation of `parts`, after all that the device has printed until now.
     pub fn send(&self, parts: &[&[u8]]) -> Result<(), LinkError> {
+        // Before the lock is taken: it may wait until the thread of `watch_output` has emptied a pipe.
+        output::settle();
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        self.lock()
+        let mut way = self.lock();
+        let printed = way.send_output();
+        way.sender
             .send(parts)
             .map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
-        self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        drop(way);
+        self.count(printed + bytes);
         Ok(())
     }
 
     /// Tells the client why the session ends; without effect if the connection is broken or busy.
     pub fn say_goodbye(&self, reason: &str) {
-        if let Ok(mut sender) = self.sender.try_lock() {
-            if sender.bye_because(reason).is_ok() {
+        if let Ok(mut way) = self.way.try_lock() {
+            if way.sender.bye_because(reason).is_ok() {
                 self.linger();
             }
         }
@@ -93,8 +148,8 @@ impl Replies {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Sender> {
-        self.sender
+    fn lock(&self) -> std::sync::MutexGuard<'_, Way> {
+        self.way
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }

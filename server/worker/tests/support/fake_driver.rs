@@ -8,6 +8,8 @@
 //! | `block` | | keeps its stream busy until `release` is launched |
 //! | `release` | | lets all streams go on |
 //! | `fail` | | is refused with 701 |
+//! | `print` | u32 | writes so many lines to stdout, as a driver shows what kernels printed |
+//! | `complain` | | writes to stderr: a line about itself and one that is the program's |
 //! | `open`, `connect`, `execute` | address | tries to escape from the jail; writes errno |
 //!
 //! This file is a C library: every function trusts its caller's pointers.
@@ -29,13 +31,15 @@ const ILLEGAL_ADDRESS: Result = 700;
 const LAUNCH_OUT_OF_RESOURCES: Result = 701;
 
 /// Kernels by name with the sizes of their parameters; a function handle is an index here, from 1.
-const KERNELS: [(&CStr, &[usize]); 9] = [
+const KERNELS: [(&CStr, &[usize]); 11] = [
     (c"add", &[8, 4]),
     (c"seen_context", &[8]),
     (c"seen_stream", &[8]),
     (c"block", &[]),
     (c"release", &[]),
     (c"fail", &[]),
+    (c"print", &[4]),
+    (c"complain", &[]),
     (c"open", &[8]),
     (c"connect", &[8]),
     (c"execute", &[8]),
@@ -320,6 +324,17 @@ pub unsafe extern "C" fn cuLaunchKernel(
             FREED.notify_all();
         }
         b"fail" => return LAUNCH_OUT_OF_RESOURCES,
+        b"print" => {
+            let lines = (*parameters).cast::<u32>().read_unaligned();
+            for line in 0..lines {
+                libc::printf(c"line %u of the device\n".as_ptr(), line);
+            }
+        }
+        b"complain" => {
+            for line in [c"harp: about itself\n", c"a.cu:1: Assertion\n"] {
+                libc::write(2, line.as_ptr().cast(), line.count_bytes());
+            }
+        }
         b"open" => {
             let fd = libc::open(c"/etc/passwd".as_ptr(), libc::O_RDONLY);
             *address() = if fd < 0 { errno() } else { 0 };

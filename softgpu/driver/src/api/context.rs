@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use harp_cuda_abi::types::*;
 use harp_driver_front::context_stack;
 
-use crate::call::{call, out, record, set_if_wanted, Outcome};
+use crate::call::{call, call_and_show, out, record, set_if_wanted, Outcome};
 use crate::context::Context;
 use crate::device::device;
 use crate::event::Event;
@@ -215,11 +215,11 @@ pub unsafe fn cuCtxSetFlags(flags: u32) -> CUresult {
 }
 
 pub unsafe fn cuCtxSynchronize() -> CUresult {
-    call(|| Context::current()?.synchronize())
+    call_and_show(|| Context::current()?.synchronize())
 }
 
 pub unsafe fn cuCtxSynchronize_v2(context: CUcontext) -> CUresult {
-    call(|| Context::get_or_current(context)?.synchronize())
+    call_and_show(|| Context::get_or_current(context)?.synchronize())
 }
 
 pub unsafe fn cuCtxGetLimit(value: *mut usize, limit: CUlimit) -> CUresult {

@@ -4,7 +4,7 @@ use core::ffi::{c_char, c_void};
 
 use harp_cuda_abi::types::*;
 
-use crate::call::{call, out, set_if_wanted, text, Outcome};
+use crate::call::{call, call_and_show, out, set_if_wanted, text, Outcome};
 use crate::context::Context;
 use crate::jit_options::JitOptions;
 use crate::module::{self, Module, MODULES};
@@ -17,7 +17,7 @@ pub(super) fn read_file(path: &str) -> Outcome<Vec<u8>> {
 }
 
 pub unsafe fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresult {
-    call(|| {
+    call_and_show(|| {
         let module = out(module)?;
         let image = read_file(unsafe { text(path)? })?;
         module.set(unsafe { module::load_in_memory(image.as_ptr().cast())? });
@@ -44,7 +44,7 @@ pub unsafe fn cuModuleLoadDataEx(
     options: *mut CUjit_option,
     values: *mut *mut c_void,
 ) -> CUresult {
-    call(|| {
+    call_and_show(|| {
         let module = out(module)?;
         if image.is_null() {
             return Err(CUDA_ERROR_INVALID_VALUE);
@@ -69,7 +69,7 @@ pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, image: *const c_void)
 }
 
 pub unsafe fn cuModuleUnload(handle: CUmodule) -> CUresult {
-    call(|| {
+    call_and_show(|| {
         Context::current()?;
         MODULES
             .remove(handle)

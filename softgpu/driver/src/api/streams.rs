@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use harp_cuda_abi::types::*;
 
-use crate::call::{call, out, set_if_wanted, Outcome};
+use crate::call::{call, call_and_show, out, set_if_wanted, Outcome};
 use crate::context::Context;
 use crate::event::Event;
 use crate::execution::command::Work;
@@ -39,7 +39,7 @@ pub unsafe fn cuStreamDestroy_v2(handle: CUstream) -> CUresult {
 }
 
 pub unsafe fn cuStreamSynchronize(handle: CUstream) -> CUresult {
-    call(|| resolve(handle)?.synchronize())
+    call_and_show(|| resolve(handle)?.synchronize())
 }
 
 pub unsafe fn cuStreamQuery(handle: CUstream) -> CUresult {
@@ -134,6 +134,7 @@ pub unsafe fn cuStreamAddCallback(
         stream.submit(Work::Host(HostCall {
             function,
             argument: argument as usize,
+            printed: stream.context()?.printed.clone(),
         }));
         Ok(())
     })
@@ -150,6 +151,7 @@ pub unsafe fn cuLaunchHostFunc(
         stream.submit(Work::Host(HostCall {
             function,
             argument: argument as usize,
+            printed: stream.context()?.printed.clone(),
         }));
         Ok(())
     })

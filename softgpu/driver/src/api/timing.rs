@@ -2,7 +2,7 @@
 
 use harp_cuda_abi::types::*;
 
-use crate::call::{call, out};
+use crate::call::{call, call_and_show, out};
 use crate::context::Context;
 use crate::event::{Event, EVENTS};
 use crate::stream::Stream;
@@ -48,10 +48,9 @@ pub unsafe fn cuEventQuery(handle: CUevent) -> CUresult {
 }
 
 pub unsafe fn cuEventSynchronize(handle: CUevent) -> CUresult {
-    call(|| {
+    call_and_show(|| {
         let context = Context::current()?;
         Event::get(handle)?.synchronize();
-        crate::console::flush();
         context.check_fault()
     })
 }

@@ -12,6 +12,7 @@ use harp_cuda_abi::types::{CUresult, CUstream};
 use harp_driver_front::threads::{no_thread, start_thread};
 
 use super::queue::Queue;
+use crate::console::Fifo;
 
 /// What the program wants called.
 #[derive(Clone, Copy)]
@@ -23,15 +24,17 @@ pub enum HostFunction {
 }
 
 /// A call to make.
-#[derive(Clone, Copy)]
 pub struct HostCall {
     pub function: HostFunction,
     pub argument: usize,
+    /// What kernels before it have printed, which is shown before the call is made.
+    pub printed: Arc<Fifo>,
 }
 
 impl HostCall {
     /// Makes the call; `status` is the state of its context.
     fn make(self, status: CUresult) {
+        self.printed.flush();
         let argument = self.argument as *mut c_void;
         match self.function {
             // SAFETY: the program registered the function for exactly this argument.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::command::{Command, Marker, Work};
 use super::host_calls::{self, HostCall, HostFunction};
 use super::queue::Queue;
+use crate::console::Fifo;
 
 fn queue() -> Arc<Queue> {
     Queue::new(Arc::new(AtomicU32::new(0)), false)
@@ -159,6 +160,7 @@ fn a_host_function_blocks_its_queue_only() {
     let call = HostCall {
         function: HostFunction::Plain(called),
         argument: Arc::as_ptr(&list) as usize,
+        printed: Arc::new(Fifo::new()),
     };
     blocked.submit(note(&list, 1));
     blocked.submit(Command {

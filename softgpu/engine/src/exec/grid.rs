@@ -34,10 +34,21 @@ pub trait DeviceMemory: Send + Sync {
     fn range_of(&self, address: u64) -> Option<Range<u64>>;
 }
 
+/// What one thread printed by one `printf`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    pub bytes: Vec<u8>,
+    /// Arguments of the call after its format.
+    pub arguments: u64,
+}
+
 /// Where device code prints.
 pub trait Console: Send + Sync {
-    /// Takes text of `printf` or of a failed assertion.
-    fn print(&self, text: &[u8]);
+    /// Takes what `printf` makes in the threads that call it together, in their order.
+    fn print(&self, texts: Vec<Text>);
+
+    /// Takes the line of an assertion that failed in one thread.
+    fn complain(&self, line: &[u8]);
 }
 
 /// Blocks that one OS thread keeps at once, at most, if the launch is not cooperative.

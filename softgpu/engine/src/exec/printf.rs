@@ -172,10 +172,10 @@ fn print(
             let count = conversion.precision.unwrap_or(text.len()).min(text.len());
             pad(conversion, out, b"", &text[..count]);
         }
-        b'p' => {
-            let digits = format!("{:x}", arguments.take(8)?);
-            pad(conversion, out, b"0x", digits.as_bytes());
-        }
+        b'p' => match arguments.take(8)? {
+            0 => pad(conversion, out, b"", b"(nil)"),
+            address => pad(conversion, out, b"0x", format!("{address:x}").as_bytes()),
+        },
         b'd' | b'i' => {
             let bits = arguments.take(if conversion.size == 8 { 8 } else { 4 })?;
             let unused = 64 - 8 * u32::from(conversion.size);

@@ -2,6 +2,7 @@
 //! and `free`. Their arguments are in the caller's frame.
 
 use super::fault::Violation;
+use super::grid::Text;
 use super::inst::Inst;
 use super::kernel::FrameSpan;
 use super::machine::Machine;
@@ -61,16 +62,18 @@ fn text(machine: &Machine<'_>, address: u64, at: (usize, usize)) -> Result<Vec<u
 
 /// `int vprintf(const char *format, const void *arguments)`
 pub unsafe fn vprintf(machine: &mut Machine<'_>, inst: &Inst) -> bool {
-    let mut out = vec![];
+    let mut texts = vec![];
     let done = each_lane(machine, |machine, at| {
         let [format, values] = arguments(machine, inst, at);
         let format = text(machine, format, at)?;
-        let count = printf::format(machine, &format, values, at, &mut out)?;
-        write(machine, inst, at, count);
+        let mut bytes = vec![];
+        let arguments = printf::format(machine, &format, values, at, &mut bytes)?;
+        texts.push(Text { bytes, arguments });
+        write(machine, inst, at, arguments);
         Ok(())
     });
-    if !out.is_empty() {
-        machine.grid.console.print(&out);
+    if !texts.is_empty() {
+        machine.grid.console.print(texts);
     }
     done
 }
@@ -87,7 +90,7 @@ pub unsafe fn assert_fail(machine: &mut Machine<'_>, inst: &Inst) -> bool {
         let [x, y, _] = machine.grid.launch.block;
         let [bx, by, bz] = machine.block;
         let (tx, ty, tz) = (thread % x, thread / x % y, thread / x / y);
-        machine.grid.console.print(
+        machine.grid.console.complain(
             format!(
                 "{file}:{line}: {function}: block: [{bx},{by},{bz}], thread: [{tx},{ty},{tz}] \
                  Assertion `{message}` failed.\n"

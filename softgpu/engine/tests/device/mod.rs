@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harp_softgpu_engine::{
-    Console, DeviceMemory, Fault, Grid, Kernel, Launch, Module, PtxError, Scratch,
+    Console, DeviceMemory, Fault, Grid, Kernel, Launch, Module, PtxError, Scratch, Text,
 };
 
 /// Allocations and printed text.
@@ -40,8 +40,13 @@ impl DeviceMemory for Allocations {
 struct Printed(Mutex<Vec<u8>>);
 
 impl Console for Printed {
-    fn print(&self, text: &[u8]) {
-        self.0.lock().unwrap().extend_from_slice(text);
+    fn print(&self, texts: Vec<Text>) {
+        let mut printed = self.0.lock().unwrap();
+        printed.extend(texts.into_iter().flat_map(|text| text.bytes));
+    }
+
+    fn complain(&self, line: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(line);
     }
 }
 

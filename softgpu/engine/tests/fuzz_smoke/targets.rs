@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use harp_softgpu_engine::{Console, DeviceMemory, Grid, Launch, Module, Scratch};
+use harp_softgpu_engine::{Console, DeviceMemory, Grid, Launch, Module, Scratch, Text};
 
 /// Any text: indexing it and decoding all its kernels ends with a result or an error.
 pub fn texts(text: &[u8]) {
@@ -53,7 +53,8 @@ impl DeviceMemory for Memory {
 struct Silent;
 
 impl Console for Silent {
-    fn print(&self, _: &[u8]) {}
+    fn print(&self, _: Vec<Text>) {}
+    fn complain(&self, _: &[u8]) {}
 }
 
 /// The body of a kernel: whatever it does, it stays in its own memory and can be stopped.

@@ -135,6 +135,14 @@ HARP_SOFT_DEVICES = Setting("HARP_SOFT_DEVICES", "`1`", SOFT, "Number of soft de
 HARP_SOFT_THREADS = Setting(
     "HARP_SOFT_THREADS", "all cores", SOFT, "Threads that execute the kernels of a soft device."
 )
+HARP_SOFT_SERIAL = Setting(
+    "HARP_SOFT_SERIAL",
+    "`0`",
+    SOFT,
+    "`1` runs kernels one after the other in the order of their launches, each block by block in "
+    "ascending order on one thread: atomics and `printf` then happen in the same order in every "
+    "run. Slower; grid-wide synchronisation works.",
+)
 HARP_SOFT_DRIVER_VERSION = Setting(
     "HARP_SOFT_DRIVER_VERSION",
     "`13000`",

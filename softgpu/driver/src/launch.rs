@@ -1,7 +1,7 @@
 //! Launches: checks that CUDA makes before it queues a kernel, parameters, submission.
 
 use core::ffi::c_void;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use harp_cuda_abi::types::*;
 use harp_softgpu_engine::{Grid, Kernel, Launch};
@@ -9,9 +9,10 @@ use harp_softgpu_engine::{Grid, Kernel, Launch};
 use crate::attributes::{BLOCK_DIMS, GRID_DIMS, SHARED_PER_BLOCK_OPTIN, THREADS_PER_BLOCK};
 use crate::call::Outcome;
 use crate::context::Context;
-use crate::execution::command::{self, Work};
+use crate::execution::command::{self, Marker, Work};
 use crate::function::{get_in, Function};
 use crate::occupancy::{resident_blocks, Block};
+use crate::settings::settings;
 use crate::stream::Stream;
 
 /// How a kernel is to be launched.
@@ -69,8 +70,23 @@ pub unsafe fn launch(
         grid: Arc::new(grid),
         blocks,
     });
-    stream.submit(launch);
+    if settings().serial {
+        submit_in_turn(&stream, launch);
+    } else {
+        stream.submit(launch);
+    }
     Ok(stream)
+}
+
+/// Queues a kernel behind the one that was launched before it, whatever streams they are in.
+fn submit_in_turn(stream: &Stream, launch: Work) {
+    static LAST: Mutex<Option<Marker>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let submitted = match last.take().filter(|marker| !marker.is_reached()) {
+        Some(marker) => stream.submit_after(marker, launch),
+        None => stream.submit(launch),
+    };
+    *last = Some(submitted);
 }
 
 fn check_dimensions(shape: &Shape) -> Outcome {

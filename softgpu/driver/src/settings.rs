@@ -14,6 +14,9 @@ pub struct Settings {
     pub memory: u64,
     /// `HARP_SOFT_THREADS`: threads that execute kernels (default one for each core).
     pub threads: usize,
+    /// `HARP_SOFT_SERIAL`: kernels run one after the other, each block by block on one thread, so that
+    /// every run does everything in the same order (default off).
+    pub serial: bool,
     /// `HARP_SOFT_CC`: compute capability to report (default 8.6).
     pub compute_capability: (i32, i32),
     /// `HARP_SOFT_DRIVER_VERSION`: what `cuDriverGetVersion` answers (default 13000).
@@ -50,6 +53,11 @@ impl Settings {
                 text.parse()
                     .ok()
                     .filter(|count| (1..=THREADS_MAX).contains(count))
+            }),
+            serial: read(&variable, "HARP_SOFT_SERIAL", false, |text| match text {
+                "0" => Some(false),
+                "1" => Some(true),
+                _ => None,
             }),
             compute_capability: read(&variable, "HARP_SOFT_CC", (8, 6), |text| {
                 let (major, minor) = text.split_once('.')?;
@@ -131,10 +139,12 @@ mod tests {
             ("HARP_SOFT_DEVICES", "3"),
             ("HARP_SOFT_MEMORY", "512MiB"),
             ("HARP_SOFT_THREADS", "7"),
+            ("HARP_SOFT_SERIAL", "1"),
             ("HARP_SOFT_CC", "12.0"),
             ("HARP_SOFT_DRIVER_VERSION", "12080"),
             ("CUDA_VISIBLE_DEVICES", "1"),
         ]);
+        assert!(given.serial && !default.serial);
         assert_eq!(given.visible_devices.as_deref(), Some("1"));
         assert_eq!(
             (given.devices, given.memory, given.threads),

@@ -110,9 +110,9 @@ impl Executor {
         self.notify();
     }
 
-    /// Whether more than one thread could work on `launch`.
+    /// Whether more than one thread could and may work on `launch`.
     pub fn is_worth_sharing(&self, launch: &Launch) -> bool {
-        self.threads > 1 && launch.blocks > 1
+        self.threads > 1 && launch.blocks > 1 && !settings().serial
     }
 
     /// Offers a grid to idle threads.

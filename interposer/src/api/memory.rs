@@ -74,6 +74,23 @@ pub unsafe fn cuMemAllocPitch_v2(
     unsafe { put(pitch, row) }
 }
 
+/// There is no managed memory: the snapshot's device attribute 83 says so too.
+pub unsafe fn cuMemAllocManaged(
+    pointer: *mut CUdeviceptr,
+    bytes: usize,
+    flags: c_uint,
+) -> CUresult {
+    if let Err(code) = session().and_then(|_| current_context()) {
+        return code;
+    }
+    match flags {
+        CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST if bytes > 0 && !pointer.is_null() => {
+            CUDA_ERROR_NOT_SUPPORTED
+        }
+        _ => CUDA_ERROR_INVALID_VALUE,
+    }
+}
+
 pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     let session = match session() {
         Ok(session) => session,

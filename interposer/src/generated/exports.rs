@@ -1100,6 +1100,16 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemAllocManaged(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocManaged", || unsafe {
+        crate::api::cuMemAllocManaged(dptr, bytesize, flags)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemAllocPitch_v2(
     dptr: *mut CUdeviceptr,
     pPitch: *mut usize,
@@ -2632,7 +2642,6 @@ unsupported! {
     cuMemAdvise_v2
     cuMemAlloc
     cuMemAllocHost
-    cuMemAllocManaged
     cuMemAllocPitch
     cuMemBatchDecompressAsync
     cuMemBatchDecompressAsync_ptsz
@@ -3104,6 +3113,7 @@ static SUPPORTED: &[Export] = &[
         cuMemAllocFromPoolAsync_ptsz as *const c_void,
     ),
     Export::new("cuMemAllocHost_v2", cuMemAllocHost_v2 as *const c_void),
+    Export::new("cuMemAllocManaged", cuMemAllocManaged as *const c_void),
     Export::new("cuMemAllocPitch_v2", cuMemAllocPitch_v2 as *const c_void),
     Export::new("cuMemAlloc_v2", cuMemAlloc_v2 as *const c_void),
     Export::new("cuMemFreeAsync", cuMemFreeAsync as *const c_void),

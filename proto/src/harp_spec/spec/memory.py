@@ -57,6 +57,7 @@ MEMORY.call(
 MEMORY.call("cuMemGetInfo_v2", 0x0404, REPLY, {"free": OUT, "total": OUT}, record="skip")
 
 MEMORY.local("client's map of ranges", "cuMemGetAddressRange_v2")
+MEMORY.local("there is no managed memory", "cuMemAllocManaged")
 MEMORY.local(
     "client's map of ranges",
     "cuPointerGetAttribute",

@@ -50,6 +50,18 @@ pub unsafe fn cuMemAllocPitch_v2(
 }
 
 /// Waits for the device's work, which may use the memory; null is freed without a word.
+/// There is no managed memory (device attribute 83).
+pub unsafe fn cuMemAllocManaged(address: *mut CUdeviceptr, size: usize, flags: u32) -> CUresult {
+    call(|| {
+        out(address)?;
+        Context::current()?;
+        match flags {
+            CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST if size > 0 => Err(CUDA_ERROR_NOT_SUPPORTED),
+            _ => Err(CUDA_ERROR_INVALID_VALUE),
+        }
+    })
+}
+
 pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     call(|| {
         let context = Context::current()?;

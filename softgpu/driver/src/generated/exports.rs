@@ -1219,6 +1219,16 @@ pub unsafe extern "C" fn cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemAllocManaged(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAllocManaged", || unsafe {
+        crate::api::cuMemAllocManaged(dptr, bytesize, flags)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemAllocPitch_v2(
     dptr: *mut CUdeviceptr,
     pPitch: *mut usize,
@@ -3150,7 +3160,6 @@ unsupported! {
     cuMemAdvise
     cuMemAdvise_v2
     cuMemAlloc
-    cuMemAllocManaged
     cuMemAllocPitch
     cuMemBatchDecompressAsync
     cuMemBatchDecompressAsync_ptsz
@@ -3612,6 +3621,7 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuMemAllocHost", cuMemAllocHost as *const c_void),
     Export::new("cuMemAllocHost_v2", cuMemAllocHost_v2 as *const c_void),
+    Export::new("cuMemAllocManaged", cuMemAllocManaged as *const c_void),
     Export::new("cuMemAllocPitch_v2", cuMemAllocPitch_v2 as *const c_void),
     Export::new("cuMemAlloc_v2", cuMemAlloc_v2 as *const c_void),
     Export::new("cuMemCreate", cuMemCreate as *const c_void),

@@ -1,4 +1,4 @@
-// Copies and fills of every shape: within the device, overlapping streams, pitched rectangles, boxes,
+// Copies and fills of every shape, waiting and not: within the device, overlapping streams, pitched rectangles, boxes,
 // unaligned ends, and a buffer that is reused the moment an asynchronous copy from pageable memory returns.
 #include "expect.h"
 
@@ -54,6 +54,61 @@ void boxes() {
     MUST(cudaFree(box.ptr));
 }
 
+// The same without waiting, from page-locked memory, one stream after the other by an event.
+void shapes_in_streams() {
+    const int width = 60, height = 20, depth = 4, n = width * height * depth;
+    int *from, *to;
+    MUST(cudaMallocHost(&from, n * sizeof(int)));
+    MUST(cudaMallocHost(&to, n * sizeof(int)));
+    for (int i = 0; i < n; ++i) from[i] = i * 17, to[i] = -1;
+    cudaStream_t first, second;
+    cudaEvent_t filled;
+    MUST(cudaStreamCreateWithFlags(&first, cudaStreamNonBlocking));
+    MUST(cudaStreamCreateWithFlags(&second, cudaStreamNonBlocking));
+    MUST(cudaEventCreateWithFlags(&filled, cudaEventDisableTiming));
+    cudaPitchedPtr box, other;
+    cudaExtent extent = make_cudaExtent(width * sizeof(int), height, depth);
+    MUST(cudaMalloc3D(&box, extent));
+    MUST(cudaMalloc3D(&other, extent));
+    MUST(cudaMemset3DAsync(other, 0x22, extent, first));
+    cudaMemcpy3DParms copy = {};
+    copy.srcPtr = make_cudaPitchedPtr(from, width * sizeof(int), width, height);
+    copy.dstPtr = box;
+    copy.extent = extent;
+    copy.kind = cudaMemcpyHostToDevice;
+    MUST(cudaMemcpy3DAsync(&copy, first));
+    // A smaller box from inside, on the device.
+    cudaMemcpy3DParms inner = {};
+    inner.srcPtr = box;
+    inner.srcPos = make_cudaPos(10 * sizeof(int), 5, 1);
+    inner.dstPtr = other;
+    inner.dstPos = make_cudaPos(3 * sizeof(int), 2, 0);
+    inner.extent = make_cudaExtent(20 * sizeof(int), 10, 2);
+    inner.kind = cudaMemcpyDeviceToDevice;
+    MUST(cudaMemcpy3DAsync(&inner, first));
+    MUST(cudaMemset2DAsync((char *)other.ptr + 15 * other.pitch, other.pitch, 0, 8, 5, first));
+    MUST(cudaEventRecord(filled, first));
+    MUST(cudaStreamWaitEvent(second, filled, 0));
+    for (int z = 0; z < depth; ++z)
+        MUST(cudaMemcpy2DAsync(to + z * width * height, width * sizeof(int),
+                               (char *)other.ptr + z * height * other.pitch, other.pitch, width * sizeof(int), height,
+                               cudaMemcpyDeviceToHost, second));
+    MUST(cudaStreamSynchronize(second));
+    std::vector<int> wanted(n, 0x22222222), got(to, to + n);
+    for (int z = 0; z < 2; ++z)
+        for (int y = 0; y < 10; ++y)
+            for (int x = 0; x < 20; ++x)
+                wanted[(z * height + y + 2) * width + x + 3] = from[((z + 1) * height + y + 5) * width + x + 10];
+    for (int y = 15; y < 20; ++y) wanted[y * width] = wanted[y * width + 1] = 0;
+    expect_same("boxes and rectangles in streams", wanted, got);
+    MUST(cudaFree(box.ptr));
+    MUST(cudaFree(other.ptr));
+    MUST(cudaEventDestroy(filled));
+    for (cudaStream_t stream : {first, second}) MUST(cudaStreamDestroy(stream));
+    MUST(cudaFreeHost(from));
+    MUST(cudaFreeHost(to));
+}
+
 int main() {
     const int n = 300000;
     std::vector<float> numbers(n), back(n), doubled(n);
@@ -85,6 +140,7 @@ int main() {
     MUST(cudaMemcpy(nullptr, nullptr, 0, cudaMemcpyHostToDevice));
     rectangles();
     boxes();
+    shapes_in_streams();
     MUST(cudaStreamDestroy(stream));
     return verdict();
 }

@@ -45,6 +45,47 @@ int main() {
     refused("streams of no kind", cudaErrorInvalidValue, cudaStreamCreateWithFlags((cudaStream_t *)&none, 0x1000));
     refused("free of pinned memory that is none", cudaErrorInvalidValue, cudaFreeHost(&on_stack));
 
+    // Streams, events and functions.
+    cudaEvent_t event, untimed;
+    MUST(cudaEventCreate(&event));
+    MUST(cudaEventCreateWithFlags(&untimed, cudaEventDisableTiming));
+    float milliseconds = 0;
+    refused("a stream into nothing", cudaErrorInvalidValue, cudaStreamCreate(nullptr));
+    refused("an event into nothing", cudaErrorInvalidValue, cudaEventCreate(nullptr));
+    refused("no event recorded", cudaErrorInvalidResourceHandle, cudaEventRecord(nullptr));
+    refused("no event waited for", cudaErrorInvalidResourceHandle, cudaStreamWaitEvent(0, nullptr, 0));
+    MUST(cudaEventRecord(event));
+    MUST(cudaEventRecord(untimed));
+    MUST(cudaDeviceSynchronize());
+    refused("time to an event that takes none", cudaErrorInvalidResourceHandle,
+            cudaEventElapsedTime(&milliseconds, event, untimed));
+    refused("time into nothing", cudaErrorInvalidValue, cudaEventElapsedTime(nullptr, event, event));
+    refused("no host function", cudaErrorInvalidValue, cudaLaunchHostFunc(0, nullptr, nullptr));
+    cudaFuncAttributes attributes;
+    refused("attributes into nothing", cudaErrorInvalidValue, cudaFuncGetAttributes(nullptr, set));
+
+    // Shapes and host memory.
+    std::vector<char> rows(4096);
+    refused("rows longer than their pitch", cudaErrorInvalidPitchValue,
+            cudaMemcpy2D(data, 8, rows.data(), 64, 16, 2, cudaMemcpyHostToDevice));
+    refused("a pitch into nothing", cudaErrorInvalidValue, cudaMallocPitch((void **)nullptr, nullptr, 64, 2));
+    refused("pinned memory into nothing", cudaErrorInvalidValue, cudaHostAlloc(nullptr, 64, cudaHostAllocDefault));
+    refused("pinned memory of no kind", cudaErrorInvalidValue, cudaHostAlloc(&none, 64, 0x1000));
+    refused("unregistered memory", cudaErrorHostMemoryNotRegistered, cudaHostUnregister(rows.data()));
+    refused("an attribute of device 9999", cudaErrorInvalidDevice,
+            cudaDeviceGetAttribute(&value, cudaDevAttrWarpSize, 9999));
+
+    // An error is kept until it is asked for, over calls that succeed and looks that leave it.
+    expect_error("an error", cudaErrorInvalidValue, cudaMalloc((void **)nullptr, 16));
+    MUST(cudaMemset(data, 0, 64));
+    expect_error("  kept over a call that succeeds", cudaErrorInvalidValue, cudaPeekAtLastError());
+    expect_error("another", cudaErrorInvalidDevice, cudaSetDevice(9999));
+    expect_error("  takes its place", cudaErrorInvalidDevice, cudaPeekAtLastError());
+    expect_error("  and is still there", cudaErrorInvalidDevice, cudaGetLastError());
+    expect_error("  once", cudaSuccess, cudaGetLastError());
+    MUST(cudaEventDestroy(event));
+    MUST(cudaEventDestroy(untimed));
+
     printf("%s: %s\n", cudaGetErrorName(cudaErrorMemoryAllocation), cudaGetErrorString(cudaErrorMemoryAllocation));
     printf("%s: %s\n", cudaGetErrorName((cudaError_t)123456), cudaGetErrorString((cudaError_t)123456));
 

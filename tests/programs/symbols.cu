@@ -67,6 +67,22 @@ int main() {
     MUST(cudaMemcpyFromSymbol(&inner, where, sizeof inner));
     expect("the pointer variable points at it", inner == address);
 
+    // In a stream, each copy after the one before it.
+    cudaStream_t stream;
+    MUST(cudaStreamCreate(&stream));
+    int *pinned = nullptr;
+    MUST(cudaMallocHost(&pinned, 2 * sizeof(int)));
+    pinned[0] = 77;
+    MUST(cudaMemcpyToSymbolAsync(counter, pinned, sizeof(int), 0, cudaMemcpyHostToDevice, stream));
+    MUST(cudaMemcpyToSymbolAsync(grid, address, sizeof(int), 12, cudaMemcpyDeviceToDevice, stream));
+    MUST(cudaMemcpyFromSymbolAsync(pinned + 1, grid, sizeof(int), 12, cudaMemcpyDeviceToHost, stream));
+    MUST(cudaStreamSynchronize(stream));
+    expect_equal("through two symbols in a stream", 77, pinned[1]);
+    expect_error("beyond a symbol", cudaErrorInvalidValue, cudaMemcpyToSymbol(counter, pinned, 4, 4));
+    cudaGetLastError();
+    MUST(cudaFreeHost(pinned));
+    MUST(cudaStreamDestroy(stream));
+
     DeviceArray<char> text(32);
     MUST(cudaMemset(text, 0, 32));
     spell<<<1, 32>>>(text);

@@ -170,7 +170,7 @@ mod tests {
             memory
         }
 
-        fn close(self) -> Vec<u8> {
+        fn close(self: Box<Memory>) -> Vec<u8> {
             // SAFETY: closed once; the stream then leaves `size` bytes at `text`, which are ours.
             unsafe {
                 libc::fclose(self.file);

@@ -68,5 +68,8 @@ def test_problems_of_a_run() -> None:
     assert 'is no test, though listed as "needs x": gone' in problems
     assert ": b" not in problems
 
+    slow = expected.Expected("none", [expected.Group("slow", None, ["c"], steady=False)])
+    assert "c" not in [problem[-1] for problem in slow.problems(mixed, {"a", "b", "c"})]
+
     assert known.accept(mixed) == []
     assert known.groups[0].tests == ["b", "gone", "a"]

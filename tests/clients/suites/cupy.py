@@ -68,5 +68,5 @@ def suite(cuda: str, python: Callable[[], Path], sample: Sample) -> Suite:
     )
 
 
-CUDA_12 = suite("12.9", clients_python, Sample(share=0.01, fewest=2, most=20))
+CUDA_12 = suite("12.9", clients_python, Sample(share=0.02, fewest=2, most=60))
 CUDA_13 = suite("13.0", partial(clients_python, CUPY_CUDA_13), Sample(share=0.002, fewest=1))

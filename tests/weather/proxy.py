@@ -1,6 +1,7 @@
 """A TCP proxy that makes weather: it delays, slows down, stalls, damages and cuts connections.
 
     with Proxy(server.address) as proxy:
+        proxy.share = lambda number: {UP: 4711}  # connection 0, 1, … is reset after so many bytes
         start(["harp-run", "--server", proxy.address, ...])
         proxy.cut_at(UP, 100_000)     # reset after exactly so many bytes towards the server
         proxy.cut()                   # reset everything that is open, now
@@ -13,7 +14,7 @@
         proxy.rate = 1_000_000        # bytes per second of each direction of each connection
 
 Byte positions count one direction over all connections, from the first byte of the first one;
-`carried` says how far it is. `cuts` counts the resets that `cut_at` and `cut` have made.
+`carried` says how far it is. `cuts` counts the resets that `cut_at`, `share` and `cut` have made.
 """
 
 import queue
@@ -73,6 +74,7 @@ class Proxy:
         self.delay = 0.0
         self.rate: float | None = None
         self.refuse = False
+        self.share: Callable[[int], dict[str, int]] = lambda _number: {}
         self.accepted = 0
         """Connections so far, refused ones not among them."""
         self.cuts = 0
@@ -154,8 +156,9 @@ class Proxy:
                 _reset(client)
                 continue
             server.settimeout(None)
+            share = self.share(self.accepted)
             self.accepted += 1
-            connection = _Connection(self, client, server, self._meters)
+            connection = _Connection(self, client, server, self._meters, share)
             with self._lock:
                 self._open.add(connection)
             connection.start(self._forget)
@@ -169,9 +172,15 @@ class _Connection:
     """One client's connection and the one to the server that belongs to it."""
 
     def __init__(
-        self, proxy: Proxy, client: socket.socket, server: socket.socket, meters: dict[str, _Meter]
+        self,
+        proxy: Proxy,
+        client: socket.socket,
+        server: socket.socket,
+        meters: dict[str, _Meter],
+        share: dict[str, int],
     ) -> None:
         self.frozen = False
+        self._share = dict(share)
         self._proxy = proxy
         self._ends = {UP: (client, server), DOWN: (server, client)}
         self._meters = meters
@@ -235,7 +244,11 @@ class _Connection:
                 threading.Thread(target=self._carry_late, args=(late, target), daemon=True).start()
             if not data:
                 break
-            kept, cut = self._meters[direction].pass_through(data)
+            left = self._share.get(direction, len(data) + 1)
+            kept, cut = self._meters[direction].pass_through(data[:left])
+            if direction in self._share:
+                self._share[direction] = left - len(kept)
+            cut = cut or left <= len(data)
             if self._proxy.rate:
                 time.sleep(len(kept) / self._proxy.rate)
             if late is not None:

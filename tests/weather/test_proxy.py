@@ -79,6 +79,18 @@ def test_a_cut_is_a_reset_at_its_byte(echo: str) -> None:
         assert (proxy.accepted, proxy.cuts) == (2, 2)
 
 
+def test_a_connection_carries_its_share(echo: str) -> None:
+    with Proxy(echo) as proxy:
+        proxy.share = lambda number: {UP: 700} if number == 1 else {}
+        for expected in (2000, 2700, 4700):
+            with connect(proxy) as client:
+                client.sendall(bytes(2000))
+                with contextlib.suppress(ConnectionResetError):
+                    receive(client, 2000)
+            assert proxy.carried(UP) == expected
+        assert (proxy.accepted, proxy.cuts) == (3, 1)
+
+
 def test_stalls_hold_everything_back_and_freezing_only_what_is_open(echo: str) -> None:
     with Proxy(echo) as proxy, connect(proxy) as client:
         proxy.stall(DOWN)

@@ -210,12 +210,12 @@ def test_other_version_is_refused(stubs, pool, echo_server):
         refused = session.receive().refused
         assert refused.reason == session.messages.Refused.REASON_VERSION
         assert refused.version.major == 1
-        assert "1.0" in refused.text
+        assert "1.1" in refused.text
         assert "9.4" in refused.text
         with pytest.raises(grpc.RpcError) as error:
             session.receive()
         assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-        assert "1.0" in error.value.details()
+        assert "1.1" in error.value.details()
         assert "9.4" in error.value.details()
         session.finish()
     assert process.stdout.readline() == "refused version 9.4\n"

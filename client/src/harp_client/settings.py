@@ -84,6 +84,13 @@ HARP_CONNECT_TIMEOUT = Setting(
     PROGRAM,
     "Seconds that connecting to the server may take, handshake included.",
 )
+HARP_RESUME_LIMIT = Setting(
+    "HARP_RESUME_LIMIT",
+    "`30`",
+    PROGRAM,
+    "Seconds that the program waits for a broken connection to the server to come back before its "
+    "calls fail. The server's own bound (`harp server --grace`) counts too.",
+)
 HARP_SPIN_US = Setting(
     "HARP_SPIN_US",
     "chosen for the machine",

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::RawFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rustls::client::UnbufferedClientConnection;
@@ -15,13 +15,23 @@ use crate::error::{alert_is_about_certificate, alert_name, printable, ConnectErr
 use crate::h2::Side;
 use crate::identity::spiffe_uri;
 use crate::link::socket::Socket;
-use crate::link::{Link, Receiver, Sender};
+use crate::link::{Break, Link, Observed, Observer, Receiver, Resumption, Sender};
 use crate::proto::refused::Reason;
+use crate::proto::Resume;
 use crate::tls::config;
 use crate::tls::handshake::{self, HandshakeError, Secured};
 use crate::tuning::Tuning;
 use crate::validity;
 use crate::{Hello, Refused, Version, Welcome};
+
+/// A client that cannot resume its session says so for the first time after so long.
+const TELL_AFTER: Duration = Duration::from_secs(5);
+/// Nothing that has listened at an address for so long is on its way back: the server is gone, and
+/// its sessions with it.
+const REFUSED_MAX: Duration = Duration::from_secs(3);
+/// Between two attempts to connect; the first ones follow each other faster.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// Who the client is and whom it trusts. The texts are PEM.
 #[derive(Clone)]
@@ -45,8 +55,26 @@ pub struct LinkInfo {
     pub cipher: String,
     /// The SPIFFE identity in the peer's certificate, if it has exactly one.
     pub peer: Option<String>,
-    /// The socket, for a forked child that closes its copy, or to shut it down from another thread.
+    /// The first connection's socket. A session that is resumed has another afterwards.
     pub socket: RawFd,
+}
+
+/// How a client resumes its session when the connection breaks.
+#[derive(Clone)]
+pub struct Resuming {
+    /// How long it tries, at most: no longer than the server keeps the session.
+    pub limit: Duration,
+    /// Hears of it.
+    pub observer: Observer,
+}
+
+impl Default for Resuming {
+    fn default() -> Resuming {
+        Resuming {
+            limit: Duration::MAX,
+            observer: Arc::new(|_| ()),
+        }
+    }
 }
 
 /// Connects to a server at `address` (HOST:PORT) and opens a session there.
@@ -59,11 +87,25 @@ pub fn connect(
     hello: Hello,
     timeout: Duration,
 ) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
-    connect_with(address, config, hello, timeout, Tuning::default())
+    connect_resuming(address, config, hello, timeout, Resuming::default())
+}
+
+/// [`connect`], with the caller's say in how the session is resumed.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_resuming(
+    address: &str,
+    config: &ClientConfig,
+    hello: Hello,
+    timeout: Duration,
+    resuming: Resuming,
+) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
+    connect_with(address, config, hello, timeout, Tuning::default(), resuming)
         .map_err(|error| validity::explain(error, config))
 }
 
-/// [`connect`], with a tuning of the caller's.
+/// [`connect_resuming`], with a tuning of the caller's and errors as TLS tells them.
 ///
 /// # Errors
 /// As [`connect`].
@@ -73,33 +115,268 @@ pub fn connect_with(
     hello: Hello,
     timeout: Duration,
     tuning: Tuning,
+    resuming: Resuming,
 ) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
-    let deadline = Instant::now() + timeout;
-    let tls = config::client(&config.ca_pem, &config.cert_pem, &config.key_pem)
-        .map_err(ConnectError::Credentials)?;
-    let name = ServerName::try_from(config.server_name.clone()).map_err(|_| {
-        ConnectError::Credentials(format!("{:?} is no server name", config.server_name))
-    })?;
-    let stream = open(address, deadline)?;
-    let socket = Socket::new(stream).map_err(|error| not_open(&error))?;
-    let connection = UnbufferedClientConnection::new(tls, name).map_err(handshake_failed)?;
-    let secured = handshake::run(connection, &socket, deadline).map_err(no_handshake)?;
-    let info = link_info(&socket, &secured);
-    let link =
-        Link::new(Side::Client, socket, secured, tuning).map_err(|error| not_open(&error))?;
-    let link = Arc::new(link);
-    let mut sender = Sender::new(link.clone());
-    let mut receiver = Receiver::new(link.clone());
-    let welcome = greet(
-        &mut sender,
-        &mut receiver,
-        &config.server_name,
-        hello,
-        deadline,
+    let opened = Opened::open(
+        address,
+        config,
+        hello.clone(),
+        None,
+        Instant::now() + timeout,
+        tuning.clone(),
     )?;
+    let Opened {
+        link,
+        mut sender,
+        receiver,
+        welcome,
+        info,
+    } = opened;
     sender.set_send_timeout(None);
-    link.socket.reset_when_stuck();
+    link.set_observer(resuming.observer);
+    if welcome.token.is_empty() {
+        link.present().socket.reset_when_stuck();
+    } else {
+        let grace = Duration::from_millis(welcome.grace_ms.into());
+        let reconnector = Reconnector {
+            address: address.to_owned(),
+            config: ClientConfig {
+                server_name: format!("{}.{}", welcome.session, config.server_name),
+                ..config.clone()
+            },
+            hello: Hello {
+                resume: Some(Resume {
+                    session: welcome.session.clone(),
+                    token: welcome.token.clone(),
+                }),
+                ..hello
+            },
+            timeout,
+            tuning,
+            limit: grace.min(resuming.limit),
+        };
+        link.make_resumable(Resumption::Client(Box::new(reconnector)));
+    }
     Ok((sender, receiver, welcome, info))
+}
+
+/// A connection on which both ends have greeted each other.
+struct Opened {
+    link: Arc<Link>,
+    sender: Sender,
+    receiver: Receiver,
+    welcome: Welcome,
+    info: LinkInfo,
+}
+
+impl Opened {
+    /// `resumes_after`: the last frame that has come whole of the session to be resumed.
+    fn open(
+        address: &str,
+        config: &ClientConfig,
+        hello: Hello,
+        resumes_after: Option<u64>,
+        deadline: Instant,
+        tuning: Tuning,
+    ) -> Result<Opened, ConnectError> {
+        let tls = config::client(&config.ca_pem, &config.cert_pem, &config.key_pem)
+            .map_err(ConnectError::Credentials)?;
+        let name = ServerName::try_from(config.server_name.clone()).map_err(|_| {
+            ConnectError::Credentials(format!("{:?} is no server name", config.server_name))
+        })?;
+        let stream = open(address, deadline)?;
+        let socket = Socket::new(stream).map_err(|error| not_open(&error))?;
+        let connection = UnbufferedClientConnection::new(tls, name).map_err(handshake_failed)?;
+        let secured = handshake::run(connection, &socket, deadline).map_err(no_handshake)?;
+        let info = link_info(&socket, &secured);
+        let link =
+            Link::new(Side::Client, socket, secured, tuning).map_err(|error| not_open(&error))?;
+        let link = Arc::new(link);
+        let mut sender = Sender::new(link.clone());
+        let mut receiver = Receiver::new(link.clone());
+        let welcome = greet(
+            &mut sender,
+            &mut receiver,
+            &config.server_name,
+            hello,
+            resumes_after,
+            deadline,
+        )?;
+        Ok(Opened {
+            link,
+            sender,
+            receiver,
+            welcome,
+            info,
+        })
+    }
+}
+
+/// Connects anew for a session whose connection broke.
+pub(crate) struct Reconnector {
+    address: String,
+    config: ClientConfig,
+    hello: Hello,
+    /// Of one attempt.
+    timeout: Duration,
+    tuning: Tuning,
+    limit: Duration,
+}
+
+impl Reconnector {
+    /// Starts a thread that does it, and ends when the link goes on or fails.
+    pub fn start(&self, link: &Arc<Link>) -> Result<(), LinkError> {
+        let link = Arc::downgrade(link);
+        let started = with_signals_blocked(|| {
+            std::thread::Builder::new()
+                .name("harp-resume".to_owned())
+                .spawn(move || run(&link))
+        });
+        match started {
+            Ok(_) => Ok(()),
+            Err(error) => Err(LinkError::Lost(format!(
+                "no thread can be started to resume the session: {error}"
+            ))),
+        }
+    }
+
+    fn attempt(&self, link: &Arc<Link>, end: Instant) -> Result<(), ConnectError> {
+        let received = link.leave_connection();
+        let opened = Opened::open(
+            &self.address,
+            &self.config,
+            self.hello.clone(),
+            Some(received),
+            end.min(Instant::now() + self.timeout),
+            self.tuning.clone(),
+        )?;
+        let acknowledged = opened
+            .receiver
+            .resumes_after()
+            .filter(|ack| link.continues_after(*ack));
+        let Some(acknowledged) = acknowledged else {
+            let error = LinkError::Violation("a session that goes on somewhere else");
+            link.give_up(error.clone());
+            return Err(ConnectError::Link(error));
+        };
+        link.adopt(&opened.link, acknowledged)
+            .map_err(|how| match how {
+                Break::Final(error) => {
+                    link.give_up(error.clone());
+                    ConnectError::Link(error)
+                }
+                Break::Network(error) | Break::HungUp(error) => {
+                    let _ = link.broke(&link.present(), Break::Network(error.clone()));
+                    ConnectError::Link(error)
+                }
+            })
+    }
+}
+
+fn run(link: &Weak<Link>) {
+    let mut pause = PAUSE_MIN;
+    let mut told = false;
+    let mut refused: Option<Instant> = None;
+    loop {
+        let Some(link) = link.upgrade() else { return };
+        let Some(Resumption::Client(reconnector)) = link.resumption() else {
+            return;
+        };
+        if !link.is_alive() {
+            return;
+        }
+        let Some(since) = link.interrupted_since() else {
+            return;
+        };
+        let limit = reconnector.limit;
+        let end = since
+            .checked_add(limit)
+            .unwrap_or(since + Duration::from_secs(1 << 30));
+        let error = match reconnector.attempt(&link, end) {
+            Ok(()) if link.has_resumed() => return,
+            Ok(()) => ConnectError::Closed("it broke at once".to_owned()),
+            Err(error) => error,
+        };
+        let was_refused = error == ConnectError::Refused;
+        let refused_for = match (was_refused, refused) {
+            (true, Some(first)) => first.elapsed(),
+            (true, None) => {
+                refused = Some(Instant::now());
+                Duration::ZERO
+            }
+            (false, _) => {
+                refused = None;
+                Duration::ZERO
+            }
+        };
+        let cause = link.present().broken().map(ToString::to_string);
+        let cause = cause.unwrap_or_default();
+        match &error {
+            ConnectError::SessionLost(text) => {
+                link.give_up(LinkError::SessionLost(text.clone()));
+                return;
+            }
+            error if is_final(error) || refused_for >= REFUSED_MAX => {
+                link.give_up(LinkError::NotResumed(format!("{cause}; then: {error}")));
+                return;
+            }
+            _ => {}
+        }
+        let now = Instant::now();
+        if now >= end {
+            let seconds = limit.as_secs_f64();
+            let text = format!("{cause}; not resumed within {seconds} s: {error}");
+            link.give_up(LinkError::NotResumed(text));
+            return;
+        }
+        let waited = now.duration_since(since);
+        if waited >= TELL_AFTER && !told {
+            told = true;
+            link.tell(&Observed::Waiting {
+                since: waited,
+                left: end.duration_since(now),
+                cause: &error.to_string(),
+            });
+        }
+        drop(link);
+        std::thread::sleep(pause.min(end.duration_since(now)));
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Whether trying again later cannot help: who answers is not who the session was with.
+fn is_final(error: &ConnectError) -> bool {
+    matches!(
+        error,
+        ConnectError::Resolve(_)
+            | ConnectError::UnknownIssuer
+            | ConnectError::Expired { .. }
+            | ConnectError::NotYetValid { .. }
+            | ConnectError::NameMismatch { .. }
+            | ConnectError::Certificate(_)
+            | ConnectError::ClientCertificateRefused(_)
+            | ConnectError::ClientUnknownIssuer
+            | ConnectError::ClientExpired { .. }
+            | ConnectError::ClientNotYetValid { .. }
+            | ConnectError::ClocksDiffer { .. }
+            | ConnectError::VersionRefused { .. }
+            | ConnectError::SessionRefused(_)
+            | ConnectError::Credentials(_)
+    )
+}
+
+/// Starts a thread that handles no signals: they belong to the program's own.
+fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
+    // SAFETY: plain signal-mask calls on local storage.
+    unsafe {
+        let mut all = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = act();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        result
+    }
 }
 
 pub(crate) fn link_info(socket: &Socket, secured: &Secured) -> LinkInfo {
@@ -147,20 +424,27 @@ fn greet(
     receiver: &mut Receiver,
     authority: &str,
     hello: Hello,
+    resumes_after: Option<u64>,
     deadline: Instant,
 ) -> Result<Welcome, ConnectError> {
     let ours = hello.version.unwrap_or_default();
     sender.set_send_timeout(deadline.saturating_duration_since(Instant::now()));
     let said = sender.write(|writer| {
         writer.open_connection(Some(authority))?;
-        writer.cold(Cold::Hello(hello))
+        writer.greet(Cold::Hello(hello), resumes_after)
     });
     if let Err(error) = said {
         // What the peer has said is a better cause than that it does not listen.
         let cause = error.downcast::<LinkError>().unwrap_or(LinkError::Closed);
         return Err(no_greeting(cause));
     }
-    match receiver.greeting(deadline).map_err(no_greeting)? {
+    let greeting = receiver.greeting(deadline).map_err(no_greeting)?;
+    if greeting.is_some() && receiver.resumes_after().is_some() != resumes_after.is_some() {
+        return Err(ConnectError::Link(LinkError::Violation(
+            "a greeting with another session's number",
+        )));
+    }
+    match greeting {
         Some(Cold::Welcome(welcome)) => {
             let theirs = welcome.version.unwrap_or_default();
             if !ours.works_with(theirs) {
@@ -185,6 +469,7 @@ fn not_welcome(client: Version, refused: &Refused) -> ConnectError {
     match (refused.reason(), refused.version) {
         (Reason::Version, Some(server)) => ConnectError::VersionRefused { client, server },
         (Reason::Capacity, _) => ConnectError::NoneLeft(printable(&refused.text)),
+        (Reason::Session, _) => ConnectError::SessionLost(printable(&refused.text)),
         _ => ConnectError::SessionRefused(printable(&refused.text)),
     }
 }

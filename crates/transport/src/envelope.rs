@@ -9,29 +9,42 @@ use crate::error::LinkError;
 use crate::proto::{client_frame, server_frame, Bye, ClientFrame, Ping, Pong, ServerFrame};
 use crate::{Hello, Refused, Welcome};
 
-/// The longest envelope of a hot frame: three tags, two numbers and the body's length.
-pub const HEAD_MAX: usize = 3 + 2 * VARINT_MAX + 5;
+/// The longest envelope of a hot frame: four tags, three numbers and the body's length.
+pub const HEAD_MAX: usize = 4 + 3 * VARINT_MAX + 5;
 const VARINT_MAX: usize = 10;
 
 const SEQ_TAG: u8 = 1 << 3;
 const ACK_TAG: u8 = 2 << 3;
+const MORE_TAG: u8 = 14 << 3;
 /// `calls` of a client's frame, `replies` of a server's: bytes, number 15.
 const BODY_TAG: u8 = 15 << 3 | 2;
 
-/// The envelope of a hot frame whose body of `len` bytes follows. `out` must be empty.
-pub fn encode_head(out: &mut HeadBuffer, seq: u64, ack: u64, len: u32) {
+/// The envelope of a hot frame whose body of `len` bytes follows, and `more` bytes of it in frames
+/// after this one. `out` must be empty.
+pub fn encode_head(out: &mut HeadBuffer, seq: u64, ack: u64, more: u64, len: u32) {
     out.tagged(SEQ_TAG, seq);
     if ack != 0 {
         out.tagged(ACK_TAG, ack);
+    }
+    if more != 0 {
+        out.tagged(MORE_TAG, more);
     }
     out.tagged(BODY_TAG, u64::from(len));
 }
 
 /// Room for one envelope.
-#[derive(Default)]
 pub struct HeadBuffer {
     bytes: [u8; HEAD_MAX],
     len: usize,
+}
+
+impl Default for HeadBuffer {
+    fn default() -> HeadBuffer {
+        HeadBuffer {
+            bytes: [0; HEAD_MAX],
+            len: 0,
+        }
+    }
 }
 
 impl HeadBuffer {
@@ -62,6 +75,8 @@ pub enum Head {
         len: usize,
         seq: u64,
         ack: u64,
+        /// Bytes of the body that follow in other frames.
+        more: u64,
         body: usize,
     },
     /// Another frame, to be decoded whole.
@@ -73,7 +88,7 @@ pub enum Head {
 /// Reads the beginning of a message of `message` bytes, of which `bytes` are there.
 pub fn decode_head(bytes: &[u8], message: usize) -> Result<Head, LinkError> {
     const MALFORMED: LinkError = LinkError::Violation("a malformed envelope");
-    let (mut seq, mut ack) = (0, 0);
+    let (mut seq, mut ack, mut more) = (0, 0, 0);
     let mut rest = bytes;
     loop {
         let used = bytes.len() - rest.len();
@@ -84,7 +99,7 @@ pub fn decode_head(bytes: &[u8], message: usize) -> Result<Head, LinkError> {
                 Ok(Head::Partial)
             };
         };
-        if !matches!(*tag, SEQ_TAG | ACK_TAG | BODY_TAG) {
+        if !matches!(*tag, SEQ_TAG | ACK_TAG | MORE_TAG | BODY_TAG) {
             return Ok(Head::Cold);
         }
         let Some((value, len)) = varint(tail)? else {
@@ -98,6 +113,7 @@ pub fn decode_head(bytes: &[u8], message: usize) -> Result<Head, LinkError> {
         match *tag {
             SEQ_TAG => seq = value,
             ACK_TAG => ack = value,
+            MORE_TAG => more = value,
             _ => {
                 let len = bytes.len() - rest.len();
                 if usize::try_from(value) != Ok(message - len) {
@@ -109,6 +125,7 @@ pub fn decode_head(bytes: &[u8], message: usize) -> Result<Head, LinkError> {
                     len,
                     seq,
                     ack,
+                    more,
                     body: message - len,
                 });
             }
@@ -169,6 +186,7 @@ impl ColdFrame {
             seq: self.seq,
             ack: self.ack,
             body,
+            more: 0,
         }
         .encode_to_vec()
     }
@@ -187,13 +205,14 @@ impl ColdFrame {
             seq: self.seq,
             ack: self.ack,
             body,
+            more: 0,
         }
         .encode_to_vec()
     }
 
     pub fn decode_from_client(bytes: &[u8]) -> Result<ColdFrame, LinkError> {
         use client_frame::Body;
-        let ClientFrame { seq, ack, body } = ClientFrame::decode(bytes).map_err(NOT_A_FRAME)?;
+        let ClientFrame { seq, ack, body, .. } = ClientFrame::decode(bytes).map_err(NOT_A_FRAME)?;
         let body = match body {
             Some(Body::Hello(hello)) => Cold::Hello(hello),
             Some(Body::Ping(Ping { token })) => Cold::Ping(token),
@@ -206,7 +225,7 @@ impl ColdFrame {
 
     pub fn decode_from_server(bytes: &[u8]) -> Result<ColdFrame, LinkError> {
         use server_frame::Body;
-        let ServerFrame { seq, ack, body } = ServerFrame::decode(bytes).map_err(NOT_A_FRAME)?;
+        let ServerFrame { seq, ack, body, .. } = ServerFrame::decode(bytes).map_err(NOT_A_FRAME)?;
         let body = match body {
             Some(Body::Welcome(welcome)) => Cold::Welcome(welcome),
             Some(Body::Refused(refused)) => Cold::Refused(refused),
@@ -230,6 +249,8 @@ mod tests {
 
     #[test]
     fn the_hand_written_head_is_what_the_generated_code_writes() {
+        // The generated code writes `more` after the body, which nobody else does.
+        let more = 0;
         for (seq, ack, len) in [
             (1, 0, 0),
             (1, 1, 1),
@@ -239,13 +260,31 @@ mod tests {
         ] {
             let calls = vec![7; len];
             let mut head = HeadBuffer::default();
-            encode_head(&mut head, seq, ack, len as u32);
+            encode_head(&mut head, seq, ack, more, len as u32);
             let mut ours = head.as_slice().to_vec();
             ours.extend_from_slice(&calls);
             let body = Some(client_frame::Body::Calls(calls.clone()));
-            assert_eq!(ours, ClientFrame { seq, ack, body }.encode_to_vec());
+            assert_eq!(
+                ours,
+                ClientFrame {
+                    seq,
+                    ack,
+                    body,
+                    more
+                }
+                .encode_to_vec()
+            );
             let body = Some(server_frame::Body::Replies(calls));
-            assert_eq!(ours, ServerFrame { seq, ack, body }.encode_to_vec());
+            assert_eq!(
+                ours,
+                ServerFrame {
+                    seq,
+                    ack,
+                    body,
+                    more
+                }
+                .encode_to_vec()
+            );
             let head_len = head.as_slice().len();
             assert_eq!(
                 decode_head(&ours, ours.len()),
@@ -253,6 +292,7 @@ mod tests {
                     len: head_len,
                     seq,
                     ack,
+                    more,
                     body: len
                 })
             );
@@ -263,6 +303,26 @@ mod tests {
                     "{cut}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_body_in_several_frames_says_how_much_follows() {
+        for more in [1, 127, 128, u64::MAX] {
+            let mut head = HeadBuffer::default();
+            encode_head(&mut head, u64::MAX, u64::MAX, more, u32::MAX);
+            let bytes = head.as_slice();
+            assert!(bytes.len() <= HEAD_MAX);
+            let body = u32::MAX as usize;
+            let found = decode_head(bytes, bytes.len() + body).unwrap();
+            let expected = Head::Hot {
+                len: bytes.len(),
+                seq: u64::MAX,
+                ack: u64::MAX,
+                more,
+                body,
+            };
+            assert_eq!(found, expected);
         }
     }
 
@@ -320,6 +380,7 @@ mod tests {
             seq: 0,
             ack: 0,
             body: Some(client_frame::Body::Calls(vec![0; 3])),
+            more: 0,
         };
         let mut bytes = frame.encode_to_vec();
         bytes.extend([SEQ_TAG, 1]);

@@ -14,6 +14,8 @@ pub enum LinkError {
     Closed,
     /// The connection broke: reset, cut without a goodbye, or failed below TLS.
     Lost(String),
+    /// The connection broke as above, and the session could not be resumed; the whole story.
+    NotResumed(String),
     /// The bound on a blocked send has passed.
     TimedOut,
     /// The peer ended TLS with this fatal alert (RFC 8446 section 6).
@@ -32,6 +34,8 @@ pub enum LinkError {
     Sequence { expected: u64, received: u64 },
     /// The peer ended the call with this gRPC status, which is not OK.
     Status { code: u32, message: String },
+    /// The connection broke, and the server does not have the session any more; its own words.
+    SessionLost(String),
 }
 
 impl LinkError {
@@ -50,6 +54,7 @@ impl fmt::Display for LinkError {
         match self {
             LinkError::Closed => f.write_str("the session's stream has ended"),
             LinkError::Lost(cause) => write!(f, "the connection was lost: {cause}"),
+            LinkError::NotResumed(story) => f.write_str(story),
             LinkError::TimedOut => f.write_str("the peer took nothing for too long"),
             LinkError::Alert(code) => {
                 write!(
@@ -79,6 +84,9 @@ impl fmt::Display for LinkError {
                     "the peer sent frame {received} where {expected} was next"
                 )
             }
+            LinkError::SessionLost(text) => {
+                write!(f, "the server does not have the session any more: {text}")
+            }
             LinkError::Status { code, message } if message.is_empty() => {
                 write!(f, "the peer ended the call with gRPC status {code}")
             }
@@ -97,10 +105,13 @@ impl std::error::Error for LinkError {}
 impl From<LinkError> for io::Error {
     fn from(error: LinkError) -> io::Error {
         let kind = match &error {
-            LinkError::Closed | LinkError::Ended { .. } | LinkError::Status { .. } => {
-                io::ErrorKind::ConnectionAborted
+            LinkError::Closed
+            | LinkError::Ended { .. }
+            | LinkError::Status { .. }
+            | LinkError::SessionLost(_) => io::ErrorKind::ConnectionAborted,
+            LinkError::Lost(_) | LinkError::NotResumed(_) | LinkError::Alert(_) => {
+                io::ErrorKind::ConnectionReset
             }
-            LinkError::Lost(_) | LinkError::Alert(_) => io::ErrorKind::ConnectionReset,
             LinkError::TimedOut => io::ErrorKind::TimedOut,
             LinkError::Tls(_)
             | LinkError::Http2 { .. }
@@ -164,6 +175,8 @@ pub enum ConnectError {
     SessionRefused(String),
     /// The server has no session left; the text says what it has.
     NoneLeft(String),
+    /// The server does not have the session that was to be resumed; the text is its reason.
+    SessionLost(String),
     /// The connection ended before there was a session.
     Closed(String),
     /// One of the client's own PEM texts is unusable.
@@ -254,6 +267,9 @@ impl fmt::Display for ConnectError {
             ConnectError::SessionRefused(text) => {
                 write!(f, "the server refuses the session: {text}")
             }
+            ConnectError::SessionLost(text) => {
+                write!(f, "the server does not have the session any more: {text}")
+            }
             ConnectError::Closed(text) => {
                 write!(f, "the connection ended before there was a session: {text}")
             }
@@ -310,9 +326,10 @@ impl ConnectError {
             ConnectError::VersionRefused { .. } => {
                 "install equal or neighbouring versions on both sides"
             }
-            ConnectError::SessionRefused(_) | ConnectError::Closed(_) | ConnectError::Link(_) => {
-                "look into the server's log, or run `harp doctor`"
-            }
+            ConnectError::SessionRefused(_)
+            | ConnectError::SessionLost(_)
+            | ConnectError::Closed(_)
+            | ConnectError::Link(_) => "look into the server's log, or run `harp doctor`",
         }
     }
 }
@@ -334,6 +351,9 @@ pub enum AcceptError {
     NotGrpc(String),
     /// The two do not work together; the client has been told both versions.
     VersionRefused { client: Version, server: Version },
+    /// The client has shown that it is not the one whose session it wants to resume, or there is
+    /// no such session; it has been told.
+    NotResumed(&'static str),
     /// The connection ended before the client had said what it wants.
     Closed(String),
     /// One of the server's own PEM texts is unusable.
@@ -364,6 +384,7 @@ impl fmt::Display for AcceptError {
                     "the client speaks version {client} of the protocol, this server {server}"
                 )
             }
+            AcceptError::NotResumed(text) => f.write_str(text),
             AcceptError::Closed(text) => {
                 write!(f, "the connection ended before there was a session: {text}")
             }

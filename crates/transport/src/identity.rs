@@ -7,9 +7,14 @@ use rustls::pki_types::CertificateDer;
 use crate::{Hello, Version};
 
 /// The version of the data path that this build speaks.
-pub const VERSION: Version = Version { major: 1, minor: 0 };
+pub const VERSION: Version = Version { major: 1, minor: 1 };
 
 impl Version {
+    /// Whether a peer of this version can resume a session, and knows bodies in several frames.
+    pub(crate) fn resumes(self) -> bool {
+        self.minor >= 1
+    }
+
     /// Equal majors, and minors that differ by at most one.
     pub fn works_with(self, other: Version) -> bool {
         self.major == other.major && self.minor.abs_diff(other.minor) <= 1

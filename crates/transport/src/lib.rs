@@ -1,9 +1,13 @@
 //! The data path between a program's host and its worker: one ordered gRPC stream over TLS 1.3.
 //!
-//! A session is one call of `harp.data.v1.Session/Open`. [`connect`] and [`accept`] make it; from
-//! then on a [`Sender`] and a [`Receiver`] carry frames, each driven by the thread that calls it:
-//! there is no runtime and no thread of its own behind them, because a hand-over between threads
-//! costs more than a round trip's own work.
+//! A session begins with one call of `harp.data.v1.Session/Open`. [`connect`] and [`accept`] make
+//! it; from then on a [`Sender`] and a [`Receiver`] carry frames, each driven by the thread that
+//! calls it: there is no runtime and no thread of its own behind them, because a hand-over between
+//! threads costs more than a round trip's own work.
+//!
+//! When the connection breaks, the session goes on with another call, if both ends have agreed on
+//! that: the client connects anew, the server is given the new connection ([`Keeper::resume`]), and
+//! both send again what the other has not acknowledged. Whoever is sending or receiving only waits.
 //!
 //! From the wire up: `link::socket` moves bytes, `tls` seals and opens them, `h2` finds the
 //! stream's bytes, `grpc` its messages, `envelope` the frames in them, and `link` ties the two
@@ -28,11 +32,11 @@ mod validity;
 
 pub mod proto;
 
-pub use client::{connect, connect_with, ClientConfig, LinkInfo};
+pub use client::{connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Resuming};
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;
-pub use link::{FrameHead, FrameKind, Next, Receiver, Sender, Wait};
+pub use link::{FrameHead, FrameKind, Keeper, Next, Observed, Observer, Receiver, Sender, Wait};
 pub use proto::{Hello, Refused, Version, Welcome};
-pub use server::{accept, accept_with, Incoming, ServerConfig};
+pub use server::{accept, accept_with, Incoming, Keeping, ServerConfig};
 pub use tuning::Tuning;
 pub use validity::Moment;

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use rustls::server::UnbufferedServerConnection;
 
 use crate::client::{link_info, LinkInfo};
@@ -14,7 +15,7 @@ use crate::grpc::status;
 use crate::h2::Side;
 use crate::identity::VERSION;
 use crate::link::socket::Socket;
-use crate::link::{Link, Receiver, Sender};
+use crate::link::{Break, Link, Observer, Receiver, Resumption, Sender};
 use crate::proto::refused::Reason;
 use crate::tls::config;
 use crate::tls::handshake::{self, HandshakeError};
@@ -39,7 +40,30 @@ pub struct Incoming {
     link: Arc<Link>,
     sender: Sender,
     receiver: Receiver,
+    /// What the client has received of a session that it resumes; `None`: it begins one.
+    resumes_after: Option<u64>,
 }
+
+/// How a session is kept when its connection breaks.
+pub struct Keeping {
+    /// How long; zero does not keep it.
+    pub grace: Duration,
+    /// Hears of it.
+    pub observer: Observer,
+}
+
+/// What a client must show to resume a session.
+pub(crate) struct Kept {
+    session: String,
+    token: Vec<u8>,
+    peer: Option<String>,
+    pub grace: Duration,
+    /// One connection at a time takes the place of another.
+    turn: Mutex<()>,
+}
+
+/// Bytes of the token that resumes a session.
+const TOKEN_BYTES: usize = 32;
 
 /// Does the handshake on `stream` and waits for the client's hello, within `timeout`.
 ///
@@ -87,8 +111,15 @@ pub fn accept_with(
         link,
         sender,
         receiver,
+        resumes_after: None,
     };
     incoming.hello = incoming.wait_for_hello(deadline)?;
+    incoming.resumes_after = incoming.receiver.resumes_after();
+    if incoming.resumes_after.is_some() != incoming.hello.resume.is_some() {
+        return Err(AcceptError::Link(LinkError::Violation(
+            "a greeting with another session's number",
+        )));
+    }
     let client = incoming.hello.version.unwrap_or_default();
     if !client.works_with(VERSION) {
         incoming.refuse(Refused {
@@ -119,40 +150,140 @@ impl Incoming {
             Ok(None) => Err(AcceptError::TimedOut("the client's hello")),
             Err(error) => {
                 // It has been told why; let it read that.
-                handshake::linger(&self.link.socket);
+                handshake::linger(&self.link.present().socket);
                 Err(no_hello(error))
             }
         }
     }
 
-    /// Opens the session. The welcome's version is set here.
+    /// Opens a session that ends with its connection. The welcome's version is set here.
     ///
     /// # Errors
-    /// What has ended the link in the meantime.
-    pub fn welcome(mut self, mut welcome: Welcome) -> Result<(Sender, Receiver), LinkError> {
+    /// What has ended the link in the meantime; [`LinkError::Closed`] for a client that resumes a
+    /// session, and is refused.
+    pub fn welcome(self, welcome: Welcome) -> Result<(Sender, Receiver), LinkError> {
+        let keeping = Keeping {
+            grace: Duration::ZERO,
+            observer: Arc::new(|_| ()),
+        };
+        self.welcome_and_keep(welcome, keeping)
+    }
+
+    /// Opens a session that is kept when its connection breaks, if its client can resume it. The
+    /// welcome's version, token and grace are set here.
+    ///
+    /// # Errors
+    /// As [`welcome`](Incoming::welcome).
+    pub fn welcome_and_keep(
+        mut self,
+        mut welcome: Welcome,
+        keeping: Keeping,
+    ) -> Result<(Sender, Receiver), LinkError> {
+        if self.resumes_after.is_some() {
+            self.refuse_resuming("it has ended, or the server was started anew");
+            return Err(LinkError::Closed);
+        }
+        let Keeping { grace, observer } = keeping;
         welcome.version = Some(VERSION);
+        let mut kept = None;
+        if !grace.is_zero() && self.hello.version.unwrap_or_default().resumes() {
+            let mut token = vec![0; TOKEN_BYTES];
+            aws_lc_rs::rand::fill(&mut token)
+                .map_err(|_| LinkError::Lost("no random numbers".to_owned()))?;
+            welcome.token.clone_from(&token);
+            welcome.grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
+            kept = Some(Kept {
+                session: welcome.session.clone(),
+                token,
+                peer: self.info.peer.clone(),
+                grace,
+                turn: Mutex::new(()),
+            });
+        }
         self.sender
             .write(|writer| {
                 writer.open_response()?;
-                writer.cold(Cold::Welcome(welcome))
+                writer.greet(Cold::Welcome(welcome), None)
             })
             .map_err(|error| error.downcast().unwrap_or(LinkError::Closed))?;
         self.sender.set_send_timeout(None);
+        self.link.set_observer(observer);
+        if let Some(kept) = kept {
+            self.link.make_resumable(Resumption::Server(kept));
+        }
         Ok((self.sender, self.receiver))
+    }
+
+    /// Goes on with the session of `link` over this connection.
+    pub(crate) fn resume(mut self, link: &Arc<Link>, kept: &Kept) -> Result<(), AcceptError> {
+        let shown = self.hello.resume.clone().unwrap_or_default();
+        let (Some(acknowledged), true) = (self.resumes_after, self.info.peer == kept.peer) else {
+            return Err(self.refuse_resuming("it is another client's"));
+        };
+        // The token in constant time: how long the comparison takes must not tell how much is right.
+        let is_right = verify_slices_are_equal(&shown.token, &kept.token).is_ok();
+        if !is_right || shown.session != kept.session {
+            return Err(self.refuse_resuming("its token is another"));
+        }
+        // Whoever else is about to take the old connection's place lets go of it.
+        link.leave_connection();
+        let _turn = kept.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let received = link.leave_connection();
+        if !link.is_alive() {
+            return Err(self.refuse_resuming("it has just ended"));
+        }
+        if !link.continues_after(acknowledged) {
+            return Err(self.refuse_resuming("it has gone on without this client"));
+        }
+        let welcome = Welcome {
+            version: Some(VERSION),
+            session: kept.session.clone(),
+            ..Welcome::default()
+        };
+        self.sender
+            .write(|writer| {
+                writer.open_response()?;
+                writer.greet(Cold::Welcome(welcome), Some(received))
+            })
+            .map_err(|error| no_hello(error.downcast().unwrap_or(LinkError::Closed)))?;
+        match link.adopt(&self.link, acknowledged) {
+            Ok(()) if link.has_resumed() => Ok(()),
+            Ok(()) => Err(AcceptError::Closed("it broke at once".to_owned())),
+            Err(how) => {
+                let error = match &how {
+                    Break::Network(error) | Break::HungUp(error) | Break::Final(error) => {
+                        error.clone()
+                    }
+                };
+                let _ = link.broke(&link.present(), how);
+                Err(AcceptError::Link(error))
+            }
+        }
     }
 
     /// Tells the client why it gets no session, as far as it listens. The version is set here.
     pub fn refuse(mut self, mut refused: Refused) {
         refused.version = Some(VERSION);
         let text = refused.text.clone();
+        let outside = self.resumes_after.map(|_| 0);
         let said = self.sender.write(|writer| {
             writer.open_response()?;
-            writer.cold(Cold::Refused(refused))?;
+            writer.greet(Cold::Refused(refused), outside)?;
             writer.end(status::FAILED_PRECONDITION, &text)
         });
         if said.is_ok() {
-            handshake::linger(&self.link.socket);
+            handshake::linger(&self.link.present().socket);
         }
+    }
+
+    /// Tells a client that wants to resume a session why it cannot.
+    pub fn refuse_resuming(self, why: &'static str) -> AcceptError {
+        self.refuse(Refused {
+            reason: Reason::Session.into(),
+            text: why.to_owned(),
+            ..Refused::default()
+        });
+        AcceptError::NotResumed(why)
     }
 }
 

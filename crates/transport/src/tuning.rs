@@ -21,6 +21,20 @@ pub struct Tuning {
     /// The longest message that is sent or received. A body is never held whole in memory, so this
     /// only bounds what a peer can announce.
     pub message_max: usize,
+    /// Bytes of a body that go into one message where the session can be resumed: that much at most
+    /// is sent again of what has arrived.
+    pub piece_max: usize,
+    /// Bytes that are kept until they are acknowledged. A sender that has sent more waits.
+    pub retained_max: usize,
+    /// When somebody has waited so long without a sign of the server, a client asks for one.
+    pub ask_after: Duration,
+    /// So long after it has asked in vain, it tells of that.
+    pub tell_after: Duration,
+    /// So long after it has asked in vain, it takes the connection for broken.
+    pub give_up_after: Duration,
+    /// How long a server keeps a session whose connection was closed without a goodbye, rather than
+    /// reset: that is what becomes of the connection of a process that is killed.
+    pub hung_up_grace: Duration,
 }
 
 impl Default for Tuning {
@@ -38,6 +52,20 @@ impl Default for Tuning {
             frame_payload: 256 << 10,
             records_per_key: 1 << 23,
             message_max: 1 << 30,
+            piece_max: 1 << 20,
+            retained_max: 8 << 20,
+            ask_after: Duration::from_secs(2),
+            tell_after: Duration::from_secs(3),
+            give_up_after: Duration::from_secs(8),
+            hung_up_grace: Duration::from_secs(2),
         }
+    }
+}
+
+impl Tuning {
+    /// Bytes after which a receiver acknowledges if nothing else that it sends has done so. Far
+    /// below what a peer may keep, so that none waits for long.
+    pub(crate) fn acknowledge_every(&self) -> usize {
+        self.retained_max / 8
     }
 }

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::{no_thread, start_thread};
-use harp_transport::{ClientConfig, ConnectError, Hello};
+use harp_transport::{
+    connect_resuming, ClientConfig, ConnectError, Hello, LinkInfo, Receiver, Resuming, Sender,
+    Welcome,
+};
 use harp_wire::push::Push;
 
 use super::addresses::Addresses;
@@ -20,7 +24,12 @@ use super::output::Output;
 use super::settings::{say, settings, LogLevel};
 use super::snapshot::Snapshot;
 use super::stats::Stats;
-use super::{life, Session};
+use super::{life, weather, Session};
+
+/// No more attempts to connect after a pause of this length.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// Where no call finds out, the connection is looked after this often.
+const TEND_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why there is no session.
 #[derive(Debug)]
@@ -71,17 +80,15 @@ pub fn begin() -> Result<Session, Failure> {
         ..Hello::current()
     };
     let (sender, receiver, welcome, link) =
-        harp_transport::connect(server, &config, hello, settings.connect_timeout).map_err(
-            |error| match error {
-                ConnectError::Refused if settings.embedded => ended_with_its_run(),
-                error => {
-                    let next_step = error.next_step();
-                    failure(format!(
-                        "cannot use the pool server {server}: {error}. Next: {next_step}"
-                    ))
-                }
-            },
-        )?;
+        connect(server, &config, &hello).map_err(|error| match error {
+            ConnectError::Refused if settings.embedded => ended_with_its_run(),
+            error => {
+                let next_step = error.next_step();
+                failure(format!(
+                    "cannot use the pool server {server}: {error}. Next: {next_step}"
+                ))
+            }
+        })?;
     let mut snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     snapshot.select_visible(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
     say(
@@ -101,12 +108,38 @@ pub fn begin() -> Result<Session, Failure> {
         callbacks: Callbacks::default(),
         output: Output::default(),
         link,
+        keeper: sender.keeper(),
         outgoing: Outgoing::new(sender),
         incoming: Incoming::new(receiver, settings.spin, pushed),
         stats: Stats::new(),
         faults: Faults::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),
     })
+}
+
+/// Connects; a connection that breaks while there is no session yet is tried again at once.
+fn connect(
+    server: &str,
+    config: &ClientConfig,
+    hello: &Hello,
+) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
+    let settings = settings();
+    let end = Instant::now() + settings.connect_timeout;
+    let mut pause = Duration::from_millis(20);
+    loop {
+        let resuming = Resuming {
+            limit: settings.resume_limit,
+            observer: Arc::new(weather::observe),
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        match connect_resuming(server, config, hello.clone(), left, resuming) {
+            Err(ConnectError::Closed(_)) if pause < PAUSE_MAX && Instant::now() + pause < end => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn pushed(push: Push) -> Result<(), String> {
@@ -198,6 +231,7 @@ pub fn start_flusher(session: &'static Session) {
                 session.lose(&error.to_string());
             },
             life::is_over,
+            (TEND_INTERVAL, || session.keeper.tend()),
         );
     });
     if let Err(error) = started {

@@ -96,7 +96,7 @@ pub fn is_over() -> bool {
 /// socket without a word.
 fn in_child(initialised: bool) {
     if let Some(session) = begun() {
-        disconnect(session.link.socket);
+        disconnect(session.keeper.socket());
     }
     if !initialised {
         ATTEMPT.store(null_mut(), Ordering::Release);

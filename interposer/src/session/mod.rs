@@ -21,12 +21,13 @@ pub mod settings;
 pub mod snapshot;
 mod stats;
 mod thread;
+mod weather;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::Uncancelled;
-use harp_transport::LinkInfo;
+use harp_transport::{Keeper, LinkInfo};
 use harp_wire::{CallId, Decoder, Encoder};
 
 pub use life::{attach_program, begun, connected, session};
@@ -50,6 +51,7 @@ pub struct Session {
     pub callbacks: Callbacks,
     output: Output,
     link: LinkInfo,
+    keeper: Keeper,
     outgoing: Outgoing,
     incoming: Incoming,
     stats: Stats,
@@ -97,10 +99,15 @@ impl Session {
             .map(|device| device.name.as_str())
             .collect();
         format!(
-            "{}; {}; {} {}",
+            "{}; {}{}; {} {}",
             devices.join(", "),
             self.stats
                 .line(self.outgoing.sent_bytes(), self.incoming.received_bytes()),
+            match self.keeper.resumed() {
+                0 => String::new(),
+                1 => "; resumed once".to_owned(),
+                times => format!("; resumed {times} times"),
+            },
             self.link.tls_version,
             self.link.cipher
         )

@@ -182,15 +182,21 @@ impl Outgoing {
     }
 
     /// The flusher's life: sends what others appended and left behind. `fail` hears of an error;
-    /// `over` ends it.
-    pub fn run_flusher(&self, fail: impl Fn(&io::Error), over: impl Fn() -> bool) {
+    /// `over` ends it. While there is nothing to send, it does something else now and then.
+    pub fn run_flusher(
+        &self,
+        fail: impl Fn(&io::Error),
+        over: impl Fn() -> bool,
+        (interval, meanwhile): (Duration, impl Fn()),
+    ) {
         *lock(&self.flusher) = Some(std::thread::current());
         while !over() {
             while !self.flusher_awake.load(Ordering::Acquire) {
-                std::thread::park();
+                std::thread::park_timeout(interval);
                 if over() {
                     return;
                 }
+                meanwhile();
             }
             let mut idle = 0;
             while idle < IDLE_VISITS {

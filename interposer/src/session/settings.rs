@@ -35,6 +35,8 @@ pub struct Settings {
     pub log: LogLevel,
     /// `HARP_CONNECT_TIMEOUT`, seconds.
     pub connect_timeout: Duration,
+    /// `HARP_RESUME_LIMIT`, seconds: how long a broken connection may take to come back.
+    pub resume_limit: Duration,
     /// `HARP_SPIN_US`: how long a waiting call spins before it sleeps; unset lets the transport decide.
     pub spin: Option<Duration>,
 }
@@ -66,6 +68,9 @@ impl Settings {
             connect_timeout: number("HARP_CONNECT_TIMEOUT")
                 .and_then(seconds)
                 .unwrap_or(Duration::from_secs(4)),
+            resume_limit: number("HARP_RESUME_LIMIT")
+                .and_then(seconds)
+                .unwrap_or(Duration::from_secs(30)),
             spin: number("HARP_SPIN_US").and_then(|value| seconds(value / 1e6)),
         }
     }
@@ -97,6 +102,7 @@ mod tests {
         assert_eq!(settings.server, None);
         assert_eq!(settings.server_name, "harp-server");
         assert_eq!(settings.log, LogLevel::Normal);
+        assert_eq!(settings.resume_limit, Duration::from_secs(30));
         assert!(!settings.every_call_waits && !settings.print_stats);
     }
 
@@ -107,11 +113,13 @@ mod tests {
             ("HARP_STATS", "0"),
             ("HARP_LOG", "debug"),
             ("HARP_CONNECT_TIMEOUT", "-3"),
+            ("HARP_RESUME_LIMIT", "0.5"),
             ("HARP_SPIN_US", "20"),
         ]);
         assert!(settings.every_call_waits && !settings.print_stats);
         assert_eq!(settings.log, LogLevel::Debug);
         assert_eq!(settings.connect_timeout, Duration::from_secs(4));
+        assert_eq!(settings.resume_limit, Duration::from_millis(500));
         assert_eq!(settings.spin, Some(Duration::from_micros(20)));
     }
 }

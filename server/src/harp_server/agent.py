@@ -8,6 +8,7 @@ from then on only hears what the worker reports.
 import asyncio
 import functools
 import os
+import re
 import secrets
 import socket
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from harp_client.errors import HarpError
 from harp_client.native import NativeParts
-from harp_server.ca import SessionIssuer
+from harp_server.ca import SERVER_NAME, SessionIssuer
 from harp_server.channel import Message
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
@@ -65,6 +66,8 @@ class Offer:
     environ: dict[str, str]
     idle_workers: int = 1
     max_sessions: int = 64
+    grace: float = 30.0
+    """Seconds that a session is kept when its connection breaks."""
 
 
 class Agent:
@@ -173,8 +176,14 @@ class Agent:
                     unreported=message.get("unreported", 0),
                 )
             return
-        # Any server name is served: if it is wrong, the certificate's own name tells the client.
         address = str(message.get("peer", "?"))
+        name = str(message.get("sni") or "")
+        session = self._sessions.get(session_of(name) or "")
+        if session is not None:
+            self._return(session, client, address)
+            return
+        # Any other server name is served: if it is wrong, the certificate's own name tells the
+        # client; and a session that is not here is refused by a worker, in TLS.
         refusal = None
         tasks = self._tasks
         if self._stopping:
@@ -186,7 +195,8 @@ class Agent:
             os.close(client)
             self._log.warning("connection refused", address=address, cause=refusal)
             return
-        task = asyncio.create_task(self._serve(client, address, refusal))
+        names = [name] if session_of(name) else []
+        task = asyncio.create_task(self._serve(client, address, refusal, names))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -204,10 +214,27 @@ class Agent:
                 return True
         return False
 
-    async def _serve(self, client: int, address: str, refusal: str | None) -> None:
+    def _return(self, session: Session, client: int, address: str) -> None:
+        """Gives the worker of a live session the connection of a client that has come back."""
+        try:
+            certificate, key = self._offer.issuer.issue(session.id)
+            message = {"cert_pem": certificate, "key_pem": key, "peer": address}
+            session.worker.process.send(message, client)
+        except OSError as error:
+            cause = str(error)
+            self._log.warning(
+                "connection dropped", session=session.id, address=address, cause=cause
+            )
+        finally:
+            os.close(client)
+
+    async def _serve(
+        self, client: int, address: str, refusal: str | None, names: Sequence[str]
+    ) -> None:
         """Gives the client to a worker and waits for the session's end.
 
-        With a refusal the worker tells the client so, in the protocol that only it speaks.
+        With a refusal the worker tells the client so, in the protocol that only it speaks. The
+        certificate is for `names` too.
         """
         session_id = secrets.token_hex(8)
         try:
@@ -224,7 +251,7 @@ class Agent:
         session.refused = refusal is not None
         self._sessions[session_id] = session
         try:
-            certificate, key = self._offer.issuer.issue(session_id)
+            certificate, key = self._offer.issuer.issue(session_id, names)
             assignment = {
                 "session": session_id,
                 "pool": self._offer.issuer.pool,
@@ -232,6 +259,7 @@ class Agent:
                 "cert_pem": certificate,
                 "key_pem": key,
                 "refuse": refusal,
+                "grace_s": self._offer.grace,
             }
             worker.serve(assignment, client, session.event)
         except OSError as error:
@@ -245,6 +273,12 @@ class Agent:
             if client >= 0:
                 os.close(client)
             del self._sessions[session_id]
+
+
+def session_of(name: str) -> str | None:
+    """The session that a TLS server name asks to resume, or None: it asks for a new one."""
+    session, _, server = name.partition(".")
+    return session if server == SERVER_NAME and re.fullmatch("[0-9a-f]{16}", session) else None
 
 
 def listen(address: str) -> socket.socket:

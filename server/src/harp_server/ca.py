@@ -14,6 +14,7 @@ import datetime
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from harp_client.errors import HarpError
 
 SERVER_NAME = "harp-server"
-"""DNS name in every session certificate: what clients check, wherever the server runs."""
+"""DNS name in every session certificate: what clients check, wherever the server runs. A session's
+own name before it and a dot is what its client asks for to resume it."""
 
 ROOT_DAYS = 3650
 SERVER_DAYS = 365
@@ -83,13 +85,17 @@ class SessionIssuer:
     root_pem: bytes
     intermediate: KeyPair
 
-    def issue(self, session: str) -> tuple[str, str]:
-        """A fresh leaf for `session`: (certificate chain, private key), both PEM text."""
+    def issue(self, session: str, names: Sequence[str] = ()) -> tuple[str, str]:
+        """A fresh leaf for `session`: (certificate chain, private key), both PEM text.
+
+        Its DNS names are the one of every server, the one that a client asks for to resume this
+        session, and `names`.
+        """
         leaf = _certificate(
             issuer=self.intermediate,
             common_name=f"session {session}",
             uri=f"spiffe://{self.pool}/session/{session}",
-            dns=SERVER_NAME,
+            dns=(SERVER_NAME, f"{session}.{SERVER_NAME}", *names),
             usage=ExtendedKeyUsageOID.SERVER_AUTH,
             lifetime=datetime.timedelta(hours=SESSION_HOURS),
         )
@@ -221,7 +227,7 @@ def _certificate(
     common_name: str,
     uri: str,
     lifetime: datetime.timedelta,
-    dns: str | None = None,
+    dns: Sequence[str] = (),
     usage: x509.ObjectIdentifier | None = None,
     path_length: int | None = None,
 ) -> KeyPair:
@@ -237,9 +243,8 @@ def _certificate(
         until = min(until, issuer.certificate.not_valid_after_utc)
     is_authority = path_length is not None
     signer = key if issuer is None else issuer.key
-    alternative: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
-    if dns is not None:
-        alternative.insert(0, x509.DNSName(dns))
+    alternative: list[x509.GeneralName] = [*map(x509.DNSName, dns)]
+    alternative.append(x509.UniformResourceIdentifier(uri))
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -62,6 +62,13 @@ SERVER_HELP = """Offer this machine's devices to a pool.
     help="Seconds that sessions get to end when the server is stopped.",
 )
 @click.option(
+    "--grace",
+    type=click.FloatRange(0, 86_400),
+    default=30.0,
+    show_default=True,
+    help="Seconds that a session waits for its client when the connection breaks.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     default="auto",
@@ -82,6 +89,7 @@ def server(
     idle_workers: int,
     max_sessions: int,
     drain: float,
+    grace: float,
     log_format: str,
     log_level: str,
     ready_fd: int | None,
@@ -102,6 +110,7 @@ def server(
         environ=worker_environ(environ),
         idle_workers=idle_workers,
         max_sessions=max_sessions,
+        grace=grace,
     )
     log = Log(log_format, log_level)
     if warning := open_key(str(credentials), "server.key"):

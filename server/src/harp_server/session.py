@@ -25,6 +25,7 @@ class Session:
     started: bool = False
     gives_way: bool = False
     refused: bool = False
+    interrupted: float | None = None
     end_event: Message | None = None
 
     def event(self, message: Message) -> None:
@@ -39,6 +40,12 @@ class Session:
                     worker=self.worker.process.pid,
                     **_fields(message),
                 )
+            case "interrupted":
+                self.interrupted = time.monotonic()
+                self.log.info("session interrupted", session=self.id, **_fields(message))
+            case "resumed":
+                self.interrupted = None
+                self.log.info("session resumed", session=self.id, **_fields(message))
             case "end":
                 self.end_event = message
             case name:
@@ -55,6 +62,9 @@ class Session:
             # Nobody was let in: a scanner, a wrong certificate, another protocol version.
             self.log.warning("connection refused", address=self.address, cause=cause)
             return
+        if self.interrupted is not None:
+            waited = round(time.monotonic() - self.interrupted, 3)
+            self.log.warning("session lost", session=self.id, waited=waited, cause=cause)
         counts = {name: end.pop(name, None) for name in COUNTERS}
         write = self.log.info if self.end_event is not None and status == 0 else self.log.error
         write(

@@ -5,6 +5,7 @@ use std::mem;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Largest assignment: two PEM chains and names.
@@ -13,7 +14,7 @@ const LARGEST_MESSAGE: usize = 64 * 1024;
 /// Descriptors that one message may bring; all but the first are closed.
 const MOST_DESCRIPTORS: usize = 4;
 
-/// The one message that the agent sends: whose session this process becomes.
+/// The first message that the agent sends: whose session this process becomes.
 #[derive(Debug, Deserialize)]
 pub struct Assignment {
     /// Name of the session in logs, the welcome and the certificate.
@@ -30,6 +31,20 @@ pub struct Assignment {
     /// a welcome.
     #[serde(default)]
     pub refuse: Option<String>,
+    /// How long the session is kept when its connection breaks, in seconds; 0 does not keep it.
+    #[serde(default)]
+    pub grace_s: f64,
+}
+
+/// What the agent sends with the socket of a client that has come back, in the session's life.
+#[derive(Debug, Deserialize)]
+pub struct Return {
+    /// A certificate of this session, leaf first, and its leaf's key: the first one may have expired.
+    pub cert_pem: String,
+    pub key_pem: String,
+    /// Where the client comes from.
+    #[serde(default)]
+    pub peer: String,
 }
 
 /// What the agent logs.
@@ -52,6 +67,16 @@ pub enum Event<'a> {
         pid: u32,
         tls: &'a str,
         cipher: &'a str,
+    },
+    /// The connection broke; the session waits for another one.
+    Interrupted { session: &'a str, cause: &'a str },
+    /// The session goes on over another connection after so many seconds.
+    Resumed { session: &'a str, after: f64 },
+    /// A connection that was to take the place of the session's was refused, or broke.
+    NotResumed {
+        session: &'a str,
+        peer: &'a str,
+        cause: &'a str,
     },
     /// A one-way call failed; the client learns the code with its next reply.
     DeferredError {
@@ -102,18 +127,32 @@ impl Control {
 
     /// Waits for the assignment and its socket. `None` when the agent has closed its end instead.
     pub fn assignment(&self) -> Result<Option<(Assignment, TcpStream)>, String> {
+        self.message_with_socket("assignment")
+    }
+
+    /// Takes the message about a client that has come back, and its socket. `None` when the agent has closed its end.
+    pub fn client_return(&self) -> Result<Option<(Return, TcpStream)>, String> {
+        self.message_with_socket("message")
+    }
+
+    fn message_with_socket<M: DeserializeOwned>(
+        &self,
+        what: &str,
+    ) -> Result<Option<(M, TcpStream)>, String> {
         let (message, mut sockets) = self
             .receive()
             .map_err(|e| format!("cannot read the control socket: {e}"))?;
         if message.is_empty() {
             return Ok(None);
         }
-        let assignment = serde_json::from_slice(&message)
-            .map_err(|e| format!("the agent's assignment is not understood: {e}"))?;
+        let understood = serde_json::from_slice(&message)
+            .map_err(|e| format!("the agent's {what} is not understood: {e}"))?;
         if sockets.is_empty() {
-            return Err("the agent's assignment came without the client's socket".to_owned());
+            return Err(format!(
+                "the agent's {what} came without the client's socket"
+            ));
         }
-        Ok(Some((assignment, TcpStream::from(sockets.swap_remove(0)))))
+        Ok(Some((understood, TcpStream::from(sockets.swap_remove(0)))))
     }
 
     fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {

@@ -15,8 +15,10 @@
 //! | direction | message |
 //! |---|---|
 //! | out | `{"event":"ready","devices":1,"driver_version":13000,"soft":true,"landlock":"full","start_ms":12}` |
-//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"spin_us":30,"refuse":"why"}`; unknown fields are ignored |
+//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"refuse":"why"}`; unknown fields are ignored |
 //! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
+//! | in, with the socket of the client that has come back | `{"cert_pem":…,"key_pem":…,"peer":"192.0.2.1:40000"}` |
+//! | out | `{"event":"interrupted","session":"s-1","cause":…}`, `{"event":"resumed","session":"s-1","after":0.02}` |
 //! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
 //! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"seconds":0.4,"cause":…}` |
 //!
@@ -43,7 +45,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use harp_transport::proto::refused::Reason;
-use harp_transport::{accept_with, Incoming, Refused, ServerConfig, Tuning, Welcome};
+use harp_transport::{
+    accept_with, Incoming, Keeping, Observed, Observer, Refused, ServerConfig, Tuning, Welcome,
+};
 
 use control::{Assignment, Control, Event};
 use generated::driver::Driver;
@@ -51,6 +55,7 @@ use options::Options;
 use output::Output;
 use session::{lead, Ending, Engine, Intake, Relay, Replies, Session, Shared};
 use snapshot::Snapshot;
+use watchdog::Door;
 
 /// From the assignment to the client's hello.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -146,29 +151,25 @@ impl Worker {
         ending.session_begins(&assignment.session);
 
         let watched = Arc::new(OnceLock::new());
-        let watching = client.try_clone().and_then(|for_replies| {
-            let (ending, watched) = (ending.clone(), watched.clone());
-            watchdog::watch(
-                ending,
-                watched,
-                client.try_clone()?.into(),
-                self.end_requests,
-            )?;
-            Ok(for_replies)
-        });
-        let socket = match watching {
-            Ok(socket) => socket,
-            Err(error) => ending.end(&format!("cannot watch over the session: {error}")),
+        let mut tuning = self.tuning;
+        if let Some(spin) = assignment.spin_us {
+            tuning.spin = Duration::from_micros(spin);
+        }
+        let door = Door {
+            ca_pem: self.ca_pem.clone(),
+            tuning: tuning.clone(),
+            timeout: HANDSHAKE_TIMEOUT,
         };
+        if let Err(error) =
+            watchdog::watch(ending.clone(), watched.clone(), self.end_requests, door)
+        {
+            ending.end(&format!("cannot watch over the session: {error}"));
+        }
         let certificates = ServerConfig {
             ca_pem: self.ca_pem,
             cert_pem: assignment.cert_pem.clone(),
             key_pem: assignment.key_pem.clone(),
         };
-        let mut tuning = self.tuning;
-        if let Some(spin) = assignment.spin_us {
-            tuning.spin = Duration::from_micros(spin);
-        }
         match let_in(
             client,
             &certificates,
@@ -178,7 +179,8 @@ impl Worker {
             &ending,
         ) {
             Ok((sender, receiver)) => {
-                let replies = Arc::new(Replies::new(sender, socket, self.output));
+                let keeper = sender.keeper();
+                let replies = Arc::new(Replies::new(sender, self.output));
                 if let Err(error) = replies.clone().watch_output() {
                     ending.end(&format!("cannot watch what the device prints: {error}"));
                 }
@@ -188,6 +190,7 @@ impl Worker {
                     replies,
                     relay: Relay::default(),
                     ending,
+                    keeper,
                 });
                 let _ = watched.set(shared.clone());
                 lead(Box::new(Engine::new(
@@ -215,7 +218,7 @@ fn let_in(
     tuning: Tuning,
     assignment: &Assignment,
     snapshot: &Snapshot,
-    ending: &Ending,
+    ending: &Arc<Ending>,
 ) -> Result<(harp_transport::Sender, harp_transport::Receiver), String> {
     let incoming = accept_with(client, certificates, HANDSHAKE_TIMEOUT, tuning)
         .map_err(|error| format!("refused: {error}"))?;
@@ -229,6 +232,11 @@ fn let_in(
             ..Refused::default()
         });
         return Err(format!("refused: {cause}"));
+    }
+    if hello.resume.is_some() {
+        // Its own worker would have been given this connection.
+        let cause = incoming.refuse_resuming("it has ended, or the server was started anew");
+        return Err(format!("a session that is not here: {cause}"));
     }
     if let Some(text) = &assignment.refuse {
         incoming.refuse(Refused {
@@ -253,7 +261,31 @@ fn let_in(
         snapshot,
         ..Welcome::default()
     };
-    incoming.welcome(welcome).map_err(|error| error.to_string())
+    let keeping = Keeping {
+        grace: Duration::try_from_secs_f64(assignment.grace_s).unwrap_or_default(),
+        observer: observer(ending, &assignment.session),
+    };
+    let opened = incoming.welcome_and_keep(welcome, keeping);
+    opened.map_err(|error| error.to_string())
+}
+
+/// Tells the agent when the connection breaks and when the session goes on.
+fn observer(ending: &Arc<Ending>, session: &str) -> Observer {
+    let (ending, session) = (ending.clone(), session.to_owned());
+    Arc::new(move |what| {
+        let session = session.as_str();
+        match what {
+            Observed::Interrupted(cause) => ending.control().report(&Event::Interrupted {
+                session,
+                cause: &cause.to_string(),
+            }),
+            Observed::Resumed(after) => ending.control().report(&Event::Resumed {
+                session,
+                after: after.as_secs_f64(),
+            }),
+            _ => {}
+        }
+    })
 }
 
 /// Whether an identity is `spiffe://<pool>/tenant/<tenant>/user/<user>`.

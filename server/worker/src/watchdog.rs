@@ -1,13 +1,19 @@
-//! Notices what the thread that executes calls cannot while it sits in the driver: a client that is gone, an agent that
-//! is gone, a request to end. So a client that is killed leaves nothing behind, not even an endless kernel.
+//! Notices what the thread that executes calls cannot while it sits in the driver: a client that is gone or has come
+//! back, an agent that is gone, a request to end. So a client that is killed leaves nothing behind, not even an endless
+//! kernel.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harp_transport::{accept_with, AcceptError, LinkError, ServerConfig, Tuning};
+
+use crate::control::{Event, Return};
 use crate::session::{Ending, Shared};
 
 /// How often a session that sits in a wait looks for input of another client thread.
@@ -18,6 +24,10 @@ const CLOSING_TICK: Duration = Duration::from_millis(20);
 
 /// How long a session may go on executing what its client sent before it went.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Connections that may be let in again at the same time: a client needs one, and whoever knows the session's name can
+/// make others.
+const MOST_AT_THE_DOOR: usize = 8;
 
 /// How long telling the client that the session ends may take.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -67,18 +77,28 @@ pub fn wait_idle(control: RawFd, end_requests: &OwnedFd) -> io::Result<Idle> {
 /// The session that a watchdog looks after, once its client has been let in.
 pub type Watched = Arc<OnceLock<Arc<Shared>>>;
 
-/// Starts to watch, until the process ends. `client` is a duplicate of the client's socket.
+/// How a client that comes back is let in again.
+#[derive(Clone)]
+pub struct Door {
+    pub ca_pem: String,
+    pub tuning: Tuning,
+    /// From its socket to its hello.
+    pub timeout: Duration,
+}
+
+/// Starts to watch, until the process ends.
 pub fn watch(
     ending: Arc<Ending>,
     session: Watched,
-    client: OwnedFd,
     end_requests: OwnedFd,
+    door: Door,
 ) -> io::Result<()> {
     let watchdog = Watchdog {
         ending,
         session,
-        client,
         end_requests,
+        door,
+        at_the_door: Arc::default(),
     };
     thread::Builder::new()
         .name("watchdog".to_owned())
@@ -89,16 +109,17 @@ pub fn watch(
 struct Watchdog {
     ending: Arc<Ending>,
     session: Watched,
-    client: OwnedFd,
     end_requests: OwnedFd,
+    door: Door,
+    /// Connections that are being let in.
+    at_the_door: Arc<AtomicUsize>,
 }
 
 impl Watchdog {
     fn run(self) -> ! {
         let mut polled = [
-            poll_for(self.client.as_raw_fd(), libc::POLLRDHUP),
             poll_for(self.end_requests.as_raw_fd(), libc::POLLIN),
-            poll_for(self.ending.control().as_raw_fd(), 0),
+            poll_for(self.ending.control().as_raw_fd(), libc::POLLIN),
         ];
         let mut gone: Option<Instant> = None;
         loop {
@@ -107,26 +128,69 @@ impl Watchdog {
                 self.ending
                     .end(&format!("the watchdog cannot poll: {error}"));
             }
-            let [client, end_request, agent] = polled.map(|entry| entry.revents != 0);
+            let [end_request, agent] = polled.map(|entry| entry.revents != 0);
             if end_request {
                 self.end_on_request();
             }
             if agent {
-                self.ending.end("the agent is gone");
+                self.hear_agent();
             }
-            if client && gone.is_none() {
-                gone = Some(Instant::now());
-                // It stays true from now on; poll would return at once.
-                polled[0].fd = -1;
+            let Some(session) = self.session.get() else {
+                continue;
+            };
+            session.keeper.tend();
+            if let Some(error) = session.keeper.end().filter(|end| *end != LinkError::Closed) {
+                // Whoever runs the session finds the same, unless it is stuck in the driver.
+                self.end_soon(&error);
             }
             // Whoever takes the session over executes what the client has sent and then finds that there is no more.
             // That fails only if the session is stuck in the driver.
-            if let Some(session) = self.session.get() {
-                session.relay.offer_if_input(session);
-            }
-            if gone.is_some_and(|since| since.elapsed() > DRAIN) {
+            session.relay.offer_if_input(session);
+            if !session.keeper.was_hung_up() {
+                gone = None;
+            } else if gone.get_or_insert_with(Instant::now).elapsed() > DRAIN {
                 self.ending.end("the client is gone");
             }
+        }
+    }
+
+    /// Ends the session a little later than the thread that runs it would.
+    fn end_soon(&self, error: &LinkError) -> ! {
+        thread::sleep(CLOSING_TICK);
+        self.ending.end(&error.to_string())
+    }
+
+    /// Takes what the agent has to say: a client that has come back, or that it is gone itself.
+    fn hear_agent(&self) {
+        let (message, socket) = match self.ending.control().client_return() {
+            Ok(Some(returned)) => returned,
+            Ok(None) => self.ending.end("the agent is gone"),
+            Err(cause) => self.ending.end(&cause),
+        };
+        let Some(session) = self.session.get() else {
+            return;
+        };
+        if self.at_the_door.fetch_add(1, Ordering::SeqCst) >= MOST_AT_THE_DOOR {
+            self.at_the_door.fetch_sub(1, Ordering::SeqCst);
+            return;
+        }
+        let (session, ending, door) = (session.clone(), self.ending.clone(), self.door.clone());
+        let waiting = self.at_the_door.clone();
+        let started = thread::Builder::new()
+            .name("return".to_owned())
+            .spawn(move || {
+                if let Err(cause) = let_back_in(&session, &message, socket, door) {
+                    let (session, peer) = (ending.session(), message.peer.as_str());
+                    ending.control().report(&Event::NotResumed {
+                        session,
+                        peer,
+                        cause: &cause.to_string(),
+                    });
+                }
+                waiting.fetch_sub(1, Ordering::SeqCst);
+            });
+        if started.is_err() {
+            self.at_the_door.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -136,6 +200,21 @@ impl Watchdog {
         }
         self.ending.end("terminated")
     }
+}
+
+fn let_back_in(
+    session: &Shared,
+    message: &Return,
+    socket: TcpStream,
+    door: Door,
+) -> Result<(), AcceptError> {
+    let certificates = ServerConfig {
+        ca_pem: door.ca_pem,
+        cert_pem: message.cert_pem.clone(),
+        key_pem: message.key_pem.clone(),
+    };
+    let incoming = accept_with(socket, &certificates, door.timeout, door.tuning)?;
+    session.keeper.resume(incoming)
 }
 
 /// Tells the client why, without waiting long for one that does not read.

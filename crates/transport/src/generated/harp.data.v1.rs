@@ -3,6 +3,16 @@
 /// the number of the last frame that the sender of this one has received whole (0: none yet).
 /// A frame out of sequence, or an `ack` of something never sent, ends the session.
 ///
+/// A session whose welcome has a token can be resumed. Its ends keep what they have sent until it is
+/// acknowledged. So a body longer than 1 MiB goes in several frames in a row, of which `more` says
+/// how many of its bytes follow (frames without a body, pings and pongs may come between them); and
+/// who has taken in 1 MiB without sending anything sends a frame without a body, which acknowledges.
+///
+/// On a resuming call the first frame of each side (`hello` with `resume`; `welcome` or `refused`)
+/// has the number 0, stands outside of the count, and its `ack` says what its sender has received
+/// whole. Each side then sends the frames after the other one's `ack` again, with the same numbers
+/// and bodies, and goes on.
+///
 /// `calls` and `replies` have the highest field number and must be the last field of the message,
 /// as every serializer that writes fields in order does anyway: their bytes are not copied on the
 /// way, and a reader must know where they end.
@@ -12,6 +22,8 @@ pub struct ClientFrame {
     pub seq: u64,
     #[prost(uint64, tag = "2")]
     pub ack: u64,
+    #[prost(uint64, tag = "14")]
+    pub more: u64,
     #[prost(oneof = "client_frame::Body", tags = "3, 4, 5, 15")]
     pub body: ::core::option::Option<client_frame::Body>,
 }
@@ -35,6 +47,8 @@ pub struct ServerFrame {
     pub seq: u64,
     #[prost(uint64, tag = "2")]
     pub ack: u64,
+    #[prost(uint64, tag = "14")]
+    pub more: u64,
     #[prost(oneof = "server_frame::Body", tags = "3, 4, 5, 6, 15")]
     pub body: ::core::option::Option<server_frame::Body>,
 }
@@ -78,6 +92,17 @@ pub struct Hello {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Present where the client goes on with a session (from version 1.1 on).
+    #[prost(message, optional, tag = "5")]
+    pub resume: ::core::option::Option<Resume>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resume {
+    /// What the session's welcome said.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub token: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {
@@ -89,6 +114,13 @@ pub struct Welcome {
     /// JSON that describes the devices of the session.
     #[prost(bytes = "vec", tag = "3")]
     pub snapshot: ::prost::alloc::vec::Vec<u8>,
+    /// What the client shows when it resumes the session; empty where it cannot be resumed. The TLS
+    /// server name of a resuming connection is the session's name, a dot, and that of the first one.
+    #[prost(bytes = "vec", tag = "4")]
+    pub token: ::prost::alloc::vec::Vec<u8>,
+    /// How long the server keeps the session after its connection broke, in milliseconds.
+    #[prost(uint32, tag = "5")]
+    pub grace_ms: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
@@ -125,6 +157,8 @@ pub mod refused {
         Capacity = 3,
         /// The server cannot serve any session now.
         Unavailable = 4,
+        /// The session that the client wants to resume is not here, or not the client's.
+        Session = 5,
     }
     impl Reason {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -138,6 +172,7 @@ pub mod refused {
                 Self::Identity => "REASON_IDENTITY",
                 Self::Capacity => "REASON_CAPACITY",
                 Self::Unavailable => "REASON_UNAVAILABLE",
+                Self::Session => "REASON_SESSION",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -148,6 +183,7 @@ pub mod refused {
                 "REASON_IDENTITY" => Some(Self::Identity),
                 "REASON_CAPACITY" => Some(Self::Capacity),
                 "REASON_UNAVAILABLE" => Some(Self::Unavailable),
+                "REASON_SESSION" => Some(Self::Session),
                 _ => None,
             }
         }

@@ -1,9 +1,10 @@
 //! The reading half of a connection: socket, records, frames, and then the bytes of the stream.
 
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::inbox::Inbox;
-use super::Link;
+use super::connection::Connection;
 use crate::error::LinkError;
 use crate::grpc;
 use crate::h2::headers::Headers;
@@ -18,6 +19,7 @@ const RAW_BYTES: usize = 1 << 20;
 const IDLE_RECORDS_MAX: u32 = 64;
 
 pub struct Inbound {
+    pub connection: Arc<Connection>,
     side: Side,
     /// Bytes as they came: opened ones in `plain`, sealed ones in `sealed`.
     raw: Box<[u8]>,
@@ -28,19 +30,31 @@ pub struct Inbound {
     idle_records: u32,
     /// The peer has said close_notify, or closed after the end of its stream.
     closed: bool,
+    /// The peer's system has closed the connection, rather than reset it.
+    hung_up: bool,
+    /// What went wrong after bytes that have been given out first.
+    failure: Option<LinkError>,
     reader: Reader,
     head_checked: bool,
-    inbox: Inbox,
     received: u64,
+    /// When something last came.
+    pub heard: Instant,
 }
 
 impl Inbound {
     /// `leftover`: sealed bytes that came with the handshake. `window`: how many bytes of the
     /// stream the peer may be ahead.
-    pub fn new(side: Side, keys: Keys, leftover: &[u8], window: u32) -> Inbound {
+    pub fn new(
+        side: Side,
+        connection: Arc<Connection>,
+        keys: Keys,
+        leftover: &[u8],
+        window: u32,
+    ) -> Inbound {
         let mut raw = vec![0; RAW_BYTES.max(leftover.len())].into_boxed_slice();
         raw[..leftover.len()].copy_from_slice(leftover);
         Inbound {
+            connection,
             side,
             raw,
             plain: 0..0,
@@ -49,10 +63,12 @@ impl Inbound {
             post_handshake: PostHandshake::default(),
             idle_records: 0,
             closed: false,
+            hung_up: false,
+            failure: None,
             reader: Reader::new(side, window),
             head_checked: false,
-            inbox: Inbox::default(),
             received: leftover.len() as u64,
+            heard: Instant::now(),
         }
     }
 
@@ -61,74 +77,74 @@ impl Inbound {
         self.received
     }
 
-    /// Bytes of the stream that wait for the receiver.
-    pub fn waiting(&self) -> usize {
-        self.inbox.len()
+    /// The peer has said goodbye to TLS: it does not want the connection any more.
+    pub fn said_goodbye(&self) -> bool {
+        self.closed
+    }
+
+    /// The peer's system has closed the connection.
+    pub fn was_hung_up(&self) -> bool {
+        self.hung_up
     }
 
     /// The next bytes of the stream that lie together: without waiting, empty if there are none.
-    pub fn available(&mut self, link: &Link) -> Result<&[u8], LinkError> {
-        while self.inbox.len() == 0 && self.plain_data() == 0 && self.advance(link)? {}
+    pub fn available(&mut self) -> Result<&[u8], LinkError> {
+        self.check()?;
+        while self.plain_data() == 0 && self.advance()? {}
         Ok(self.ready())
     }
 
     fn ready(&self) -> &[u8] {
-        if self.inbox.len() > 0 {
-            return self.inbox.front();
-        }
         &self.raw[self.plain.start..self.plain.start + self.plain_data()]
+    }
+
+    fn check(&mut self) -> Result<(), LinkError> {
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Drops the first `len` bytes of what [`available`](Inbound::available) has shown.
     pub fn consume(&mut self, len: usize) {
-        if self.inbox.len() > 0 {
-            self.inbox.consume(len);
-        } else {
-            self.plain.start += len;
-            self.reader.take_data(len);
-        }
+        self.plain.start += len;
+        self.reader.take_data(len);
     }
 
-    /// Moves bytes of the stream to `target`, as many as come without waiting; 0 is none.
-    pub fn read(&mut self, target: &mut [u8], link: &Link) -> Result<usize, LinkError> {
+    /// Moves bytes of the stream to `target`, at most `limit` and as many as come without waiting;
+    /// 0 is none. The rest of `target` becomes scratch.
+    pub fn read(&mut self, target: &mut [u8], limit: usize) -> Result<usize, LinkError> {
+        self.check()?;
         let mut filled = 0;
-        while filled < target.len() {
-            let rest = &mut target[filled..];
-            let ready = self.ready();
-            if !ready.is_empty() {
-                let len = ready.len().min(rest.len());
-                rest[..len].copy_from_slice(&ready[..len]);
-                self.consume(len);
-                filled += len;
-            } else if let Some(len) = self.open_directly(rest, link)? {
-                filled += len;
-            } else if !self.advance(link)? {
-                break;
+        while filled < limit {
+            match self.read_some(&mut target[filled..], limit - filled) {
+                Ok(None) => break,
+                Ok(Some(len)) => filled += len,
+                Err(error) if filled == 0 => return Err(error),
+                Err(error) => {
+                    // What has been moved counts, and must be told before the error.
+                    self.failure = Some(error);
+                    break;
+                }
             }
         }
         Ok(filled)
     }
 
-    /// Takes everything off the socket that comes without waiting, up to the inbox's bound.
-    /// Returns whether more may be taken when it comes.
-    pub fn stock_up(&mut self, link: &Link) -> Result<bool, LinkError> {
-        while self.inbox.len() < link.tuning.inbox_limit {
-            let data = self.plain_data();
-            if data > 0 {
-                let start = self.plain.start;
-                self.inbox.push(&self.raw[start..start + data]);
-                self.plain.start += data;
-                self.reader.take_data(data);
-            } else if !self.advance(link)? {
-                return Ok(!self.closed);
-            }
+    fn read_some(&mut self, target: &mut [u8], limit: usize) -> Result<Option<usize>, LinkError> {
+        let ready = self.ready();
+        if !ready.is_empty() {
+            let len = ready.len().min(limit);
+            target[..len].copy_from_slice(&ready[..len]);
+            self.consume(len);
+            return Ok(Some(len));
         }
-        Ok(false)
+        if let Some(len) = self.open_directly(target, limit)? {
+            return Ok(Some(len));
+        }
+        Ok(self.advance()?.then_some(0))
     }
 
     /// How the peer has ended the stream, if it has and everything before has been taken.
     pub fn end(&self) -> Option<Result<(), LinkError>> {
-        if self.inbox.len() > 0 || self.plain_data() > 0 {
+        if self.plain_data() > 0 || self.failure.is_some() {
             return None;
         }
         if self.reader.ended {
@@ -175,12 +191,12 @@ impl Inbound {
     }
 
     /// Goes one step towards the next bytes of the stream; `false` if that would have to wait.
-    fn advance(&mut self, link: &Link) -> Result<bool, LinkError> {
+    fn advance(&mut self) -> Result<bool, LinkError> {
         if self.reader.data_left() == 0 {
             let ended = self.reader.ended;
             let used = self.reader.read_framing(&self.raw[self.plain.clone()])?;
             self.plain.start += used;
-            self.tell(link)?;
+            self.tell()?;
             if used > 0 || self.reader.ended != ended {
                 return Ok(true);
             }
@@ -200,18 +216,18 @@ impl Inbound {
                 self.plain = content;
             } else {
                 let content = self.raw[content].to_vec();
-                self.special(kind, &content, link)?;
+                self.special(kind, &content)?;
             }
             return Ok(true);
         }
-        self.receive(link)
+        self.receive()
     }
 
     /// Opens a record straight into `target` where it is whole, all the stream's, and fits.
     fn open_directly(
         &mut self,
         target: &mut [u8],
-        link: &Link,
+        limit: usize,
     ) -> Result<Option<usize>, LinkError> {
         if !self.plain.is_empty() || self.closed {
             return Ok(None);
@@ -219,8 +235,10 @@ impl Inbound {
         let Some(record) = Opener::whole_record(&self.raw[self.sealed.clone()])? else {
             return Ok(None);
         };
+        // The content type, which comes after the plaintext, and padding land in the target too.
         let room = Opener::target_bytes(record);
-        if room > target.len() || room > self.reader.data_left() {
+        let most = room.saturating_sub(1);
+        if room > target.len() || most > limit || most > self.reader.data_left() {
             return Ok(None);
         }
         let start = self.sealed.start;
@@ -234,7 +252,7 @@ impl Inbound {
             return Ok(Some(len));
         }
         let content = target[..len].to_vec();
-        self.special(kind, &content, link)?;
+        self.special(kind, &content)?;
         Ok(Some(0))
     }
 
@@ -259,33 +277,42 @@ impl Inbound {
     }
 
     /// Acts on a record that is TLS's own.
-    fn special(&mut self, kind: ContentType, content: &[u8], link: &Link) -> Result<(), LinkError> {
+    fn special(&mut self, kind: ContentType, content: &[u8]) -> Result<(), LinkError> {
         self.count_idle()?;
         if kind == ContentType::Alert {
             self.closed |= read_alert(content)?;
         } else if let Some(update) = self.post_handshake.take(content)? {
-            self.opener = Opener::new(link.rekey().next_receiving()?);
+            self.opener = Opener::new(self.connection.rekey().next_receiving()?);
             if update.answer {
-                link.owe(|owed| owed.key_update = true);
+                self.connection.owe(|owed| owed.key_update = true);
             }
         }
         Ok(())
     }
 
-    fn receive(&mut self, link: &Link) -> Result<bool, LinkError> {
+    fn receive(&mut self) -> Result<bool, LinkError> {
         if self.sealed.start > 0 {
             // What is left is less than a record; a whole buffer can then be filled behind it.
             self.raw.copy_within(self.sealed.clone(), 0);
             self.sealed = 0..self.sealed.len();
         }
-        match link.socket.receive(&mut self.raw[self.sealed.end..]) {
+        match self
+            .connection
+            .socket
+            .receive(&mut self.raw[self.sealed.end..])
+        {
             Ok(None) => Ok(false),
             Ok(Some(0)) if self.reader.ended => {
                 self.closed = true;
                 Ok(false)
             }
-            Ok(Some(0)) => Err(self.cut("closed by the peer without a goodbye")),
+            Ok(Some(0)) if self.connection.socket.was_reset() => Err(self.cut("reset by the peer")),
+            Ok(Some(0)) => {
+                self.hung_up = true;
+                Err(self.cut("closed by the peer without a goodbye"))
+            }
             Ok(Some(len)) => {
+                self.heard = Instant::now();
                 self.sealed.end += len;
                 self.received += len as u64;
                 Ok(true)
@@ -298,9 +325,10 @@ impl Inbound {
     }
 
     /// Passes on what the frames just read mean for the sending half.
-    fn tell(&mut self, link: &Link) -> Result<(), LinkError> {
+    fn tell(&mut self) -> Result<(), LinkError> {
         if !self.reader.replies.is_empty() || !self.reader.allowances.is_empty() {
-            link.answer(&mut self.reader.replies, &mut self.reader.allowances)?;
+            self.connection
+                .answer(&mut self.reader.replies, &mut self.reader.allowances)?;
         }
         if self.head_checked {
             return Ok(());
@@ -309,7 +337,7 @@ impl Inbound {
             return Ok(());
         };
         self.head_checked = true;
-        link.set_stream(self.reader.stream());
+        self.connection.set_stream(self.reader.stream());
         match self.side {
             Side::Client => grpc::check_response(head).map_err(LinkError::NotGrpc),
             Side::Server => {

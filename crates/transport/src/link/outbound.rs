@@ -1,7 +1,9 @@
 //! The writing half of a connection: bytes into records, records onto the wire.
 
+use std::sync::Arc;
+
+use super::connection::Connection;
 use crate::error::LinkError;
-use crate::link::socket::Socket;
 use crate::tls::post_handshake::{Rekey, KEY_UPDATE_MESSAGE};
 use crate::tls::records::{
     ContentType, Keys, Sealer, HEADER_BYTES, OVERHEAD_BYTES, PLAINTEXT_MAX, RECORD_MAX,
@@ -13,16 +15,13 @@ const WIRE_BYTES: usize = 1 << 18;
 pub const DIRECT_MIN: usize = 1 << 11;
 
 pub struct Outbound {
+    pub connection: Arc<Connection>,
     /// Sealed and sent; sealed; then, after the room for a header, gathered but not sealed.
     wire: Box<[u8]>,
     sent: usize,
     sealed: usize,
     gathered: usize,
     sealer: Sealer,
-    /// The number of the last frame.
-    pub seq: u64,
-    /// We send no more on the stream.
-    pub ended: bool,
     /// Response headers have been sent, or the request's: data may follow.
     pub opened: bool,
     /// We send no more at all.
@@ -31,15 +30,14 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub fn new(keys: Keys) -> Outbound {
+    pub fn new(connection: Arc<Connection>, keys: Keys) -> Outbound {
         Outbound {
+            connection,
             wire: vec![0; WIRE_BYTES].into_boxed_slice(),
             sent: 0,
             sealed: 0,
             gathered: 0,
             sealer: Sealer::new(keys),
-            seq: 0,
-            ended: false,
             opened: false,
             closed: false,
             total: 0,
@@ -132,10 +130,14 @@ impl Outbound {
     }
 
     /// Gives the socket what it takes without waiting; `false` if something is left.
-    pub fn send(&mut self, socket: &Socket) -> Result<bool, LinkError> {
+    pub fn send(&mut self) -> Result<bool, LinkError> {
         self.seal_gathered();
         while self.sent < self.sealed {
-            match socket.send(&self.wire[self.sent..self.sealed]) {
+            match self
+                .connection
+                .socket
+                .send(&self.wire[self.sent..self.sealed])
+            {
                 Ok(Some(len)) => {
                     self.sent += len;
                     self.total += len as u64;

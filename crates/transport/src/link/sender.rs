@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Link, Writer};
-use crate::envelope::{Cold, HEAD_MAX};
+use super::writing::{Outgoing, Written};
+use super::{Keeper, Link, Writer};
+use crate::envelope::HEAD_MAX;
 use crate::error::LinkError;
-use crate::grpc::status;
 
-/// Sends frames, from any one thread at a time. Dropping it ends the stream without a goodbye.
+/// Sends frames, from any one thread at a time. While the connection is broken and the session may
+/// be resumed, its calls wait. Dropping it ends the stream without a goodbye.
 pub struct Sender {
     link: Arc<Link>,
     timeout: Option<Duration>,
@@ -21,6 +22,11 @@ impl Sender {
             link,
             timeout: None,
         }
+    }
+
+    /// Something that looks after the link beside its two halves.
+    pub fn keeper(&self) -> Keeper {
+        Keeper::new(self.link.clone())
     }
 
     /// Sends one frame of calls (a client) or replies (a server) whose body is `parts` in a row,
@@ -37,7 +43,21 @@ impl Sender {
                 "a frame beyond its bound",
             ));
         }
-        self.write(|writer| writer.hot(parts))
+        if !self.link.is_resumable() || body <= self.link.tuning.piece_max {
+            return self.say(&Outgoing::Hot { parts, more: 0 });
+        }
+        let mut rest = Pieces::new(parts);
+        let mut left = body;
+        while left > 0 {
+            let piece = rest.take(self.link.tuning.piece_max);
+            left -= piece.iter().map(|part| part.len()).sum::<usize>();
+            let more = left as u64;
+            self.say(&Outgoing::Hot {
+                parts: &piece,
+                more,
+            })?;
+        }
+        Ok(())
     }
 
     /// Asks a server's transport for a pong with the same token.
@@ -45,7 +65,7 @@ impl Sender {
     /// # Errors
     /// As [`send`](Sender::send).
     pub fn ping(&mut self, token: u64) -> io::Result<()> {
-        self.write(|writer| writer.cold(Cold::Ping(token)))
+        self.say(&Outgoing::Ping(token))
     }
 
     /// Says that this side has ended as expected, and ends the stream.
@@ -61,10 +81,7 @@ impl Sender {
     /// # Errors
     /// As [`send`](Sender::send).
     pub fn bye_because(&mut self, reason: &str) -> io::Result<()> {
-        self.write(|writer| {
-            writer.cold(Cold::Bye(reason.to_owned()))?;
-            writer.end(status::OK, "")
-        })
+        self.say(&Outgoing::Bye(reason))
     }
 
     /// Bounds how long a call may wait for a peer that takes nothing, or lifts the bound.
@@ -77,20 +94,111 @@ impl Sender {
         self.link.bytes_sent()
     }
 
-    pub(crate) fn write(
-        &mut self,
-        act: impl FnOnce(&mut Writer<'_>) -> Result<(), LinkError>,
-    ) -> io::Result<()> {
-        let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        let result = self
-            .link
-            .write(deadline)
-            .and_then(|mut writer| act(&mut writer));
-        match result {
+    /// Gives the peer so long to close its side after a goodbye: a socket that is closed with bytes
+    /// unread is reset, and the peer would lose the goodbye.
+    pub fn linger(&self, bound: Duration) {
+        self.link.linger(bound);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.timeout.map(|timeout| Instant::now() + timeout)
+    }
+
+    /// Sends a message of the session.
+    fn say(&mut self, message: &Outgoing<'_>) -> io::Result<()> {
+        let deadline = self.deadline();
+        let link = &self.link;
+        loop {
+            link.await_resumed(deadline)?;
+            let mut writer = link.write(deadline)?;
+            if writer.connection().broken().is_some() {
+                drop(writer);
+                // Whoever has found that is about to make the writers wait.
+                std::thread::yield_now();
+                continue;
+            }
+            let connection = writer.connection().clone();
+            let (kept, written) = match writer.admit(message) {
+                Ok(seq) => (true, writer.transmit(seq, message)),
+                Err(how) => (false, Err(how)),
+            };
+            drop(writer);
+            match written {
+                Ok(()) => return Ok(()),
+                // Not a fault of the link: our side has ended, and reading may go on.
+                Err(super::Break::Final(LinkError::Closed)) => {
+                    return Err(LinkError::Closed.into());
+                }
+                Err(how) => link.broke(&connection, how)?,
+            }
+            if kept {
+                // It is sent again with all that the peer has not acknowledged.
+                return Ok(link.await_resumed(deadline)?);
+            }
+        }
+    }
+
+    /// Writes what comes before a session, and is not kept.
+    pub(crate) fn write(&mut self, act: impl FnOnce(&mut Writer<'_>) -> Written) -> io::Result<()> {
+        let mut writer = self.link.write(self.deadline())?;
+        let connection = writer.connection().clone();
+        let written = act(&mut writer);
+        drop(writer);
+        match written {
             Ok(()) => Ok(()),
-            // Not a fault of the link: our side has ended, and reading may go on.
-            Err(LinkError::Closed) => Err(LinkError::Closed.into()),
-            Err(error) => Err(self.link.fail(error).into()),
+            Err(super::Break::Final(LinkError::Closed)) => Err(LinkError::Closed.into()),
+            Err(how) => Ok(self.link.broke(&connection, how)?),
+        }
+    }
+}
+
+/// A body that is taken in pieces.
+struct Pieces<'a> {
+    parts: &'a [&'a [u8]],
+    /// What has been taken of the first part.
+    taken: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(parts: &'a [&'a [u8]]) -> Pieces<'a> {
+        Pieces { parts, taken: 0 }
+    }
+
+    /// The next bytes, as they lie: `max`, or all that are left.
+    fn take(&mut self, mut max: usize) -> Vec<&'a [u8]> {
+        let mut piece = Vec::new();
+        while let Some((first, others)) = self.parts.split_first() {
+            let rest = &first[self.taken..];
+            if rest.len() > max {
+                piece.push(&rest[..max]);
+                self.taken += max;
+                break;
+            }
+            piece.push(rest);
+            max -= rest.len();
+            (self.parts, self.taken) = (others, 0);
+        }
+        piece
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pieces;
+
+    #[test]
+    fn a_body_is_cut_into_pieces_without_a_gap() {
+        let parts: [&[u8]; 4] = [b"ab", b"", b"cdefg", b"h"];
+        for max in 1..10 {
+            let mut pieces = Pieces::new(&parts);
+            let mut body = Vec::new();
+            while body.len() < 8 {
+                let piece = pieces.take(max).concat();
+                assert_eq!(piece.len(), max.min(8 - body.len()));
+                body.extend(piece);
+            }
+            assert_eq!(body, b"abcdefgh");
+            assert!(pieces.take(max).is_empty());
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Socket {
     minds_stuck: AtomicBool,
     /// Closing the descriptor resets the connection.
     resets: AtomicBool,
+    /// The kernel tells of a reset once; whoever asks later sees only an end.
+    reset: AtomicBool,
 }
 
 impl Socket {
@@ -48,6 +50,7 @@ impl Socket {
             stream,
             minds_stuck: AtomicBool::new(false),
             resets: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
         })
     }
 
@@ -57,18 +60,52 @@ impl Socket {
 
     /// Reads what is there: `None` if that is nothing, zero at the end.
     pub fn receive(&self, target: &mut [u8]) -> io::Result<Option<usize>> {
-        attempt(|| (&self.stream).read(target))
+        self.remember(attempt(|| (&self.stream).read(target)))
     }
 
     /// Writes what fits: `None` if that is nothing.
     pub fn send(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let sent = attempt(|| (&self.stream).write(bytes))?;
+        let sent = self.remember(attempt(|| (&self.stream).write(bytes)))?;
         if self.minds_stuck.load(Ordering::Relaxed)
             && (sent.is_none() || bytes.len() >= MINDED || self.resets.load(Ordering::Relaxed))
         {
             self.mind_unsent(sent.is_none());
         }
         Ok(sent)
+    }
+
+    fn remember<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &result {
+            if error.kind() == io::ErrorKind::ConnectionReset {
+                self.reset.store(true, Ordering::SeqCst);
+            }
+        }
+        result
+    }
+
+    /// Whether the connection was reset while it was open, rather than after an orderly end.
+    pub fn was_reset(&self) -> bool {
+        self.reset.load(Ordering::SeqCst)
+    }
+
+    /// Whether the connection has been reset or has failed otherwise. Closed by the peer is not
+    /// failed: what it has sent before can be read.
+    pub fn has_failed(&self) -> bool {
+        self.shows(0)
+    }
+
+    /// Whether the peer sends nothing more.
+    pub fn was_hung_up(&self) -> bool {
+        self.shows(libc::POLLRDHUP)
+    }
+
+    fn shows(&self, events: libc::c_short) -> bool {
+        let mut entry = [libc::pollfd {
+            fd: self.raw_fd(),
+            events,
+            revents: 0,
+        }];
+        poll(&mut entry, Some(Duration::ZERO)).is_ok() && entry[0].revents != 0
     }
 
     /// From now on the end of this process resets the connection where the peer has not taken what

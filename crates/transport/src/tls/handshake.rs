@@ -1,7 +1,7 @@
 //! Drives a rustls handshake over a socket and takes over its secrets.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::kernel::KernelConnection;
@@ -22,7 +22,7 @@ const RECORD_MAX: usize = HEADER_BYTES + (1 << 14) + 256;
 const HANDSHAKE_MAX: usize = 1 << 18;
 /// After a failure, the most that is read so that the peer can read our alert.
 const LINGER_MAX: usize = 1 << 16;
-const LINGER_MILLISECONDS: u64 = 200;
+const LINGER: Duration = Duration::from_millis(200);
 
 /// Why there was no handshake.
 #[derive(Debug)]
@@ -263,7 +263,12 @@ fn say_why<H: Handshake>(connection: &mut H, wire: &mut Wire, incoming: &mut [u8
 
 /// Closes the sending direction and reads the other one dry, within bounds.
 pub fn linger(socket: &Socket) {
-    let deadline = Instant::now() + std::time::Duration::from_millis(LINGER_MILLISECONDS);
+    linger_for(socket, LINGER);
+}
+
+/// [`linger`], for at most `bound`.
+pub fn linger_for(socket: &Socket, bound: Duration) {
+    let deadline = Instant::now() + bound;
     let mut scratch = [0; 4096];
     let mut left = LINGER_MAX;
     socket.close_sending();

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod frames;
+pub mod weather;
 
 use std::net::{TcpListener, TcpStream};
 use std::thread;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use harp_transport::{
     accept_with, connect_with, AcceptError, ClientConfig, ConnectError, Hello, LinkInfo, Receiver,
-    Sender, ServerConfig, Tuning, Welcome,
+    Resuming, Sender, ServerConfig, Tuning, Welcome,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 
@@ -65,7 +66,8 @@ impl Authority {
     }
 
     pub fn server(&self) -> ServerConfig {
-        let (cert_pem, key_pem) = self.issue(&[SERVER_NAME], &["spiffe://test/session/s1"], |_| {});
+        let names = [SERVER_NAME, "s1.harp-server"];
+        let (cert_pem, key_pem) = self.issue(&names, &["spiffe://test/session/s1"], |_| {});
         ServerConfig {
             ca_pem: self.pem(),
             cert_pem,
@@ -113,8 +115,15 @@ pub fn handshake(
             let (sender, receiver) = incoming.welcome(welcome()).map_err(AcceptError::Link)?;
             Ok((End { sender, receiver }, seen))
         });
-        let client = connect_with(&address, client, hello, TIMEOUT, tuning.0)
-            .map(|(sender, receiver, welcome, info)| (End { sender, receiver }, welcome, info));
+        let client = connect_with(
+            &address,
+            client,
+            hello,
+            TIMEOUT,
+            tuning.0,
+            Resuming::default(),
+        )
+        .map(|(sender, receiver, welcome, info)| (End { sender, receiver }, welcome, info));
         (client, accepting.join().unwrap())
     })
 }

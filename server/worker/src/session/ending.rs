@@ -40,6 +40,11 @@ impl Ending {
         &self.control
     }
 
+    /// The session's name; empty before it has begun.
+    pub fn session(&self) -> &str {
+        self.session.get().map_or("", |(name, _)| name)
+    }
+
     /// From now on the end is that of session `name`.
     pub fn session_begins(&self, name: &str) {
         // A worker has one session; a second name would change nothing.

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
-use harp_transport::LinkError;
+use harp_transport::{Keeper, LinkError};
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
 use harp_wire::{CallId, Decoder, Encoder};
 
@@ -30,6 +30,8 @@ pub struct Shared {
     pub replies: Arc<Replies>,
     pub relay: Relay,
     pub ending: Arc<Ending>,
+    /// Looks after the connection.
+    pub keeper: Keeper,
 }
 
 /// The session and its place in the call stream. One thread has it at a time.

@@ -1,13 +1,10 @@
 //! The way back to the client, shared by the thread that runs the loop and by those that sit in waits; and errors of
 //! calls that nobody waits for, until a reply can carry them. What the device has printed goes ahead of every reply.
 
-use std::io::Read;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{LinkError, Sender};
@@ -19,13 +16,14 @@ use crate::output::{self, Output};
 /// How long a client that has been told goodbye has to close.
 const LINGER: Duration = Duration::from_millis(300);
 
+/// How long telling it may take.
+const GOODBYE: Duration = Duration::from_millis(500);
+
 /// The ticket of what the client has not asked for.
 pub const PUSH: u32 = 0;
 
 pub struct Replies {
     way: Mutex<Way>,
-    /// The connection below the sender.
-    socket: TcpStream,
     deferred: AtomicU32,
     bytes_sent: AtomicU64,
 }
@@ -55,11 +53,10 @@ impl Way {
 }
 
 impl Replies {
-    pub fn new(sender: Sender, socket: TcpStream, mut output: Output) -> Self {
+    pub fn new(sender: Sender, mut output: Output) -> Self {
         output.begin();
         Self {
             way: Mutex::new(Way { sender, output }),
-            socket,
             deferred: AtomicU32::new(0),
             bytes_sent: AtomicU64::new(0),
         }
@@ -105,28 +102,9 @@ impl Replies {
     /// Tells the client why the session ends; without effect if the connection is broken or busy.
     pub fn say_goodbye(&self, reason: &str) {
         if let Ok(mut way) = self.way.try_lock() {
+            way.sender.set_send_timeout(GOODBYE);
             if way.sender.bye_because(reason).is_ok() {
-                self.linger();
-            }
-        }
-    }
-
-    /// Takes what the client still sends out of the way until it closes, within bounds. A socket that is closed with
-    /// bytes unread is reset, and the client would lose the goodbye.
-    fn linger(&self) {
-        let _ = self.socket.shutdown(Shutdown::Write);
-        let begun = Instant::now();
-        let mut discarded = [0; 4096];
-        while let Some(left) = LINGER.checked_sub(begun.elapsed()) {
-            let mut readable = libc::pollfd {
-                fd: self.socket.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            // SAFETY: one live pollfd.
-            let ready = unsafe { libc::poll(&mut readable, 1, left.as_millis() as libc::c_int) };
-            if ready <= 0 || !matches!((&self.socket).read(&mut discarded), Ok(1..)) {
-                return;
+                way.sender.linger(LINGER);
             }
         }
     }

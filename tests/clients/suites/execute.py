@@ -196,7 +196,7 @@ class Run:
                 time.sleep(0.05)
         finally:
             kill(process)
-        watch.read()
+            watch.close()
         if self.stopped.is_set():
             return watch.ended
         said = last_line(output.read_text(errors="replace"))
@@ -232,6 +232,11 @@ class Watch:
             elif "end" in line:
                 test = line.pop("end")
                 self.end(test, Result(**line))
+
+    def close(self) -> None:
+        """Takes the last lines, and no more."""
+        self.read()
+        self.file.close()
 
     def end(self, test: str, result: Result) -> None:
         self.running = None

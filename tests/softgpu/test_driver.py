@@ -257,3 +257,40 @@ def test_a_copy_from_memory_that_has_been_freed_meanwhile_is_a_fault() -> None:
         assert driver.cuStreamSynchronize(one) == ILLEGAL_ADDRESS
         assert driver.cuStreamSynchronize(two) == ILLEGAL_ADDRESS
     """)
+
+
+def test_streams_events_and_pointers_need_no_current_context() -> None:
+    """Runtimes ask about them from threads that have not used the device yet."""
+    run("""
+        import threading
+        context = start()
+        stream, begin, end = (ctypes.c_void_p() for _ in range(3))
+        must(driver.cuStreamCreate(ctypes.byref(stream), 0))
+        for event in (begin, end):
+            must(driver.cuEventCreate(ctypes.byref(event), 0))
+        address = allocate(64)
+        must(driver.cuEventRecord(begin, stream))
+        codes = []
+
+        def ask():
+            kind, time = ctypes.c_uint(), ctypes.c_float()
+            codes.append(driver.cuEventRecord(end, stream))
+            codes.append(driver.cuStreamWaitEvent(stream, begin, 0))
+            codes.append(driver.cuEventSynchronize(end))
+            codes.append(driver.cuEventQuery(begin))
+            codes.append(driver.cuEventElapsedTime_v2(ctypes.byref(time), begin, end))
+            codes.append(driver.cuStreamSynchronize(stream))
+            codes.append(driver.cuStreamQuery(stream))
+            pointer = ctypes.c_uint64(address)
+            codes.append(driver.cuPointerGetAttribute(ctypes.byref(kind), 2, pointer))
+            codes.append(driver.cuEventDestroy_v2(begin))
+            codes.append(driver.cuStreamDestroy_v2(stream))
+            # The default stream is that of the current context, and there is none.
+            codes.append(driver.cuStreamQuery(None))
+            codes.append(driver.cuEventRecord(end, None))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        assert codes == [0] * 10 + [INVALID_CONTEXT] * 2, codes
+    """)

@@ -105,9 +105,7 @@ impl Context {
     /// `CUDA_ERROR_CONTEXT_IS_DESTROYED` where it is gone or inactive, or its sticky error.
     pub fn current() -> Outcome<Arc<Self>> {
         lifecycle::check()?;
-        if host_calls::inside() {
-            return Err(CUDA_ERROR_NOT_PERMITTED);
-        }
+        host_calls::check()?;
         let handle = context_stack::current();
         if handle.is_null() {
             return Err(CUDA_ERROR_INVALID_CONTEXT);
@@ -141,7 +139,11 @@ impl Context {
         Ok(context)
     }
 
-    fn usable(&self) -> Outcome {
+    /// Whether it can be used: it is alive and no kernel has failed in it.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_CONTEXT_IS_DESTROYED`, or the sticky error.
+    pub fn usable(&self) -> Outcome {
         if !self.is_active() {
             return Err(CUDA_ERROR_CONTEXT_IS_DESTROYED);
         }

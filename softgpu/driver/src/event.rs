@@ -1,12 +1,13 @@
 //! Events: points in streams that can be waited for and timed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use harp_cuda_abi::types::*;
 
 use crate::call::Outcome;
 use crate::context::Context;
 use crate::execution::command::{Marker, Timestamp, Work};
+use crate::execution::host_calls;
 use crate::handles::Registry;
 use crate::stream::Stream;
 
@@ -24,7 +25,7 @@ struct Recording {
 
 /// One event.
 pub struct Event {
-    context: u64,
+    context: Weak<Context>,
     timed: bool,
     recording: Mutex<Option<Recording>>,
 }
@@ -35,7 +36,7 @@ impl Event {
     /// # Errors
     /// `CUDA_ERROR_INVALID_VALUE` for unknown flags, `CUDA_ERROR_NOT_SUPPORTED` for an event that
     /// other processes are to see.
-    pub fn create(context: &Context, flags: u32) -> Outcome<CUevent> {
+    pub fn create(context: &Arc<Context>, flags: u32) -> Outcome<CUevent> {
         let timed = flags & CU_EVENT_DISABLE_TIMING == 0;
         let interprocess = flags & CU_EVENT_INTERPROCESS != 0;
         if flags & !KNOWN_FLAGS != 0 || interprocess && timed {
@@ -45,7 +46,7 @@ impl Event {
             return Err(CUDA_ERROR_NOT_SUPPORTED);
         }
         let event = Self {
-            context: context.id,
+            context: Arc::downgrade(context),
             timed,
             recording: Mutex::new(None),
         };
@@ -57,7 +58,20 @@ impl Event {
     /// # Errors
     /// `CUDA_ERROR_INVALID_HANDLE` where it names none.
     pub fn get(handle: CUevent) -> Outcome<Arc<Self>> {
+        host_calls::check()?;
         EVENTS.get(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)
+    }
+
+    /// The sticky error of its context.
+    ///
+    /// # Errors
+    /// The code of the first kernel that failed there, `CUDA_ERROR_CONTEXT_IS_DESTROYED` where the
+    /// context is gone.
+    pub fn check_fault(&self) -> Outcome {
+        let context = self.context.upgrade();
+        context
+            .ok_or(CUDA_ERROR_CONTEXT_IS_DESTROYED)?
+            .check_fault()
     }
 
     /// `cuEventRecord`: from now on the event stands for this point of the stream.
@@ -65,7 +79,7 @@ impl Event {
     /// # Errors
     /// `CUDA_ERROR_INVALID_HANDLE` where the stream is of another context.
     pub fn record(&self, stream: &Stream) -> Outcome {
-        if stream.context()?.id != self.context {
+        if !core::ptr::eq(self.context.as_ptr(), Arc::as_ptr(&stream.context()?)) {
             return Err(CUDA_ERROR_INVALID_HANDLE);
         }
         let time = Arc::new(Timestamp::default());
@@ -134,5 +148,5 @@ impl Event {
 
 /// Ends the events of a context that is being wiped.
 pub fn end_all_of(context: &Context) {
-    EVENTS.remove_where(|event| event.context == context.id);
+    EVENTS.remove_where(|event| core::ptr::eq(event.context.as_ptr(), context));
 }

@@ -15,6 +15,7 @@ use harp_driver_front::resolve_stream;
 use crate::call::Outcome;
 use crate::context::Context;
 use crate::execution::command::{Command, Marker, Work};
+use crate::execution::host_calls;
 use crate::execution::queue::Queue;
 use crate::handles::Registry;
 
@@ -95,6 +96,23 @@ impl Stream {
             CU_STREAM_LEGACY => Ok(context.legacy.clone()),
             CU_STREAM_PER_THREAD => Ok(of_this_thread(context)),
             handle => STREAMS.get(handle).ok_or(CUDA_ERROR_INVALID_HANDLE),
+        }
+    }
+
+    /// As [`Stream::resolve`] for calls that need no current context: a stream that the program made
+    /// brings its own, and only the default streams are those of the current one.
+    ///
+    /// # Errors
+    /// As [`Stream::resolve`] and [`Context::current`].
+    pub fn find(handle: CUstream) -> Outcome<Arc<Self>> {
+        match resolve_stream(handle) {
+            CU_STREAM_LEGACY | CU_STREAM_PER_THREAD => Self::resolve(handle, &Context::current()?),
+            handle => {
+                host_calls::check()?;
+                let stream = STREAMS.get(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)?;
+                stream.context()?.usable()?;
+                Ok(stream)
+            }
         }
     }
 

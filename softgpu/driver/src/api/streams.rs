@@ -8,11 +8,11 @@ use crate::call::{call, call_and_show, out, set_if_wanted, Outcome};
 use crate::context::Context;
 use crate::event::Event;
 use crate::execution::command::Work;
-use crate::execution::host_calls::{HostCall, HostFunction};
+use crate::execution::host_calls::{self, HostCall, HostFunction};
 use crate::stream::{self, Stream};
 
 fn resolve(handle: CUstream) -> Outcome<std::sync::Arc<Stream>> {
-    Stream::resolve(handle, &Context::current()?)
+    Stream::find(handle)
 }
 
 pub unsafe fn cuStreamCreate(stream: *mut CUstream, flags: u32) -> CUresult {
@@ -33,7 +33,7 @@ pub unsafe fn cuStreamCreateWithPriority(
 
 pub unsafe fn cuStreamDestroy_v2(handle: CUstream) -> CUresult {
     call(|| {
-        Context::current()?;
+        host_calls::check()?;
         stream::destroy(handle)
     })
 }

@@ -8,10 +8,11 @@ use std::cell::Cell;
 use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use harp_cuda_abi::types::{CUresult, CUstream};
+use harp_cuda_abi::types::{CUresult, CUstream, CUDA_ERROR_NOT_PERMITTED};
 use harp_driver_front::threads::{no_thread, start_thread};
 
 use super::queue::Queue;
+use crate::call::Outcome;
 use crate::console::Fifo;
 
 /// What the program wants called.
@@ -55,6 +56,18 @@ thread_local! {
 /// Whether the calling thread is running one of the program's functions.
 pub fn inside() -> bool {
     INSIDE.get()
+}
+
+/// Refuses a call that such a function makes.
+///
+/// # Errors
+/// `CUDA_ERROR_NOT_PERMITTED`
+pub fn check() -> Outcome {
+    if inside() {
+        Err(CUDA_ERROR_NOT_PERMITTED)
+    } else {
+        Ok(())
+    }
 }
 
 type Job = (HostCall, Arc<Queue>);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ def test_client(columns: Columns, name: str, column: str) -> None:
 
 def test_demo(columns: Columns) -> None:
     """The demo's program shows that everything agrees with NumPy, on the pool of its own run."""
-    outcome = columns.run("embedded", [clients_python(), EXAMPLES / "cupy_demo.py"])
+    command = [clients_python(), EXAMPLES / "cupy_demo.py"]
+    outcome = columns.run("embedded", command, {"HARP_STATS": "1"})
     assert outcome.status == 0, outcome.told()
     assert "all results agree with NumPy" in outcome.stdout
+    # Of CuPy's libraries only the PTX is sent: with all their machine code it would be 109 MiB.
+    sent = re.search(r"([0-9.]+) MiB sent", outcome.stderr)
+    assert sent is not None, outcome.told()
+    assert 1 < float(sent[1]) < 30, outcome.told()

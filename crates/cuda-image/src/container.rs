@@ -45,6 +45,8 @@ pub struct Entry<'a> {
     pub packed: &'a [u8],
     /// Length once unpacked, as the container claims it; equals `packed.len()` when plain.
     pub unpacked_len: u64,
+    /// All of it, header and padding included.
+    pub whole: &'a [u8],
 }
 
 /// One fatbin container.
@@ -120,13 +122,14 @@ fn entries(mut body: &[u8]) -> Result<Vec<Entry<'_>>, ImageError> {
         let size = usize::try_from(u64_at(body, 8)?).map_err(|_| ImageError::Truncated)?;
         let end = header.checked_add(size).ok_or(ImageError::Truncated)?;
         let payload = body.get(header..end).ok_or(ImageError::Truncated)?;
-        found.push(entry(body, payload)?);
+        found.push(entry(&body[..end], payload)?);
         body = &body[end..];
     }
     Ok(found)
 }
 
-fn entry<'a>(header: &[u8], payload: &'a [u8]) -> Result<Entry<'a>, ImageError> {
+fn entry<'a>(whole: &'a [u8], payload: &'a [u8]) -> Result<Entry<'a>, ImageError> {
+    let header = whole;
     let flags = u64_at(header, 40)?;
     let packing = match (flags & FLAG_LZ4 != 0, flags & FLAG_ZSTD != 0) {
         (false, false) => Packing::Plain,
@@ -158,5 +161,19 @@ fn entry<'a>(header: &[u8], payload: &'a [u8]) -> Result<Entry<'a>, ImageError> 
         packing,
         packed,
         unpacked_len,
+        whole,
     })
+}
+
+/// A fatbin that holds one entry of another, or nothing.
+pub fn fatbin_of(entry: Option<&Entry>) -> Vec<u8> {
+    const VERSION: u16 = 1;
+    let body = entry.map_or(&[][..], |entry| entry.whole);
+    let mut bytes = Vec::with_capacity(FATBIN_HEADER + body.len());
+    bytes.extend(FATBIN_MAGIC.to_le_bytes());
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend((FATBIN_HEADER as u16).to_le_bytes());
+    bytes.extend((body.len() as u64).to_le_bytes());
+    bytes.extend(body);
+    bytes
 }

@@ -17,7 +17,7 @@ use core::fmt;
 
 pub use container::{fatbins, Entry, Fatbin, Kind};
 pub use in_memory::{flatten, image_len};
-pub use select::{select, Ptx};
+pub use select::{reduce, select, Ptx};
 
 /// Magic word of the wrapper struct that `nvcc` puts into host programs.
 pub const WRAPPER_MAGIC: u32 = 0x4662_43b1;
@@ -25,6 +25,11 @@ pub const WRAPPER_MAGIC: u32 = 0x4662_43b1;
 pub const FATBIN_MAGIC: u32 = 0xBA55_ED50;
 /// First four bytes of an ELF file.
 pub const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
+
+/// What a person can do about [`ImageError::NoPtx`] on a device that executes PTX.
+pub const HOW_TO_GET_PTX: &str =
+    "the soft GPU executes PTX. What gives PTX: CUPY_COMPILE_WITH_PTX=1 for CuPy, nvcc \
+     -gencode arch=compute_80,code=compute_80 for nvcc programs (docs/clients-setup.md has more)";
 
 /// Why an image could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]

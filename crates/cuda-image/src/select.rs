@@ -1,6 +1,6 @@
 //! Which PTX of an image a device takes.
 
-use crate::container::{fatbins, is_fatbin, Entry, Fatbin, Kind};
+use crate::container::{fatbin_of, fatbins, is_fatbin, Entry, Fatbin, Kind};
 use crate::decompress::{unpack, UNPACKED_MAX};
 use crate::{ImageError, ELF_MAGIC};
 
@@ -19,19 +19,13 @@ pub struct Ptx {
 /// [`ImageError::NoPtx`] where a fatbin, or a bare cubin, holds machine code only.
 pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
     if is_fatbin(image) {
-        let all = fatbins(image)?;
-        let linkable = if all.len() > 1 { &all[1..] } else { &all[..] };
         let mut room = UNPACKED_MAX;
-        return linkable
+        return linkable(&fatbins(image)?)
             .iter()
-            .map(|fatbin| select_entry(fatbin, arch, &mut room))
+            .map(|fatbin| text_of(best(fatbin, arch)?, &mut room))
             .collect();
     }
-    if image.starts_with(&ELF_MAGIC) {
-        return Err(ImageError::NoPtx {
-            machine_code_for: cubin_arch(image).into_iter().collect(),
-        });
-    }
+    refuse_cubin(image)?;
     let text = without_padding(image);
     if looks_like_ptx(text) {
         return Ok(vec![Ptx {
@@ -41,20 +35,55 @@ pub fn select(image: &[u8], arch: u32) -> Result<Vec<Ptx>, ImageError> {
     Err(ImageError::UnknownForm)
 }
 
-/// Takes what it unpacks from `room`.
-fn select_entry(fatbin: &Fatbin, arch: u32, room: &mut usize) -> Result<Ptx, ImageError> {
-    let mut candidates: Vec<&Entry> = fatbin
+fn linkable<'a, 'b>(all: &'b [Fatbin<'a>]) -> &'b [Fatbin<'a>] {
+    match all {
+        [_, linkable @ ..] if !linkable.is_empty() => linkable,
+        _ => all,
+    }
+}
+
+/// The image without what [`select`] would leave aside, for a device that executes PTX: of every
+/// fatbin the one entry that it takes, of what was linked nothing. PTX text stays what it is.
+///
+/// # Errors
+/// As for [`select`], as far as the outer form goes.
+pub fn reduce(image: Vec<u8>, arch: u32) -> Result<Vec<u8>, ImageError> {
+    if !is_fatbin(&image) {
+        refuse_cubin(&image)?;
+        return Ok(image);
+    }
+    let all = fatbins(&image)?;
+    let mut reduced = Vec::new();
+    if all.len() > 1 {
+        reduced.extend(fatbin_of(None));
+    }
+    for fatbin in linkable(&all) {
+        reduced.extend(fatbin_of(Some(best(fatbin, arch)?)));
+    }
+    Ok(reduced)
+}
+
+fn refuse_cubin(image: &[u8]) -> Result<(), ImageError> {
+    if image.starts_with(&ELF_MAGIC) {
+        return Err(ImageError::NoPtx {
+            machine_code_for: cubin_arch(image).into_iter().collect(),
+        });
+    }
+    Ok(())
+}
+
+fn best<'a, 'b>(fatbin: &'b Fatbin<'a>, arch: u32) -> Result<&'b Entry<'a>, ImageError> {
+    let candidates = fatbin
         .entries
         .iter()
-        .filter(|entry| entry.kind == Kind::Ptx)
-        .collect();
+        .filter(|entry| entry.kind == Kind::Ptx);
     // Best first: what the device has before what it lacks, plain before arch-specific, then the
     // nearest architecture.
-    candidates.sort_by_key(|entry| {
+    let best = candidates.min_by_key(|entry| {
         let above = entry.arch > arch;
         (above, entry.arch_specific, entry.arch.abs_diff(arch))
     });
-    let Some(best) = candidates.first() else {
+    best.ok_or_else(|| {
         let mut machine_code_for: Vec<u32> = fatbin
             .entries
             .iter()
@@ -63,9 +92,13 @@ fn select_entry(fatbin: &Fatbin, arch: u32, room: &mut usize) -> Result<Ptx, Ima
             .collect();
         machine_code_for.sort_unstable();
         machine_code_for.dedup();
-        return Err(ImageError::NoPtx { machine_code_for });
-    };
-    let mut text = unpack(best, *room)?;
+        ImageError::NoPtx { machine_code_for }
+    })
+}
+
+/// Takes what it unpacks from `room`.
+fn text_of(entry: &Entry, room: &mut usize) -> Result<Ptx, ImageError> {
+    let mut text = unpack(entry, *room)?;
     *room -= text.len();
     text.truncate(without_padding(&text).len());
     Ok(Ptx { text })

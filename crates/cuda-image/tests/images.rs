@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use harp_cuda_image::{fatbins, flatten, image_len, select, ImageError, Kind};
+use harp_cuda_image::{fatbins, flatten, image_len, reduce, select, ImageError, Kind};
 
 const PTX: &[u8] = b"//\n.version 9.0\n.target sm_86\n.address_size 64\n";
 
@@ -188,6 +188,45 @@ fn machine_code_alone_is_named() {
             machine_code_for: vec![90]
         })
     );
+}
+
+#[test]
+fn a_reduced_image_holds_what_is_selected_and_nothing_else() {
+    let first = [
+        cubin(86),
+        ptx(75, b".version 7.5"),
+        zstd(80, PTX),
+        cubin(90),
+    ];
+    let second = [cubin(75), lz4(90, PTX)];
+    let linked = fatbin(&[cubin(86)]);
+    let whole = [linked, fatbin(&first), fatbin(&second)].concat();
+    for arch in [75, 86, 120] {
+        let reduced = reduce(whole.clone(), arch).unwrap();
+        assert_eq!(texts(&reduced, arch), texts(&whole, arch));
+        let kinds: Vec<Kind> = fatbins(&reduced)
+            .unwrap()
+            .iter()
+            .flat_map(|fatbin| fatbin.entries.iter().map(|entry| entry.kind))
+            .collect();
+        assert_eq!(kinds, [Kind::Ptx, Kind::Ptx]);
+    }
+    let alone = reduce(fatbin(&first), 86).unwrap();
+    assert_eq!(texts(&alone, 86), [PTX]);
+    assert!(alone.len() < fatbin(&first).len() / 2);
+    assert_eq!(reduce(PTX.to_vec(), 86).as_deref(), Ok(PTX));
+}
+
+#[test]
+fn an_image_of_machine_code_reduces_to_nothing() {
+    let some = [fatbin(&[ptx(80, PTX)]), fatbin(&[cubin(90), cubin(75)])].concat();
+    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
+    elf.resize(64, 0);
+    for image in [some, fatbin(&[cubin(90)]), elf] {
+        let refusal = reduce(image.clone(), 86).unwrap_err();
+        assert_eq!(select(&image, 86).unwrap_err(), refusal);
+        assert!(matches!(refusal, ImageError::NoPtx { .. }));
+    }
 }
 
 #[test]

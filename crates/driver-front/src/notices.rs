@@ -1,6 +1,7 @@
 //! Lines for the person at the terminal.
 
-use std::sync::OnceLock;
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock};
 
 use crate::threads::Uncancelled;
 
@@ -15,6 +16,24 @@ pub fn quiet() -> bool {
 pub fn notice(text: &str) {
     if !quiet() {
         write_line(text);
+    }
+}
+
+/// As [`notice`]; a text that was said before is not said again. (It is, where another thread says
+/// something at this moment: nobody waits for a lock here that a forked child may find taken.)
+pub fn notice_once(text: &str) {
+    /// Most texts that are remembered; what comes after them is said every time.
+    const REMEMBERED: usize = 1000;
+    static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let is_new = match SAID.try_lock() {
+        Ok(mut said) => {
+            let said = said.get_or_insert_default();
+            said.len() >= REMEMBERED || said.insert(text.to_owned())
+        }
+        Err(_) => true,
+    };
+    if is_new {
+        notice(text);
     }
 }
 

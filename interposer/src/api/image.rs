@@ -4,16 +4,47 @@ use std::ffi::{c_char, c_void, CStr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harp_cuda_abi::types::*;
+use harp_cuda_image::{reduce, ImageError, HOW_TO_GET_PTX};
+use harp_driver_front::notice_once;
 use harp_wire::calls::encode_harp_blob_append;
 use harp_wire::CallId;
 
-use crate::session::settings::{say, LogLevel};
 use crate::session::{one_way_bytes, session};
 
 /// An image leaves in pieces of this many bytes.
 const PIECE: usize = 1 << 20;
 
 static LAST_BLOB: AtomicU64 = AtomicU64::new(0);
+
+/// Why an image was not loaded: the code, and words for the program's log (empty where the server
+/// has none).
+pub struct Refusal {
+    pub code: CUresult,
+    pub words: String,
+}
+
+impl From<CUresult> for Refusal {
+    fn from(code: CUresult) -> Self {
+        Self {
+            code,
+            words: String::new(),
+        }
+    }
+}
+
+impl From<ImageError> for Refusal {
+    fn from(error: ImageError) -> Self {
+        let (code, words) = match error {
+            ImageError::NoPtx { .. } => (
+                CUDA_ERROR_NO_BINARY_FOR_GPU,
+                format!("{error}; {HOW_TO_GET_PTX}"),
+            ),
+            other => (CUDA_ERROR_INVALID_IMAGE, other.to_string()),
+        };
+        notice_once(&words);
+        Self { code, words }
+    }
+}
 
 /// An image that the server holds.
 #[derive(Clone, Copy)]
@@ -25,26 +56,46 @@ pub struct Uploaded {
 /// Sends the image at `pointer`: a fatbin wrapper, a bare fatbin, an ELF or NUL-terminated PTX.
 ///
 /// # Errors
-/// `CUDA_ERROR_INVALID_IMAGE` when it is none of these, or what the session failed with.
+/// `CUDA_ERROR_INVALID_IMAGE` when it is none of these, or as [`upload_image`].
 ///
 /// # Safety
 /// `pointer` is NULL or points at an image as `cuModuleLoadData` takes it.
-pub unsafe fn upload_at(pointer: *const c_void) -> Result<Uploaded, CUresult> {
+pub unsafe fn upload_at(pointer: *const c_void) -> Result<Uploaded, Refusal> {
     if pointer.is_null() {
-        return Err(CUDA_ERROR_INVALID_VALUE);
+        return Err(CUDA_ERROR_INVALID_VALUE.into());
     }
     // SAFETY: the caller's promise.
-    let image = unsafe { harp_cuda_image::flatten(pointer) }.map_err(|error| {
-        say(
-            LogLevel::Normal,
-            &format!("a module image was refused: {error}"),
-        );
-        CUDA_ERROR_INVALID_IMAGE
-    })?;
-    upload(&image)
+    upload_image(unsafe { harp_cuda_image::flatten(pointer) }?)
 }
 
-/// Sends an image of known length.
+/// Sends a module image. A soft GPU executes PTX and nothing else: of a fatbin only what it will
+/// take is sent, which for a library of many architectures is a small part.
+///
+/// # Errors
+/// `CUDA_ERROR_NO_BINARY_FOR_GPU` where a soft GPU finds no PTX, or what the session failed with.
+pub fn upload_image(image: Vec<u8>) -> Result<Uploaded, Refusal> {
+    let Some(arch) = soft_architecture()? else {
+        return Ok(upload(&image)?);
+    };
+    Ok(upload(&reduce(image, arch)?)?)
+}
+
+/// The architecture (86) of the server's devices, where they are soft ones.
+fn soft_architecture() -> Result<Option<u32>, CUresult> {
+    let snapshot = &session()?.snapshot;
+    let Some(device) = snapshot.devices.first().filter(|_| snapshot.soft) else {
+        return Ok(None);
+    };
+    let number = |attribute: CUdevice_attribute| {
+        let value = device.attribute(attribute as i32);
+        value.and_then(|value| u32::try_from(value).ok())
+    };
+    let major = number(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+    let minor = number(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+    Ok(major.zip(minor).map(|(major, minor)| major * 10 + minor))
+}
+
+/// Sends bytes as they are.
 pub fn upload(image: &[u8]) -> Result<Uploaded, CUresult> {
     session()?;
     let blob = LAST_BLOB.fetch_add(1, Ordering::Relaxed) + 1;

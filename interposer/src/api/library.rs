@@ -8,7 +8,7 @@ use harp_wire::calls;
 use harp_wire::{CallId, HandleKind};
 
 use super::context::current_life;
-use super::image::{self, Uploaded};
+use super::image::{self, Refusal, Uploaded};
 use super::jit_options;
 use super::module::{look_up, name_argument, put_variable};
 use super::outputs::put;
@@ -22,17 +22,31 @@ struct Library {
     modules: Mutex<Vec<((u64, u32), u64)>>,
 }
 
+/// Loads an image and reports to the log buffers among the options.
 unsafe fn load_at(
     library: *mut CUlibrary,
-    upload: impl FnOnce() -> Result<Uploaded, CUresult>,
+    upload: impl FnOnce() -> Result<Uploaded, Refusal>,
+    (count, options, values): (c_uint, *mut CUjit_option, *mut *mut c_void),
 ) -> CUresult {
     if library.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let image = match session().and_then(|_| upload()) {
-        Ok(image) => image,
-        Err(code) => return code,
+    let loaded = session()
+        .map_err(Refusal::from)
+        .and_then(|_| upload())
+        .and_then(load);
+    let refusal = match loaded {
+        Ok(handle) => {
+            unsafe { library.write(handle) };
+            Refusal::from(CUDA_SUCCESS)
+        }
+        Err(refusal) => refusal,
     };
+    unsafe { jit_options::put_logs(count, options, values, &refusal.words) };
+    refusal.code
+}
+
+fn load(image: Uploaded) -> Result<CUlibrary, Refusal> {
     let handle = handles::create(HandleKind::Library);
     handles::attach(handle, Library::default());
     let status = request(
@@ -42,9 +56,9 @@ unsafe fn load_at(
     );
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Library, handle as CUlibrary);
-        return status;
+        return Err(status.into());
     }
-    unsafe { put(library, handle as CUlibrary) }
+    Ok(handle as CUlibrary)
 }
 
 pub unsafe fn cuLibraryLoadData(
@@ -59,9 +73,8 @@ pub unsafe fn cuLibraryLoadData(
 ) -> CUresult {
     // How the image is kept (CU_LIBRARY_BINARY_IS_PRESERVED, host functions) is the program's side.
     let _ = (library_options, library_values, library_count);
-    let status = unsafe { load_at(library, || image::upload_at(code)) };
-    unsafe { jit_options::put_logs(count, options, values) };
-    status
+    let options = (count, options, values);
+    unsafe { load_at(library, || image::upload_at(code), options) }
 }
 
 pub unsafe fn cuLibraryLoadFromFile(
@@ -75,9 +88,8 @@ pub unsafe fn cuLibraryLoadFromFile(
     library_count: c_uint,
 ) -> CUresult {
     let _ = (library_options, library_values, library_count);
-    let status = unsafe { load_at(library, || image::upload(&image::read_file(path)?)) };
-    unsafe { jit_options::put_logs(count, options, values) };
-    status
+    let upload = || image::upload_image(unsafe { image::read_file(path) }?);
+    unsafe { load_at(library, upload, (count, options, values)) }
 }
 
 pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {

@@ -49,7 +49,7 @@ pub unsafe fn cuLinkCreate_v2(
         return status;
     }
     unsafe {
-        jit_options::put_logs(count, options, values);
+        jit_options::put_logs(count, options, values, "");
         put(state, handle as CUlinkState)
     }
 }
@@ -89,7 +89,7 @@ pub unsafe fn cuLinkAddData_v2(
     // SAFETY: the program says that `size` bytes are there.
     let data = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) };
     let added = add(state, kind, data, name);
-    unsafe { jit_options::put_logs(count, options, values) };
+    unsafe { jit_options::put_logs(count, options, values, "") };
     result(added)
 }
 
@@ -103,7 +103,7 @@ pub unsafe fn cuLinkAddFile_v2(
 ) -> CUresult {
     // SAFETY: the program passes a path.
     let added = unsafe { image::read_file(path) }.and_then(|data| add(state, kind, &data, path));
-    unsafe { jit_options::put_logs(count, options, values) };
+    unsafe { jit_options::put_logs(count, options, values, "") };
     result(added)
 }
 

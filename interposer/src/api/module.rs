@@ -6,7 +6,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::{current_context, current_device};
-use super::image::{self, Uploaded};
+use super::image::{self, Refusal, Uploaded};
 use super::outputs::{put, put_if_wanted};
 use super::{function, jit_options};
 use crate::generated::forward;
@@ -26,7 +26,7 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
 }
 
 /// Loads an uploaded image into the current context.
-fn load(image: Uploaded) -> Result<CUmodule, CUresult> {
+fn load(image: Uploaded) -> Result<CUmodule, Refusal> {
     let handle = handles::create(HandleKind::Module);
     let status = request(
         CallId::cuModuleLoadData,
@@ -35,30 +35,42 @@ fn load(image: Uploaded) -> Result<CUmodule, CUresult> {
     );
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, handle as CUmodule);
-        return Err(status);
+        return Err(status.into());
     }
     Ok(handle as CUmodule)
 }
 
+/// Loads an image and reports to the log buffers among the options.
 unsafe fn load_at(
     module: *mut CUmodule,
-    upload: impl FnOnce() -> Result<Uploaded, CUresult>,
+    upload: impl FnOnce() -> Result<Uploaded, Refusal>,
+    (count, options, values): (c_uint, *mut CUjit_option, *mut *mut c_void),
 ) -> CUresult {
     if module.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
     let loaded = session()
         .and_then(|_| current_context())
+        .map_err(Refusal::from)
         .and_then(|_| upload())
         .and_then(load);
-    match loaded {
-        Ok(handle) => unsafe { put(module, handle) },
-        Err(code) => code,
-    }
+    let refusal = match loaded {
+        Ok(handle) => {
+            unsafe { module.write(handle) };
+            Refusal::from(CUDA_SUCCESS)
+        }
+        Err(refusal) => refusal,
+    };
+    unsafe { jit_options::put_logs(count, options, values, &refusal.words) };
+    refusal.code
 }
 
+/// The options of a load without any.
+const NO_OPTIONS: (c_uint, *mut CUjit_option, *mut *mut c_void) =
+    (0, std::ptr::null_mut(), std::ptr::null_mut());
+
 pub unsafe fn cuModuleLoadData(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
-    unsafe { load_at(module, || image::upload_at(pointer)) }
+    unsafe { load_at(module, || image::upload_at(pointer), NO_OPTIONS) }
 }
 
 pub unsafe fn cuModuleLoadDataEx(
@@ -68,9 +80,8 @@ pub unsafe fn cuModuleLoadDataEx(
     options: *mut CUjit_option,
     values: *mut *mut c_void,
 ) -> CUresult {
-    let status = unsafe { cuModuleLoadData(module, pointer) };
-    unsafe { jit_options::put_logs(count, options, values) };
-    status
+    let options = (count, options, values);
+    unsafe { load_at(module, || image::upload_at(pointer), options) }
 }
 
 pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
@@ -78,7 +89,8 @@ pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, pointer: *const c_voi
 }
 
 pub unsafe fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresult {
-    unsafe { load_at(module, || image::upload(&image::read_file(path)?)) }
+    let upload = || image::upload_image(unsafe { image::read_file(path) }?);
+    unsafe { load_at(module, upload, NO_OPTIONS) }
 }
 
 pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {

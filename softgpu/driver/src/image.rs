@@ -6,8 +6,8 @@ use std::sync::Arc;
 use harp_cuda_abi::types::{
     CUresult, CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_PTX, CUDA_ERROR_NO_BINARY_FOR_GPU,
 };
-use harp_cuda_image::{flatten, select, ImageError, Ptx};
-use harp_driver_front::notice;
+use harp_cuda_image::{flatten, select, ImageError, Ptx, HOW_TO_GET_PTX};
+use harp_driver_front::notice_once;
 use harp_softgpu_engine::{Module as Program, PtxError};
 
 use crate::settings::settings;
@@ -20,9 +20,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Says on stderr what is wrong, and is the code.
+    /// Says on stderr what is wrong (once: a library has many images alike), and is the code.
     pub fn tell(self) -> CUresult {
-        notice(&self.words);
+        notice_once(&self.words);
         self.code
     }
 
@@ -40,10 +40,7 @@ impl From<ImageError> for Refusal {
         match error {
             ImageError::NoPtx { .. } => Self {
                 code: CUDA_ERROR_NO_BINARY_FOR_GPU,
-                words: format!(
-                    "{error}; the soft GPU executes PTX. What gives PTX: CUPY_COMPILE_WITH_PTX=1 \
-                     for CuPy, nvcc -gencode arch=compute_80,code=compute_80 for nvcc programs"
-                ),
+                words: format!("{error}; {HOW_TO_GET_PTX}"),
             },
             other => Self {
                 code: CUDA_ERROR_INVALID_IMAGE,

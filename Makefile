@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build native lint bench generate settings clients client-environments programs clean prerequisites
+.PHONY: help demo test build native lint bench generate settings clients client-environments torch-environment programs clean prerequisites
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -45,6 +45,10 @@ client-environments: $(VENV)/.ready
 	@echo "== client libraries: CuPy, numba-cuda, cuda.core (.cache)"
 	$(BIN)/python tests/clients/environment.py
 
+torch-environment: $(VENV)/.ready
+	@echo "== PyTorch's stock wheel (.cache, 3.6 GB)"
+	$(BIN)/python tests/clients/environment.py torch
+
 programs: $(VENV)/.ready
 	@echo "== CUDA compiler and test programs (.cache)"
 	$(BIN)/python tests/programs/build.py
@@ -53,7 +57,7 @@ demo: build client-environments
 	@echo "== demo: examples/cupy_demo.py under harp-run"
 	@$(BIN)/python examples/demo.py
 
-test: build client-environments programs
+test: build client-environments torch-environment programs
 	@echo "== tests of the native parts"
 	$(CARGO) test --workspace --locked
 	@echo "== tests of everything, end to end"

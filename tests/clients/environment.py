@@ -4,6 +4,7 @@ Each is made once under `.cache/NAME-venv` in the checkout from `requirements-NA
 the project's own environment: nothing in it knows of HARP.
 
     python tests/clients/environment.py          # make what is missing, print the Pythons
+    python tests/clients/environment.py torch    # only that one, which is large
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ CLIENTS = "clients"
 CUPY_CUDA_13 = "cupy-cuda13"
 """CuPy alone, on CUDA 13.0."""
 
+TORCH = "torch"
+"""PyTorch's stock wheel for CUDA 13.0: 2.1 GB to download, 3.6 GB unpacked."""
+
 
 def _make(requirements: Path) -> Callable[[Path], None]:
     def make(place: Path) -> None:
@@ -31,7 +35,8 @@ def _make(requirements: Path) -> Callable[[Path], None]:
         venv.create(place, with_pip=True, symlinks=True)
         command = [place / "bin/python", "-m", "pip", "install", "--no-deps"]
         command += ["--only-binary", ":all:", "--disable-pip-version-check"]
-        command += ["--requirement", requirements]
+        # What is unpacked is kept; keeping the archives too would double gigabytes.
+        command += ["--no-cache-dir", "--requirement", requirements]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as pip:
             for line in pip.stdout:
                 if line.startswith(("Collecting", "Installing", "Successfully")):
@@ -53,5 +58,5 @@ def clients_python(name: str = CLIENTS) -> Path:
 
 
 if __name__ == "__main__":
-    for name in (CLIENTS, CUPY_CUDA_13):
+    for name in sys.argv[1:] or (CLIENTS, CUPY_CUDA_13):
         print(clients_python(name))

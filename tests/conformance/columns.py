@@ -75,6 +75,7 @@ class Columns:
         self.outcomes: dict[tuple[str, ...], Outcome] = {}
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "CUDA_"))}
         self.environ = {**kept, **DEVICES, "XDG_CONFIG_HOME": str(folder / "config")}
+        self.environ["HARP_STATE_DIR"] = str(folder / "state")
         self.environ["CUPY_CACHE_DIR"] = str(folder / "cupy")
         for name in ("HARP_SERVER", "HARP_CREDENTIALS", "HARP_CONTEXT", "HARP_CONFIG"):
             self.environ.pop(name, None)
@@ -109,9 +110,9 @@ class Columns:
             case "embedded":
                 return [*HARP_RUN, "--embedded", "--"]
             case "pool":
-                return [*HARP_RUN, "--ptx", *self.server_options(soft), "--"]
+                return [*HARP_RUN, *self.server_options(soft), "--"]
             case "pool-sync":
-                return [*HARP_RUN, "--ptx", "--sync", *self.server_options(soft), "--"]
+                return [*HARP_RUN, "--sync", *self.server_options(soft), "--"]
             case "native":
                 needs_native_driver()
                 return []

@@ -6,6 +6,7 @@ Kept light: nothing heavier than the standard library is imported on the way to 
 import getopt
 import os
 import sys
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from harp_client import __version__, native, program, settings
@@ -30,8 +31,8 @@ Which pool:
 How:
       --stats              print calls, waits, bytes and the TLS session at the end
       --sync               make every call wait for its reply (for debugging)
-      --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only for
-                           the soft GPU of an embedded pool or --direct)
+      --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only
+                           where the device is a soft GPU; a server is asked, once an hour)
   -v, --verbose            say what is set and started
   -V, --version            print the version
   -h, --help               print this
@@ -159,7 +160,7 @@ def _run(options: Options) -> int:
     if options.direct:
         _say(options, "direct: the soft GPU runs inside the program")
         native.preload(parts.softgpu, environ)
-        _ask_for_ptx(options, environ, default=True)
+        _ask_for_ptx(options, environ, soft=lambda: True)
         return program.run(options.command, environ)
     if target is not None:
         if warning := open_key(target.credentials):
@@ -181,18 +182,41 @@ def _run_at(
     _say(options, f"pool server {target.server}, credentials {target.credentials}")
     native.preload(parts.interposer, environ)
     environ.update(target.environment())
-    _ask_for_ptx(options, environ, default=target.ptx)
+    _ask_for_ptx(options, environ, soft=lambda: _is_soft(target, options, parts, environ))
     return program.run(options.command, environ)
 
 
-def _ask_for_ptx(options: Options, environ: dict[str, str], default: bool) -> None:
-    """CuPy compiles to machine code unless told otherwise before it is imported."""
-    chosen = options.ptx
-    if chosen is None and settings.HARP_PTX.get(environ) is not None:
-        chosen = settings.HARP_PTX.is_on(environ)
-    if (default if chosen is None else chosen) and "CUPY_COMPILE_WITH_PTX" not in environ:
-        environ["CUPY_COMPILE_WITH_PTX"] = "1"
-        _say(options, "set CUPY_COMPILE_WITH_PTX=1: a soft GPU executes PTX, not machine code")
+def _is_soft(
+    target: Target, options: Options, parts: native.NativeParts, environ: dict[str, str]
+) -> bool:
+    if target.ptx is not None:
+        return target.ptx
+    from harp_client import device_kind
+
+    soft = device_kind.is_soft(target, parts.interposer, environ)
+    if soft is None:
+        _say(options, "the server's device is not known yet; --ptx if it is a soft GPU")
+    return soft is True
+
+
+PTX_VARIABLES = {"CUPY_COMPILE_WITH_PTX": "1"}
+"""What makes client libraries hand over PTX; docs/clients-setup.md says more about each."""
+
+
+def _ask_for_ptx(options: Options, environ: dict[str, str], soft: Callable[[], bool]) -> None:
+    """Sets what makes clients hand over PTX, if that is wanted or the device is `soft`.
+
+    They read it when they are imported, so it has to be known before the program starts.
+    """
+    wanted = options.ptx
+    if wanted is None and settings.HARP_PTX.get(environ) is not None:
+        wanted = settings.HARP_PTX.is_on(environ)
+    missing = {name: value for name, value in PTX_VARIABLES.items() if name not in environ}
+    if not missing or not (soft() if wanted is None else wanted):
+        return
+    for name, value in missing.items():
+        environ[name] = value
+        _say(options, f"set {name}={value}: a soft GPU executes PTX, not machine code")
 
 
 def _say(options: Options, text: str) -> None:

@@ -111,10 +111,11 @@ HARP_CONFIG = Setting(
 )
 HARP_PTX = Setting(
     "HARP_PTX",
-    "`1` for the embedded soft GPU, else `0`",
+    "`1` where the device is a soft GPU, else `0`",
     RUN,
     "`1` asks client libraries to hand over PTX instead of machine code (for CuPy: "
-    "`CUPY_COMPILE_WITH_PTX=1`). A soft GPU needs it. The same as `harp-run --ptx`.",
+    "`CUPY_COMPILE_WITH_PTX=1`), `0` does not. A soft GPU needs it: docs/clients-setup.md. The "
+    "same as `harp-run --ptx` and `--no-ptx`.",
 )
 HARP_NATIVE_DIR = Setting(
     "HARP_NATIVE_DIR",
@@ -127,7 +128,8 @@ HARP_STATE_DIR = Setting(
     "HARP_STATE_DIR",
     "`$XDG_RUNTIME_DIR/harp`, else `harp-UID` in the folder for temporary files",
     RUN,
-    "Where an embedded pool keeps the credentials of its one user while it runs.",
+    "Where an embedded pool keeps the credentials of its one user while it runs, and where "
+    "`harp-run` remembers for an hour whether a server's device is a soft GPU.",
 )
 HARP_SOFT_MEMORY = Setting(
     "HARP_SOFT_MEMORY",

@@ -17,7 +17,8 @@ class Target(NamedTuple):
     server: str
     credentials: str
     server_name: str = SERVER_NAME
-    ptx: bool = False
+    ptx: bool | None = None
+    """Whether to ask client libraries for PTX, where that is known before the server is asked."""
     embedded: bool = False
 
     def environment(self) -> dict[str, str]:
@@ -62,6 +63,7 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
         os.path.expanduser(chosen or os.path.join(config_folder(environ), "credentials"))
     )
     _check_credentials(credentials, server)
+    ptx = context.get("ptx")
     return Target(
         server,
         credentials,
@@ -69,7 +71,8 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
         or settings.HARP_SERVER_NAME.get(environ)
         or context.get("server_name")
         or SERVER_NAME,
-        context.get("ptx", False) is True,
+        # What the file says of its own server says nothing of one that a flag names.
+        ptx if server == context.get("server") and isinstance(ptx, bool) else None,
     )
 
 

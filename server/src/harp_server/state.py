@@ -10,19 +10,17 @@ import fcntl
 import os
 import secrets
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from harp_client import settings
-from harp_client.errors import HarpError
+from harp_client import state
 
 
 class StateFolder:
     """A folder of this process alone, mode 0700, gone when closed."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        base = _base(environ)
+        base = Path(state.folder(environ))
         with _Locked(base / "lock"):
             for stale in base.glob("pool-*"):
                 _remove_if_stale(stale)
@@ -34,32 +32,6 @@ class StateFolder:
         """Removes the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
-
-
-def _base(environ: Mapping[str, str]) -> Path:
-    chosen = settings.HARP_STATE_DIR.get(environ)
-    runtime = environ.get("XDG_RUNTIME_DIR")
-    if chosen:
-        base = Path(chosen)
-    elif runtime and os.access(runtime, os.W_OK):
-        base = Path(runtime) / "harp"
-    else:
-        base = Path(tempfile.gettempdir()) / f"harp-{os.getuid()}"
-    try:
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = base.lstat()
-    except OSError as error:
-        raise HarpError(
-            f"cannot make {base}: {error.strerror}", f"set {settings.HARP_STATE_DIR.name}"
-        ) from error
-    # In a shared folder for temporary files somebody else may have made it first.
-    if not base.is_dir() or base.is_symlink() or status.st_uid != os.getuid():
-        raise HarpError(
-            f"{base} belongs to somebody else",
-            f"set {settings.HARP_STATE_DIR.name} to a folder of yours",
-        )
-    base.chmod(0o700)
-    return base
 
 
 def _remove_if_stale(folder: Path) -> None:

@@ -1,0 +1,38 @@
+"""The folder for what lives as long as the user is logged in: embedded pools, what servers are.
+
+Standard library only, and little of it: `harp-run` starts through here.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+
+from harp_client import settings
+from harp_client.errors import HarpError
+
+
+def folder(environ: Mapping[str, str] = os.environ) -> str:
+    """HARP_STATE_DIR, else `harp` in XDG_RUNTIME_DIR, else `harp-UID` in the folder for temporary
+    files; made with mode 0700 where it is missing.
+
+    Raises HarpError when it cannot be made or is somebody else's.
+    """
+    chosen = settings.HARP_STATE_DIR.get(environ)
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if chosen:
+        base = chosen
+    elif runtime and os.access(runtime, os.W_OK):
+        base = os.path.join(runtime, "harp")
+    else:
+        base = os.path.join(environ.get("TMPDIR") or "/tmp", f"harp-{os.getuid()}")
+    advice = f"set {settings.HARP_STATE_DIR.name} to a folder of yours"
+    try:
+        os.makedirs(base, mode=0o700, exist_ok=True)
+        status = os.lstat(base)
+        # In a shared folder for temporary files somebody else may have made it first.
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise HarpError(f"{base} belongs to somebody else", advice)
+        os.chmod(base, 0o700)
+    except OSError as error:
+        raise HarpError(f"cannot make {base}: {error.strerror}", advice) from error
+    return base

@@ -1,8 +1,9 @@
 //! The handles that a program holds: typed, client-chosen, checked before anything is sent.
 //!
-//! A handle's value is its wire id: `kind << 56 | generation << 32 | index`. `index` names a
+//! A handle's value is its wire id: `kind << 56 | generation << 32 | index << 4`. `index` names a
 //! record in an append-only table (so a look-up never locks), `generation` makes a reused record
-//! a different handle, so that a stale one is refused as CUDA refuses it.
+//! a different handle, so that a stale one is refused as CUDA refuses it. The low bits are zero as
+//! those of a driver's pointers are: programs keep marks of their own in them (PyTorch does).
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +14,8 @@ use harp_wire::HandleKind;
 
 const CHUNK: usize = 1024;
 const CHUNKS: usize = 4096;
-const INDEX_BITS: u32 = 32;
+const GENERATION_SHIFT: u32 = 32;
+const INDEX_SHIFT: u32 = 4;
 const GENERATION_MASK: u64 = 0x00ff_ffff;
 
 /// `CU_STREAM_PER_THREAD`: the greatest stream argument that is a value and not a handle (0 is the
@@ -89,7 +91,7 @@ pub fn create(kind: HandleKind) -> u64 {
         },
     };
     drop(free);
-    let id = (kind as u64) << 56 | generation << INDEX_BITS | index as u64;
+    let id = (kind as u64) << 56 | generation << GENERATION_SHIFT | (index as u64) << INDEX_SHIFT;
     if let Some(record) = TABLE.record(index) {
         record.data.store(ptr::null_mut(), Ordering::Relaxed);
         record.id.store(id, Ordering::Release);
@@ -97,8 +99,12 @@ pub fn create(kind: HandleKind) -> u64 {
     id
 }
 
+fn index_of(id: u64) -> usize {
+    ((id & u64::from(u32::MAX)) >> INDEX_SHIFT) as usize
+}
+
 fn find(id: u64) -> Option<&'static Record> {
-    let record = TABLE.record((id & u64::from(u32::MAX)) as usize)?;
+    let record = TABLE.record(index_of(id))?;
     (id != 0 && record.id.load(Ordering::Acquire) == id).then_some(record)
 }
 
@@ -147,13 +153,13 @@ pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
     {
         return; // another thread destroyed it first
     }
-    let generation = id >> INDEX_BITS & GENERATION_MASK;
+    let generation = id >> GENERATION_SHIFT & GENERATION_MASK;
     if generation < GENERATION_MASK {
         let mut free = TABLE
             .free
             .lock()
             .unwrap_or_else(|poison| poison.into_inner());
-        free.push(((id & u64::from(u32::MAX)) as usize, generation));
+        free.push((index_of(id), generation));
     }
 }
 
@@ -197,6 +203,17 @@ mod tests {
         assert_eq!(live(HandleKind::Event, raw), Ok(id));
         destroy(HandleKind::Event, raw);
         assert_eq!(live(HandleKind::Event, raw), Err(CUDA_ERROR_INVALID_HANDLE));
+    }
+
+    #[test]
+    fn a_handle_is_aligned_as_a_pointer_is() {
+        let ids = [HandleKind::Stream; 5].map(create);
+        assert!(ids.iter().all(|id| id % 16 == 0), "{ids:x?}");
+        let marked = (ids[0] | 1) as *mut CUstream_st;
+        assert_eq!(
+            live(HandleKind::Stream, marked),
+            Err(CUDA_ERROR_INVALID_HANDLE)
+        );
     }
 
     #[test]

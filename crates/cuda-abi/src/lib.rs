@@ -9,6 +9,7 @@ mod generated;
 pub mod attributes;
 pub mod errors;
 pub mod exports;
+pub mod jit;
 pub mod proc_address;
 pub mod streams;
 

@@ -5,9 +5,10 @@
 //!
 //! * [`in_memory`]: an image of the calling program named by a bare pointer, without a length.
 //!   Trusts the program, as every driver must.
-//! * [`container`], [`select`]: the bytes of an image, from anyone. Never reads outside them and
+//! * [`archive`], [`container`], [`select`]: the bytes of an image, from anyone. Never reads outside them and
 //!   never allocates by a size that the bytes merely claim.
 
+pub mod archive;
 pub mod container;
 mod decompress;
 pub mod in_memory;
@@ -15,6 +16,7 @@ pub mod select;
 
 use core::fmt;
 
+pub use archive::embedded;
 pub use container::{fatbins, Entry, Fatbin, Kind};
 pub use in_memory::{flatten, image_len};
 pub use select::{reduce, select, Ptx};

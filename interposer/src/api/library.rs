@@ -9,7 +9,7 @@ use harp_wire::{CallId, HandleKind};
 
 use super::context::current_life;
 use super::image::{self, Refusal, Uploaded};
-use super::jit_options;
+use super::jit_options::JitOptions;
 use super::module::{look_up, name_argument, put_variable};
 use super::outputs::put;
 use crate::generated::forward;
@@ -26,7 +26,7 @@ struct Library {
 unsafe fn load_at(
     library: *mut CUlibrary,
     upload: impl FnOnce() -> Result<Uploaded, Refusal>,
-    (count, options, values): (c_uint, *mut CUjit_option, *mut *mut c_void),
+    options: &JitOptions,
 ) -> CUresult {
     if library.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
@@ -34,26 +34,26 @@ unsafe fn load_at(
     let loaded = session()
         .map_err(Refusal::from)
         .and_then(|_| upload())
-        .and_then(load);
-    let refusal = match loaded {
-        Ok(handle) => {
-            unsafe { library.write(handle) };
-            Refusal::from(CUDA_SUCCESS)
-        }
-        Err(refusal) => refusal,
-    };
-    unsafe { jit_options::put_logs(count, options, values, &refusal.words) };
-    refusal.code
+        .and_then(|image| load(image, options));
+    match loaded {
+        Ok(handle) => unsafe { put(library, handle) },
+        Err(refusal) => options.refuse(&refusal),
+    }
 }
 
-fn load(image: Uploaded) -> Result<CUlibrary, Refusal> {
+fn load(image: Uploaded, options: &JitOptions) -> Result<CUlibrary, Refusal> {
     let handle = handles::create(HandleKind::Library);
     handles::attach(handle, Library::default());
     let status = request(
         CallId::cuLibraryLoadData,
-        |encoder| calls::encode_cuLibraryLoadData(encoder, handle, image.blob, &[], &[], 0),
+        |encoder| {
+            let (names, values) = (&options.names, &options.values);
+            let log_bytes = options.log_bytes();
+            calls::encode_cuLibraryLoadData(encoder, handle, image.blob, names, values, log_bytes);
+        },
         |_| (),
     );
+    options.report();
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Library, handle as CUlibrary);
         return Err(status.into());
@@ -73,8 +73,11 @@ pub unsafe fn cuLibraryLoadData(
 ) -> CUresult {
     // How the image is kept (CU_LIBRARY_BINARY_IS_PRESERVED, host functions) is the program's side.
     let _ = (library_options, library_values, library_count);
-    let options = (count, options, values);
-    unsafe { load_at(library, || image::upload_at(code), options) }
+    // SAFETY: the program passes arrays of `count` elements, and an image.
+    unsafe {
+        let options = JitOptions::new(count, options, values);
+        load_at(library, || image::upload_at(code), &options)
+    }
 }
 
 pub unsafe fn cuLibraryLoadFromFile(
@@ -89,7 +92,11 @@ pub unsafe fn cuLibraryLoadFromFile(
 ) -> CUresult {
     let _ = (library_options, library_values, library_count);
     let upload = || image::upload_image(unsafe { image::read_file(path) }?);
-    unsafe { load_at(library, upload, (count, options, values)) }
+    // SAFETY: the program passes arrays of `count` elements.
+    unsafe {
+        let options = JitOptions::new(count, options, values);
+        load_at(library, upload, &options)
+    }
 }
 
 pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {

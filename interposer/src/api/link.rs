@@ -7,16 +7,19 @@ use std::sync::OnceLock;
 use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, HandleKind};
 
+use super::context::current_context;
 use super::copy::{check, result};
+use super::image;
+use super::jit_options::JitOptions;
 use super::module::name_argument;
 use super::outputs::put;
-use super::{image, jit_options};
 use crate::generated::forward;
 use crate::session::{handles, request, session};
 
 /// What the client keeps for a link.
-#[derive(Default)]
 struct Link {
+    /// The program keeps what they name until it destroys the link.
+    options: JitOptions,
     image: OnceLock<Vec<u8>>,
 }
 
@@ -37,21 +40,30 @@ pub unsafe fn cuLinkCreate_v2(
     if state.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
+    if let Err(code) = session().and_then(|_| current_context()) {
+        return code;
+    }
     let handle = handles::create(HandleKind::Link);
-    handles::attach(handle, Link::default());
+    let link = Link {
+        // SAFETY: the program passes arrays of `count` elements.
+        options: unsafe { JitOptions::new(count, options, values) },
+        image: OnceLock::new(),
+    };
+    let Link { options, .. } = handles::attach(handle, link);
     let status = request(
         CallId::cuLinkCreate_v2,
-        |encoder| calls::encode_cuLinkCreate_v2(encoder, handle, &[], &[], 0),
+        |encoder| {
+            let (names, values) = (&options.names, &options.values);
+            calls::encode_cuLinkCreate_v2(encoder, handle, names, values, options.log_bytes());
+        },
         |_| (),
     );
+    options.report();
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Link, handle as CUlinkState);
         return status;
     }
-    unsafe {
-        jit_options::put_logs(count, options, values, "");
-        put(state, handle as CUlinkState)
-    }
+    unsafe { put(state, handle as CUlinkState) }
 }
 
 fn add(
@@ -59,18 +71,22 @@ fn add(
     kind: CUjitInputType,
     data: &[u8],
     name: *const c_char,
+    options: &JitOptions,
 ) -> Result<(), CUresult> {
-    let (link, _) = known(state)?;
+    let (id, link) = known(state)?;
     // SAFETY: the program passes a C string or NULL.
     let name = unsafe { name_argument(name) }.unwrap_or_default();
     let blob = image::upload(data)?.blob;
-    check(request(
+    let status = request(
         CallId::cuLinkAddData_v2,
         |encoder| {
-            calls::encode_cuLinkAddData_v2(encoder, link, kind, blob, &name, &[], &[]);
+            let (names, values) = (&options.names, &options.values);
+            calls::encode_cuLinkAddData_v2(encoder, id, kind, blob, &name, names, values);
         },
         |_| (),
-    ))
+    );
+    link.options.report();
+    check(status)
 }
 
 pub unsafe fn cuLinkAddData_v2(
@@ -88,9 +104,9 @@ pub unsafe fn cuLinkAddData_v2(
     }
     // SAFETY: the program says that `size` bytes are there.
     let data = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), size) };
-    let added = add(state, kind, data, name);
-    unsafe { jit_options::put_logs(count, options, values, "") };
-    result(added)
+    // SAFETY: the program passes arrays of `count` elements.
+    let options = unsafe { JitOptions::new(count, options, values) };
+    result(add(state, kind, data, name, &options))
 }
 
 pub unsafe fn cuLinkAddFile_v2(
@@ -102,9 +118,10 @@ pub unsafe fn cuLinkAddFile_v2(
     values: *mut *mut c_void,
 ) -> CUresult {
     // SAFETY: the program passes a path.
-    let added = unsafe { image::read_file(path) }.and_then(|data| add(state, kind, &data, path));
-    unsafe { jit_options::put_logs(count, options, values, "") };
-    result(added)
+    let data = unsafe { image::read_file(path) };
+    // SAFETY: the program passes arrays of `count` elements.
+    let options = unsafe { JitOptions::new(count, options, values) };
+    result(data.and_then(|data| add(state, kind, &data, path, &options)))
 }
 
 pub unsafe fn cuLinkComplete(
@@ -122,6 +139,7 @@ pub unsafe fn cuLinkComplete(
         |encoder| calls::encode_cuLinkComplete(encoder, id),
         |decoder| linked = calls::CuLinkCompleteReply::read(decoder).image.to_vec(),
     );
+    link.options.report();
     if status != CUDA_SUCCESS {
         return status;
     }

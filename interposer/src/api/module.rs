@@ -6,9 +6,10 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::{current_context, current_device};
+use super::function;
 use super::image::{self, Refusal, Uploaded};
+use super::jit_options::JitOptions;
 use super::outputs::{put, put_if_wanted};
-use super::{function, jit_options};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
 use crate::session::{handles, request, session};
@@ -26,13 +27,18 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
 }
 
 /// Loads an uploaded image into the current context.
-fn load(image: Uploaded) -> Result<CUmodule, Refusal> {
+fn load(image: Uploaded, options: &JitOptions) -> Result<CUmodule, Refusal> {
     let handle = handles::create(HandleKind::Module);
     let status = request(
         CallId::cuModuleLoadData,
-        |encoder| calls::encode_cuModuleLoadData(encoder, handle, image.blob, &[], &[], 0),
+        |encoder| {
+            let (names, values) = (&options.names, &options.values);
+            let log_bytes = options.log_bytes();
+            calls::encode_cuModuleLoadData(encoder, handle, image.blob, names, values, log_bytes);
+        },
         |_| (),
     );
+    options.report();
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, handle as CUmodule);
         return Err(status.into());
@@ -44,7 +50,7 @@ fn load(image: Uploaded) -> Result<CUmodule, Refusal> {
 unsafe fn load_at(
     module: *mut CUmodule,
     upload: impl FnOnce() -> Result<Uploaded, Refusal>,
-    (count, options, values): (c_uint, *mut CUjit_option, *mut *mut c_void),
+    options: &JitOptions,
 ) -> CUresult {
     if module.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
@@ -53,24 +59,16 @@ unsafe fn load_at(
         .and_then(|_| current_context())
         .map_err(Refusal::from)
         .and_then(|_| upload())
-        .and_then(load);
-    let refusal = match loaded {
-        Ok(handle) => {
-            unsafe { module.write(handle) };
-            Refusal::from(CUDA_SUCCESS)
-        }
-        Err(refusal) => refusal,
-    };
-    unsafe { jit_options::put_logs(count, options, values, &refusal.words) };
-    refusal.code
+        .and_then(|image| load(image, options));
+    match loaded {
+        Ok(handle) => unsafe { put(module, handle) },
+        Err(refusal) => options.refuse(&refusal),
+    }
 }
 
-/// The options of a load without any.
-const NO_OPTIONS: (c_uint, *mut CUjit_option, *mut *mut c_void) =
-    (0, std::ptr::null_mut(), std::ptr::null_mut());
-
 pub unsafe fn cuModuleLoadData(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
-    unsafe { load_at(module, || image::upload_at(pointer), NO_OPTIONS) }
+    let none = JitOptions::default();
+    unsafe { load_at(module, || image::upload_at(pointer), &none) }
 }
 
 pub unsafe fn cuModuleLoadDataEx(
@@ -80,8 +78,11 @@ pub unsafe fn cuModuleLoadDataEx(
     options: *mut CUjit_option,
     values: *mut *mut c_void,
 ) -> CUresult {
-    let options = (count, options, values);
-    unsafe { load_at(module, || image::upload_at(pointer), options) }
+    // SAFETY: the program passes arrays of `count` elements, and an image.
+    unsafe {
+        let options = JitOptions::new(count, options, values);
+        load_at(module, || image::upload_at(pointer), &options)
+    }
 }
 
 pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
@@ -89,8 +90,9 @@ pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, pointer: *const c_voi
 }
 
 pub unsafe fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresult {
+    let none = JitOptions::default();
     let upload = || image::upload_image(unsafe { image::read_file(path) }?);
-    unsafe { load_at(module, upload, NO_OPTIONS) }
+    unsafe { load_at(module, upload, &none) }
 }
 
 pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {

@@ -1,76 +1,96 @@
-//! The in and out values of JIT options: only the logs are of interest to an interpreter.
+//! The in and out values of JIT options: an interpreter heeds a limit on registers and fills the logs.
 
 use core::ffi::{c_char, c_void};
 
 use harp_cuda_abi::types::*;
 
-/// The option list of a call.
+/// The options of a call. What they name in the program's memory stays there as long as this.
 #[derive(Clone, Copy)]
 pub struct JitOptions {
-    count: usize,
-    options: *mut CUjit_option,
-    values: *mut *mut c_void,
+    /// `CU_JIT_MAX_REGISTERS`; none for no limit.
+    pub max_registers: Option<u32>,
+    info: Option<Log>,
+    error: Option<Log>,
+    wall_time: Option<*mut f32>,
+}
+
+// SAFETY: the pointers are the program's, which keeps them valid as `new` was promised; they are
+// written only by calls that the program makes.
+unsafe impl Send for JitOptions {}
+// SAFETY: as above.
+unsafe impl Sync for JitOptions {}
+
+/// A buffer for text.
+#[derive(Clone, Copy)]
+struct Log {
+    start: *mut c_char,
+    room: usize,
+    /// Receives the text's length.
+    length: *mut *mut c_void,
 }
 
 impl JitOptions {
     /// The options of a call.
     ///
     /// # Safety
-    /// Both arrays have `count` elements, or `count` is 0; they outlive this.
+    /// Both arrays have `count` elements, or `count` is 0. What the values point to, and the values
+    /// themselves, outlive this.
     pub unsafe fn new(count: u32, options: *mut CUjit_option, values: *mut *mut c_void) -> Self {
         let count = if options.is_null() || values.is_null() {
             0
         } else {
             count as usize
         };
+        let place = |option: CUjit_option| {
+            // SAFETY: the caller's promise.
+            (0..count)
+                .find(|index| unsafe { *options.add(*index) } == option)
+                .map(|index| unsafe { values.add(index) })
+        };
+        let log = |buffer, size| {
+            let (buffer, length) = (place(buffer)?, place(size)?);
+            // SAFETY: the values are a buffer and its size in bytes; the size is also an output.
+            let (start, room) = unsafe { ((*buffer).cast::<c_char>(), *length as usize) };
+            (!start.is_null() && room > 0).then_some(Log {
+                start,
+                room,
+                length,
+            })
+        };
         Self {
-            count,
-            options,
-            values,
+            // SAFETY: the value is the number itself.
+            max_registers: place(CU_JIT_MAX_REGISTERS)
+                .map(|place| unsafe { *place } as usize as u32)
+                .filter(|most| *most > 0),
+            info: log(CU_JIT_INFO_LOG_BUFFER, CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES),
+            error: log(CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES),
+            wall_time: place(CU_JIT_WALL_TIME).map(|place| place.cast()),
         }
-    }
-
-    /// The place of an option's value.
-    fn place(&self, option: CUjit_option) -> Option<*mut *mut c_void> {
-        // SAFETY: as `new` was promised.
-        (0..self.count)
-            .find(|index| unsafe { *self.options.add(*index) } == option)
-            .map(|index| unsafe { self.values.add(index) })
     }
 
     /// Reports to the program's log buffers: `error` is empty on success.
     pub fn report(&self, error: &str) {
-        self.log(
-            CU_JIT_INFO_LOG_BUFFER,
-            CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
-            "",
-        );
-        self.log(
-            CU_JIT_ERROR_LOG_BUFFER,
-            CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
-            error,
-        );
-        if let Some(place) = self.place(CU_JIT_WALL_TIME) {
+        for (log, text) in [(self.info, ""), (self.error, error)] {
+            if let Some(log) = log {
+                log.write(text);
+            }
+        }
+        if let Some(place) = self.wall_time {
             // SAFETY: the option's value slot receives a float.
-            unsafe { place.cast::<f32>().write(0.0) };
+            unsafe { place.write(0.0) };
         }
     }
+}
 
-    /// Stores text in the buffer of an option; its size option receives the length.
-    fn log(&self, buffer: CUjit_option, size: CUjit_option, text: &str) {
-        let (Some(buffer), Some(size)) = (self.place(buffer), self.place(size)) else {
-            return;
-        };
-        // SAFETY: the values are a buffer and its size in bytes, the size is also an output.
+impl Log {
+    fn write(&self, text: &str) {
+        let length = text.len().min(self.room - 1);
+        // SAFETY: `room` bytes are the program's buffer, as `JitOptions::new` was promised.
         unsafe {
-            let (start, room) = ((*buffer).cast::<c_char>(), *size as usize);
-            if start.is_null() || room == 0 {
-                return;
-            }
-            let length = text.len().min(room - 1);
-            start.copy_from_nonoverlapping(text.as_ptr().cast(), length);
-            *start.add(length) = 0;
-            *size = core::ptr::without_provenance_mut(length);
+            self.start
+                .copy_from_nonoverlapping(text.as_ptr().cast(), length);
+            *self.start.add(length) = 0;
+            *self.length = core::ptr::without_provenance_mut(length);
         }
     }
 }

@@ -3,18 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use harp_cuda_abi::types::*;
+use harp_cuda_image::embedded;
 use harp_softgpu_engine::Module as Program;
 
 use crate::call::Outcome;
 use crate::handles::Registry;
 use crate::image::{code_of, texts_of, Refusal};
+use crate::jit_options::JitOptions;
 
 /// Live link operations.
 pub static LINKS: Registry<Link> = Registry::new();
 
 /// One link operation.
-#[derive(Default)]
 pub struct Link {
+    /// The program keeps what they name until it destroys the operation.
+    options: JitOptions,
     state: Mutex<State>,
 }
 
@@ -26,8 +29,11 @@ struct State {
 
 impl Link {
     /// `cuLinkCreate`.
-    pub fn create() -> CUlinkState {
-        LINKS.insert(Arc::new(Self::default()))
+    pub fn create(options: JitOptions) -> CUlinkState {
+        LINKS.insert(Arc::new(Self {
+            options,
+            state: Mutex::default(),
+        }))
     }
 
     /// The link operation that a handle names.
@@ -38,16 +44,29 @@ impl Link {
         LINKS.get(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)
     }
 
-    /// Adds an input: PTX text, or a fatbin that holds some.
+    /// Notes a refusal in the program's log and says it on stderr; the code is for the program.
+    pub fn refuse(&self, refusal: Refusal) -> CUresult {
+        self.options.report(&refusal.words);
+        refusal.tell()
+    }
+
+    /// Adds an input: PTX text, a fatbin that holds some, host objects that hold fatbins, or an archive
+    /// of these.
     ///
     /// # Errors
     /// What is wrong with the input, machine code in particular.
     pub fn add(&self, input: &[u8]) -> Result<(), Refusal> {
         let mut texts = Vec::new();
-        for ptx in texts_of(input)? {
-            Program::parse(ptx.text.clone()).map_err(|error| Refusal::of_ptx("link", &error))?;
-            texts.extend(ptx.text);
-            texts.push(b'\n');
+        for part in embedded(input)? {
+            for ptx in texts_of(part)? {
+                let program = Program::parse(ptx.text.clone())
+                    .map_err(|error| Refusal::of_ptx("link", &error))?;
+                match self.options.max_registers {
+                    Some(most) => texts.extend(program.with_max_registers(most)),
+                    None => texts.extend(ptx.text),
+                }
+                texts.push(b'\n');
+            }
         }
         self.state
             .lock()

@@ -285,12 +285,12 @@ pub fn cuLinkCreate_v2(
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
     let (names, values) = options.arrays();
     let mut link = std::ptr::null_mut();
-    // SAFETY: see the module. The message buffers are kept until the session ends, which is longer than the link.
+    // SAFETY: see the module. The options are kept until the session ends, which is longer than the link.
     let status = unsafe { (cx.driver.cuLinkCreate_v2)(options.count(), names, values, &mut link) };
     cx.handles
         .created(HandleKind::Link, args.link, link.cast(), status)?;
     cx.logs.insert(cx.threads.thread(), options.logs.read());
-    cx.link_logs.insert(args.link, options.logs);
+    cx.link_options.insert(args.link, options);
     Ok(status)
 }
 
@@ -345,7 +345,7 @@ pub fn cuLinkComplete(
 }
 
 fn note_link_logs(cx: &mut Session, link: u64) {
-    if let Some(buffers) = cx.link_logs.get(&link) {
-        cx.logs.insert(cx.threads.thread(), buffers.read());
+    if let Some(options) = cx.link_options.get(&link) {
+        cx.logs.insert(cx.threads.thread(), options.logs.read());
     }
 }

@@ -6,6 +6,7 @@
 use std::ffi::c_void;
 use std::ptr;
 
+use harp_cuda_abi::jit::is_number;
 use harp_cuda_abi::types::*;
 
 use super::Violation;
@@ -20,7 +21,7 @@ pub struct JitLogs {
     pub error: Vec<u8>,
 }
 
-/// Where the driver writes messages. For a link this has to live as long as the link.
+/// Where the driver writes messages.
 #[derive(Default)]
 pub struct LogBuffers {
     info: Box<[u8]>,
@@ -52,7 +53,8 @@ impl LogBuffers {
     }
 }
 
-/// Options as the driver takes them.
+/// Options as the driver takes them. Those of a link have to live as long as the link: the driver may write to
+/// their buffers and values at any of its calls.
 pub struct JitOptions {
     names: Vec<CUjit_option>,
     values: Vec<*mut c_void>,
@@ -67,7 +69,7 @@ impl JitOptions {
                 "compiler options and values differ in number",
             ));
         }
-        if let Some(name) = names.iter().find(|name| !is_numeric(**name)) {
+        if let Some(name) = names.iter().find(|name| !is_number(**name)) {
             return Err(Violation::new(format!(
                 "compiler option {name} is not a number's"
             )));
@@ -106,37 +108,6 @@ impl JitOptions {
     pub fn arrays(&mut self) -> (*mut CUjit_option, *mut *mut c_void) {
         (self.names.as_mut_ptr(), self.values.as_mut_ptr())
     }
-}
-
-/// Options whose value is a number in the pointer itself. Everything else points somewhere.
-fn is_numeric(option: CUjit_option) -> bool {
-    matches!(
-        option,
-        CU_JIT_MAX_REGISTERS
-            | CU_JIT_THREADS_PER_BLOCK
-            | CU_JIT_WALL_TIME
-            | CU_JIT_OPTIMIZATION_LEVEL
-            | CU_JIT_TARGET_FROM_CUCONTEXT
-            | CU_JIT_TARGET
-            | CU_JIT_FALLBACK_STRATEGY
-            | CU_JIT_GENERATE_DEBUG_INFO
-            | CU_JIT_LOG_VERBOSE
-            | CU_JIT_GENERATE_LINE_INFO
-            | CU_JIT_CACHE_MODE
-            | CU_JIT_FAST_COMPILE
-            | CU_JIT_LTO
-            | CU_JIT_FTZ
-            | CU_JIT_PREC_DIV
-            | CU_JIT_PREC_SQRT
-            | CU_JIT_FMA
-            | CU_JIT_OPTIMIZE_UNUSED_DEVICE_VARIABLES
-            | CU_JIT_POSITION_INDEPENDENT_CODE
-            | CU_JIT_MIN_CTA_PER_SM
-            | CU_JIT_MAX_THREADS_PER_BLOCK
-            | CU_JIT_OVERRIDE_DIRECTIVE_VALUES
-            | CU_JIT_SPLIT_COMPILE
-            | CU_JIT_BINARY_LOADER_THREAD_COUNT
-    )
 }
 
 #[cfg(test)]

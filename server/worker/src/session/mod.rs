@@ -36,7 +36,7 @@ pub use handles::{Found, HandleTable};
 pub use id_map::IdMap;
 pub use image::Image;
 pub use intake::{Intake, Stopped};
-pub use jit::{JitLogs, JitOptions, LogBuffers};
+pub use jit::{JitLogs, JitOptions};
 pub use relay::Relay;
 pub use replies::Replies;
 pub use violation::Violation;
@@ -67,8 +67,8 @@ pub struct Session {
     pub parameters: Vec<*mut c_void>,
     /// Compiler messages of each client thread's last load or link.
     pub logs: HashMap<u32, JitLogs>,
-    /// Buffers that running links write their messages to, by link handle.
-    pub link_logs: IdMap<LogBuffers>,
+    /// Options of running links, by link handle: the driver writes messages to their buffers.
+    pub link_options: IdMap<JitOptions>,
     pub callbacks: Arc<Callbacks>,
     /// Set by a call that has to wait for the device: its reply follows when the wait is over.
     pub wait: Option<Wait>,
@@ -87,7 +87,7 @@ impl Session {
             layouts: IdMap::default(),
             parameters: Vec::new(),
             logs: HashMap::new(),
-            link_logs: IdMap::default(),
+            link_options: IdMap::default(),
             callbacks: Callbacks::new(replies),
             wait: None,
         }

@@ -6,14 +6,12 @@ use harp_cuda_abi::types::*;
 
 use crate::call::{call, out, text, Outcome};
 use crate::context::Context;
-use crate::image::Refusal;
 use crate::jit_options::JitOptions;
 use crate::link::{Link, LINKS};
 
 use super::modules::read_file;
 
-/// Log buffers belong to the whole operation in CUDA; only success is reported to them here, the
-/// words of a failure go to stderr.
+/// The log buffers are the whole operation's: the words of a failure go there, and to stderr.
 pub unsafe fn cuLinkCreate_v2(
     num_options: u32,
     options: *mut CUjit_option,
@@ -23,8 +21,9 @@ pub unsafe fn cuLinkCreate_v2(
     call(|| {
         let state = out(state)?;
         Context::current()?;
-        unsafe { JitOptions::new(num_options, options, values) }.report("");
-        state.set(Link::create());
+        let options = unsafe { JitOptions::new(num_options, options, values) };
+        options.report("");
+        state.set(Link::create(options));
         Ok(())
     })
 }
@@ -33,10 +32,12 @@ fn add(state: CUlinkState, kind: CUjitInputType, input: &[u8]) -> Outcome {
     Context::current()?;
     let link = Link::get(state)?;
     match kind {
-        CU_JIT_INPUT_PTX | CU_JIT_INPUT_FATBINARY | CU_JIT_INPUT_CUBIN | CU_JIT_INPUT_OBJECT => {
-            link.add(input).map_err(Refusal::tell)
-        }
-        CU_JIT_INPUT_LIBRARY | CU_JIT_INPUT_NVVM => Err(CUDA_ERROR_NOT_SUPPORTED),
+        CU_JIT_INPUT_PTX
+        | CU_JIT_INPUT_FATBINARY
+        | CU_JIT_INPUT_CUBIN
+        | CU_JIT_INPUT_OBJECT
+        | CU_JIT_INPUT_LIBRARY => link.add(input).map_err(|refusal| link.refuse(refusal)),
+        CU_JIT_INPUT_NVVM => Err(CUDA_ERROR_NOT_SUPPORTED),
         _ => Err(CUDA_ERROR_INVALID_VALUE),
     }
 }
@@ -78,7 +79,8 @@ pub unsafe fn cuLinkComplete(
     call(|| {
         let (image, size) = (out(image)?, out(size)?);
         Context::current()?;
-        let (start, length) = Link::get(state)?.complete().map_err(Refusal::tell)?;
+        let link = Link::get(state)?;
+        let (start, length) = link.complete().map_err(|refusal| link.refuse(refusal))?;
         image.set(start.cast_mut().cast());
         size.set(length);
         Ok(())

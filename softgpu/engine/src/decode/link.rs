@@ -100,6 +100,7 @@ pub fn kernel(
         local_bytes,
         max_threads: signature.max_threads,
         required_block: signature.required_block,
+        max_registers: signature.max_registers,
     })
 }
 
@@ -219,12 +220,14 @@ impl Linker<'_> {
     }
 }
 
-/// Whether a call's arguments and results are those of a function.
+/// Whether a call's arguments and results are those of a function. Callers compiled apart may take a
+/// result that a function does not have, as linkers of machine code let them: they must not use it.
 fn fits(call: (&[FrameSpan], &[FrameSpan]), function: &Function) -> bool {
     let same = |a: &[FrameSpan], b: &[FrameSpan]| {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.bytes == b.bytes)
     };
-    same(call.0, &function.params) && (call.1.is_empty() || same(call.1, &function.returns))
+    let taken = call.1.is_empty() || function.returns.is_empty() || same(call.1, &function.returns);
+    same(call.0, &function.params) && taken
 }
 
 fn call_sites(program: &Program<'_>, functions: &[Function]) -> Result<Vec<CallSite>, PtxError> {

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::exec::kernel::{Kernel, Param};
 use crate::ptx::lexer::{Place, Token};
+use crate::ptx::literal::Literal;
 use crate::ptx::module::{parse_extents, Module};
 use crate::ptx::{expression, PtxError};
 
@@ -42,6 +43,8 @@ pub struct Signature {
     pub max_threads: u32,
     /// `.reqntid`
     pub required_block: Option<[u32; 3]>,
+    /// `.maxnreg`: most registers of a thread.
+    pub max_registers: Option<u32>,
 }
 
 impl Module {
@@ -102,6 +105,28 @@ impl Module {
         link::kernel(self, index, signature, address_of).map(Arc::new)
     }
 
+    /// The text with `.maxnreg` on every kernel that has none: what a limit on the compiler's command
+    /// line or in a link's options means.
+    pub fn with_max_registers(&self, registers: u32) -> Vec<u8> {
+        let limit = format!("\n.maxnreg {registers}\n");
+        let mut text = Vec::with_capacity(self.text.len() + 64);
+        let mut done = 0;
+        let kernels = self.functions.iter().filter(|function| {
+            let signature = self.signature(&function.name);
+            function.body.is_some()
+                && signature.is_some_and(|signature| signature.max_registers.is_none())
+        });
+        let mut places: Vec<usize> = kernels.map(|function| function.attributes.at).collect();
+        places.sort_unstable();
+        for place in places {
+            text.extend(&self.text[done..place]);
+            text.extend(limit.as_bytes());
+            done = place;
+        }
+        text.extend(&self.text[done..]);
+        text
+    }
+
     fn attributes(&self, place: Place, signature: &mut Signature) -> Result<(), PtxError> {
         let mut lexer = self.lexer(place);
         while let Token::Directive(directive) = lexer.peek() {
@@ -115,7 +140,12 @@ impl Module {
                         signature.required_block = Some(extents);
                     }
                 }
-                ".minnctapersm" | ".maxnctapersm" | ".maxnreg" | ".maxclusterrank" => {
+                ".maxnreg" => {
+                    if let Literal::Integer { bits, .. } = expression::parse(&mut lexer)? {
+                        signature.max_registers = Some(bits.min(u64::from(u32::MAX)) as u32);
+                    }
+                }
+                ".minnctapersm" | ".maxnctapersm" | ".maxclusterrank" => {
                     expression::parse(&mut lexer)?;
                 }
                 ".reqnctapercluster" => {

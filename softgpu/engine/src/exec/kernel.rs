@@ -121,6 +121,8 @@ pub struct Kernel {
     pub(crate) max_threads: u32,
     /// `.reqntid`: the only block shape allowed.
     pub(crate) required_block: Option<[u32; 3]>,
+    /// `.maxnreg`
+    pub(crate) max_registers: Option<u32>,
 }
 
 impl Kernel {
@@ -154,7 +156,8 @@ impl Kernel {
         self.local_bytes
     }
 
-    /// A register count to report: 32-bit registers that are live at once, 16 to 255.
+    /// A register count to report: 32-bit registers that are live at once, 16 to 255, and no more
+    /// than `.maxnreg` allows.
     pub fn registers(&self) -> u32 {
         let pinned: u32 = self
             .pins
@@ -162,7 +165,8 @@ impl Kernel {
             .flatten()
             .map(|pin| 1 + u32::from(pin.wide))
             .sum();
-        self.slots.saturating_sub(pinned).clamp(16, 255)
+        let most = self.max_registers.unwrap_or(255).clamp(16, 255);
+        self.slots.saturating_sub(pinned).clamp(16, most)
     }
 
     /// Most threads of a block: `.maxntid` or `.reqntid`, else 1024.

@@ -211,7 +211,10 @@ impl<'a> Lexer<'a> {
             return Token::Word(self.ascii(start, ahead.0));
         }
         if c == b'.' && is_word_start(self.byte(start + 1)) {
-            ahead.0 = self.word_end(start + 1);
+            // `.reg.b16` is two of them.
+            ahead.0 = (start + 1..)
+                .find(|at| !is_word_part(self.byte(*at)))
+                .unwrap_or(start + 1);
             return Token::Directive(self.ascii(start, ahead.0));
         }
         if c.is_ascii_digit() {

@@ -79,6 +79,10 @@ pub struct Function {
     pub body: Option<Place>,
 }
 
+/// Functions of the driver that are written in PTX themselves, and how their names begin.
+const SYSCALLS: &[u8] = include_bytes!("syscalls.ptx");
+const SYSCALL_PREFIX: &str = "__cuda_syscall_CGS_";
+
 /// The index of one PTX text. Cheap to build; function bodies are decoded by [`Module::kernel`].
 #[derive(Debug)]
 pub struct Module {
@@ -99,6 +103,24 @@ impl Module {
     pub fn parse(mut ptx: Vec<u8>) -> Result<Module, PtxError> {
         let end = ptx.iter().rposition(|&c| c != 0).map_or(0, |last| last + 1);
         ptx.truncate(end);
+        let mut module = Module::index(&ptx)?;
+        if module.lacks_syscalls() {
+            ptx.push(b'\n');
+            ptx.extend(SYSCALLS);
+            module = Module::index(&ptx)?;
+        }
+        module.text = ptx;
+        Ok(module)
+    }
+
+    /// Whether functions are declared but not defined that [`SYSCALLS`] defines.
+    fn lacks_syscalls(&self) -> bool {
+        self.functions
+            .iter()
+            .any(|function| function.body.is_none() && function.name.starts_with(SYSCALL_PREFIX))
+    }
+
+    fn index(ptx: &[u8]) -> Result<Module, PtxError> {
         let mut module = Module {
             text: vec![],
             version: (0, 0),
@@ -109,15 +131,14 @@ impl Module {
             shared: vec![],
         };
         Indexer {
-            text: &ptx,
-            lexer: Lexer::new(&ptx),
+            text: ptx,
+            lexer: Lexer::new(ptx),
             module: &mut module,
         }
         .run()?;
         if module.version == (0, 0) {
             return Err(PtxError::new(1, "no `.version`: this is not PTX"));
         }
-        module.text = ptx;
         Ok(module)
     }
 

@@ -24,7 +24,12 @@ CLIENTS = {
         "kernels",
         "streams",
     )
-} | {"numba": ("numba_basics.py",), "cuda-core": ("cuda_core_basics.py",)}
+} | {
+    "numba": ("numba_basics.py",),
+    "cuda-core": ("cuda_core_basics.py",),
+    "cuda-core-objects": ("cuda_core_objects.py",),
+    "cuda-bindings": ("cuda_bindings_basics.py",),
+}
 
 
 @pytest.mark.timeout(600)

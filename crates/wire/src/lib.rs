@@ -13,6 +13,7 @@ mod generated;
 pub mod push;
 pub mod record;
 pub mod reply;
+pub mod twin;
 
 pub use decoder::{DecodeError, Decoder};
 pub use encoder::Encoder;

@@ -166,6 +166,7 @@ fn ended(context: CUcontext) {
     harp_driver_front::context_storage::context_ended(context);
     if let Ok(session) = session() {
         session.addresses.remove_context(context as u64);
+        session.twins.end_context(context as u64);
     }
     session::context_changed();
 }

@@ -9,6 +9,7 @@ use harp_wire::calls::{encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
 use harp_wire::CallId;
 
 use crate::generated::forward;
+use crate::session::addresses::Owner;
 use crate::session::{self, checks, handles, session, Session};
 
 /// Large copies travel in pieces of this many bytes, so that neither side holds all of it and the
@@ -21,7 +22,11 @@ pub const SYNCHRONOUS: u64 = u64::MAX;
 
 /// Whether an address is the device's.
 pub fn is_device(session: &Session, address: CUdeviceptr) -> bool {
-    session.addresses.find_device(address).is_some()
+    match session.addresses.find(address) {
+        Some(range) => !matches!(range.owner, Owner::Host { .. }),
+        // Registered memory where the device sees it.
+        None => session.twins.holds(address, 1),
+    }
 }
 
 /// Refuses at once what CUDA refuses at once: no context, or bytes that are not one allocation's.
@@ -70,9 +75,17 @@ pub unsafe fn to_device(
 }
 
 /// Page-locked memory is read when the stream gets there. Reading it at the call gives the same
-/// bytes, unless a host function that is queued before changes them: then the stream comes first.
+/// bytes, unless a kernel or a host function that is queued before changes them: then the stream
+/// comes first.
 fn wait_for_writers(source: *const c_void, stream: u64) -> Result<(), CUresult> {
     let session = session()?;
+    if session.twins.device_address(source as usize).is_some() {
+        return check(match stream {
+            // SAFETY: plain values.
+            SYNCHRONOUS => unsafe { forward::cuCtxSynchronize() },
+            stream => unsafe { forward::cuStreamSynchronize(stream as CUstream) },
+        });
+    }
     if stream == SYNCHRONOUS || !session.callbacks.any() {
         return Ok(());
     }
@@ -179,7 +192,12 @@ pub unsafe fn cuMemcpyDtoH_v2(
     source: CUdeviceptr,
     bytes: usize,
 ) -> CUresult {
-    result(unsafe { to_host(destination, source, bytes, SYNCHRONOUS) })
+    result(
+        unsafe { to_host(destination, source, bytes, SYNCHRONOUS) }.and_then(|()| {
+            // The copy has waited for the work before it.
+            check(session()?.twins.pull())
+        }),
+    )
 }
 
 /// The bytes are there when this returns: earlier than CUDA promises for page-locked memory, as

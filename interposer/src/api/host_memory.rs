@@ -1,13 +1,16 @@
-//! Page-locked host memory: this process's own, since no device here could reach it anyway.
+//! Page-locked host memory: this process's own. It lies where a worker can have a twin of it, should
+//! kernels use it.
 
 use std::ffi::{c_uint, c_void};
 
 use harp_cuda_abi::types::*;
 
 use super::context::current_context;
+use super::copy::result;
+use super::managed::no_longer_shared;
 use super::outputs::put;
 use crate::session::addresses::Owner;
-use crate::session::session;
+use crate::session::{session, twins};
 
 /// Host allocations are pages of their own, as the driver's are.
 const PAGE: usize = 4096;
@@ -22,20 +25,9 @@ pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_u
         Ok(both) => both,
         Err(code) => return code,
     };
-    // SAFETY: a fresh anonymous mapping.
-    let mapped = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            bytes.next_multiple_of(PAGE),
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
+    let Some(mapped) = twins::place(bytes, libc::PROT_READ | libc::PROT_WRITE) else {
         return CUDA_ERROR_OUT_OF_MEMORY;
-    }
+    };
     let owner = Owner::Host {
         flags,
         registered: false,
@@ -70,9 +62,10 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
             ) =>
         {
             session.addresses.remove(base);
+            let ended = no_longer_shared(session, &range);
             // SAFETY: mapped by cuMemHostAlloc with this length, and forgotten just now.
             unsafe { libc::munmap(pointer, (range.size as usize).next_multiple_of(PAGE)) };
-            CUDA_SUCCESS
+            result(ended)
         }
         _ => CUDA_ERROR_INVALID_VALUE,
     }
@@ -121,7 +114,7 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
             ) =>
         {
             session.addresses.remove(base);
-            CUDA_SUCCESS
+            result(no_longer_shared(session, &range))
         }
         _ => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
     }
@@ -131,7 +124,7 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, pointer: *mut c_void) -> CUr
     match session().map(|session| session.addresses.find(pointer as u64)) {
         Ok(Some(range)) => match range.owner {
             Owner::Host { flags: known, .. } => unsafe { put(flags, known) },
-            Owner::Device { .. } => CUDA_ERROR_INVALID_VALUE,
+            Owner::Device { .. } | Owner::Managed { .. } => CUDA_ERROR_INVALID_VALUE,
         },
         Ok(None) => CUDA_ERROR_INVALID_VALUE,
         Err(code) => code,

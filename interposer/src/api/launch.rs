@@ -11,6 +11,7 @@ use harp_wire::CallId;
 use super::context::{current_context, current_device};
 use super::device::device;
 use super::function::{launchable, Function};
+use super::managed::before_launch;
 use super::stream::context_of;
 use crate::session::{self, handles, session};
 
@@ -173,6 +174,7 @@ unsafe fn launch(
     let send = |space: &mut Vec<u8>| {
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;
+        before_launch(session()?, space)?;
         let encode = |encoder: &mut harp_wire::Encoder| {
             encode_cuLaunchKernel(
                 encoder,

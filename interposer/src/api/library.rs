@@ -189,7 +189,7 @@ pub unsafe fn cuLibraryGetManaged(
     library: CUlibrary,
     name: *const c_char,
 ) -> CUresult {
-    // There is no managed memory (device attribute 83), so no variable is.
+    // Memory can be managed, variables cannot.
     let _ = (pointer, bytes);
     // SAFETY: the caller passes a C string.
     match session().and_then(|_| unsafe { name_argument(name) }) {

@@ -74,23 +74,6 @@ pub unsafe fn cuMemAllocPitch_v2(
     unsafe { put(pitch, row) }
 }
 
-/// There is no managed memory: the snapshot's device attribute 83 says so too.
-pub unsafe fn cuMemAllocManaged(
-    pointer: *mut CUdeviceptr,
-    bytes: usize,
-    flags: c_uint,
-) -> CUresult {
-    if let Err(code) = session().and_then(|_| current_context()) {
-        return code;
-    }
-    match flags {
-        CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST if bytes > 0 && !pointer.is_null() => {
-            CUDA_ERROR_NOT_SUPPORTED
-        }
-        _ => CUDA_ERROR_INVALID_VALUE,
-    }
-}
-
 pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     let session = match session() {
         Ok(session) => session,
@@ -98,6 +81,12 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     };
     if pointer == 0 {
         return CUDA_SUCCESS;
+    }
+    if let Some(range) = session.addresses.find_managed(pointer, 0) {
+        return match range.base == pointer {
+            true => super::managed::free(session, &range),
+            false => CUDA_ERROR_INVALID_VALUE,
+        };
     }
     // Forgotten before the server frees it: from then on another thread may get this address.
     match session.addresses.remove_device(pointer) {
@@ -147,7 +136,7 @@ pub unsafe fn cuMemGetAddressRange_v2(
     size: *mut usize,
     pointer: CUdeviceptr,
 ) -> CUresult {
-    match session().map(|session| session.addresses.find_device(pointer)) {
+    match session().map(|session| session.addresses.find(pointer)) {
         Ok(Some(range)) => unsafe {
             super::outputs::put_if_wanted(base, range.base);
             super::outputs::put_if_wanted(size, range.size as usize);

@@ -19,7 +19,9 @@ mod jit_options;
 mod launch;
 mod library;
 mod link;
+mod managed;
 mod memory;
+mod memset;
 mod module;
 mod occupancy;
 mod outputs;
@@ -39,7 +41,12 @@ pub use host_memory::*;
 pub use launch::*;
 pub use library::*;
 pub use link::*;
+pub use managed::{
+    cuMemAdvise, cuMemAllocManaged, cuMemHostGetDevicePointer_v2, cuMemPrefetchAsync,
+    cuStreamAttachMemAsync, shared_with_device,
+};
 pub use memory::*;
+pub use memset::*;
 pub use module::*;
 pub use occupancy::*;
 pub use pointer::*;

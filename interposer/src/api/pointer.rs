@@ -6,7 +6,7 @@ use harp_cuda_abi::types::*;
 
 use super::outputs::put;
 use crate::session::addresses::{Owner, Range};
-use crate::session::session;
+use crate::session::{session, twins};
 
 /// `cuPointerGetAttribute`: one attribute; memory that CUDA does not know is an invalid value.
 pub unsafe fn cuPointerGetAttribute(
@@ -62,9 +62,12 @@ unsafe fn put_attribute(
     range: &Range,
 ) -> CUresult {
     let (is_host, device, context) = match range.owner {
-        Owner::Device { device, context } => (false, device, context),
+        Owner::Device { device, context } | Owner::Managed { device, context } => {
+            (false, device, context)
+        }
         Owner::Host { context, .. } => (true, super::context::device_of(context), context),
     };
+    let is_managed = matches!(range.owner, Owner::Managed { .. });
     let memory_type = if is_host {
         CU_MEMORYTYPE_HOST
     } else {
@@ -74,13 +77,17 @@ unsafe fn put_attribute(
         match attribute {
             CU_POINTER_ATTRIBUTE_CONTEXT => put(to.cast(), context),
             CU_POINTER_ATTRIBUTE_MEMORY_TYPE => put(to.cast::<c_uint>(), memory_type),
-            CU_POINTER_ATTRIBUTE_DEVICE_POINTER if !is_host => put(to.cast(), pointer),
-            CU_POINTER_ATTRIBUTE_HOST_POINTER if is_host => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_DEVICE_POINTER if is_host => match on_device(range) {
+                Ok(base) => put(to.cast(), base + (pointer - range.base)),
+                Err(code) => code,
+            },
+            CU_POINTER_ATTRIBUTE_DEVICE_POINTER => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_HOST_POINTER if is_host || is_managed => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_IS_MANAGED => put(to.cast::<c_uint>(), is_managed.into()),
             CU_POINTER_ATTRIBUTE_BUFFER_ID | CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID => {
                 put(to.cast(), range.buffer_id)
             }
             CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
-            | CU_POINTER_ATTRIBUTE_IS_MANAGED
             | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
             | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
             | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => put(to.cast::<c_uint>(), 0),
@@ -101,6 +108,15 @@ unsafe fn put_attribute(
             }
             _ => CUDA_ERROR_INVALID_VALUE,
         }
+    }
+}
+
+/// Where the device sees page-locked memory. What was allocated as such is at the same address, whether
+/// it has a twin yet or not.
+fn on_device(range: &Range) -> Result<u64, CUresult> {
+    match twins::is_placed(range.base) {
+        true => Ok(range.base),
+        false => super::managed::shared_with_device(session()?, range),
     }
 }
 

@@ -1052,6 +1052,17 @@ pub unsafe extern "C" fn cuLinkDestroy(state: CUlinkState) -> CUresult {
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemAdvise(
+    devPtr: CUdeviceptr,
+    count: usize,
+    advice: CUmem_advise,
+    device: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAdvise", || unsafe {
+        crate::api::cuMemAdvise(devPtr, count, advice, device)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemAllocAsync(
     dptr: *mut CUdeviceptr,
     bytesize: usize,
@@ -1174,6 +1185,16 @@ pub unsafe extern "C" fn cuMemHostAlloc(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemHostGetDevicePointer_v2(
+    pdptr: *mut CUdeviceptr,
+    p: *mut c_void,
+    Flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuMemHostGetDevicePointer_v2", || unsafe {
+        crate::api::cuMemHostGetDevicePointer_v2(pdptr, p, Flags)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemHostGetFlags(pFlags: *mut u32, p: *mut c_void) -> CUresult {
     harp_driver_front::guard("cuMemHostGetFlags", || unsafe {
         crate::api::cuMemHostGetFlags(pFlags, p)
@@ -1244,6 +1265,28 @@ pub unsafe extern "C" fn cuMemPoolSetAttribute(
 pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
     harp_driver_front::guard("cuMemPoolTrimTo", || unsafe {
         crate::generated::forward::cuMemPoolTrimTo(pool, minBytesToKeep)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPrefetchAsync(
+    devPtr: CUdeviceptr,
+    count: usize,
+    dstDevice: CUdevice,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPrefetchAsync", || unsafe {
+        crate::api::cuMemPrefetchAsync(devPtr, count, dstDevice, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPrefetchAsync_ptsz(
+    devPtr: CUdeviceptr,
+    count: usize,
+    dstDevice: CUdevice,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPrefetchAsync_ptsz", || unsafe {
+        crate::api::cuMemPrefetchAsync(devPtr, count, dstDevice, per_thread(hStream))
     })
 }
 #[no_mangle]
@@ -1587,7 +1630,7 @@ pub unsafe extern "C" fn cuMemsetD16Async_ptsz(
 #[no_mangle]
 pub unsafe extern "C" fn cuMemsetD16_v2(dstDevice: CUdeviceptr, us: u16, N: usize) -> CUresult {
     harp_driver_front::guard("cuMemsetD16_v2", || unsafe {
-        crate::generated::forward::cuMemsetD16_v2(dstDevice, us, N)
+        crate::api::cuMemsetD16_v2(dstDevice, us, N)
     })
 }
 #[no_mangle]
@@ -1597,9 +1640,7 @@ pub unsafe extern "C" fn cuMemsetD16_v2_ptds(
     N: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD16_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemsetD16_v2(dstDevice, us, N)
-        })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemsetD16_v2(dstDevice, us, N))
     })
 }
 #[no_mangle]
@@ -1646,7 +1687,7 @@ pub unsafe extern "C" fn cuMemsetD2D16_v2(
     Height: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D16_v2", || unsafe {
-        crate::generated::forward::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
+        crate::api::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
     })
 }
 #[no_mangle]
@@ -1659,7 +1700,7 @@ pub unsafe extern "C" fn cuMemsetD2D16_v2_ptds(
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D16_v2_ptds", || unsafe {
         harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
+            crate::api::cuMemsetD2D16_v2(dstDevice, dstPitch, us, Width, Height)
         })
     })
 }
@@ -1707,7 +1748,7 @@ pub unsafe extern "C" fn cuMemsetD2D32_v2(
     Height: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D32_v2", || unsafe {
-        crate::generated::forward::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
+        crate::api::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
     })
 }
 #[no_mangle]
@@ -1720,7 +1761,7 @@ pub unsafe extern "C" fn cuMemsetD2D32_v2_ptds(
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D32_v2_ptds", || unsafe {
         harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
+            crate::api::cuMemsetD2D32_v2(dstDevice, dstPitch, ui, Width, Height)
         })
     })
 }
@@ -1768,7 +1809,7 @@ pub unsafe extern "C" fn cuMemsetD2D8_v2(
     Height: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D8_v2", || unsafe {
-        crate::generated::forward::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
+        crate::api::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
     })
 }
 #[no_mangle]
@@ -1781,7 +1822,7 @@ pub unsafe extern "C" fn cuMemsetD2D8_v2_ptds(
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD2D8_v2_ptds", || unsafe {
         harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
+            crate::api::cuMemsetD2D8_v2(dstDevice, dstPitch, uc, Width, Height)
         })
     })
 }
@@ -1810,7 +1851,7 @@ pub unsafe extern "C" fn cuMemsetD32Async_ptsz(
 #[no_mangle]
 pub unsafe extern "C" fn cuMemsetD32_v2(dstDevice: CUdeviceptr, ui: u32, N: usize) -> CUresult {
     harp_driver_front::guard("cuMemsetD32_v2", || unsafe {
-        crate::generated::forward::cuMemsetD32_v2(dstDevice, ui, N)
+        crate::api::cuMemsetD32_v2(dstDevice, ui, N)
     })
 }
 #[no_mangle]
@@ -1820,9 +1861,7 @@ pub unsafe extern "C" fn cuMemsetD32_v2_ptds(
     N: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemsetD32_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemsetD32_v2(dstDevice, ui, N)
-        })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemsetD32_v2(dstDevice, ui, N))
     })
 }
 #[no_mangle]
@@ -1850,15 +1889,13 @@ pub unsafe extern "C" fn cuMemsetD8Async_ptsz(
 #[no_mangle]
 pub unsafe extern "C" fn cuMemsetD8_v2(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
     harp_driver_front::guard("cuMemsetD8_v2", || unsafe {
-        crate::generated::forward::cuMemsetD8_v2(dstDevice, uc, N)
+        crate::api::cuMemsetD8_v2(dstDevice, uc, N)
     })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuMemsetD8_v2_ptds(dstDevice: CUdeviceptr, uc: u8, N: usize) -> CUresult {
     harp_driver_front::guard("cuMemsetD8_v2_ptds", || unsafe {
-        harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemsetD8_v2(dstDevice, uc, N)
-        })
+        harp_driver_front::per_thread_stream(|| crate::api::cuMemsetD8_v2(dstDevice, uc, N))
     })
 }
 #[no_mangle]
@@ -2091,6 +2128,28 @@ pub unsafe extern "C" fn cuStreamAddCallback_ptsz(
 ) -> CUresult {
     harp_driver_front::guard("cuStreamAddCallback_ptsz", || unsafe {
         crate::api::cuStreamAddCallback(per_thread(hStream), callback, userData, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamAttachMemAsync(
+    hStream: CUstream,
+    dptr: CUdeviceptr,
+    length: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAttachMemAsync", || unsafe {
+        crate::api::cuStreamAttachMemAsync(hStream, dptr, length, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamAttachMemAsync_ptsz(
+    hStream: CUstream,
+    dptr: CUdeviceptr,
+    length: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAttachMemAsync_ptsz", || unsafe {
+        crate::api::cuStreamAttachMemAsync(per_thread(hStream), dptr, length, flags)
     })
 }
 #[no_mangle]
@@ -2638,7 +2697,6 @@ unsupported! {
     cuLogsUnregisterCallback
     cuMemAddressFree
     cuMemAddressReserve
-    cuMemAdvise
     cuMemAdvise_v2
     cuMemAlloc
     cuMemAllocHost
@@ -2662,7 +2720,6 @@ unsupported! {
     cuMemGetLocationInfo
     cuMemGetMemPool
     cuMemHostGetDevicePointer
-    cuMemHostGetDevicePointer_v2
     cuMemImportFromShareableHandle
     cuMemMap
     cuMemMapArrayAsync
@@ -2673,8 +2730,6 @@ unsupported! {
     cuMemPoolImportFromShareableHandle
     cuMemPoolImportPointer
     cuMemPoolSetAccess
-    cuMemPrefetchAsync
-    cuMemPrefetchAsync_ptsz
     cuMemPrefetchAsync_v2
     cuMemPrefetchAsync_v2_ptsz
     cuMemPrefetchBatchAsync
@@ -2767,8 +2822,6 @@ unsupported! {
     cuProfilerInitialize
     cuSignalExternalSemaphoresAsync
     cuSignalExternalSemaphoresAsync_ptsz
-    cuStreamAttachMemAsync
-    cuStreamAttachMemAsync_ptsz
     cuStreamBatchMemOp
     cuStreamBatchMemOp_ptsz
     cuStreamBatchMemOp_v2
@@ -3099,6 +3152,7 @@ static SUPPORTED: &[Export] = &[
     Export::new("cuLinkCreate", cuLinkCreate as *const c_void),
     Export::new("cuLinkCreate_v2", cuLinkCreate_v2 as *const c_void),
     Export::new("cuLinkDestroy", cuLinkDestroy as *const c_void),
+    Export::new("cuMemAdvise", cuMemAdvise as *const c_void),
     Export::new("cuMemAllocAsync", cuMemAllocAsync as *const c_void),
     Export::new(
         "cuMemAllocAsync_ptsz",
@@ -3126,6 +3180,10 @@ static SUPPORTED: &[Export] = &[
     ),
     Export::new("cuMemGetInfo_v2", cuMemGetInfo_v2 as *const c_void),
     Export::new("cuMemHostAlloc", cuMemHostAlloc as *const c_void),
+    Export::new(
+        "cuMemHostGetDevicePointer_v2",
+        cuMemHostGetDevicePointer_v2 as *const c_void,
+    ),
     Export::new("cuMemHostGetFlags", cuMemHostGetFlags as *const c_void),
     Export::new("cuMemHostRegister", cuMemHostRegister as *const c_void),
     Export::new(
@@ -3144,6 +3202,11 @@ static SUPPORTED: &[Export] = &[
         cuMemPoolSetAttribute as *const c_void,
     ),
     Export::new("cuMemPoolTrimTo", cuMemPoolTrimTo as *const c_void),
+    Export::new("cuMemPrefetchAsync", cuMemPrefetchAsync as *const c_void),
+    Export::new(
+        "cuMemPrefetchAsync_ptsz",
+        cuMemPrefetchAsync_ptsz as *const c_void,
+    ),
     Export::new("cuMemcpy", cuMemcpy as *const c_void),
     Export::new("cuMemcpy2DAsync_v2", cuMemcpy2DAsync_v2 as *const c_void),
     Export::new(
@@ -3326,6 +3389,14 @@ static SUPPORTED: &[Export] = &[
     Export::new(
         "cuStreamAddCallback_ptsz",
         cuStreamAddCallback_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamAttachMemAsync",
+        cuStreamAttachMemAsync as *const c_void,
+    ),
+    Export::new(
+        "cuStreamAttachMemAsync_ptsz",
+        cuStreamAttachMemAsync_ptsz as *const c_void,
     ),
     Export::new("cuStreamCreate", cuStreamCreate as *const c_void),
     Export::new(

@@ -13,6 +13,8 @@ use std::sync::RwLock;
 pub enum Owner {
     /// Memory of a device, allocated in a context.
     Device { device: i32, context: u64 },
+    /// Managed memory, which lies in this process too.
+    Managed { device: i32, context: u64 },
     /// Page-locked memory of this process, with its `CU_MEMHOSTALLOC_*` or `CU_MEMHOSTREGISTER_*` flags.
     Host {
         flags: u32,
@@ -92,7 +94,7 @@ impl Addresses {
             .write()
             .unwrap_or_else(|poison| poison.into_inner());
         ranges.retain(|_, range| match range.owner {
-            Owner::Device { context, .. } => context != ended,
+            Owner::Device { context, .. } | Owner::Managed { context, .. } => context != ended,
             Owner::Host { .. } => true,
         });
     }
@@ -105,6 +107,13 @@ impl Addresses {
             .unwrap_or_else(|poison| poison.into_inner());
         let (_, range) = ranges.range(..=address).next_back()?;
         (address - range.base < range.size.max(1)).then_some(*range)
+    }
+
+    /// The managed allocation that holds all of `address..address + bytes`.
+    pub fn find_managed(&self, address: u64, bytes: u64) -> Option<Range> {
+        self.find(address).filter(|range| {
+            matches!(range.owner, Owner::Managed { .. }) && range.remaining(address) >= bytes
+        })
     }
 
     /// The device allocation that holds `address`.

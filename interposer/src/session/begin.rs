@@ -24,6 +24,7 @@ use super::output::Output;
 use super::settings::{say, settings, LogLevel};
 use super::snapshot::Snapshot;
 use super::stats::Stats;
+use super::twins::Twins;
 use super::{life, weather, Session};
 
 /// No more attempts to connect after a pause of this length.
@@ -107,6 +108,7 @@ pub fn begin() -> Result<Session, Failure> {
         addresses: Addresses::default(),
         callbacks: Callbacks::default(),
         output: Output::default(),
+        twins: Twins::default(),
         link,
         keeper: sender.keeper(),
         outgoing: Outgoing::new(sender),

@@ -100,6 +100,10 @@ impl Callbacks {
             let Some((number, function, status)) = next else {
                 return;
             };
+            // The function may look at what kernels before it have written, and write for those after it.
+            if let Ok(session) = super::session() {
+                session.twins.pull();
+            }
             // SAFETY: the program gave the function and its data to be called like this, once.
             unsafe {
                 match function {
@@ -115,6 +119,9 @@ impl Callbacks {
             }
             if super::life::is_over() {
                 return; // the locks of this module may be another process's
+            }
+            if let Ok(session) = super::session() {
+                session.twins.push();
             }
             super::tell(CallId::harp_callback_done, |encoder| {
                 encode_harp_callback_done(encoder, number);

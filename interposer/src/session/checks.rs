@@ -3,6 +3,7 @@
 
 use harp_cuda_abi::types::*;
 
+use super::addresses::{Owner, Range};
 use super::{handles, session};
 
 /// Refuses a call that needs a current context where there is none.
@@ -27,13 +28,29 @@ pub fn stream(raw: CUstream) -> Result<u64, CUresult> {
     Ok(id)
 }
 
-/// Refuses a device range that is not within one allocation.
+/// Refuses a range that is not within one allocation that the device reaches. Where that is memory
+/// of this process, the device gets to see what the program has written there.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE`, or what the session failed with.
 pub fn device_span(address: CUdeviceptr, bytes: u64) -> Result<(), CUresult> {
-    match session()?.addresses.find_device_span(address, bytes) {
-        Some(_) => Ok(()),
-        None => Err(CUDA_ERROR_INVALID_VALUE),
+    let session = session()?;
+    match session.addresses.find(address) {
+        Some(range) if range.remaining(address) < bytes => return Err(CUDA_ERROR_INVALID_VALUE),
+        Some(Range {
+            owner: Owner::Device { .. },
+            ..
+        }) => return Ok(()),
+        Some(shared) => {
+            crate::api::shared_with_device(session, &shared)?;
+        }
+        None => {}
+    }
+    if !session.twins.holds(address, bytes) {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    match session.twins.push() {
+        CUDA_SUCCESS => Ok(()),
+        code => Err(code),
     }
 }

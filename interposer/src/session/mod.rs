@@ -21,6 +21,7 @@ pub mod settings;
 pub mod snapshot;
 mod stats;
 mod thread;
+pub mod twins;
 mod weather;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,6 +44,7 @@ use output::Output;
 use settings::{say, settings, LogLevel};
 use snapshot::Snapshot;
 use stats::Stats;
+use twins::Twins;
 
 /// A running session.
 pub struct Session {
@@ -50,6 +52,7 @@ pub struct Session {
     pub addresses: Addresses,
     pub callbacks: Callbacks,
     output: Output,
+    pub twins: Twins,
     link: LinkInfo,
     keeper: Keeper,
     outgoing: Outgoing,
@@ -214,6 +217,10 @@ pub fn request(
     encode: impl FnOnce(&mut Encoder),
     outputs: impl FnOnce(&mut Decoder),
 ) -> CUresult {
+    let pushed = twins::before(call);
+    if pushed != CUDA_SUCCESS {
+        return pushed;
+    }
     let answer = session().and_then(|session| {
         let ticket = session.ask(call, encode, None)?;
         session.wait(ticket)
@@ -230,7 +237,10 @@ pub fn request(
     if decoder.finish().is_err() {
         return CUDA_ERROR_UNKNOWN;
     }
-    reply.deferred
+    match reply.deferred {
+        CUDA_SUCCESS => twins::after(call),
+        code => code,
+    }
 }
 
 /// As [`one_way`] or [`request`], for a call whose bytes are sent straight from the program's memory.

@@ -98,20 +98,24 @@ fn by_number<'de, D: serde::Deserializer<'de>>(
         })?;
         *slot = Some(value);
     }
-    for number in NOT_IN_A_POOL {
-        values[number as usize] = values[number as usize].and(Some(0));
+    for (number, answer) in IN_A_POOL {
+        values[number as usize] = values[number as usize].and(Some(answer));
     }
     Ok(values)
 }
 
-/// What a device of the pool cannot do, whatever the server's can: memory that both sides use by one
-/// address.
-const NOT_IN_A_POOL: [CUdevice_attribute; 5] = [
-    CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY,
-    CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS,
-    CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS,
-    CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES,
-    CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST,
+/// What a device of the pool can do, whatever the server's can: memory that kernels share with the
+/// program is kept as twins (`session::twins`), so that page-locked memory can be mapped, and managed
+/// memory is there in the manner of devices that do not share page tables with the host.
+const IN_A_POOL: [(CUdevice_attribute, i32); 8] = [
+    (CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 1),
+    (CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 1),
+    (CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 0),
+    (CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0),
+    (CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES, 0),
+    (CU_DEVICE_ATTRIBUTE_DIRECT_MANAGED_MEM_ACCESS_FROM_HOST, 0),
+    (CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, 0),
+    (CU_DEVICE_ATTRIBUTE_HOST_NATIVE_ATOMIC_SUPPORTED, 0),
 ];
 
 fn hex_uuid<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<[u8; 16], D::Error> {
@@ -129,7 +133,7 @@ mod tests {
 
     const ONE: &str = r#"{"driver_version":13000,"soft":true,"devices":[{"name":"HARP Soft GPU",
         "uuid":"000102030405060708090a0b0c0d0e0f","total_memory":4294967296,
-        "pci_bus_id":"0000:01:00.0","attributes":{"1":1024,"16":2,"83":1},"window":[35184372088832,4294967296]}]}"#;
+        "pci_bus_id":"0000:01:00.0","attributes":{"1":1024,"16":2,"83":0},"window":[35184372088832,4294967296]}]}"#;
 
     #[test]
     fn a_snapshot_is_read() {
@@ -138,7 +142,7 @@ mod tests {
         assert_eq!(device.uuid[15], 0x0f);
         assert_eq!(device.attribute(1), Some(1024));
         assert_eq!(device.attribute(2), None);
-        assert_eq!(device.attribute(83), Some(0));
+        assert_eq!(device.attribute(83), Some(1));
         assert_eq!(device.window, Some((35184372088832, 4294967296)));
     }
 

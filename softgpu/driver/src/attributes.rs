@@ -1,5 +1,9 @@
 //! What the device says about itself: the limits of a compute capability 8.6 device, and honest
-//! answers where the soft GPU differs (no managed memory, no mapped host memory, no textures yet).
+//! answers where the soft GPU differs (no textures yet).
+//!
+//! Managed memory is there in the manner of devices that do not share page tables with the host: the
+//! program synchronises before it touches what a kernel may use. Through a pool it could not be
+//! had in any other way.
 
 use harp_cuda_abi::types::*;
 
@@ -67,6 +71,8 @@ pub fn device_attribute(device: &Device, attribute: CUdevice_attribute) -> Optio
         CU_DEVICE_ATTRIBUTE_MULTI_GPU_BOARD_GROUP_ID => device.ordinal as u32,
         CU_DEVICE_ATTRIBUTE_NUMA_ID => u32::MAX,
         CU_DEVICE_ATTRIBUTE_GPU_OVERLAP
+        | CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY
+        | CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY
         | CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS
         | CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING
         | CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED

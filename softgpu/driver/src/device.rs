@@ -12,6 +12,7 @@ use harp_driver_front::{install, lifecycle, visible_devices, DeviceIdentity, Fro
 use crate::call::Outcome;
 use crate::context::{announce_once, Context};
 use crate::memory::heap::Heap;
+use crate::memory::host;
 use crate::memory::pool::{MemoryPool, POOLS};
 use crate::module;
 use crate::settings::settings;
@@ -211,14 +212,18 @@ pub fn owner_of(address: u64) -> Option<&'static Device> {
         .find(|device| device.heap.owns(address))
 }
 
-/// Checks that `length` bytes from `address` are allocated device memory.
+/// Checks that `length` bytes from `address` are memory that devices reach: allocated device
+/// memory, page-locked memory, managed memory.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` where they are not.
-pub fn check_range(address: u64, length: u64) -> Outcome<&'static Device> {
-    let device = owner_of(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
-    if device.heap.holds(address, length) {
-        Ok(device)
+pub fn check_range(address: u64, length: u64) -> Outcome {
+    let reached = match owner_of(address) {
+        Some(device) => device.heap.holds(address, length),
+        None => host::find(address as usize).is_some_and(|range| range.holds(address, length)),
+    };
+    if reached {
+        Ok(())
     } else {
         Err(CUDA_ERROR_INVALID_VALUE)
     }

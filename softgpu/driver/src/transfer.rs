@@ -50,8 +50,7 @@ fn memory_at(address: u64, extent: u64, side: Side) -> Outcome<Memory> {
     if address == 0 || owner_of(address).is_some() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    let pinned = host::find(address as usize)
-        .is_some_and(|range| address as usize + extent as usize <= range.start + range.size);
+    let pinned = host::find(address as usize).is_some_and(|range| range.holds(address, extent));
     Ok(if pinned {
         Memory::Pinned
     } else {

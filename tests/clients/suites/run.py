@@ -33,7 +33,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from clients.suites import cupy, expected, report
+from clients.suites import cupy, expected, numba_cuda, report
 from clients.suites.execute import BATCH, DEVICES, Result, Run, collect
 from clients.suites.results import Table
 from clients.suites.suite import SEED, Suite, draw, parts
@@ -41,7 +41,9 @@ from clients.toolkit import CHECKOUT
 from harp_client import native
 from pool.standins import HARP_RUN, Pool, Server
 
-SUITES = {suite.name: suite for suite in (cupy.CUDA_12, cupy.CUDA_13)}
+SUITES = {
+    suite.name: suite for suite in (cupy.CUDA_12, cupy.CUDA_13, numba_cuda.SUITE)
+}
 
 WORK = CHECKOUT / "build" / "suites"
 

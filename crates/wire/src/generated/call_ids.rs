@@ -63,6 +63,10 @@ impl CallId {
     pub const cuMemPoolGetAccess: CallId = CallId(0x0419);
     pub const cuDeviceGetDefaultMemPool: CallId = CallId(0x041a);
     pub const cuDeviceSetMemPool: CallId = CallId(0x041b);
+    pub const harp_twin_create: CallId = CallId(0x0420);
+    pub const harp_twin_destroy: CallId = CallId(0x0421);
+    pub const harp_twin_write: CallId = CallId(0x0422);
+    pub const harp_twin_read: CallId = CallId(0x0423);
     pub const cuMemcpyHtoD_v2: CallId = CallId(0x0501);
     pub const cuMemcpyDtoH_v2: CallId = CallId(0x0502);
     pub const cuMemcpyDtoDAsync_v2: CallId = CallId(0x0503);
@@ -174,6 +178,10 @@ impl CallId {
             "cuDeviceGetDefaultMemPool",
         ),
         (CallId::cuDeviceSetMemPool, "cuDeviceSetMemPool"),
+        (CallId::harp_twin_create, "harp_twin_create"),
+        (CallId::harp_twin_destroy, "harp_twin_destroy"),
+        (CallId::harp_twin_write, "harp_twin_write"),
+        (CallId::harp_twin_read, "harp_twin_read"),
         (CallId::cuMemcpyHtoD_v2, "cuMemcpyHtoD_v2"),
         (CallId::cuMemcpyDtoH_v2, "cuMemcpyDtoH_v2"),
         (CallId::cuMemcpyDtoDAsync_v2, "cuMemcpyDtoDAsync_v2"),

@@ -2320,6 +2320,141 @@ impl CuDeviceSetMemPoolArgs {
 }
 
 #[inline]
+pub fn encode_harp_twin_create(e: &mut Encoder, base: u64, bytes: u64) {
+    e.u64(base);
+    e.u64(bytes);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpTwinCreateArgs {
+    pub base: u64,
+    pub bytes: u64,
+}
+
+impl HarpTwinCreateArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpTwinCreateArgs {
+            base: d.u64(),
+            bytes: d.u64(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_twin_destroy(e: &mut Encoder, base: u64) {
+    e.u64(base);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpTwinDestroyArgs {
+    pub base: u64,
+}
+
+impl HarpTwinDestroyArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpTwinDestroyArgs { base: d.u64() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_twin_write(e: &mut Encoder) {
+    let _ = e;
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpTwinWriteArgs<'a> {
+    pub lines: &'a [u8],
+}
+
+impl<'a> HarpTwinWriteArgs<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        HarpTwinWriteArgs { lines: d.bytes() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_twin_read(e: &mut Encoder, cursor: u64) {
+    e.u64(cursor);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpTwinReadArgs {
+    pub cursor: u64,
+}
+
+impl HarpTwinReadArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpTwinReadArgs { cursor: d.u64() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_twin_read_reply(e: &mut Encoder, next: u64, lines: &[u8]) {
+    e.u64(next);
+    e.bytes(lines);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpTwinReadReply<'a> {
+    pub next: u64,
+    pub lines: &'a [u8],
+}
+
+impl<'a> HarpTwinReadReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        HarpTwinReadReply {
+            next: d.u64(),
+            lines: d.bytes(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuMemcpyHtoD_v2(e: &mut Encoder, dst: u64, stream: u64) {
     e.u64(dst);
     e.u64(stream);
@@ -4027,6 +4162,10 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::cuDeviceSetMemPool => {
             CuDeviceSetMemPoolArgs::decode(d).map(|args| format!("{args:?}"))
         }
+        CallId::harp_twin_create => HarpTwinCreateArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::harp_twin_destroy => HarpTwinDestroyArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::harp_twin_write => HarpTwinWriteArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::harp_twin_read => HarpTwinReadArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemcpyHtoD_v2 => CuMemcpyHtoD_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemcpyDtoH_v2 => CuMemcpyDtoH_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemcpyDtoDAsync_v2 => {
@@ -4169,6 +4308,7 @@ pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeE
         CallId::cuMemPoolGetAccess => {
             CuMemPoolGetAccessReply::decode(d).map(|reply| format!("{reply:?}"))
         }
+        CallId::harp_twin_read => HarpTwinReadReply::decode(d).map(|reply| format!("{reply:?}")),
         CallId::cuMemcpyDtoH_v2 => {
             CuMemcpyDtoH_v2Reply::decode(d).map(|reply| format!("{reply:?}"))
         }

@@ -178,7 +178,7 @@ CODE.local(
     "cuFuncSetSharedMemConfig",
     "cuKernelSetCacheConfig",
 )
-CODE.local("there is no managed memory", "cuLibraryGetManaged")
+CODE.local("variables are not managed", "cuLibraryGetManaged")
 CODE.call(
     "cuFuncGetAttribute",
     0x0320,

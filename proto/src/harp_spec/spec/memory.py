@@ -4,7 +4,7 @@ The client keeps a map of the device ranges that the session owns: it classifies
 the bounds of copies and memsets before they leave.
 """
 
-from harp_spec.codecs import I32, U32, U64, handle, sequence
+from harp_spec.codecs import BYTES, I32, PAYLOAD, U32, U64, handle, sequence
 from harp_spec.spec.vocabulary import (
     ONE_WAY,
     OUT,
@@ -56,8 +56,46 @@ MEMORY.call(
 )
 MEMORY.call("cuMemGetInfo_v2", 0x0404, REPLY, {"free": OUT, "total": OUT}, record="skip")
 
+#: Twins (crates/wire/src/twin.rs): memory of the program that kernels use has a twin at the same
+#: address in the worker.
+TWIN = Custom("brings the program's memory and its twin in the worker together")
+MEMORY.wire(
+    "harp_twin_create",
+    0x0420,
+    REPLY,
+    {"base": U64, "bytes": U64},
+    client=TWIN,
+    server=TWIN,
+)
+MEMORY.wire("harp_twin_destroy", 0x0421, ONE_WAY, {"base": U64}, client=TWIN, server=TWIN)
+MEMORY.wire(
+    "harp_twin_write",
+    0x0422,
+    ONE_WAY,
+    {"lines": PAYLOAD},
+    client=Custom("before work is queued: what the program has changed"),
+    server=TWIN,
+)
+MEMORY.wire(
+    "harp_twin_read",
+    0x0423,
+    REPLY,
+    {"cursor": U64},
+    {"next": U64, "lines": BYTES},
+    client=Custom("after work was waited for: what the device has changed"),
+    server=TWIN,
+    record="skip",
+)
+MEMORY.via("cuMemAllocManaged", REPLY, "harp_twin_create")
+MEMORY.via("cuMemHostGetDevicePointer_v2", REPLY, "harp_twin_create")
+MEMORY.local(
+    "the twins are kept alike whichever stream uses them",
+    "cuStreamAttachMemAsync",
+    "cuMemAdvise",
+    "cuMemPrefetchAsync",
+)
+
 MEMORY.local("client's map of ranges", "cuMemGetAddressRange_v2")
-MEMORY.local("there is no managed memory", "cuMemAllocManaged")
 MEMORY.local(
     "client's map of ranges",
     "cuPointerGetAttribute",
@@ -69,7 +107,6 @@ MEMORY.local(
     "cuMemAllocHost_v2",
     "cuMemFreeHost",
     "cuMemHostAlloc",
-    "cuMemHostGetDevicePointer_v2",
     "cuMemHostGetFlags",
     "cuMemHostRegister_v2",
     "cuMemHostUnregister",

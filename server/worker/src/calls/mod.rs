@@ -14,6 +14,7 @@ mod launch;
 mod pools;
 mod session;
 mod shaped_copies;
+mod twins;
 mod waits;
 
 pub use code::*;
@@ -23,6 +24,7 @@ pub use launch::*;
 pub use pools::*;
 pub use session::*;
 pub use shaped_copies::*;
+pub use twins::*;
 pub use waits::*;
 
 /// The object that a handle stands for, or the call's answer if it stands for none.

@@ -140,6 +140,10 @@ pub struct Driver {
     pub cuMemFreeAsync: unsafe extern "C" fn(CUdeviceptr, CUstream) -> CUresult,
     pub cuMemFree_v2: unsafe extern "C" fn(CUdeviceptr) -> CUresult,
     pub cuMemGetInfo_v2: unsafe extern "C" fn(*mut usize, *mut usize) -> CUresult,
+    pub cuMemHostGetDevicePointer_v2:
+        unsafe extern "C" fn(*mut CUdeviceptr, *mut c_void, u32) -> CUresult,
+    pub cuMemHostRegister_v2: unsafe extern "C" fn(*mut c_void, usize, u32) -> CUresult,
+    pub cuMemHostUnregister: unsafe extern "C" fn(*mut c_void) -> CUresult,
     pub cuMemPoolCreate: unsafe extern "C" fn(*mut CUmemoryPool, *const CUmemPoolProps) -> CUresult,
     pub cuMemPoolDestroy: unsafe extern "C" fn(CUmemoryPool) -> CUresult,
     pub cuMemPoolGetAccess:
@@ -607,6 +611,22 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(*mut usize, *mut usize) -> CUresult,
                 >(library.symbol(&[c"cuMemGetInfo_v2"])),
+                cuMemHostGetDevicePointer_v2: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut CUdeviceptr, *mut c_void, u32) -> CUresult,
+                >(
+                    library.symbol(&[c"cuMemHostGetDevicePointer_v2"])
+                ),
+                cuMemHostRegister_v2: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut c_void, usize, u32) -> CUresult,
+                >(
+                    library.symbol(&[c"cuMemHostRegister_v2", c"cuMemHostRegister"]),
+                ),
+                cuMemHostUnregister: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut c_void) -> CUresult,
+                >(library.symbol(&[c"cuMemHostUnregister"])),
                 cuMemPoolCreate: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUmemoryPool, *const CUmemPoolProps) -> CUresult,

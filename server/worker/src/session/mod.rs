@@ -12,6 +12,7 @@
 //! | `replies` | the shared way back, and errors that wait for a reply to carry them |
 //! | `waits` | calls that may block for long |
 //! | `engine` | the loop |
+//! | `twins` | memory that kernels share with the program |
 //! | `relay` | which thread runs the loop while another is blocked in a wait |
 //! | `ending` | statistics, and the one way out of the process |
 
@@ -27,6 +28,7 @@ mod intake;
 mod jit;
 mod relay;
 mod replies;
+mod twins;
 mod violation;
 mod waits;
 
@@ -52,6 +54,7 @@ use harp_wire::Parameter;
 use blobs::Blobs;
 use callbacks::Callbacks;
 use client_threads::{ClientThreads, ThreadStreams};
+use twins::Twins;
 
 use crate::generated::driver::Driver;
 
@@ -70,6 +73,7 @@ pub struct Session {
     /// Options of running links, by link handle: the driver writes messages to their buffers.
     pub link_options: IdMap<JitOptions>,
     pub callbacks: Arc<Callbacks>,
+    pub twins: Twins,
     /// Set by a call that has to wait for the device: its reply follows when the wait is over.
     pub wait: Option<Wait>,
 }
@@ -89,6 +93,7 @@ impl Session {
             logs: HashMap::new(),
             link_options: IdMap::default(),
             callbacks: Callbacks::new(replies),
+            twins: Twins::default(),
             wait: None,
         }
     }

@@ -9,6 +9,7 @@ use harp_driver_front::default_stream;
 use crate::call::{call, record, Outcome};
 use crate::context::Context;
 use crate::execution::copy::{Copy, Fill};
+use crate::memory::host;
 use crate::stream::Stream;
 use crate::transfer::{between, copy, copy_async, fill, BoxEnd, Side};
 
@@ -269,16 +270,25 @@ fn set(to: u64, value: u32, element: usize, area: Area, stream: Outcome<Arc<Stre
     })
 }
 
+/// A fill that the program does not call asynchronous: of host memory it waits until it is done.
+fn set_now(to: u64, value: u32, element: usize, area: Area) -> CUresult {
+    let status = set(to, value, element, area, own_stream());
+    if status != CUDA_SUCCESS || host::find(to as usize).is_none() {
+        return status;
+    }
+    call(|| own_stream()?.synchronize())
+}
+
 pub unsafe fn cuMemsetD8_v2(to: CUdeviceptr, value: u8, count: usize) -> CUresult {
-    set(to, value.into(), 1, (count, 1, 0), own_stream())
+    set_now(to, value.into(), 1, (count, 1, 0))
 }
 
 pub unsafe fn cuMemsetD16_v2(to: CUdeviceptr, value: u16, count: usize) -> CUresult {
-    set(to, value.into(), 2, (count, 1, 0), own_stream())
+    set_now(to, value.into(), 2, (count, 1, 0))
 }
 
 pub unsafe fn cuMemsetD32_v2(to: CUdeviceptr, value: u32, count: usize) -> CUresult {
-    set(to, value, 4, (count, 1, 0), own_stream())
+    set_now(to, value, 4, (count, 1, 0))
 }
 
 pub unsafe fn cuMemsetD8Async(
@@ -315,7 +325,7 @@ pub unsafe fn cuMemsetD2D8_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    set(to, value.into(), 1, (width, height, pitch), own_stream())
+    set_now(to, value.into(), 1, (width, height, pitch))
 }
 
 pub unsafe fn cuMemsetD2D16_v2(
@@ -325,7 +335,7 @@ pub unsafe fn cuMemsetD2D16_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    set(to, value.into(), 2, (width, height, pitch), own_stream())
+    set_now(to, value.into(), 2, (width, height, pitch))
 }
 
 pub unsafe fn cuMemsetD2D32_v2(
@@ -335,7 +345,7 @@ pub unsafe fn cuMemsetD2D32_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    set(to, value, 4, (width, height, pitch), own_stream())
+    set_now(to, value, 4, (width, height, pitch))
 }
 
 pub unsafe fn cuMemsetD2D8Async(

@@ -1,4 +1,4 @@
-//! Page-locked host memory. Kernels cannot reach it (attribute 19 is 0); transfers can.
+//! Page-locked host memory, which kernels reach at the program's own addresses.
 
 use core::ffi::c_void;
 
@@ -6,7 +6,7 @@ use harp_cuda_abi::types::*;
 
 use crate::call::{call, out, Outcome};
 use crate::context::Context;
-use crate::memory::host;
+use crate::memory::host::{self, Kind};
 
 const ALLOC_FLAGS: u32 =
     CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
@@ -21,7 +21,7 @@ fn allocate(pointer: *mut *mut c_void, size: usize, flags: u32) -> Outcome {
     if flags & !ALLOC_FLAGS != 0 {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    pointer.set(host::allocate(size, flags, context.id)? as *mut c_void);
+    pointer.set(host::allocate(size, Kind::Allocated, flags, context.id)? as *mut c_void);
     Ok(())
 }
 
@@ -45,7 +45,7 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
             return Ok(());
         }
         context.drain();
-        host::free(pointer as usize)
+        host::free(pointer as usize, Kind::Allocated)
     })
 }
 
@@ -69,20 +69,22 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
     })
 }
 
+/// All page-locked memory is mapped, whether its flags ask for it or not: so it is where devices share
+/// one range of addresses with the host.
 pub unsafe fn cuMemHostGetDevicePointer_v2(
     address: *mut CUdeviceptr,
     pointer: *mut c_void,
     flags: u32,
 ) -> CUresult {
     call(|| {
-        out(address)?;
+        let address = out(address)?;
         Context::current()?;
-        let known = host::find(pointer as usize).is_some() && flags == 0;
-        Err(if known {
-            CUDA_ERROR_NOT_SUPPORTED
-        } else {
-            CUDA_ERROR_INVALID_VALUE
-        })
+        let range = host::find(pointer as usize).filter(|range| range.kind != Kind::Managed);
+        if flags != 0 || range.is_none() {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        address.set(pointer as CUdeviceptr);
+        Ok(())
     })
 }
 
@@ -90,7 +92,7 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, pointer: *mut c_void) -> CUresu
     call(|| {
         let flags = out(flags)?;
         Context::current()?;
-        let range = host::find(pointer as usize).filter(|range| range.owned);
+        let range = host::find(pointer as usize).filter(|range| range.kind == Kind::Allocated);
         flags.set(range.ok_or(CUDA_ERROR_INVALID_VALUE)?.flags);
         Ok(())
     })

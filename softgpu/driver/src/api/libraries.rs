@@ -149,7 +149,7 @@ pub unsafe fn cuLibraryGetGlobal(
     })
 }
 
-/// There is no managed memory here.
+/// Memory can be managed, variables cannot.
 pub unsafe fn cuLibraryGetManaged(
     _address: *mut CUdeviceptr,
     _size: *mut usize,

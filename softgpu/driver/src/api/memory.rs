@@ -6,7 +6,9 @@ use crate::call::{call, out, set_if_wanted, Outcome};
 use crate::context::Context;
 use crate::device::owner_of;
 use crate::memory::heap::Origin;
-use crate::memory::pool;
+use crate::memory::{host, pool};
+
+use super::managed;
 
 /// Rows of `cuMemAllocPitch` start at multiples of this.
 const PITCH_UNIT: usize = 512;
@@ -49,28 +51,21 @@ pub unsafe fn cuMemAllocPitch_v2(
     })
 }
 
-/// Waits for the device's work, which may use the memory; null is freed without a word.
-/// There is no managed memory (device attribute 83).
-pub unsafe fn cuMemAllocManaged(address: *mut CUdeviceptr, size: usize, flags: u32) -> CUresult {
-    call(|| {
-        out(address)?;
-        Context::current()?;
-        match flags {
-            CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST if size > 0 => Err(CUDA_ERROR_NOT_SUPPORTED),
-            _ => Err(CUDA_ERROR_INVALID_VALUE),
-        }
-    })
-}
-
 pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     call(|| {
         let context = Context::current()?;
         if address == 0 {
             return Ok(());
         }
-        let device = owner_of(address).ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let device = owner_of(address);
+        if device.is_none() && managed::find(address, 0).is_err() {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
         context.synchronize()?;
-        pool::free(device, address)
+        match device {
+            Some(device) => pool::free(device, address),
+            None => managed::free(address),
+        }
     })
 }
 
@@ -90,11 +85,18 @@ pub unsafe fn cuMemGetAddressRange_v2(
 ) -> CUresult {
     call(|| {
         Context::current()?;
-        let allocation = owner_of(address)
-            .and_then(|device| device.heap.find(address))
-            .ok_or(CUDA_ERROR_NOT_FOUND)?;
-        set_if_wanted(base, allocation.start);
-        set_if_wanted(size, allocation.size as usize);
+        let (start, bytes) = match owner_of(address) {
+            Some(device) => device
+                .heap
+                .find(address)
+                .map(|found| (found.start, found.size)),
+            None => {
+                host::find(address as usize).map(|found| (found.start as u64, found.size as u64))
+            }
+        }
+        .ok_or(CUDA_ERROR_NOT_FOUND)?;
+        set_if_wanted(base, start);
+        set_if_wanted(size, bytes as usize);
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use crate::call::{call, out, Outcome};
 use crate::context::{Context, CONTEXTS};
 use crate::device::owner_of;
 use crate::memory::heap::{Allocation, Origin};
-use crate::memory::host::{self, Pinned};
+use crate::memory::host::{self, Kind, Pinned};
 
 /// Memory that CUDA knows.
 enum Known {
@@ -70,21 +70,23 @@ fn answer(known: &Known, attribute: CUpointer_attribute, address: u64) -> Outcom
         ),
     };
     let on_device = matches!(known, Known::Device(..));
+    let managed = matches!(known, Known::Host(range) if range.kind == Kind::Managed);
     Ok(Some(match attribute {
         CU_POINTER_ATTRIBUTE_CONTEXT => {
             Answer::Long(context_with(context).map_or(0, |found| found.handle() as u64))
         }
-        CU_POINTER_ATTRIBUTE_MEMORY_TYPE => Answer::Int(if on_device {
+        CU_POINTER_ATTRIBUTE_MEMORY_TYPE => Answer::Int(if on_device || managed {
             CU_MEMORYTYPE_DEVICE
         } else {
             CU_MEMORYTYPE_HOST
         }),
-        CU_POINTER_ATTRIBUTE_DEVICE_POINTER if on_device => Answer::Long(address),
-        CU_POINTER_ATTRIBUTE_HOST_POINTER if !on_device => Answer::Long(address),
-        CU_POINTER_ATTRIBUTE_DEVICE_POINTER | CU_POINTER_ATTRIBUTE_HOST_POINTER => return Ok(None),
+        CU_POINTER_ATTRIBUTE_HOST_POINTER if on_device => return Ok(None),
+        CU_POINTER_ATTRIBUTE_DEVICE_POINTER | CU_POINTER_ATTRIBUTE_HOST_POINTER => {
+            Answer::Long(address)
+        }
         CU_POINTER_ATTRIBUTE_P2P_TOKENS => Answer::Tokens,
+        CU_POINTER_ATTRIBUTE_IS_MANAGED => Answer::Int(managed.into()),
         CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
-        | CU_POINTER_ATTRIBUTE_IS_MANAGED
         | CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
         | CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE
         | CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE => Answer::Int(0),

@@ -8,7 +8,6 @@ use crate::call::{call, out, Outcome};
 use crate::context::Context;
 use crate::device::check_range;
 use crate::execution::command::Work;
-use crate::memory::host;
 use crate::stream::Stream;
 
 /// Width of a value.
@@ -54,11 +53,10 @@ impl Width {
 }
 
 fn check(address: u64, width: Width) -> Outcome {
-    let pinned = host::find(address as usize).is_some();
-    if address % width.bytes() != 0 || !(pinned || check_range(address, width.bytes()).is_ok()) {
+    if address % width.bytes() != 0 {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    Ok(())
+    check_range(address, width.bytes())
 }
 
 fn wait(stream: &Stream, address: u64, wanted: u64, flags: u32, width: Width) -> Outcome {

@@ -1165,6 +1165,17 @@ pub unsafe extern "C" fn cuMemAddressReserve(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuMemAdvise(
+    devPtr: CUdeviceptr,
+    count: usize,
+    advice: CUmem_advise,
+    device: CUdevice,
+) -> CUresult {
+    harp_driver_front::guard("cuMemAdvise", || unsafe {
+        crate::api::cuMemAdvise(devPtr, count, advice, device)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuMemAllocAsync(
     dptr: *mut CUdeviceptr,
     bytesize: usize,
@@ -1445,6 +1456,28 @@ pub unsafe extern "C" fn cuMemPoolSetAttribute(
 pub unsafe extern "C" fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
     harp_driver_front::guard("cuMemPoolTrimTo", || unsafe {
         crate::api::cuMemPoolTrimTo(pool, minBytesToKeep)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPrefetchAsync(
+    devPtr: CUdeviceptr,
+    count: usize,
+    dstDevice: CUdevice,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPrefetchAsync", || unsafe {
+        crate::api::cuMemPrefetchAsync(devPtr, count, dstDevice, hStream)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuMemPrefetchAsync_ptsz(
+    devPtr: CUdeviceptr,
+    count: usize,
+    dstDevice: CUdevice,
+    hStream: CUstream,
+) -> CUresult {
+    harp_driver_front::guard("cuMemPrefetchAsync_ptsz", || unsafe {
+        crate::api::cuMemPrefetchAsync(devPtr, count, dstDevice, per_thread(hStream))
     })
 }
 #[no_mangle]
@@ -2343,6 +2376,28 @@ pub unsafe extern "C" fn cuStreamAddCallback_ptsz(
     })
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuStreamAttachMemAsync(
+    hStream: CUstream,
+    dptr: CUdeviceptr,
+    length: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAttachMemAsync", || unsafe {
+        crate::api::cuStreamAttachMemAsync(hStream, dptr, length, flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuStreamAttachMemAsync_ptsz(
+    hStream: CUstream,
+    dptr: CUdeviceptr,
+    length: usize,
+    flags: u32,
+) -> CUresult {
+    harp_driver_front::guard("cuStreamAttachMemAsync_ptsz", || unsafe {
+        crate::api::cuStreamAttachMemAsync(per_thread(hStream), dptr, length, flags)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuStreamBatchMemOp(
     stream: CUstream,
     count: u32,
@@ -3157,7 +3212,6 @@ unsupported! {
     cuLogsDumpToMemory
     cuLogsRegisterCallback
     cuLogsUnregisterCallback
-    cuMemAdvise
     cuMemAdvise_v2
     cuMemAlloc
     cuMemAllocPitch
@@ -3183,8 +3237,6 @@ unsupported! {
     cuMemPoolExportToShareableHandle
     cuMemPoolImportFromShareableHandle
     cuMemPoolImportPointer
-    cuMemPrefetchAsync
-    cuMemPrefetchAsync_ptsz
     cuMemPrefetchAsync_v2
     cuMemPrefetchAsync_v2_ptsz
     cuMemPrefetchBatchAsync
@@ -3266,8 +3318,6 @@ unsupported! {
     cuProfilerInitialize
     cuSignalExternalSemaphoresAsync
     cuSignalExternalSemaphoresAsync_ptsz
-    cuStreamAttachMemAsync
-    cuStreamAttachMemAsync_ptsz
     cuStreamBeginCapture
     cuStreamBeginCaptureToCig
     cuStreamBeginCaptureToCig_ptsz
@@ -3606,6 +3656,7 @@ static SUPPORTED: &[Export] = &[
     Export::new("cuLinkDestroy", cuLinkDestroy as *const c_void),
     Export::new("cuMemAddressFree", cuMemAddressFree as *const c_void),
     Export::new("cuMemAddressReserve", cuMemAddressReserve as *const c_void),
+    Export::new("cuMemAdvise", cuMemAdvise as *const c_void),
     Export::new("cuMemAllocAsync", cuMemAllocAsync as *const c_void),
     Export::new(
         "cuMemAllocAsync_ptsz",
@@ -3669,6 +3720,11 @@ static SUPPORTED: &[Export] = &[
         cuMemPoolSetAttribute as *const c_void,
     ),
     Export::new("cuMemPoolTrimTo", cuMemPoolTrimTo as *const c_void),
+    Export::new("cuMemPrefetchAsync", cuMemPrefetchAsync as *const c_void),
+    Export::new(
+        "cuMemPrefetchAsync_ptsz",
+        cuMemPrefetchAsync_ptsz as *const c_void,
+    ),
     Export::new("cuMemRelease", cuMemRelease as *const c_void),
     Export::new(
         "cuMemRetainAllocationHandle",
@@ -3871,6 +3927,14 @@ static SUPPORTED: &[Export] = &[
     Export::new(
         "cuStreamAddCallback_ptsz",
         cuStreamAddCallback_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuStreamAttachMemAsync",
+        cuStreamAttachMemAsync as *const c_void,
+    ),
+    Export::new(
+        "cuStreamAttachMemAsync_ptsz",
+        cuStreamAttachMemAsync_ptsz as *const c_void,
     ),
     Export::new("cuStreamBatchMemOp", cuStreamBatchMemOp as *const c_void),
     Export::new(

@@ -9,6 +9,7 @@ use harp_cuda_abi::types::{CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_OUT_OF_MEMORY};
 use harp_softgpu_engine::DeviceMemory;
 
 use super::free_ranges::FreeRanges;
+use super::host;
 use super::window::{Window, PAGE, WINDOW_SIZE};
 use crate::call::Outcome;
 
@@ -325,7 +326,11 @@ impl Heap {
 
 impl DeviceMemory for Heap {
     fn range_of(&self, address: u64) -> Option<Range<u64>> {
-        self.find(address).map(|allocation| allocation.range())
+        if self.owns(address) {
+            return self.find(address).map(|allocation| allocation.range());
+        }
+        let mapped = host::find(address as usize)?;
+        Some(mapped.start as u64..(mapped.start + mapped.size) as u64)
     }
 }
 

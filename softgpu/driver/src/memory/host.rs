@@ -1,4 +1,5 @@
-//! Page-locked host memory: plain memory that transfers may use after the call returned.
+//! Host memory that CUDA knows: page-locked memory and managed memory. Device addresses are addresses
+//! of this process, so kernels reach both where they lie.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,15 +14,25 @@ use super::heap::next_id;
 use super::window::PAGE;
 use crate::call::Outcome;
 
-/// One range of page-locked memory.
+/// How a range came to be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `cuMemHostAlloc`
+    Allocated,
+    /// `cuMemHostRegister`: the program's own memory.
+    Registered,
+    /// `cuMemAllocManaged`
+    Managed,
+}
+
+/// One range of page-locked or managed memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Pinned {
     pub start: usize,
     pub size: usize,
-    /// As given to `cuMemHostAlloc` or `cuMemHostRegister`.
+    pub kind: Kind,
+    /// As given to the call that made it.
     pub flags: u32,
-    /// Allocated by this driver, as against registered by the program.
-    pub owned: bool,
     /// [`crate::context::Context::id`].
     pub context: u64,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`.
@@ -32,22 +43,28 @@ impl Pinned {
     fn range(&self) -> Range<usize> {
         self.start..self.start + self.size
     }
+
+    /// Whether `length` bytes from `address` lie in it.
+    pub fn holds(&self, address: u64, length: u64) -> bool {
+        let above = address.checked_sub(self.start as u64);
+        above.is_some_and(|above| above <= self.size as u64 && length <= self.size as u64 - above)
+    }
 }
 
 static PINNED: RwLock<BTreeMap<usize, Pinned>> = RwLock::new(BTreeMap::new());
 
-/// Allocates zeroed page-locked memory.
+/// Allocates zeroed memory, page-locked or managed.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for no bytes, `CUDA_ERROR_OUT_OF_MEMORY` where the system refuses.
-pub fn allocate(size: usize, flags: u32, context: u64) -> Outcome<usize> {
+pub fn allocate(size: usize, kind: Kind, flags: u32, context: u64) -> Outcome<usize> {
     if size == 0 {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a fresh mapping at an address of the system's choice.
-    let mapped = unsafe { libc::mmap(core::ptr::null_mut(), size, access, kind, -1, 0) };
+    let mapped = unsafe { libc::mmap(core::ptr::null_mut(), size, access, private, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return Err(CUDA_ERROR_OUT_OF_MEMORY);
     }
@@ -55,8 +72,8 @@ pub fn allocate(size: usize, flags: u32, context: u64) -> Outcome<usize> {
     let pinned = Pinned {
         start,
         size,
+        kind,
         flags,
-        owned: true,
         context,
         id: next_id(),
     };
@@ -67,15 +84,15 @@ pub fn allocate(size: usize, flags: u32, context: u64) -> Outcome<usize> {
     Ok(start)
 }
 
-/// Frees what [`allocate`] returned.
+/// Frees what [`allocate`] returned for the same `kind`.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` where `start` is nothing of the kind.
-pub fn free(start: usize) -> Outcome {
+pub fn free(start: usize, kind: Kind) -> Outcome {
     let mut pinned = PINNED.write().unwrap_or_else(PoisonError::into_inner);
     let size = pinned
         .get(&start)
-        .filter(|range| range.owned)
+        .filter(|range| range.kind == kind)
         .map(|range| range.size)
         .ok_or(CUDA_ERROR_INVALID_VALUE)?;
     pinned.remove(&start);
@@ -107,8 +124,8 @@ pub fn register(start: usize, size: usize, flags: u32, context: u64) -> Outcome 
         Pinned {
             start,
             size,
+            kind: Kind::Registered,
             flags,
-            owned: false,
             context,
             id: next_id(),
         },
@@ -122,14 +139,17 @@ pub fn register(start: usize, size: usize, flags: u32, context: u64) -> Outcome 
 /// `CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED` where `start` was not registered.
 pub fn unregister(start: usize) -> Outcome {
     let mut pinned = PINNED.write().unwrap_or_else(PoisonError::into_inner);
-    if pinned.get(&start).is_none_or(|range| range.owned) {
+    if pinned
+        .get(&start)
+        .is_none_or(|range| range.kind != Kind::Registered)
+    {
         return Err(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
     }
     pinned.remove(&start);
     Ok(())
 }
 
-/// The page-locked range that holds `address`.
+/// The range that holds `address`.
 pub fn find(address: usize) -> Option<Pinned> {
     let pinned = PINNED.read().unwrap_or_else(PoisonError::into_inner);
     let (_, range) = pinned.range(..=address).next_back()?;
@@ -146,10 +166,9 @@ pub fn free_all_of(context: u64) {
         .copied()
         .collect();
     for range in owned {
-        let _ = if range.owned {
-            free(range.start)
-        } else {
-            unregister(range.start)
+        let _ = match range.kind {
+            Kind::Registered => unregister(range.start),
+            kind => free(range.start, kind),
         };
     }
 }
@@ -160,16 +179,20 @@ mod tests {
 
     #[test]
     fn allocated_and_registered_ranges_are_told_apart() {
-        let start = allocate(100, 1, 77).unwrap();
+        let start = allocate(100, Kind::Allocated, 1, 77).unwrap();
         assert_eq!(find(start + 99).unwrap().flags, 1);
         assert!(find(start + 100).is_none());
         assert_eq!(
             unregister(start),
             Err(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED)
         );
-        free(start).unwrap();
-        assert_eq!(free(start), Err(CUDA_ERROR_INVALID_VALUE));
-        assert_eq!(allocate(0, 0, 77), Err(CUDA_ERROR_INVALID_VALUE));
+        assert_eq!(free(start, Kind::Managed), Err(CUDA_ERROR_INVALID_VALUE));
+        free(start, Kind::Allocated).unwrap();
+        assert_eq!(free(start, Kind::Allocated), Err(CUDA_ERROR_INVALID_VALUE));
+        assert_eq!(
+            allocate(0, Kind::Managed, 0, 77),
+            Err(CUDA_ERROR_INVALID_VALUE)
+        );
     }
 
     #[test]
@@ -178,7 +201,10 @@ mod tests {
         let again = register(0x1000_1fff, 0x2000, 0, 78);
         assert_eq!(again, Err(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED));
         register(0x1000_2000, 0x1000, 0, 78).unwrap();
-        assert_eq!(free(0x1000_0000), Err(CUDA_ERROR_INVALID_VALUE));
+        assert_eq!(
+            free(0x1000_0000, Kind::Allocated),
+            Err(CUDA_ERROR_INVALID_VALUE)
+        );
         free_all_of(78);
         assert!(find(0x1000_0000).is_none() && find(0x1000_2000).is_none());
         assert_eq!(

@@ -1,0 +1,222 @@
+//! Memory of this process that kernels use: managed memory, and page-locked memory as the device sees
+//! it. Both are kept as twins (`session::twins`).
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use harp_cuda_abi::types::*;
+
+use super::context::{current_context, current_device};
+use super::copy::{check, result};
+use super::outputs::put;
+use crate::generated::forward;
+use crate::session::addresses::{Owner, Range};
+use crate::session::{checks, handles, session, twins, Session};
+
+/// The device's address of an allocation's first byte, which has a twin from now on.
+///
+/// # Errors
+/// What the server refuses a twin with: `CUDA_ERROR_OUT_OF_MEMORY`, `CUDA_ERROR_NOT_SUPPORTED`.
+pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUresult> {
+    if let Some(address) = session.twins.device_address(range.base as usize) {
+        return Ok(address);
+    }
+    let context = match range.owner {
+        Owner::Device { .. } => return Ok(range.base),
+        Owner::Managed { context, .. } | Owner::Host { context, .. } => context,
+    };
+    let (memory, bytes) = (range.base as usize, range.size as usize);
+    let address = if twins::is_placed(range.base) {
+        range.base
+    } else {
+        // The device sees the program's own memory at another address, as far into a page.
+        let into_page = range.base % PAGE as u64;
+        let place = twins::place(bytes + into_page as usize, libc::PROT_NONE);
+        place.ok_or(CUDA_ERROR_OUT_OF_MEMORY)? as u64 + into_page
+    };
+    check(session.twins.create(address, memory, bytes, context))?;
+    Ok(address)
+}
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
+/// Ends what [`shared_with_device`] began for an allocation, once the device's work is over.
+///
+/// # Errors
+/// What waiting for the device fails with.
+pub fn no_longer_shared(session: &Session, range: &Range) -> Result<(), CUresult> {
+    let Some(address) = session.twins.device_address(range.base as usize) else {
+        return Ok(());
+    };
+    if current_context().is_ok() {
+        // SAFETY: no arguments.
+        check(unsafe { forward::cuCtxSynchronize() })?;
+    }
+    session.twins.destroy(address);
+    if address != range.base {
+        let start = address / PAGE as u64 * PAGE as u64;
+        let bytes = (address + range.size).next_multiple_of(PAGE as u64) - start;
+        // SAFETY: the addresses that `shared_with_device` set aside.
+        unsafe { libc::munmap(start as *mut c_void, bytes as usize) };
+    }
+    Ok(())
+}
+
+pub unsafe fn cuMemAllocManaged(
+    pointer: *mut CUdeviceptr,
+    bytes: usize,
+    flags: c_uint,
+) -> CUresult {
+    if pointer.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let allocated = || {
+        let session = session()?;
+        let (context, device) = (current_context()? as u64, current_device()?);
+        if bytes == 0 || !matches!(flags, CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let memory = twins::place(bytes, access).ok_or(CUDA_ERROR_OUT_OF_MEMORY)?;
+        let base = memory as u64;
+        let created = session.twins.create(base, memory as usize, bytes, context);
+        if created != CUDA_SUCCESS {
+            // SAFETY: just mapped, and nobody knows of it.
+            unsafe { libc::munmap(memory, bytes.next_multiple_of(PAGE)) };
+            return Err(created);
+        }
+        let owner = Owner::Managed { device, context };
+        session.addresses.insert(base, bytes as u64, owner);
+        Ok(base)
+    };
+    match allocated() {
+        Ok(base) => unsafe { put(pointer, base) },
+        Err(code) => code,
+    }
+}
+
+/// Frees a managed allocation.
+pub fn free(session: &Session, range: &Range) -> CUresult {
+    session.addresses.remove(range.base);
+    let ended = no_longer_shared(session, range);
+    let bytes = (range.size as usize).next_multiple_of(PAGE);
+    // SAFETY: mapped by cuMemAllocManaged with this length, and forgotten just now.
+    unsafe { libc::munmap(range.base as *mut c_void, bytes) };
+    result(ended)
+}
+
+pub unsafe fn cuMemHostGetDevicePointer_v2(
+    address: *mut CUdeviceptr,
+    pointer: *mut c_void,
+    flags: c_uint,
+) -> CUresult {
+    if address.is_null() || flags != 0 {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let found = || {
+        let session = session()?;
+        current_context()?;
+        let range = session.addresses.find(pointer as u64);
+        let range = range.filter(|range| matches!(range.owner, Owner::Host { .. }));
+        let range = range.ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let base = shared_with_device(session, &range)?;
+        Ok(base + (pointer as u64 - range.base))
+    };
+    match found() {
+        Ok(found) => unsafe { put(address, found) },
+        Err(code) => code,
+    }
+}
+
+/// Which streams may use the memory is the program's promise: there is nothing to prepare here.
+pub unsafe fn cuStreamAttachMemAsync(
+    stream: CUstream,
+    pointer: CUdeviceptr,
+    bytes: usize,
+    flags: c_uint,
+) -> CUresult {
+    let attached = || {
+        let id = checks::stream(stream)?;
+        let range = session()?.addresses.find_managed(pointer, 0);
+        let range = range.ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let whole = bytes == 0 || (pointer == range.base && bytes as u64 == range.size);
+        let known = match flags {
+            CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST => true,
+            // Not to the default streams alone.
+            CU_MEM_ATTACH_SINGLE => id > handles::STREAM_PER_THREAD,
+            _ => false,
+        };
+        if whole && known {
+            Ok(())
+        } else {
+            Err(CUDA_ERROR_INVALID_VALUE)
+        }
+    };
+    result(attached())
+}
+
+/// Memory moves to devices that can take faults on it, which these cannot.
+pub unsafe fn cuMemPrefetchAsync(
+    pointer: CUdeviceptr,
+    bytes: usize,
+    _device: CUdevice,
+    stream: CUstream,
+) -> CUresult {
+    let refused = || {
+        checks::stream(stream)?;
+        let found = session()?.addresses.find_managed(pointer, bytes as u64);
+        Err(match found {
+            Some(_) => CUDA_ERROR_INVALID_DEVICE,
+            None => CUDA_ERROR_INVALID_VALUE,
+        })
+    };
+    result(refused())
+}
+
+/// Advice about a device needs one that can take faults; what does not name one has no effect.
+pub unsafe fn cuMemAdvise(
+    pointer: CUdeviceptr,
+    bytes: usize,
+    advice: CUmem_advise,
+    device: CUdevice,
+) -> CUresult {
+    /// `CU_DEVICE_CPU`: the host, where a device is asked for.
+    const HOST: c_int = -1;
+    let taken = || {
+        checks::context()?;
+        let found = session()?.addresses.find_managed(pointer, bytes as u64);
+        found.ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        match advice {
+            CU_MEM_ADVISE_SET_READ_MOSTLY | CU_MEM_ADVISE_UNSET_READ_MOSTLY => Ok(()),
+            CU_MEM_ADVISE_SET_PREFERRED_LOCATION
+            | CU_MEM_ADVISE_UNSET_PREFERRED_LOCATION
+            | CU_MEM_ADVISE_SET_ACCESSED_BY
+            | CU_MEM_ADVISE_UNSET_ACCESSED_BY => {
+                if device == HOST {
+                    Ok(())
+                } else {
+                    Err(CUDA_ERROR_INVALID_DEVICE)
+                }
+            }
+            _ => Err(CUDA_ERROR_INVALID_VALUE),
+        }
+    };
+    result(taken())
+}
+
+/// What a launch does before it goes: page-locked memory that its parameters point to gets a twin,
+/// and the device sees what the program has written.
+///
+/// # Errors
+/// As for [`shared_with_device`].
+pub fn before_launch(session: &Session, parameters: &[u8]) -> Result<(), CUresult> {
+    let words = parameters.chunks_exact(8);
+    for word in words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))) {
+        if twins::is_placed(word) {
+            if let Some(range) = session.addresses.find(word) {
+                shared_with_device(session, &range)?;
+            }
+        }
+    }
+    check(session.twins.push())
+}

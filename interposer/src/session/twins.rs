@@ -1,0 +1,293 @@
+//! The program's side of memory that kernels share with it (`harp_wire::twin`).
+//!
+//! What the program has changed is sent before every call that queues work or waits for it; what the
+//! device has changed is fetched after every call that has waited. Between these the two sides do not
+//! see each other, as with devices that do not share page tables with the host: a kernel that runs
+//! while the program spins on what it writes is not seen before the program waits.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use harp_cuda_abi::types::*;
+use harp_wire::twin::{collect, lines, LINE, PAGE, REGION};
+use harp_wire::{calls, CallId};
+
+use super::{one_way, one_way_bytes, request, session};
+
+/// Changes leave in records of about this many bytes.
+const PIECE: usize = 1 << 20;
+/// Places that are tried for new memory before giving up.
+const TRIES: usize = 64;
+/// Distance between places, so that an overrun of one does not reach the next.
+const STEP: u64 = 64 << 10;
+
+/// The twins of this process by the first address that the device has for them.
+#[derive(Debug, Default)]
+pub struct Twins {
+    any: AtomicBool,
+    all: Mutex<BTreeMap<u64, Twin>>,
+}
+
+#[derive(Debug)]
+struct Twin {
+    /// The program's memory: at the same address, or elsewhere where it registered its own.
+    memory: usize,
+    /// What both sides agreed on last.
+    shadow: Vec<u8>,
+    context: u64,
+}
+
+/// Calls after which earlier work is known to be over, and before which what the program has written
+/// must be there.
+fn is_fence(call: CallId) -> bool {
+    matches!(
+        call,
+        CallId::cuStreamSynchronize
+            | CallId::cuCtxSynchronize
+            | CallId::cuEventSynchronize
+            | CallId::cuStreamQuery
+            | CallId::cuEventQuery
+            | CallId::cuMemFree_v2
+    )
+}
+
+impl Twins {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Twin>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are any; the usual case is that there are none.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Makes the server's twin of `bytes` at `memory`, which the device is to see at `address`.
+    /// Both are the same for memory that was [placed](place).
+    pub fn create(&self, address: u64, memory: usize, bytes: usize, context: u64) -> CUresult {
+        let mut all = self.lock();
+        if all.contains_key(&address) {
+            return CUDA_SUCCESS;
+        }
+        let base = address / PAGE * PAGE;
+        let pages = (address + bytes as u64).next_multiple_of(PAGE) - base;
+        let status = request(
+            CallId::harp_twin_create,
+            |encoder| calls::encode_harp_twin_create(encoder, base, pages),
+            |_| (),
+        );
+        if status == CUDA_SUCCESS {
+            let shadow = vec![0; bytes];
+            all.insert(
+                address,
+                Twin {
+                    memory,
+                    shadow,
+                    context,
+                },
+            );
+            self.any.store(true, Ordering::Relaxed);
+        }
+        status
+    }
+
+    /// Ends the twin at `address`, if there is one. Whoever calls has waited for the device.
+    pub fn destroy(&self, address: u64) {
+        let mut all = self.lock();
+        if all.remove(&address).is_some() {
+            end(address);
+        }
+        self.any.store(!all.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Ends the twins of a context that has ended.
+    pub fn end_context(&self, context: u64) {
+        if !self.any() {
+            return;
+        }
+        let mut all = self.lock();
+        all.retain(|address, twin| {
+            let stays = twin.context != context;
+            if !stays {
+                end(*address);
+            }
+            stays
+        });
+        self.any.store(!all.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Where the device sees the program's memory at `pointer`, if it has a twin.
+    pub fn device_address(&self, pointer: usize) -> Option<u64> {
+        if !self.any() {
+            return None;
+        }
+        self.lock().iter().find_map(|(address, twin)| {
+            let above = pointer.checked_sub(twin.memory)?;
+            (above < twin.shadow.len()).then_some(address + above as u64)
+        })
+    }
+
+    /// Whether the device sees one allocation of the program at all of `address..address + bytes`.
+    pub fn holds(&self, address: u64, bytes: u64) -> bool {
+        if !self.any() || !is_placed(address) {
+            return false;
+        }
+        let all = self.lock();
+        let found = all.range(..=address).next_back();
+        found.is_some_and(|(base, twin)| {
+            let room = (twin.shadow.len() as u64).checked_sub(address - base);
+            room.is_some_and(|room| room > 0 && bytes <= room)
+        })
+    }
+
+    /// Sends what the program has changed.
+    pub fn push(&self) -> CUresult {
+        if !self.any() {
+            return CUDA_SUCCESS;
+        }
+        let mut changed = Vec::new();
+        for (address, twin) in self.lock().iter_mut() {
+            let (memory, shadow) = (twin.memory as *const u8, &mut twin.shadow);
+            let mut from = 0;
+            while from < shadow.len() {
+                // SAFETY: the program keeps its memory until it is unregistered or freed, which ends the twin.
+                from = unsafe { collect(memory, *address, shadow, from, PIECE, &mut changed) };
+                if changed.len() >= PIECE {
+                    let status = send(&mut changed);
+                    if status != CUDA_SUCCESS {
+                        return status;
+                    }
+                }
+            }
+        }
+        send(&mut changed)
+    }
+
+    /// Fetches what the device has changed.
+    pub fn pull(&self) -> CUresult {
+        if !self.any() {
+            return CUDA_SUCCESS;
+        }
+        let mut all = self.lock();
+        let mut cursor = 0;
+        loop {
+            let (mut next, mut sound) = (0, true);
+            let status = request(
+                CallId::harp_twin_read,
+                |encoder| calls::encode_harp_twin_read(encoder, cursor),
+                |decoder| {
+                    let reply = calls::HarpTwinReadReply::read(decoder);
+                    next = reply.next;
+                    sound = store(&mut all, reply.lines);
+                },
+            );
+            if status != CUDA_SUCCESS {
+                return status;
+            }
+            if next == 0 || next <= cursor || !sound {
+                return if sound {
+                    CUDA_SUCCESS
+                } else {
+                    CUDA_ERROR_UNKNOWN
+                };
+            }
+            cursor = next;
+        }
+    }
+}
+
+fn send(changed: &mut Vec<u8>) -> CUresult {
+    if changed.is_empty() {
+        return CUDA_SUCCESS;
+    }
+    let status = one_way_bytes(CallId::harp_twin_write, |_| (), changed);
+    changed.clear();
+    status
+}
+
+fn end(address: u64) {
+    let _ = one_way(CallId::harp_twin_destroy, |encoder| {
+        calls::encode_harp_twin_destroy(encoder, address / PAGE * PAGE);
+    });
+}
+
+/// Stores changes; false if the server sent what are none. What lies in the same page as the program's
+/// memory, but not in it, is left alone.
+fn store(all: &mut BTreeMap<u64, Twin>, changed: &[u8]) -> bool {
+    for line in lines(changed) {
+        let Some(line) = line else { return false };
+        // Twins are far apart: a line touches one of them.
+        let end = line.address.saturating_add(LINE as u64 - 1);
+        let Some((base, twin)) = all.range_mut(..=end).next_back() else {
+            continue;
+        };
+        for (address, byte) in line.bytes() {
+            let offset = address.wrapping_sub(*base) as usize;
+            if let Some(known) = twin.shadow.get_mut(offset) {
+                *known = byte;
+                // SAFETY: within the program's memory, which it keeps until the twin has ended.
+                unsafe { ((twin.memory + offset) as *mut u8).write_volatile(byte) };
+            }
+        }
+    }
+    true
+}
+
+/// What a fence does before: everything that the program has written goes ahead of it.
+pub fn before(call: CallId) -> CUresult {
+    match session() {
+        Ok(session) if session.twins.any() && is_fence(call) => session.twins.push(),
+        _ => CUDA_SUCCESS,
+    }
+}
+
+/// What a fence does after it succeeded.
+pub fn after(call: CallId) -> CUresult {
+    match session() {
+        Ok(session) if session.twins.any() && is_fence(call) => session.twins.pull(),
+        _ => CUDA_SUCCESS,
+    }
+}
+
+/// Maps `bytes` of zeroed memory at an address that a worker can map too; without access where only
+/// the addresses are wanted.
+pub fn place(bytes: usize, access: i32) -> Option<*mut c_void> {
+    static NEXT: AtomicU64 = AtomicU64::new(REGION.start);
+    let pages = (bytes as u64).checked_next_multiple_of(PAGE)?;
+    let step = pages.checked_next_multiple_of(STEP)?.checked_add(STEP)?;
+    if step > REGION.end - REGION.start {
+        return None;
+    }
+    for _ in 0..TRIES {
+        let base = NEXT.fetch_add(step, Ordering::Relaxed);
+        if base + step > REGION.end {
+            // Freed places are used again once the region has been gone through.
+            NEXT.store(REGION.start, Ordering::Relaxed);
+            continue;
+        }
+        let flags = libc::MAP_PRIVATE
+            | libc::MAP_ANONYMOUS
+            | libc::MAP_NORESERVE
+            | libc::MAP_FIXED_NOREPLACE;
+        let wanted = base as *mut c_void;
+        // SAFETY: MAP_FIXED_NOREPLACE touches no other mapping.
+        let mapped = unsafe { libc::mmap(wanted, pages as usize, access, flags, -1, 0) };
+        if mapped == wanted {
+            return Some(mapped);
+        }
+        if mapped != libc::MAP_FAILED {
+            // SAFETY: just mapped, somewhere else, by a kernel that does not know the flag.
+            unsafe { libc::munmap(mapped, pages as usize) };
+            return None;
+        }
+    }
+    None
+}
+
+/// Whether memory at `address` was [placed](place), so that its twin can have the same address.
+#[inline]
+pub fn is_placed(address: u64) -> bool {
+    REGION.contains(&address)
+}

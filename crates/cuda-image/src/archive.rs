@@ -130,8 +130,14 @@ mod tests {
         bytes.extend(name);
         bytes.push(0);
         let table = bytes.len() as u64;
-        for (offset, size) in [(content_at, content.len()), (names_at, name.len() + 1)] {
+        // The table of names is itself named by the zero at its end.
+        let unnamed = name.len() as u32;
+        for (called, offset, size) in [
+            (0, content_at, content.len()),
+            (unnamed, names_at, name.len() + 1),
+        ] {
             let mut header = [0; 64];
+            header[..4].copy_from_slice(&called.to_le_bytes());
             header[24..32].copy_from_slice(&offset.to_le_bytes());
             header[32..40].copy_from_slice(&(size as u64).to_le_bytes());
             bytes.extend(header);

@@ -8,6 +8,7 @@ the one to blame; the rest of its batch goes on in a new process.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -58,9 +59,9 @@ class Result:
 
 def harness() -> Path:
     """The folder with pytest, which goes before the client's own packages on the path."""
-    return prepare_once(
-        CACHE / "suites" / "harness", HARNESS.read_bytes(), lambda place: unpack(HARNESS, place)
-    )
+    wanted = HARNESS.read_bytes()
+    name = f"harness-{hashlib.sha256(wanted).hexdigest()[:8]}"
+    return prepare_once(CACHE / "suites" / name, wanted, lambda place: unpack(HARNESS, place))
 
 
 def environ(suite: Suite) -> dict[str, str]:

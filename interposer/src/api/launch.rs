@@ -174,7 +174,7 @@ unsafe fn launch(
     let send = |space: &mut Vec<u8>| {
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;
-        before_launch(session()?, space)?;
+        before_launch(session, space)?;
         let encode = |encoder: &mut harp_wire::Encoder| {
             encode_cuLaunchKernel(
                 encoder,

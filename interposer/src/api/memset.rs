@@ -21,17 +21,17 @@ unsafe fn settle(status: CUresult, address: CUdeviceptr) -> CUresult {
 }
 
 pub unsafe fn cuMemsetD8_v2(address: CUdeviceptr, value: c_uchar, count: usize) -> CUresult {
-    let status = unsafe { forward::cuMemsetD8_v2(address, value, count) };
+    let status = unsafe { forward::cuMemsetD8Async(address, value, count, OWN_STREAM) };
     unsafe { settle(status, address) }
 }
 
 pub unsafe fn cuMemsetD16_v2(address: CUdeviceptr, value: c_ushort, count: usize) -> CUresult {
-    let status = unsafe { forward::cuMemsetD16_v2(address, value, count) };
+    let status = unsafe { forward::cuMemsetD16Async(address, value, count, OWN_STREAM) };
     unsafe { settle(status, address) }
 }
 
 pub unsafe fn cuMemsetD32_v2(address: CUdeviceptr, value: c_uint, count: usize) -> CUresult {
-    let status = unsafe { forward::cuMemsetD32_v2(address, value, count) };
+    let status = unsafe { forward::cuMemsetD32Async(address, value, count, OWN_STREAM) };
     unsafe { settle(status, address) }
 }
 
@@ -42,7 +42,8 @@ pub unsafe fn cuMemsetD2D8_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    let status = unsafe { forward::cuMemsetD2D8_v2(address, pitch, value, width, height) };
+    let status =
+        unsafe { forward::cuMemsetD2D8Async(address, pitch, value, width, height, OWN_STREAM) };
     unsafe { settle(status, address) }
 }
 
@@ -53,7 +54,8 @@ pub unsafe fn cuMemsetD2D16_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    let status = unsafe { forward::cuMemsetD2D16_v2(address, pitch, value, width, height) };
+    let status =
+        unsafe { forward::cuMemsetD2D16Async(address, pitch, value, width, height, OWN_STREAM) };
     unsafe { settle(status, address) }
 }
 
@@ -64,6 +66,7 @@ pub unsafe fn cuMemsetD2D32_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    let status = unsafe { forward::cuMemsetD2D32_v2(address, pitch, value, width, height) };
+    let status =
+        unsafe { forward::cuMemsetD2D32Async(address, pitch, value, width, height, OWN_STREAM) };
     unsafe { settle(status, address) }
 }

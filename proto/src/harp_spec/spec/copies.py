@@ -157,7 +157,7 @@ for id, (bits, value) in zip(
         needs_context=False,
         predicts=SPAN_ERRORS,
     )
-    COPIES.on_default_stream(f"cuMemsetD{bits}_v2", f"cuMemsetD{bits}Async")
+    COPIES.via(f"cuMemsetD{bits}_v2", ONE_WAY, f"cuMemsetD{bits}Async")
 for id, (bits, value) in zip(
     MEMSET_IDS[3:], (("8", "uc"), ("16", "us"), ("32", "ui")), strict=True
 ):
@@ -176,4 +176,4 @@ for id, (bits, value) in zip(
         needs_context=False,
         predicts=SPAN_ERRORS,
     )
-    COPIES.on_default_stream(f"cuMemsetD2D{bits}_v2", f"cuMemsetD2D{bits}Async")
+    COPIES.via(f"cuMemsetD2D{bits}_v2", ONE_WAY, f"cuMemsetD2D{bits}Async")

@@ -51,6 +51,7 @@ pub unsafe fn cuMemAllocPitch_v2(
     })
 }
 
+/// Waits for the device's work, which may use the memory; null is freed without a word.
 pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     call(|| {
         let context = Context::current()?;

@@ -41,9 +41,7 @@ from clients.toolkit import CHECKOUT
 from harp_client import native
 from pool.standins import HARP_RUN, Pool, Server
 
-SUITES = {
-    suite.name: suite for suite in (cupy.CUDA_12, cupy.CUDA_13, numba_cuda.SUITE)
-}
+SUITES = {suite.name: suite for suite in (cupy.CUDA_12, cupy.CUDA_13, numba_cuda.SUITE)}
 
 WORK = CHECKOUT / "build" / "suites"
 

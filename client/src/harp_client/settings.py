@@ -76,7 +76,8 @@ HARP_LOG = Setting(
     "`normal`",
     PROGRAM,
     "How much is said on stderr: `quiet` (only what ends a session), `normal` (causes of "
-    "failures and unsupported calls, once each) or `debug`.",
+    "failures and unsupported calls, once each) or `debug` (also each connection, and every call "
+    "that does not succeed).",
 )
 HARP_CONNECT_TIMEOUT = Setting(
     "HARP_CONNECT_TIMEOUT",

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Mutex, PoisonError};
 
-use harp_cuda_abi::types::{CUresult, CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_UNKNOWN};
+use harp_cuda_abi::errors::error_name;
+use harp_cuda_abi::types::{CUresult, CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_UNKNOWN, CUDA_SUCCESS};
 
-use crate::{lifecycle, notice};
+use crate::{lifecycle, notice, talkative};
 
 /// Runs one exported call, where the process's life allows it ([`lifecycle::admit`]), so that a
 /// panic never crosses the C boundary: it becomes `CUDA_ERROR_UNKNOWN` and a line on stderr.
@@ -14,7 +15,21 @@ pub fn guard(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
     if let Err(code) = lifecycle::admit(name) {
         return code;
     }
-    caught(name, call)
+    let code = caught(name, call);
+    if code != CUDA_SUCCESS && talkative() {
+        tell_failure(name, code);
+    }
+    code
+}
+
+/// With `HARP_LOG=debug`, every call that does not succeed is named: libraries often hide which one
+/// they failed at.
+#[cold]
+fn tell_failure(name: &str, code: CUresult) {
+    match error_name(code) {
+        Some(text) => notice(&format!("{name} answers {}", text.to_string_lossy())),
+        None => notice(&format!("{name} answers {code}")),
+    }
 }
 
 fn caught(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {

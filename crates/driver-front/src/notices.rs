@@ -11,6 +11,12 @@ pub fn quiet() -> bool {
     *QUIET.get_or_init(|| std::env::var_os("HARP_LOG").is_some_and(|level| level == "quiet"))
 }
 
+/// Whether `HARP_LOG=debug` asks for everything.
+pub fn talkative() -> bool {
+    static TALKATIVE: OnceLock<bool> = OnceLock::new();
+    *TALKATIVE.get_or_init(|| std::env::var_os("HARP_LOG").is_some_and(|level| level == "debug"))
+}
+
 /// Writes one line `harp: text` to stderr, unless `HARP_LOG=quiet`. Never fails: a closed stderr
 /// is the program's own choice.
 pub fn notice(text: &str) {

@@ -5,12 +5,13 @@ use std::ffi::{c_uint, c_void};
 use std::sync::atomic::Ordering;
 
 use harp_cuda_abi::types::*;
-use harp_wire::calls::encode_cuLaunchKernel;
-use harp_wire::CallId;
+use harp_wire::calls::{encode_cuLaunchKernel, encode_cuLaunchKernelEx};
+use harp_wire::{CallId, Encoder};
 
 use super::context::{current_context, current_device};
 use super::device::device;
 use super::function::{launchable, Function};
+use super::launch_attributes::LaunchAttributes;
 use super::managed::before_launch;
 use super::stream::context_of;
 use crate::session::{self, handles, session};
@@ -27,6 +28,8 @@ struct Launch {
     shared: u32,
     stream: CUstream,
     cooperative: bool,
+    /// Whole records; a launch with any goes as `cuLaunchKernelEx`.
+    attributes: Vec<u8>,
 }
 
 impl Launch {
@@ -175,22 +178,37 @@ unsafe fn launch(
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;
         before_launch(session, space)?;
-        let encode = |encoder: &mut harp_wire::Encoder| {
-            encode_cuLaunchKernel(
-                encoder,
-                function.wire,
-                launch.grid,
-                launch.block,
-                launch.shared,
-                stream,
-                u8::from(launch.cooperative),
-                space,
-            );
+        let extended = !launch.attributes.is_empty();
+        let call = match extended {
+            true => CallId::cuLaunchKernelEx,
+            false => CallId::cuLaunchKernel,
+        };
+        let encode = |encoder: &mut Encoder| {
+            let Launch { grid, block, .. } = *launch;
+            let (wire, shared) = (function.wire, launch.shared);
+            if extended {
+                let attributes = &launch.attributes;
+                encode_cuLaunchKernelEx(
+                    encoder, wire, grid, block, shared, stream, attributes, space,
+                );
+            } else {
+                let cooperative = u8::from(launch.cooperative);
+                encode_cuLaunchKernel(
+                    encoder,
+                    wire,
+                    grid,
+                    block,
+                    shared,
+                    stream,
+                    cooperative,
+                    space,
+                );
+            }
         };
         let status = if waits {
-            session::request(CallId::cuLaunchKernel, encode, |_| ())
+            session::request(call, encode, |_| ())
         } else {
-            session::one_way(CallId::cuLaunchKernel, encode)
+            session::one_way(call, encode)
         };
         if status != CUDA_SUCCESS {
             return Err(status);
@@ -227,6 +245,7 @@ pub unsafe fn cuLaunchKernel(
         shared,
         stream,
         cooperative: false,
+        attributes: Vec::new(),
     };
     result(unsafe { launch(function, &described, &Parameters { kernel, extra }) })
 }
@@ -249,6 +268,7 @@ pub unsafe fn cuLaunchCooperativeKernel(
         shared,
         stream,
         cooperative: true,
+        attributes: Vec::new(),
     };
     let parameters = Parameters {
         kernel,
@@ -267,38 +287,18 @@ pub unsafe fn cuLaunchKernelEx(
         return CUDA_ERROR_INVALID_VALUE;
     }
     // SAFETY: the caller passes a CUlaunchConfig with `numAttrs` attributes.
-    let (config, attributes) = unsafe {
-        let config = &*config;
-        let attributes: &[CUlaunchAttribute] = match config.attrs.is_null() {
-            true => &[],
-            false => std::slice::from_raw_parts(config.attrs, config.numAttrs as usize),
-        };
-        (config, attributes)
+    let config = unsafe { &*config };
+    let attributes = match unsafe { LaunchAttributes::read(config) } {
+        Ok(attributes) => attributes,
+        Err(code) => return code,
     };
-    let mut cooperative = false;
-    for attribute in attributes {
-        match attribute.id {
-            // SAFETY: the id says which member is meant.
-            CU_LAUNCH_ATTRIBUTE_COOPERATIVE => {
-                cooperative = unsafe { attribute.value.cooperative } != 0
-            }
-            // Hints about order, placement and caches: a launch without them gives the same numbers.
-            CU_LAUNCH_ATTRIBUTE_IGNORE
-            | CU_LAUNCH_ATTRIBUTE_PRIORITY
-            | CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            | CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW
-            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN
-            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP
-            | CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT => (),
-            _ => return CUDA_ERROR_NOT_SUPPORTED,
-        }
-    }
     let described = Launch {
         grid: [config.gridDimX, config.gridDimY, config.gridDimZ],
         block: [config.blockDimX, config.blockDimY, config.blockDimZ],
         shared: config.sharedMemBytes,
         stream: config.hStream,
-        cooperative,
+        cooperative: attributes.cooperative,
+        attributes: attributes.records(),
     };
     result(unsafe { launch(function, &described, &Parameters { kernel, extra }) })
 }

@@ -4,13 +4,15 @@
 use std::ffi::{c_int, c_uint};
 
 use harp_cuda_abi::types::*;
+use harp_wire::{calls, CallId, Encoder};
 
 use super::context::current_device;
 use super::device::device;
 use super::function::launchable;
+use super::launch_attributes::LaunchAttributes;
 use super::outputs::put;
 use crate::generated::forward;
-use crate::session::session;
+use crate::session::{request, session};
 
 pub unsafe fn cuOccupancyMaxPotentialBlockSize(
     min_grid: *mut c_int,
@@ -97,4 +99,77 @@ pub unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
         return status;
     }
     unsafe { put(block_size, best_size) }
+}
+
+/// The arguments of a question about clusters, as its encoder takes them.
+type EncodeClusters = fn(&mut Encoder, u64, [u32; 3], [u32; 3], u64, [u32; 3]);
+
+/// Asks about the clusters of a launch.
+unsafe fn ask_about_clusters(
+    answer: *mut c_int,
+    function: CUfunction,
+    config: *const CUlaunchConfig,
+    call: CallId,
+    encode: EncodeClusters,
+) -> CUresult {
+    if answer.is_null() || config.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    // SAFETY: the caller passes a CUlaunchConfig with `numAttrs` attributes.
+    let config = unsafe { &*config };
+    let found = session().and_then(|_| {
+        let function = launchable(function)?;
+        // SAFETY: as above.
+        Ok((function.wire, unsafe { LaunchAttributes::read(config) }?))
+    });
+    let (function, attributes) = match found {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    let grid = [config.gridDimX, config.gridDimY, config.gridDimZ];
+    let block = [config.blockDimX, config.blockDimY, config.blockDimZ];
+    let cluster = attributes.cluster.unwrap_or_default();
+    let mut found = 0;
+    let status = request(
+        call,
+        |e| {
+            encode(
+                e,
+                function,
+                grid,
+                block,
+                config.sharedMemBytes.into(),
+                cluster,
+            )
+        },
+        |decoder| found = decoder.i32(),
+    );
+    if status != CUDA_SUCCESS {
+        return status;
+    }
+    unsafe { put(answer, found) }
+}
+
+pub unsafe fn cuOccupancyMaxActiveClusters(
+    clusters: *mut c_int,
+    function: CUfunction,
+    config: *const CUlaunchConfig,
+) -> CUresult {
+    let (call, encode) = (
+        CallId::cuOccupancyMaxActiveClusters,
+        calls::encode_cuOccupancyMaxActiveClusters,
+    );
+    unsafe { ask_about_clusters(clusters, function, config, call, encode) }
+}
+
+pub unsafe fn cuOccupancyMaxPotentialClusterSize(
+    size: *mut c_int,
+    function: CUfunction,
+    config: *const CUlaunchConfig,
+) -> CUresult {
+    let (call, encode) = (
+        CallId::cuOccupancyMaxPotentialClusterSize,
+        calls::encode_cuOccupancyMaxPotentialClusterSize,
+    );
+    unsafe { ask_about_clusters(size, function, config, call, encode) }
 }

@@ -2034,6 +2034,16 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     )
 }
 #[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxActiveClusters(
+    numClusters: *mut i32,
+    func: CUfunction,
+    config: *const CUlaunchConfig,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxActiveClusters", || unsafe {
+        crate::api::cuOccupancyMaxActiveClusters(numClusters, func, config)
+    })
+}
+#[no_mangle]
 pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSize(
     minGridSize: *mut i32,
     blockSize: *mut i32,
@@ -2073,6 +2083,16 @@ pub unsafe extern "C" fn cuOccupancyMaxPotentialBlockSizeWithFlags(
             blockSizeLimit,
             flags,
         )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuOccupancyMaxPotentialClusterSize(
+    clusterSize: *mut i32,
+    func: CUfunction,
+    config: *const CUlaunchConfig,
+) -> CUresult {
+    harp_driver_front::guard("cuOccupancyMaxPotentialClusterSize", || unsafe {
+        crate::api::cuOccupancyMaxPotentialClusterSize(clusterSize, func, config)
     })
 }
 #[no_mangle]
@@ -2430,6 +2450,85 @@ pub unsafe extern "C" fn cuStreamWaitEvent_ptsz(
 ) -> CUresult {
     harp_driver_front::guard("cuStreamWaitEvent_ptsz", || unsafe {
         crate::generated::forward::cuStreamWaitEvent(per_thread(hStream), hEvent, Flags)
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuTensorMapEncodeIm2col(
+    tensorMap: *mut CUtensorMap,
+    tensorDataType: CUtensorMapDataType,
+    tensorRank: cuuint32_t,
+    globalAddress: *mut c_void,
+    globalDim: *const cuuint64_t,
+    globalStrides: *const cuuint64_t,
+    pixelBoxLowerCorner: *const i32,
+    pixelBoxUpperCorner: *const i32,
+    channelsPerPixel: cuuint32_t,
+    pixelsPerColumn: cuuint32_t,
+    elementStrides: *const cuuint32_t,
+    interleave: CUtensorMapInterleave,
+    swizzle: CUtensorMapSwizzle,
+    l2Promotion: CUtensorMapL2promotion,
+    oobFill: CUtensorMapFloatOOBfill,
+) -> CUresult {
+    harp_driver_front::guard("cuTensorMapEncodeIm2col", || unsafe {
+        crate::api::cuTensorMapEncodeIm2col(
+            tensorMap,
+            tensorDataType,
+            tensorRank,
+            globalAddress,
+            globalDim,
+            globalStrides,
+            pixelBoxLowerCorner,
+            pixelBoxUpperCorner,
+            channelsPerPixel,
+            pixelsPerColumn,
+            elementStrides,
+            interleave,
+            swizzle,
+            l2Promotion,
+            oobFill,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuTensorMapEncodeTiled(
+    tensorMap: *mut CUtensorMap,
+    tensorDataType: CUtensorMapDataType,
+    tensorRank: cuuint32_t,
+    globalAddress: *mut c_void,
+    globalDim: *const cuuint64_t,
+    globalStrides: *const cuuint64_t,
+    boxDim: *const cuuint32_t,
+    elementStrides: *const cuuint32_t,
+    interleave: CUtensorMapInterleave,
+    swizzle: CUtensorMapSwizzle,
+    l2Promotion: CUtensorMapL2promotion,
+    oobFill: CUtensorMapFloatOOBfill,
+) -> CUresult {
+    harp_driver_front::guard("cuTensorMapEncodeTiled", || unsafe {
+        crate::api::cuTensorMapEncodeTiled(
+            tensorMap,
+            tensorDataType,
+            tensorRank,
+            globalAddress,
+            globalDim,
+            globalStrides,
+            boxDim,
+            elementStrides,
+            interleave,
+            swizzle,
+            l2Promotion,
+            oobFill,
+        )
+    })
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuTensorMapReplaceAddress(
+    tensorMap: *mut CUtensorMap,
+    globalAddress: *mut c_void,
+) -> CUresult {
+    harp_driver_front::guard("cuTensorMapReplaceAddress", || unsafe {
+        crate::api::cuTensorMapReplaceAddress(tensorMap, globalAddress)
     })
 }
 #[no_mangle]
@@ -2811,8 +2910,6 @@ unsupported! {
     cuMulticastCreate
     cuMulticastGetGranularity
     cuMulticastUnbind
-    cuOccupancyMaxActiveClusters
-    cuOccupancyMaxPotentialClusterSize
     cuParamSetSize
     cuParamSetTexRef
     cuParamSetf
@@ -2874,10 +2971,7 @@ unsupported! {
     cuSurfObjectGetResourceDesc
     cuSurfRefGetArray
     cuSurfRefSetArray
-    cuTensorMapEncodeIm2col
     cuTensorMapEncodeIm2colWide
-    cuTensorMapEncodeTiled
-    cuTensorMapReplaceAddress
     cuTensorMapSetAllocationClass
     cuTexObjectCreate
     cuTexObjectDestroy
@@ -3368,12 +3462,20 @@ static SUPPORTED: &[Export] = &[
         cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags as *const c_void,
     ),
     Export::new(
+        "cuOccupancyMaxActiveClusters",
+        cuOccupancyMaxActiveClusters as *const c_void,
+    ),
+    Export::new(
         "cuOccupancyMaxPotentialBlockSize",
         cuOccupancyMaxPotentialBlockSize as *const c_void,
     ),
     Export::new(
         "cuOccupancyMaxPotentialBlockSizeWithFlags",
         cuOccupancyMaxPotentialBlockSizeWithFlags as *const c_void,
+    ),
+    Export::new(
+        "cuOccupancyMaxPotentialClusterSize",
+        cuOccupancyMaxPotentialClusterSize as *const c_void,
     ),
     Export::new(
         "cuPointerGetAttribute",
@@ -3469,6 +3571,18 @@ static SUPPORTED: &[Export] = &[
     Export::new(
         "cuStreamWaitEvent_ptsz",
         cuStreamWaitEvent_ptsz as *const c_void,
+    ),
+    Export::new(
+        "cuTensorMapEncodeIm2col",
+        cuTensorMapEncodeIm2col as *const c_void,
+    ),
+    Export::new(
+        "cuTensorMapEncodeTiled",
+        cuTensorMapEncodeTiled as *const c_void,
+    ),
+    Export::new(
+        "cuTensorMapReplaceAddress",
+        cuTensorMapReplaceAddress as *const c_void,
     ),
     Export::new(
         "cuThreadExchangeStreamCaptureMode",

@@ -209,3 +209,40 @@ def launches() -> None:
         cu.cuOccupancyMaxActiveBlocksPerMultiprocessor(byref(x), nothing, 0, c_size_t(0)),
     )
     tell("after all", cu.cuCtxSynchronize())
+
+
+PRINTING = rb"""
+.version 7.0
+.target sm_50
+.address_size 64
+.extern .func (.param .b32 status) vprintf (.param .b64 format, .param .b64 arguments);
+.global .align 1 .b8 text[4] = {104, 105, 10, 0};
+.visible .entry say(.param .u64 unused) {
+  .reg .b64 %p; .reg .b32 %r;
+  cvta.global.u64 %p, text;
+  { .param .b64 format; .param .b64 arguments; .param .b32 status;
+    st.param.b64 [format], %p; st.param.b64 [arguments], 0;
+    call.uni (status), vprintf, (format, arguments); ld.param.b32 %r, [status]; }
+  ret;
+}
+"""
+
+
+@section
+def printing() -> None:
+    """A kernel that prints, asked about before anything has loaded it."""
+    begin()
+    library, kernel, f, x = c_void_p(), c_void_p(), c_void_p(), c_int()
+    offset, size, name = c_size_t(), c_size_t(), c_char_p()
+    code = cu.cuLibraryLoadData(byref(library), PRINTING, None, None, 0, None, None, 0)
+    tell("library", code)
+    tell("kernel", cu.cuLibraryGetKernel(byref(kernel), library, b"say"))
+    tell("name", cu.cuKernelGetName(byref(name), kernel))
+    for index in (0, 1):
+        code = cu.cuKernelGetParamInfo(kernel, c_size_t(index), byref(offset), byref(size))
+        tell(f"parameter {index}", code)
+    for number in range(16):
+        tell(f"attribute {number}", cu.cuKernelGetAttribute(byref(x), number, kernel, 0))
+    tell("function", cu.cuKernelGetFunction(byref(f), kernel))
+    at = allocate()
+    tell("launch", launch(f, at), cu.cuCtxSynchronize())

@@ -103,6 +103,9 @@ impl CallId {
     pub const cuOccupancyMaxPotentialClusterSize: CallId = CallId(0x0814);
     pub const cuProfilerStart: CallId = CallId(0x0820);
     pub const cuProfilerStop: CallId = CallId(0x0821);
+    pub const cuTensorMapEncodeTiled: CallId = CallId(0x0901);
+    pub const cuTensorMapEncodeIm2col: CallId = CallId(0x0902);
+    pub const cuTensorMapReplaceAddress: CallId = CallId(0x0903);
 
     /// Every call, by number.
     pub const ALL: &'static [(CallId, &'static str)] = &[
@@ -236,6 +239,12 @@ impl CallId {
         ),
         (CallId::cuProfilerStart, "cuProfilerStart"),
         (CallId::cuProfilerStop, "cuProfilerStop"),
+        (CallId::cuTensorMapEncodeTiled, "cuTensorMapEncodeTiled"),
+        (CallId::cuTensorMapEncodeIm2col, "cuTensorMapEncodeIm2col"),
+        (
+            CallId::cuTensorMapReplaceAddress,
+            "cuTensorMapReplaceAddress",
+        ),
     ];
 
     /// The C name of the call, or `None` for a number that no call has.

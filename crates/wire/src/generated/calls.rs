@@ -4036,6 +4036,255 @@ impl CuProfilerStopArgs {
     }
 }
 
+#[inline]
+pub fn encode_cuTensorMapEncodeTiled(
+    e: &mut Encoder,
+    data_type: u32,
+    address: u64,
+    dims: &[u64],
+    strides: &[u64],
+    element_strides: &[u32],
+    extent: &[u32],
+    interleave: u32,
+    swizzle: u32,
+    l2_promotion: u32,
+    out_of_bounds: u32,
+) {
+    e.u32(data_type);
+    e.u64(address);
+    e.list(dims, |e, v| e.u64(*v));
+    e.list(strides, |e, v| e.u64(*v));
+    e.list(element_strides, |e, v| e.u32(*v));
+    e.list(extent, |e, v| e.u32(*v));
+    e.u32(interleave);
+    e.u32(swizzle);
+    e.u32(l2_promotion);
+    e.u32(out_of_bounds);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuTensorMapEncodeTiledArgs {
+    pub data_type: u32,
+    pub address: u64,
+    pub dims: Vec<u64>,
+    pub strides: Vec<u64>,
+    pub element_strides: Vec<u32>,
+    pub extent: Vec<u32>,
+    pub interleave: u32,
+    pub swizzle: u32,
+    pub l2_promotion: u32,
+    pub out_of_bounds: u32,
+}
+
+impl CuTensorMapEncodeTiledArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        CuTensorMapEncodeTiledArgs {
+            data_type: d.u32(),
+            address: d.u64(),
+            dims: d.list(8, |d| d.u64()),
+            strides: d.list(8, |d| d.u64()),
+            element_strides: d.list(4, |d| d.u32()),
+            extent: d.list(4, |d| d.u32()),
+            interleave: d.u32(),
+            swizzle: d.u32(),
+            l2_promotion: d.u32(),
+            out_of_bounds: d.u32(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuTensorMapEncodeTiled_reply(e: &mut Encoder, map: &[u8]) {
+    e.bytes(map);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuTensorMapEncodeTiledReply<'a> {
+    pub map: &'a [u8],
+}
+
+impl<'a> CuTensorMapEncodeTiledReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        CuTensorMapEncodeTiledReply { map: d.bytes() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuTensorMapEncodeIm2col(
+    e: &mut Encoder,
+    data_type: u32,
+    address: u64,
+    dims: &[u64],
+    strides: &[u64],
+    element_strides: &[u32],
+    lower: &[i32],
+    upper: &[i32],
+    channels_per_pixel: u32,
+    pixels_per_column: u32,
+    interleave: u32,
+    swizzle: u32,
+    l2_promotion: u32,
+    out_of_bounds: u32,
+) {
+    e.u32(data_type);
+    e.u64(address);
+    e.list(dims, |e, v| e.u64(*v));
+    e.list(strides, |e, v| e.u64(*v));
+    e.list(element_strides, |e, v| e.u32(*v));
+    e.list(lower, |e, v| e.i32(*v));
+    e.list(upper, |e, v| e.i32(*v));
+    e.u32(channels_per_pixel);
+    e.u32(pixels_per_column);
+    e.u32(interleave);
+    e.u32(swizzle);
+    e.u32(l2_promotion);
+    e.u32(out_of_bounds);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuTensorMapEncodeIm2colArgs {
+    pub data_type: u32,
+    pub address: u64,
+    pub dims: Vec<u64>,
+    pub strides: Vec<u64>,
+    pub element_strides: Vec<u32>,
+    pub lower: Vec<i32>,
+    pub upper: Vec<i32>,
+    pub channels_per_pixel: u32,
+    pub pixels_per_column: u32,
+    pub interleave: u32,
+    pub swizzle: u32,
+    pub l2_promotion: u32,
+    pub out_of_bounds: u32,
+}
+
+impl CuTensorMapEncodeIm2colArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        CuTensorMapEncodeIm2colArgs {
+            data_type: d.u32(),
+            address: d.u64(),
+            dims: d.list(8, |d| d.u64()),
+            strides: d.list(8, |d| d.u64()),
+            element_strides: d.list(4, |d| d.u32()),
+            lower: d.list(4, |d| d.i32()),
+            upper: d.list(4, |d| d.i32()),
+            channels_per_pixel: d.u32(),
+            pixels_per_column: d.u32(),
+            interleave: d.u32(),
+            swizzle: d.u32(),
+            l2_promotion: d.u32(),
+            out_of_bounds: d.u32(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuTensorMapEncodeIm2col_reply(e: &mut Encoder, map: &[u8]) {
+    e.bytes(map);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuTensorMapEncodeIm2colReply<'a> {
+    pub map: &'a [u8],
+}
+
+impl<'a> CuTensorMapEncodeIm2colReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        CuTensorMapEncodeIm2colReply { map: d.bytes() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuTensorMapReplaceAddress(e: &mut Encoder, map: &[u8], address: u64) {
+    e.bytes(map);
+    e.u64(address);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuTensorMapReplaceAddressArgs<'a> {
+    pub map: &'a [u8],
+    pub address: u64,
+}
+
+impl<'a> CuTensorMapReplaceAddressArgs<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        CuTensorMapReplaceAddressArgs {
+            map: d.bytes(),
+            address: d.u64(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuTensorMapReplaceAddress_reply(e: &mut Encoder, map: &[u8]) {
+    e.bytes(map);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuTensorMapReplaceAddressReply<'a> {
+    pub map: &'a [u8],
+}
+
+impl<'a> CuTensorMapReplaceAddressReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        CuTensorMapReplaceAddressReply { map: d.bytes() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
 /// A call's arguments as readable text, for traces and for tests that decode anything.
 pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, DecodeError> {
     match call {
@@ -4246,6 +4495,15 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         }
         CallId::cuProfilerStart => CuProfilerStartArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuProfilerStop => CuProfilerStopArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::cuTensorMapEncodeTiled => {
+            CuTensorMapEncodeTiledArgs::decode(d).map(|args| format!("{args:?}"))
+        }
+        CallId::cuTensorMapEncodeIm2col => {
+            CuTensorMapEncodeIm2colArgs::decode(d).map(|args| format!("{args:?}"))
+        }
+        CallId::cuTensorMapReplaceAddress => {
+            CuTensorMapReplaceAddressArgs::decode(d).map(|args| format!("{args:?}"))
+        }
         CallId(number) => Err(DecodeError::UnknownCall(number)),
     }
 }
@@ -4335,6 +4593,15 @@ pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeE
         }
         CallId::cuOccupancyMaxPotentialClusterSize => {
             CuOccupancyMaxPotentialClusterSizeReply::decode(d).map(|reply| format!("{reply:?}"))
+        }
+        CallId::cuTensorMapEncodeTiled => {
+            CuTensorMapEncodeTiledReply::decode(d).map(|reply| format!("{reply:?}"))
+        }
+        CallId::cuTensorMapEncodeIm2col => {
+            CuTensorMapEncodeIm2colReply::decode(d).map(|reply| format!("{reply:?}"))
+        }
+        CallId::cuTensorMapReplaceAddress => {
+            CuTensorMapReplaceAddressReply::decode(d).map(|reply| format!("{reply:?}"))
         }
         _ => d.finish().map(|()| String::new()),
     }

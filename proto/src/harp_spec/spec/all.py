@@ -1,7 +1,17 @@
 """Reads every area of the spec into the checked model."""
 
 from harp_spec.model import REGISTRY
-from harp_spec.spec import code, context, copies, device, launch, memory, session, streams
+from harp_spec.spec import (
+    code,
+    context,
+    copies,
+    device,
+    launch,
+    memory,
+    session,
+    streams,
+    tensor_maps,
+)
 
 __all__ = ["AREAS", "REGISTRY"]
 
@@ -15,6 +25,7 @@ AREAS = (
     streams.STREAMS,
     streams.EVENTS,
     launch.LAUNCH,
+    tensor_maps.TENSOR_MAPS,
 )
 
 REGISTRY.check()

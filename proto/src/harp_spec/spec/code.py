@@ -108,6 +108,7 @@ CODE.call(
     ONE_WAY,
     {"library": Use("Library", destroys=True)},
     client=FORGETS,
+    server=Custom("gives up the image that it kept for the library"),
     needs_context=False,
     predicts=UNLOAD_ERRORS,
 )

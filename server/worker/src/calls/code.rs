@@ -7,6 +7,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, FunctionInfo, HandleKind, Parameter, FUNCTION_ATTRIBUTE_COUNT};
 
+use super::launch::function_to_launch;
 use super::live;
 use crate::session::{Image, JitOptions, Session, Violation};
 
@@ -50,7 +51,10 @@ pub fn cuLibraryLoadData(
     };
     let (names, values) = options.arrays();
     let mut library = std::ptr::null_mut();
-    // SAFETY: as above. Without CU_LIBRARY_BINARY_IS_PRESERVED the driver keeps a copy of its own.
+    // The image is kept, as the CUDA runtime promises to, so that the driver need not copy it.
+    let mut kept = CU_LIBRARY_BINARY_IS_PRESERVED;
+    let mut yes = std::ptr::without_provenance_mut(1);
+    // SAFETY: as above.
     let status = unsafe {
         (cx.driver.cuLibraryLoadData)(
             &mut library,
@@ -58,14 +62,33 @@ pub fn cuLibraryLoadData(
             names,
             values,
             options.count(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            0,
+            &mut kept,
+            &mut yes,
+            1,
         )
     };
     cx.logs.insert(cx.threads.thread(), options.logs.read());
     cx.handles
         .created(HandleKind::Library, args.library, library.cast(), status)?;
+    if status == 0 {
+        cx.images.insert(args.library, image);
+    }
+    Ok(status)
+}
+
+pub fn cuLibraryUnload(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLibraryUnloadArgs::decode(d)?;
+    let library: CUlibrary = live!(cx.handles.get(HandleKind::Library, args.library));
+    // SAFETY: a live library.
+    let status = unsafe { (cx.driver.cuLibraryUnload)(library) };
+    if status == 0 {
+        cx.handles.remove(HandleKind::Library, args.library);
+        cx.images.remove(&args.library);
+    }
     Ok(status)
 }
 
@@ -128,7 +151,6 @@ fn function_info(cx: &Session, function: CUfunction) -> FunctionInfo {
     }
 }
 
-/// The same of a library's kernel, on the device of the current context.
 /// Sets an attribute of a function. A kernel's function in the current context goes by the kernel's handle.
 pub fn cuFuncSetAttribute(
     d: &mut Decoder,
@@ -136,18 +158,12 @@ pub fn cuFuncSetAttribute(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuFuncSetAttributeArgs::decode(d)?;
-    let mut function: CUfunction = live!(cx.handles.get_function(args.hfunc));
-    if HandleKind::of(args.hfunc) == Some(HandleKind::Kernel) {
-        // SAFETY: a live kernel; the pointer is to a live variable.
-        let status = unsafe { (cx.driver.cuKernelGetFunction)(&mut function, function.cast()) };
-        if status != CUDA_SUCCESS {
-            return Ok(status);
-        }
-    }
+    let function = live!(function_to_launch(cx, args.hfunc));
     // SAFETY: a live function; the driver checks the numbers.
     Ok(unsafe { (cx.driver.cuFuncSetAttribute)(function, args.attrib, args.value) })
 }
 
+/// As [`function_info`], of a library's kernel, on the device of the current context.
 fn kernel_info(cx: &Session, kernel: CUkernel) -> FunctionInfo {
     let driver = cx.driver;
     let mut device = 0;

@@ -14,6 +14,7 @@ mod launch;
 mod pools;
 mod session;
 mod shaped_copies;
+mod tensor_maps;
 mod twins;
 mod waits;
 
@@ -24,6 +25,7 @@ pub use launch::*;
 pub use pools::*;
 pub use session::*;
 pub use shaped_copies::*;
+pub use tensor_maps::*;
 pub use twins::*;
 pub use waits::*;
 

@@ -40,7 +40,6 @@ pub fn execute(
         CallId::cuCtxSetSharedMemConfig => cuCtxSetSharedMemConfig(d, cx),
         CallId::cuModuleUnload => cuModuleUnload(d, cx),
         CallId::cuModuleGetGlobal_v2 => cuModuleGetGlobal_v2(d, cx, out),
-        CallId::cuLibraryUnload => cuLibraryUnload(d, cx),
         CallId::cuLibraryGetModule => cuLibraryGetModule(d, cx),
         CallId::cuLibraryGetGlobal => cuLibraryGetGlobal(d, cx, out),
         CallId::cuKernelGetFunction => cuKernelGetFunction(d, cx),
@@ -99,6 +98,7 @@ pub fn execute(
         CallId::cuModuleGetFunction => crate::calls::cuModuleGetFunction(d, cx, out),
         CallId::harp_module_functions => crate::calls::harp_module_functions(d, cx, out),
         CallId::cuLibraryLoadData => crate::calls::cuLibraryLoadData(d, cx, out),
+        CallId::cuLibraryUnload => crate::calls::cuLibraryUnload(d, cx, out),
         CallId::cuLibraryGetKernel => crate::calls::cuLibraryGetKernel(d, cx, out),
         CallId::harp_library_kernels => crate::calls::harp_library_kernels(d, cx, out),
         CallId::cuFuncSetAttribute => crate::calls::cuFuncSetAttribute(d, cx, out),
@@ -131,6 +131,9 @@ pub fn execute(
         CallId::cuOccupancyMaxPotentialClusterSize => {
             crate::calls::cuOccupancyMaxPotentialClusterSize(d, cx, out)
         }
+        CallId::cuTensorMapEncodeTiled => crate::calls::cuTensorMapEncodeTiled(d, cx, out),
+        CallId::cuTensorMapEncodeIm2col => crate::calls::cuTensorMapEncodeIm2col(d, cx, out),
+        CallId::cuTensorMapReplaceAddress => crate::calls::cuTensorMapReplaceAddress(d, cx, out),
         CallId(number) => Err(harp_wire::DecodeError::UnknownCall(number).into()),
     }
 }
@@ -328,21 +331,6 @@ fn cuModuleGetGlobal_v2(
     };
     if status == CUDA_SUCCESS {
         encode_cuModuleGetGlobal_v2_reply(out, dptr, bytes as u64);
-    }
-    Ok(status)
-}
-
-fn cuLibraryUnload(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuLibraryUnloadArgs::decode(d)?;
-    let library: CUlibrary = match cx.handles.get(HandleKind::Library, args.library)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuLibraryUnload)(library) };
-    if status == CUDA_SUCCESS {
-        cx.handles.remove(HandleKind::Library, args.library);
     }
     Ok(status)
 }

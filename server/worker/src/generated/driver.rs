@@ -215,6 +215,38 @@ pub struct Driver {
     pub cuStreamQuery: unsafe extern "C" fn(CUstream) -> CUresult,
     pub cuStreamSynchronize: unsafe extern "C" fn(CUstream) -> CUresult,
     pub cuStreamWaitEvent: unsafe extern "C" fn(CUstream, CUevent, u32) -> CUresult,
+    pub cuTensorMapEncodeIm2col: unsafe extern "C" fn(
+        *mut CUtensorMap,
+        CUtensorMapDataType,
+        cuuint32_t,
+        *mut c_void,
+        *const cuuint64_t,
+        *const cuuint64_t,
+        *const i32,
+        *const i32,
+        cuuint32_t,
+        cuuint32_t,
+        *const cuuint32_t,
+        CUtensorMapInterleave,
+        CUtensorMapSwizzle,
+        CUtensorMapL2promotion,
+        CUtensorMapFloatOOBfill,
+    ) -> CUresult,
+    pub cuTensorMapEncodeTiled: unsafe extern "C" fn(
+        *mut CUtensorMap,
+        CUtensorMapDataType,
+        cuuint32_t,
+        *mut c_void,
+        *const cuuint64_t,
+        *const cuuint64_t,
+        *const cuuint32_t,
+        *const cuuint32_t,
+        CUtensorMapInterleave,
+        CUtensorMapSwizzle,
+        CUtensorMapL2promotion,
+        CUtensorMapFloatOOBfill,
+    ) -> CUresult,
+    pub cuTensorMapReplaceAddress: unsafe extern "C" fn(*mut CUtensorMap, *mut c_void) -> CUresult,
 }
 
 impl Driver {
@@ -860,6 +892,53 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUstream, CUevent, u32) -> CUresult,
                 >(library.symbol(&[c"cuStreamWaitEvent"])),
+                cuTensorMapEncodeIm2col: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(
+                        *mut CUtensorMap,
+                        CUtensorMapDataType,
+                        cuuint32_t,
+                        *mut c_void,
+                        *const cuuint64_t,
+                        *const cuuint64_t,
+                        *const i32,
+                        *const i32,
+                        cuuint32_t,
+                        cuuint32_t,
+                        *const cuuint32_t,
+                        CUtensorMapInterleave,
+                        CUtensorMapSwizzle,
+                        CUtensorMapL2promotion,
+                        CUtensorMapFloatOOBfill,
+                    ) -> CUresult,
+                >(
+                    library.symbol(&[c"cuTensorMapEncodeIm2col"])
+                ),
+                cuTensorMapEncodeTiled: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(
+                        *mut CUtensorMap,
+                        CUtensorMapDataType,
+                        cuuint32_t,
+                        *mut c_void,
+                        *const cuuint64_t,
+                        *const cuuint64_t,
+                        *const cuuint32_t,
+                        *const cuuint32_t,
+                        CUtensorMapInterleave,
+                        CUtensorMapSwizzle,
+                        CUtensorMapL2promotion,
+                        CUtensorMapFloatOOBfill,
+                    ) -> CUresult,
+                >(
+                    library.symbol(&[c"cuTensorMapEncodeTiled"])
+                ),
+                cuTensorMapReplaceAddress: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut CUtensorMap, *mut c_void) -> CUresult,
+                >(
+                    library.symbol(&[c"cuTensorMapReplaceAddress"])
+                ),
             }
         })
     }

@@ -68,6 +68,8 @@ pub struct Session {
     pub layouts: IdMap<Box<[Parameter]>>,
     /// Reused by launches: where each parameter lies.
     pub parameters: Vec<*mut c_void>,
+    /// What libraries were loaded from, by library handle.
+    pub images: IdMap<Image>,
     /// Compiler messages of each client thread's last load or link.
     pub logs: HashMap<u32, JitLogs>,
     /// Options of running links, by link handle: the driver writes messages to their buffers.
@@ -90,6 +92,7 @@ impl Session {
             blobs: Blobs::default(),
             layouts: IdMap::default(),
             parameters: Vec::new(),
+            images: IdMap::default(),
             logs: HashMap::new(),
             link_options: IdMap::default(),
             callbacks: Callbacks::new(replies),

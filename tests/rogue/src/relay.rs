@@ -146,7 +146,7 @@ fn pump(
                     let _ = to.bye_because(&reason);
                     return Ok(());
                 }
-                FrameKind::Pong(_) | FrameKind::Unknown => {}
+                FrameKind::Pong(_) => {}
             },
             Next::Idle => {}
             Next::Closed => return Ok(()),

@@ -116,11 +116,18 @@ fn with_kernel(
     with(found, answer)
 }
 
-fn attribute_of(known: &Function, value: *mut c_int, attribute: CUfunction_attribute) -> CUresult {
+/// An attribute that came with the function, or what the server answers by `ask`: why a kernel has none
+/// only the driver knows.
+fn attribute_of(
+    known: &Function,
+    value: *mut c_int,
+    attribute: CUfunction_attribute,
+    ask: impl FnOnce(u64) -> CUresult,
+) -> CUresult {
     match known.attribute(attribute) {
         // SAFETY: `value` is the caller's, checked for NULL.
         Some(known) => unsafe { put(value, known) },
-        None => CUDA_ERROR_INVALID_VALUE,
+        None => ask(known.wire),
     }
 }
 
@@ -156,7 +163,11 @@ pub unsafe fn cuFuncGetAttribute(
     attribute: CUfunction_attribute,
     raw: CUfunction,
 ) -> CUresult {
-    with(function(raw), |known| attribute_of(known, value, attribute))
+    with(function(raw), |known| {
+        attribute_of(known, value, attribute, |wire| unsafe {
+            forward::cuFuncGetAttribute(value, attribute, wire as CUfunction)
+        })
+    })
 }
 
 pub unsafe fn cuFuncSetAttribute(
@@ -177,7 +188,15 @@ pub unsafe fn cuKernelGetAttribute(
     raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    with_kernel(raw, dev, |known| attribute_of(known, value, attribute))
+    with_kernel(raw, dev, |known| {
+        let ordinal = session().and_then(|session| Ok(device(session, dev)?.ordinal));
+        attribute_of(known, value, attribute, |wire| match ordinal {
+            Ok(ordinal) => unsafe {
+                forward::cuKernelGetAttribute(value, attribute, wire as CUkernel, ordinal)
+            },
+            Err(code) => code,
+        })
+    })
 }
 
 pub unsafe fn cuKernelSetAttribute(

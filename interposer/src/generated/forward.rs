@@ -314,6 +314,25 @@ pub unsafe fn cuLibraryGetGlobal(
     })
 }
 
+pub unsafe fn cuFuncGetAttribute(
+    pi: *mut i32,
+    attrib: CUfunction_attribute,
+    hfunc: CUfunction,
+) -> CUresult {
+    answer(|| {
+        refuse(pi.is_null())?;
+        let hfunc_id = launchable(hfunc)?.wire;
+        Ok(request(
+            CallId::cuFuncGetAttribute,
+            |e| encode_cuFuncGetAttribute(e, attrib, hfunc_id),
+            |d| {
+                let reply = CuFuncGetAttributeReply::read(d);
+                unsafe { pi.write_unaligned(reply.pi) };
+            },
+        ))
+    })
+}
+
 pub unsafe fn cuFuncSetAttribute(
     hfunc: CUfunction,
     attrib: CUfunction_attribute,
@@ -326,6 +345,26 @@ pub unsafe fn cuFuncSetAttribute(
             CallId::cuFuncSetAttribute,
             |e| encode_cuFuncSetAttribute(e, hfunc_id, attrib, value),
             |_| (),
+        ))
+    })
+}
+
+pub unsafe fn cuKernelGetAttribute(
+    pi: *mut i32,
+    attrib: CUfunction_attribute,
+    kernel: CUkernel,
+    dev: CUdevice,
+) -> CUresult {
+    answer(|| {
+        refuse(pi.is_null())?;
+        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
+        Ok(request(
+            CallId::cuKernelGetAttribute,
+            |e| encode_cuKernelGetAttribute(e, attrib, kernel_id, dev),
+            |d| {
+                let reply = CuKernelGetAttributeReply::read(d);
+                unsafe { pi.write_unaligned(reply.pi) };
+            },
         ))
     })
 }

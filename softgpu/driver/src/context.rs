@@ -265,6 +265,15 @@ impl Context {
         self.printed.flush();
     }
 
+    /// Waits for all work so far of every context that can be used.
+    pub fn drain_all() {
+        for context in CONTEXTS.all() {
+            if context.is_active() {
+                context.drain();
+            }
+        }
+    }
+
     /// `cuCtxSynchronize`.
     ///
     /// # Errors

@@ -63,6 +63,8 @@ pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
         context.synchronize()?;
+        // A copy between devices is queued in one context and uses the memory of another.
+        Context::drain_all();
         match device {
             Some(device) => pool::free(device, address),
             None => managed::free(address),

@@ -15,6 +15,8 @@ def environ(tmp_path: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "XDG_", "CUPY_"))}
     kept["HARP_STATE_DIR"] = str(tmp_path / "state")
     kept["XDG_CONFIG_HOME"] = str(tmp_path / "config")
+    # Said, so that harp-run opens no session of its own to ask for it.
+    kept["HARP_PTX"] = "0"
     return kept
 
 

@@ -64,6 +64,8 @@ class Stage:
         }
         self.environ["XDG_CONFIG_HOME"] = str(folder / "config")
         self.environ["HARP_STATE_DIR"] = str(folder / "state")
+        # Said, so that harp-run opens no session of its own to ask for it.
+        self.environ["HARP_PTX"] = "0"
         if api == "runtime":
             self.environ["CUDART"] = cudart()
         self.servers: list[Server] = []

@@ -1,15 +1,17 @@
 //! Functions of modules and kernels of libraries: what the server said of them at look-up answers
-//! their attributes and lays out their parameters.
+//! their attributes and lays out their parameters. A kernel belongs to no context; what is launched, and
+//! what has attributes, is its function in one.
 
 use std::ffi::{c_char, c_int, CString};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use harp_cuda_abi::types::*;
-use harp_wire::{FunctionInfo, HandleKind, Parameter};
+use harp_wire::{calls, CallId, FunctionInfo, HandleKind, Parameter};
 
-use super::context::current_life;
+use super::context::{current_device, current_life};
 use super::device::device;
+use super::module::look_up;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
 use crate::session::{handles, session};
@@ -21,8 +23,8 @@ const MISSING: i32 = i32::MIN;
 
 /// What the client knows of a function or a kernel.
 pub struct Function {
-    /// What names it on the wire. A function that was had from a kernel is named by the kernel.
-    pub wire: u64,
+    /// Its handle.
+    pub id: u64,
     pub name: CString,
     /// The module or library it came from.
     pub owner: u64,
@@ -36,12 +38,12 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(wire: u64, name: CString, owner: u64, info: FunctionInfo) -> Function {
+    fn new(id: u64, name: CString, owner: u64, info: FunctionInfo) -> Function {
         let attributes = std::array::from_fn(|index| {
             AtomicI32::new(info.attributes.get(index).copied().unwrap_or(MISSING))
         });
         Function {
-            wire,
+            id,
             name,
             owner,
             info,
@@ -60,6 +62,13 @@ impl Function {
         (value != MISSING).then_some(value)
     }
 
+    /// Keeps an attribute that the server has taken.
+    fn keep(&self, number: CUfunction_attribute, value: i32) {
+        if let Some(slot) = self.attributes.get(number as usize) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
     /// The bytes that its parameters take, laid out.
     pub fn param_bytes(&self) -> usize {
         let end = |param: &Parameter| param.offset as usize + param.size as usize;
@@ -67,9 +76,32 @@ impl Function {
     }
 }
 
-/// What a launch takes: a function or, as the driver allows there, a kernel.
+/// What a launch takes: a function or, as the driver allows there, a kernel, which stands for its
+/// function in the current context.
 pub fn launchable(raw: CUfunction) -> Result<&'static Function, CUresult> {
-    function(raw).or_else(|_| kernel(raw.cast()))
+    function(raw).or_else(|_| in_context(kernel(raw.cast())?))
+}
+
+/// A kernel's function in the current context, which the server is asked for once in each life of it.
+fn in_context(kernel: &Function) -> Result<&'static Function, CUresult> {
+    let life = current_life()?;
+    let mut functions = lock(&kernel.functions);
+    if let Some((_, id)) = functions.iter().find(|(made_in, _)| *made_in == life) {
+        return described(*id);
+    }
+    let id = look_up(
+        CallId::cuKernelGetFunction,
+        HandleKind::Function,
+        kernel.owner,
+        kernel.name.clone(),
+        |encoder, function, _| calls::encode_cuKernelGetFunction(encoder, function, kernel.id),
+    )?;
+    functions.push((life, id));
+    described(id)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
 }
 
 /// A function handle's.
@@ -103,48 +135,27 @@ fn with(
     }
 }
 
-/// As [`with`], for calls about a kernel on a device.
+/// As [`with`], for calls about a kernel on a device, which the server knows by another number.
 fn with_kernel(
     raw: CUkernel,
     number: CUdevice,
-    answer: impl FnOnce(&'static Function) -> CUresult,
+    answer: impl FnOnce(&'static Function, CUdevice) -> CUresult,
 ) -> CUresult {
-    let found = kernel(raw).and_then(|kernel| {
-        device(session()?, number)?;
-        Ok(kernel)
-    });
-    with(found, answer)
+    let found = kernel(raw).and_then(|kernel| Ok((kernel, device(session()?, number)?.ordinal)));
+    match found {
+        Ok((kernel, ordinal)) => answer(kernel, ordinal),
+        Err(code) => code,
+    }
 }
 
-/// An attribute that came with the function, or what the server answers by `ask`: why a kernel has none
-/// only the driver knows.
-fn attribute_of(
-    known: &Function,
-    value: *mut c_int,
-    attribute: CUfunction_attribute,
-    ask: impl FnOnce(u64) -> CUresult,
-) -> CUresult {
-    match known.attribute(attribute) {
+/// An attribute that is known, or what the server answers by `ask`: why there is none only the driver
+/// knows.
+fn attribute_or(known: Option<i32>, value: *mut c_int, ask: impl FnOnce() -> CUresult) -> CUresult {
+    match known {
         // SAFETY: `value` is the caller's, checked for NULL.
         Some(known) => unsafe { put(value, known) },
-        None => ask(known.wire),
+        None => ask(),
     }
-}
-
-/// Changes an attribute on the server by `change`, and here.
-fn set_attribute(
-    known: &Function,
-    attribute: CUfunction_attribute,
-    value: c_int,
-    change: impl FnOnce(u64) -> CUresult,
-) -> CUresult {
-    let status = change(known.wire);
-    if status == CUDA_SUCCESS {
-        if let Some(slot) = known.attributes.get(attribute as usize) {
-            slot.store(value, Ordering::Relaxed);
-        }
-    }
-    status
 }
 
 fn parameter_of(known: &Function, index: usize, offset: *mut usize, size: *mut usize) -> CUresult {
@@ -164,8 +175,8 @@ pub unsafe fn cuFuncGetAttribute(
     raw: CUfunction,
 ) -> CUresult {
     with(function(raw), |known| {
-        attribute_of(known, value, attribute, |wire| unsafe {
-            forward::cuFuncGetAttribute(value, attribute, wire as CUfunction)
+        attribute_or(known.attribute(attribute), value, || unsafe {
+            forward::cuFuncGetAttribute(value, attribute, raw)
         })
     })
 }
@@ -176,9 +187,11 @@ pub unsafe fn cuFuncSetAttribute(
     value: c_int,
 ) -> CUresult {
     with(function(raw), |known| {
-        set_attribute(known, attribute, value, |wire| unsafe {
-            forward::cuFuncSetAttribute(wire as CUfunction, attribute, value)
-        })
+        let status = unsafe { forward::cuFuncSetAttribute(raw, attribute, value) };
+        if status == CUDA_SUCCESS {
+            known.keep(attribute, value);
+        }
+        status
     })
 }
 
@@ -188,13 +201,13 @@ pub unsafe fn cuKernelGetAttribute(
     raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    with_kernel(raw, dev, |known| {
-        let ordinal = session().and_then(|session| Ok(device(session, dev)?.ordinal));
-        attribute_of(known, value, attribute, |wire| match ordinal {
-            Ok(ordinal) => unsafe {
-                forward::cuKernelGetAttribute(value, attribute, wire as CUkernel, ordinal)
-            },
-            Err(code) => code,
+    with_kernel(raw, dev, |known, ordinal| {
+        // The current context's function tells the same of its own device.
+        let here = current_device().is_ok_and(|current| current == dev);
+        let function = here.then(|| in_context(known).ok()).flatten();
+        let answer = function.and_then(|function| function.attribute(attribute));
+        attribute_or(answer, value, || unsafe {
+            forward::cuKernelGetAttribute(value, attribute, raw, ordinal)
         })
     })
 }
@@ -205,14 +218,16 @@ pub unsafe fn cuKernelSetAttribute(
     raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    with_kernel(raw, dev, |known| {
-        let ordinal = session().and_then(|session| Ok(device(session, dev)?.ordinal));
-        set_attribute(known, attribute, value, |wire| match ordinal {
-            Ok(ordinal) => unsafe {
-                forward::cuKernelSetAttribute(attribute, value, wire as CUkernel, ordinal)
-            },
-            Err(code) => code,
-        })
+    with_kernel(raw, dev, |known, ordinal| {
+        let status = unsafe { forward::cuKernelSetAttribute(attribute, value, raw, ordinal) };
+        if status == CUDA_SUCCESS {
+            for function in lock(&known.functions).iter().map(|(_, id)| described(*id)) {
+                if let Ok(function) = function {
+                    function.keep(attribute, value);
+                }
+            }
+        }
+        status
     })
 }
 
@@ -228,7 +243,7 @@ pub unsafe fn cuKernelSetCacheConfig(
     dev: CUdevice,
 ) -> CUresult {
     let _ = config;
-    with_kernel(raw, dev, |_| CUDA_SUCCESS)
+    with_kernel(raw, dev, |_, _| CUDA_SUCCESS)
 }
 
 pub unsafe fn cuFuncSetSharedMemConfig(raw: CUfunction, config: CUsharedconfig) -> CUresult {
@@ -298,30 +313,11 @@ pub unsafe fn cuKernelGetLibrary(library: *mut CUlibrary, raw: CUkernel) -> CUre
     })
 }
 
-/// A kernel's function in the current context: a handle of its own, of which the server need not
-/// know, because the kernel's serves wherever a function's would.
-pub unsafe fn cuKernelGetFunction(made: *mut CUfunction, raw: CUkernel) -> CUresult {
-    with(kernel(raw), |known| {
-        let life = match current_life() {
-            Ok(life) => life,
-            Err(code) => return code,
-        };
-        let mut functions = known
-            .functions
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
-        let present = functions.iter().find(|(made_in, _)| *made_in == life);
-        let id = match present {
-            Some((_, id)) => *id,
-            None => {
-                let id = handles::create(HandleKind::Function);
-                handles::attach_shared(id, known);
-                functions.push((life, id));
-                id
-            }
-        };
-        unsafe { put(made, id as CUfunction) }
-    })
+pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, raw: CUkernel) -> CUresult {
+    match session().and(kernel(raw)).and_then(in_context) {
+        Ok(found) => unsafe { put(function, found.id as CUfunction) },
+        Err(code) => code,
+    }
 }
 
 pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, raw: CUfunction) -> CUresult {

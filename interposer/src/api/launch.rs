@@ -185,24 +185,15 @@ unsafe fn launch(
         };
         let encode = |encoder: &mut Encoder| {
             let Launch { grid, block, .. } = *launch;
-            let (wire, shared) = (function.wire, launch.shared);
+            let (id, shared) = (function.id, launch.shared);
             if extended {
                 let attributes = &launch.attributes;
                 encode_cuLaunchKernelEx(
-                    encoder, wire, grid, block, shared, stream, attributes, space,
+                    encoder, id, grid, block, shared, stream, attributes, space,
                 );
             } else {
                 let cooperative = u8::from(launch.cooperative);
-                encode_cuLaunchKernel(
-                    encoder,
-                    wire,
-                    grid,
-                    block,
-                    shared,
-                    stream,
-                    cooperative,
-                    space,
-                );
+                encode_cuLaunchKernel(encoder, id, grid, block, shared, stream, cooperative, space);
             }
         };
         let status = if waits {

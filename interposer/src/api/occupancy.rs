@@ -120,7 +120,7 @@ unsafe fn ask_about_clusters(
     let found = session().and_then(|_| {
         let function = launchable(function)?;
         // SAFETY: as above.
-        Ok((function.wire, unsafe { LaunchAttributes::read(config) }?))
+        Ok((function.id, unsafe { LaunchAttributes::read(config) }?))
     });
     let (function, attributes) = match found {
         Ok(found) => found,

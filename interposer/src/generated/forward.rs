@@ -321,7 +321,7 @@ pub unsafe fn cuFuncGetAttribute(
 ) -> CUresult {
     answer(|| {
         refuse(pi.is_null())?;
-        let hfunc_id = launchable(hfunc)?.wire;
+        let hfunc_id = launchable(hfunc)?.id;
         Ok(request(
             CallId::cuFuncGetAttribute,
             |e| encode_cuFuncGetAttribute(e, attrib, hfunc_id),
@@ -339,8 +339,7 @@ pub unsafe fn cuFuncSetAttribute(
     value: i32,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
-        let hfunc_id = launchable(hfunc)?.wire;
+        let hfunc_id = launchable(hfunc)?.id;
         Ok(request(
             CallId::cuFuncSetAttribute,
             |e| encode_cuFuncSetAttribute(e, hfunc_id, attrib, value),
@@ -870,7 +869,7 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     answer(|| {
         checks::context()?;
         refuse(numBlocks.is_null())?;
-        let func_id = launchable(func)?.wire;
+        let func_id = launchable(func)?.id;
         Ok(request(
             CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor,
             |e| {
@@ -899,7 +898,7 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     answer(|| {
         checks::context()?;
         refuse(numBlocks.is_null())?;
-        let func_id = launchable(func)?.wire;
+        let func_id = launchable(func)?.id;
         Ok(request(
             CallId::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
             |e| {
@@ -928,7 +927,7 @@ pub unsafe fn cuOccupancyAvailableDynamicSMemPerBlock(
     answer(|| {
         checks::context()?;
         refuse(dynamicSmemSize.is_null())?;
-        let func_id = launchable(func)?.wire;
+        let func_id = launchable(func)?.id;
         Ok(request(
             CallId::cuOccupancyAvailableDynamicSMemPerBlock,
             |e| encode_cuOccupancyAvailableDynamicSMemPerBlock(e, func_id, numBlocks, blockSize),

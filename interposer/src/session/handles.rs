@@ -170,16 +170,11 @@ pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
 /// hundred bytes for a function) and as many as the program loads.
 pub fn attach<T: Send + Sync + 'static>(id: u64, data: T) -> &'static T {
     let leaked: &'static T = Box::leak(Box::new(data));
-    attach_shared(id, leaked);
-    leaked
-}
-
-/// Gives a live handle what another has been given.
-pub fn attach_shared<T: Send + Sync + 'static>(id: u64, data: &'static T) {
     if let Some(record) = find(id) {
-        let pointer = ptr::from_ref(data).cast_mut();
+        let pointer = ptr::from_ref(leaked).cast_mut();
         record.data.store(pointer.cast(), Ordering::Release);
     }
+    leaked
 }
 
 /// What [`attach`] gave the handle.
@@ -247,9 +242,5 @@ mod tests {
         attach(id, 7_u32);
         // SAFETY: this test attaches u32.
         assert_eq!(unsafe { attached::<u32>(id) }, Some(&7));
-        let other = create(HandleKind::Function);
-        // SAFETY: as above.
-        attach_shared(other, unsafe { attached::<u32>(id) }.unwrap());
-        assert_eq!(unsafe { attached::<u32>(other) }, Some(&7));
     }
 }

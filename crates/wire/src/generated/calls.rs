@@ -1238,14 +1238,14 @@ impl<'a> HarpLibraryKernelsReply<'a> {
 }
 
 #[inline]
-pub fn encode_cuKernelGetFunction(e: &mut Encoder, pFunc: u64, kernel: u64) {
-    e.u64(pFunc);
+pub fn encode_cuKernelGetFunction(e: &mut Encoder, function: u64, kernel: u64) {
+    e.u64(function);
     e.u64(kernel);
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct CuKernelGetFunctionArgs {
-    pub pFunc: u64,
+    pub function: u64,
     pub kernel: u64,
 }
 
@@ -1254,8 +1254,35 @@ impl CuKernelGetFunctionArgs {
     #[inline]
     pub fn read(d: &mut Decoder) -> Self {
         CuKernelGetFunctionArgs {
-            pFunc: d.handle(HandleKind::Function),
+            function: d.handle(HandleKind::Function),
             kernel: d.handle(HandleKind::Kernel),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuKernelGetFunction_reply(e: &mut Encoder, info: &FunctionInfo) {
+    info.encode(e);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuKernelGetFunctionReply {
+    pub info: FunctionInfo,
+}
+
+impl CuKernelGetFunctionReply {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        CuKernelGetFunctionReply {
+            info: FunctionInfo::read(d),
         }
     }
 
@@ -4539,6 +4566,9 @@ pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeE
         }
         CallId::harp_library_kernels => {
             HarpLibraryKernelsReply::decode(d).map(|reply| format!("{reply:?}"))
+        }
+        CallId::cuKernelGetFunction => {
+            CuKernelGetFunctionReply::decode(d).map(|reply| format!("{reply:?}"))
         }
         CallId::cuFuncGetAttribute => {
             CuFuncGetAttributeReply::decode(d).map(|reply| format!("{reply:?}"))

@@ -107,7 +107,7 @@ def checks_of(call: Call, param: Param) -> list[str]:
         case Use(kind):
             return [f"let {name}_id = handles::live(HandleKind::{kind}, {name})?;"]
         case Launchable():
-            return [f"let {name}_id = launchable({name})?.wire;"]
+            return [f"let {name}_id = launchable({name})?.id;"]
         case Stream():
             return [f"let {name}_id = checks::stream({name})?;"]
         case Create() if call.client is None:

@@ -152,12 +152,14 @@ CODE.wire(
 )
 CODE.via("cuLibraryGetKernelCount", REPLY, "harp_library_kernels")
 CODE.via("cuLibraryEnumerateKernels", REPLY, "harp_library_kernels", "cuLibraryGetKernel")
-CODE.call(
+CODE.wire(
     "cuKernelGetFunction",
     0x0317,
     REPLY,
-    {"pFunc": Create("Function"), "kernel": Use("Kernel")},
-    client=KEEPS_ALIAS,
+    {"function": handle("Function"), "kernel": handle("Kernel")},
+    {"info": FUNCTION_INFO},
+    client=Custom("asked once in each life of a context; a kernel is launched through it"),
+    server=GATHERS_INFO,
 )
 
 CODE.local(
@@ -196,7 +198,7 @@ CODE.call(
     REPLY,
     {"hfunc": Launchable(), "attrib": VALUE, "value": VALUE},
     client=KEEPS_INFO,
-    server=Custom("sets it on a kernel's function, which the client names by the kernel"),
+    needs_context=False,
 )
 CODE.call(
     "cuKernelGetAttribute",

@@ -7,7 +7,6 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, FunctionInfo, HandleKind, Parameter, FUNCTION_ATTRIBUTE_COUNT};
 
-use super::launch::function_to_launch;
 use super::live;
 use crate::session::{Image, JitOptions, Session, Violation};
 
@@ -138,7 +137,29 @@ pub fn cuLibraryGetKernel(
     Ok(0)
 }
 
-/// Parameters and attributes of a function of a module.
+pub fn cuKernelGetFunction(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuKernelGetFunctionArgs::decode(d)?;
+    let kernel = live!(cx.handles.get(HandleKind::Kernel, args.kernel));
+    let mut function: CUfunction = std::ptr::null_mut();
+    // SAFETY: see the module.
+    let status = unsafe { (cx.driver.cuKernelGetFunction)(&mut function, kernel) };
+    if status != 0 {
+        return Ok(status);
+    }
+    cx.handles
+        .created(HandleKind::Function, args.function, function.cast(), 0)?;
+    cx.handles.belongs(args.function, args.kernel);
+    let info = function_info(cx, function);
+    encode_cuKernelGetFunction_reply(out, &info);
+    cx.layouts.insert(args.function, info.params.into());
+    Ok(0)
+}
+
+/// Parameters and attributes of a function.
 fn function_info(cx: &Session, function: CUfunction) -> FunctionInfo {
     let driver = cx.driver;
     FunctionInfo {
@@ -151,31 +172,16 @@ fn function_info(cx: &Session, function: CUfunction) -> FunctionInfo {
     }
 }
 
-/// Sets an attribute of a function. A kernel's function in the current context goes by the kernel's handle.
-pub fn cuFuncSetAttribute(
-    d: &mut Decoder,
-    cx: &mut Session,
-    _out: &mut Encoder,
-) -> Result<CUresult, Violation> {
-    let args = CuFuncSetAttributeArgs::decode(d)?;
-    let function = live!(function_to_launch(cx, args.hfunc));
-    // SAFETY: a live function; the driver checks the numbers.
-    Ok(unsafe { (cx.driver.cuFuncSetAttribute)(function, args.attrib, args.value) })
-}
-
-/// As [`function_info`], of a library's kernel, on the device of the current context.
+/// What is known of a library's kernel by itself. Its attributes are those of its function in a context: where they were
+/// asked of the kernel before any context had loaded it, driver 580 has been seen to crash at the first launch of one
+/// that prints.
 fn kernel_info(cx: &Session, kernel: CUkernel) -> FunctionInfo {
     let driver = cx.driver;
-    let mut device = 0;
-    // Without a context it is the first device.
-    unsafe { (driver.cuCtxGetDevice)(&mut device) };
     FunctionInfo {
         params: parameters(|index, offset, size| unsafe {
             (driver.cuKernelGetParamInfo)(kernel, index, offset, size)
         }),
-        attributes: attributes(|value, attribute| unsafe {
-            (driver.cuKernelGetAttribute)(value, attribute, kernel, device)
-        }),
+        attributes: attributes(|_, _| CUDA_ERROR_INVALID_CONTEXT),
     }
 }
 

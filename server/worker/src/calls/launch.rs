@@ -5,7 +5,7 @@ use std::mem::{self, MaybeUninit};
 
 use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
-use harp_wire::{Decoder, Encoder, HandleKind};
+use harp_wire::{Decoder, Encoder};
 
 use super::code::layout;
 use super::live;
@@ -18,7 +18,7 @@ pub fn cuLaunchKernel(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuLaunchKernelArgs::decode(d)?;
-    let function = live!(function_to_launch(cx, args.function));
+    let function = live!(cx.handles.get_function(args.function));
     let stream: CUstream = live!(cx.handles.get_stream(args.stream));
     let ([gx, gy, gz], [bx, by, bz]) = (args.grid, args.block);
     let parameters = lay_out(cx, args.function, function, args.params)?;
@@ -36,36 +36,6 @@ pub fn cuLaunchKernel(
             )
         }
     })
-}
-
-/// What the driver is to launch: of a kernel, its function in the current context. Driver 580 takes the kernel itself too,
-/// but crashes at the first launch of one that prints.
-#[inline]
-pub fn function_to_launch(
-    cx: &mut Session,
-    id: u64,
-) -> Result<Result<CUfunction, CUresult>, Violation> {
-    if HandleKind::of(id) != Some(HandleKind::Kernel) {
-        return Ok(cx
-            .handles
-            .get(HandleKind::Function, id)?
-            .map(|function| function.cast()));
-    }
-    if let Some(function) = cx.handles.kernel_function(id) {
-        return Ok(Ok(function));
-    }
-    let kernel = match cx.handles.get(HandleKind::Kernel, id)? {
-        Ok(kernel) => kernel.cast(),
-        Err(code) => return Ok(Err(code)),
-    };
-    let mut function: CUfunction = std::ptr::null_mut();
-    // SAFETY: a live kernel; the pointer is to a live variable.
-    let status = unsafe { (cx.driver.cuKernelGetFunction)(&mut function, kernel) };
-    if status != CUDA_SUCCESS {
-        return Ok(Err(status));
-    }
-    cx.handles.note_kernel_function(id, function);
-    Ok(Ok(function))
 }
 
 /// Pointers to each parameter in `packed`, by the function's layout.
@@ -104,7 +74,7 @@ pub fn cuLaunchKernelEx(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuLaunchKernelExArgs::decode(d)?;
-    let function = live!(function_to_launch(cx, args.function));
+    let function = live!(cx.handles.get_function(args.function));
     let stream: CUstream = live!(cx.handles.get_stream(args.stream));
     let mut attributes = launch_attributes(args.attributes)?;
     let parameters = lay_out(cx, args.function, function, args.params)?;
@@ -124,7 +94,7 @@ pub fn cuOccupancyMaxActiveClusters(
     out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuOccupancyMaxActiveClustersArgs::decode(d)?;
-    let function = live!(function_to_launch(cx, args.function));
+    let function = live!(cx.handles.get_function(args.function));
     let mut cluster = cluster_attribute(args.cluster);
     let config = launch_config(
         args.grid,
@@ -146,7 +116,7 @@ pub fn cuOccupancyMaxPotentialClusterSize(
     out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuOccupancyMaxPotentialClusterSizeArgs::decode(d)?;
-    let function = live!(function_to_launch(cx, args.function));
+    let function = live!(cx.handles.get_function(args.function));
     let mut cluster = cluster_attribute(args.cluster);
     let config = launch_config(
         args.grid,

@@ -42,8 +42,8 @@ pub fn execute(
         CallId::cuModuleGetGlobal_v2 => cuModuleGetGlobal_v2(d, cx, out),
         CallId::cuLibraryGetModule => cuLibraryGetModule(d, cx),
         CallId::cuLibraryGetGlobal => cuLibraryGetGlobal(d, cx, out),
-        CallId::cuKernelGetFunction => cuKernelGetFunction(d, cx),
         CallId::cuFuncGetAttribute => cuFuncGetAttribute(d, cx, out),
+        CallId::cuFuncSetAttribute => cuFuncSetAttribute(d, cx),
         CallId::cuKernelGetAttribute => cuKernelGetAttribute(d, cx, out),
         CallId::cuKernelSetAttribute => cuKernelSetAttribute(d, cx),
         CallId::cuLinkDestroy => cuLinkDestroy(d, cx),
@@ -101,7 +101,7 @@ pub fn execute(
         CallId::cuLibraryUnload => crate::calls::cuLibraryUnload(d, cx, out),
         CallId::cuLibraryGetKernel => crate::calls::cuLibraryGetKernel(d, cx, out),
         CallId::harp_library_kernels => crate::calls::harp_library_kernels(d, cx, out),
-        CallId::cuFuncSetAttribute => crate::calls::cuFuncSetAttribute(d, cx, out),
+        CallId::cuKernelGetFunction => crate::calls::cuKernelGetFunction(d, cx, out),
         CallId::cuLinkCreate_v2 => crate::calls::cuLinkCreate_v2(d, cx, out),
         CallId::cuLinkAddData_v2 => crate::calls::cuLinkAddData_v2(d, cx, out),
         CallId::cuLinkComplete => crate::calls::cuLinkComplete(d, cx, out),
@@ -375,23 +375,6 @@ fn cuLibraryGetGlobal(
     Ok(status)
 }
 
-fn cuKernelGetFunction(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuKernelGetFunctionArgs::decode(d)?;
-    let kernel: CUkernel = match cx.handles.get(HandleKind::Kernel, args.kernel)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let mut pFunc: CUfunction = core::ptr::null_mut();
-    let status = unsafe { (cx.driver.cuKernelGetFunction)(&mut pFunc, kernel) };
-    if status == CUDA_SUCCESS {
-        cx.handles
-            .created(HandleKind::Function, args.pFunc, pFunc.cast(), status)?;
-    }
-    Ok(status)
-}
-
 fn cuFuncGetAttribute(
     d: &mut Decoder,
     cx: &mut Session,
@@ -409,6 +392,18 @@ fn cuFuncGetAttribute(
     if status == CUDA_SUCCESS {
         encode_cuFuncGetAttribute_reply(out, pi);
     }
+    Ok(status)
+}
+
+fn cuFuncSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
+    let args = CuFuncSetAttributeArgs::decode(d)?;
+    let hfunc: CUfunction = match cx.handles.get_function(args.hfunc)? {
+        Ok(object) => object.cast(),
+        Err(code) => {
+            return Ok(code);
+        }
+    };
+    let status = unsafe { (cx.driver.cuFuncSetAttribute)(hfunc, args.attrib, args.value) };
     Ok(status)
 }
 

@@ -17,7 +17,6 @@ pub struct Driver {
     pub cuCtxDisablePeerAccess: unsafe extern "C" fn(CUcontext) -> CUresult,
     pub cuCtxEnablePeerAccess: unsafe extern "C" fn(CUcontext, u32) -> CUresult,
     pub cuCtxGetCacheConfig: unsafe extern "C" fn(*mut CUfunc_cache) -> CUresult,
-    pub cuCtxGetDevice: unsafe extern "C" fn(*mut CUdevice) -> CUresult,
     pub cuCtxGetLimit: unsafe extern "C" fn(*mut usize, CUlimit) -> CUresult,
     pub cuCtxGetSharedMemConfig: unsafe extern "C" fn(*mut CUsharedconfig) -> CUresult,
     pub cuCtxGetStreamPriorityRange: unsafe extern "C" fn(*mut i32, *mut i32) -> CUresult,
@@ -287,10 +286,6 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(*mut CUfunc_cache) -> CUresult,
                 >(library.symbol(&[c"cuCtxGetCacheConfig"])),
-                cuCtxGetDevice: core::mem::transmute::<
-                    *mut c_void,
-                    unsafe extern "C" fn(*mut CUdevice) -> CUresult,
-                >(library.symbol(&[c"cuCtxGetDevice"])),
                 cuCtxGetLimit: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(*mut usize, CUlimit) -> CUresult,

@@ -5,13 +5,11 @@
 //! than the greatest seen belonged to an object that is gone, which is an ordinary error (two threads of the program
 //! raced); one that is greater was never made, which no correct client sends.
 
-use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr;
 
 use harp_cuda_abi::types::{
-    CUcontext, CUfunction, CUresult, CUstream, CUDA_ERROR_INVALID_CONTEXT,
-    CUDA_ERROR_INVALID_HANDLE,
+    CUcontext, CUresult, CUstream, CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_INVALID_HANDLE,
 };
 use harp_wire::HandleKind;
 
@@ -49,12 +47,10 @@ struct Table {
 pub struct HandleTable {
     /// By kind tag; most stay empty and own no memory.
     tables: Vec<Table>,
-    /// Functions of modules and kernels of libraries, by the handle of what they end with.
+    /// Functions of modules and of kernels, and kernels of libraries, by the handle of what they end with.
     parts: IdMap<Vec<u64>>,
     /// What the stream value 2 means for the client thread that is being served.
     pub thread_streams: ThreadStreams,
-    /// The functions of kernels, by the kernel's handle and the context.
-    kernel_functions: HashMap<(u64, CUcontext), CUfunction>,
 }
 
 /// Handles travel with the session between threads. The driver's objects are not bound to the thread that made them.
@@ -68,7 +64,6 @@ impl HandleTable {
             tables,
             parts: IdMap::default(),
             thread_streams,
-            kernel_functions: HashMap::new(),
         }
     }
 
@@ -104,19 +99,6 @@ impl HandleTable {
             Some(HandleKind::Kernel) => self.get(HandleKind::Kernel, id),
             _ => self.get(HandleKind::Function, id),
         }
-    }
-
-    /// The function of a kernel in the current context, if it has been asked for before.
-    #[inline]
-    pub fn kernel_function(&self, kernel: u64) -> Option<CUfunction> {
-        let key = (kernel, self.thread_streams.context());
-        self.kernel_functions.get(&key).copied()
-    }
-
-    /// Remembers the function of a kernel in the current context.
-    pub fn note_kernel_function(&mut self, kernel: u64, function: CUfunction) {
-        let key = (kernel, self.thread_streams.context());
-        self.kernel_functions.insert(key, function);
     }
 
     /// A stream. 0 and 1 are the driver's own values for the legacy stream; 2 is the client thread's own stream.
@@ -173,7 +155,7 @@ impl HandleTable {
         Ok(())
     }
 
-    /// `part`, a function or kernel, ends with the module or library `whole`.
+    /// `part`, a function or kernel, ends with `whole`: a module or library, or a function's kernel.
     pub fn belongs(&mut self, part: u64, whole: u64) {
         self.parts.entry(whole).or_default().push(part);
     }
@@ -183,10 +165,8 @@ impl HandleTable {
         let removed = self.tables[kind as usize].slots.remove(&id);
         for part in self.parts.remove(&id).unwrap_or_default() {
             if let Some(kind) = HandleKind::of(part) {
-                self.tables[kind as usize].slots.remove(&part);
+                self.remove(kind, part);
             }
-            self.kernel_functions
-                .retain(|(kernel, _), _| *kernel != part);
         }
         if let (HandleKind::Context, Some(Slot::Live { object, .. })) = (kind, removed) {
             self.context_ended(object.cast());
@@ -200,8 +180,6 @@ impl HandleTable {
                 .slots
                 .retain(|_, slot| !matches!(slot, Slot::Live { context, .. } if *context == ended));
         }
-        self.kernel_functions
-            .retain(|(_, context), _| *context != ended);
         self.thread_streams.context_ended(ended);
     }
 }

@@ -22,15 +22,9 @@ pub enum OutputStream {
     Stdout,
     /// Its standard error: failed assertions, and what else the device's library says there.
     Stderr,
-    /// One line of a soft GPU about itself, without a prefix or an end; shown as HARP's own lines are.
-    Notice,
 }
 
-const STREAMS: [OutputStream; 3] = [
-    OutputStream::Stdout,
-    OutputStream::Stderr,
-    OutputStream::Notice,
-];
+const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 
 /// One push.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +124,7 @@ mod tests {
         );
         // Text for a stream that this client does not know.
         let mut other = sent(&Push::Output {
-            stream: OutputStream::Notice,
+            stream: OutputStream::Stderr,
             text: vec![b'x'],
         });
         other[2] = 77;

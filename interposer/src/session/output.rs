@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use harp_driver_front::threads::Uncancelled;
 use harp_wire::push::OutputStream;
 
-use super::settings::{say, settings, LogLevel};
+use super::settings::{say, LogLevel};
 
 /// From so many bytes on, whoever reads writes too, if the program does not hold the stream.
 const QUEUED_SOON: usize = 1 << 20;
@@ -52,10 +52,6 @@ impl Output {
             // SAFETY: the C library's own streams.
             OutputStream::Stdout => self.out.queue(text, || unsafe { stdout }),
             OutputStream::Stderr => self.error.queue(text, || unsafe { stderr }),
-            OutputStream::Notice if settings().log >= LogLevel::Normal => {
-                self.error.queue(&notice(text), || unsafe { stderr });
-            }
-            OutputStream::Notice => (),
         }
     }
 
@@ -130,26 +126,9 @@ impl Lane {
     }
 }
 
-/// A line as [`say`] would print it. The server's text must not move the cursor or change colours.
-fn notice(text: &[u8]) -> Vec<u8> {
-    let text: String = String::from_utf8_lossy(text)
-        .chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect();
-    format!("harp: {text}\n").into_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_notice_is_one_harmless_line() {
-        assert_eq!(
-            notice(b"kernel k failed\x1b[2J\nharp: forged"),
-            b"harp: kernel k failed?[2J?harp: forged\n"
-        );
-    }
 
     /// A stream that writes to memory, in place of the program's.
     struct Memory {

@@ -83,11 +83,8 @@ impl Output {
         let Ok(log) = self.log.try_clone() else {
             return;
         };
-        self.drain(&mut |stream, text| match stream {
-            OutputStream::Notice => note(&log, text),
-            _ => {
-                let _ = (&log).write_all(text);
-            }
+        self.drain(&mut |_, text| {
+            let _ = (&log).write_all(text);
         });
     }
 
@@ -109,10 +106,10 @@ impl Output {
                 within_line: self.within_line,
             };
             let log = &self.log;
-            let mut sink = |stream, text: &[u8]| match stream {
+            let mut sink = |said: Said| match said {
+                Said::ByProgram(text) => sink(OutputStream::Stderr, text),
                 // About the device, for whoever runs the server.
-                OutputStream::Notice => note(log, text),
-                _ => sink(stream, text),
+                Said::BySoftGpu(line) => note(log, line),
             };
             pass_on(&self.error, &mut piece, |text| split.take(text, &mut sink));
             split.finish(&mut sink);
@@ -165,6 +162,15 @@ fn pass_on(mut pipe: &File, piece: &mut [u8], mut sink: impl FnMut(&[u8])) {
     }
 }
 
+/// What was written to stderr.
+#[derive(Debug, PartialEq, Eq)]
+enum Said<'a> {
+    /// What kernels or the driver say to the program.
+    ByProgram(&'a [u8]),
+    /// One line of a soft GPU about itself, without its beginning and its end.
+    BySoftGpu(&'a [u8]),
+}
+
 /// Tells the soft GPU's own lines from the program's text on stderr.
 struct Splitter {
     /// The beginning of a line that may be one of the soft GPU's.
@@ -173,7 +179,7 @@ struct Splitter {
 }
 
 impl Splitter {
-    fn take(&mut self, text: &[u8], sink: Sink) {
+    fn take(&mut self, text: &[u8], sink: &mut dyn FnMut(Said)) {
         let joined = [std::mem::take(&mut self.held).as_slice(), text].concat();
         let mut rest = joined.as_slice();
         while !rest.is_empty() {
@@ -182,7 +188,7 @@ impl Splitter {
                 !self.within_line && rest.starts_with(&NOTICE[..NOTICE.len().min(rest.len())]);
             match line_end {
                 Some(end) if own => {
-                    sink(OutputStream::Notice, &rest[NOTICE.len().min(end)..end]);
+                    sink(Said::BySoftGpu(&rest[NOTICE.len().min(end)..end]));
                     rest = &rest[end + 1..];
                 }
                 // A line is written at once, so the rest of it is in the pipe.
@@ -192,7 +198,7 @@ impl Splitter {
                 }
                 _ => {
                     let end = next_notice(rest);
-                    sink(OutputStream::Stderr, &rest[..end]);
+                    sink(Said::ByProgram(&rest[..end]));
                     self.within_line = rest[end - 1] != b'\n';
                     rest = &rest[end..];
                 }
@@ -201,9 +207,9 @@ impl Splitter {
     }
 
     /// What is left was no line of the soft GPU's.
-    fn finish(&mut self, sink: Sink) {
+    fn finish(&mut self, sink: &mut dyn FnMut(Said)) {
         if !self.held.is_empty() {
-            sink(OutputStream::Stderr, &self.held);
+            sink(Said::ByProgram(&self.held));
             self.within_line = true;
             self.held.clear();
         }
@@ -257,17 +263,17 @@ fn replace(fd: RawFd) -> io::Result<File> {
 mod tests {
     use super::*;
 
-    fn split(pieces: &[&[u8]]) -> Vec<(OutputStream, Vec<u8>)> {
+    /// The program's text, joined, and the soft GPU's lines; `true` for the latter.
+    fn split(pieces: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
         let mut splitter = Splitter {
             held: Vec::new(),
             within_line: false,
         };
-        let mut passed: Vec<(OutputStream, Vec<u8>)> = Vec::new();
-        let mut sink = |stream, text: &[u8]| match passed.last_mut() {
-            Some((OutputStream::Stderr, last)) if stream == OutputStream::Stderr => {
-                last.extend_from_slice(text);
-            }
-            _ => passed.push((stream, text.to_vec())),
+        let mut passed: Vec<(bool, Vec<u8>)> = Vec::new();
+        let mut sink = |said: Said| match (said, passed.last_mut()) {
+            (Said::ByProgram(text), Some((false, last))) => last.extend_from_slice(text),
+            (Said::ByProgram(text), _) => passed.push((false, text.to_vec())),
+            (Said::BySoftGpu(line), _) => passed.push((true, line.to_vec())),
         };
         for piece in pieces {
             splitter.take(piece, &mut sink);
@@ -278,13 +284,12 @@ mod tests {
 
     #[test]
     fn lines_of_the_soft_gpu_are_told_from_text() {
-        let (notice, stderr) = (OutputStream::Notice, OutputStream::Stderr);
         let whole = b"harp: one\na.cu:3: Assertion\nb\nharp: two\nharp:\nno harp: here\nrest";
         let expected = vec![
-            (notice, b"one".to_vec()),
-            (stderr, b"a.cu:3: Assertion\nb\n".to_vec()),
-            (notice, b"two".to_vec()),
-            (stderr, b"harp:\nno harp: here\nrest".to_vec()),
+            (true, b"one".to_vec()),
+            (false, b"a.cu:3: Assertion\nb\n".to_vec()),
+            (true, b"two".to_vec()),
+            (false, b"harp:\nno harp: here\nrest".to_vec()),
         ];
         assert_eq!(split(&[whole]), expected);
         for cut in 1..whole.len() {
@@ -298,13 +303,7 @@ mod tests {
 
     #[test]
     fn the_beginning_of_a_line_that_never_ends_is_text() {
-        assert_eq!(
-            split(&[b"har"]),
-            vec![(OutputStream::Stderr, b"har".to_vec())]
-        );
-        assert_eq!(
-            split(&[b"\n"]),
-            vec![(OutputStream::Stderr, b"\n".to_vec())]
-        );
+        assert_eq!(split(&[b"har"]), vec![(false, b"har".to_vec())]);
+        assert_eq!(split(&[b"\n"]), vec![(false, b"\n".to_vec())]);
     }
 }

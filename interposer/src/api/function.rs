@@ -221,10 +221,9 @@ pub unsafe fn cuKernelSetAttribute(
     with_kernel(raw, dev, |known, ordinal| {
         let status = unsafe { forward::cuKernelSetAttribute(attribute, value, raw, ordinal) };
         if status == CUDA_SUCCESS {
-            for function in lock(&known.functions).iter().map(|(_, id)| described(*id)) {
-                if let Ok(function) = function {
-                    function.keep(attribute, value);
-                }
+            let functions = lock(&known.functions);
+            for function in functions.iter().flat_map(|(_, id)| described(*id)) {
+                function.keep(attribute, value);
             }
         }
         status

@@ -128,34 +128,34 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// A stream that writes to memory, in place of the program's.
     struct Memory {
         file: *mut libc::FILE,
-        text: *mut libc::c_char,
-        size: libc::size_t,
+        /// Where the stream tells of its bytes when it is closed.
+        text: Box<Cell<*mut libc::c_char>>,
+        size: Box<Cell<libc::size_t>>,
     }
 
     impl Memory {
-        fn open() -> Box<Memory> {
-            let mut memory = Box::new(Memory {
-                file: std::ptr::null_mut(),
-                text: std::ptr::null_mut(),
-                size: 0,
-            });
+        fn open() -> Memory {
+            let (text, size) = (Box::new(Cell::new(std::ptr::null_mut())), Box::default());
             // SAFETY: the places stay where they are until `fclose`.
-            memory.file = unsafe { libc::open_memstream(&mut memory.text, &mut memory.size) };
-            memory
+            let file = unsafe { libc::open_memstream(text.as_ptr(), Cell::as_ptr(&size)) };
+            Memory { file, text, size }
         }
 
-        fn close(self: Box<Memory>) -> Vec<u8> {
+        fn close(self) -> Vec<u8> {
             // SAFETY: closed once; the stream then leaves `size` bytes at `text`, which are ours.
             unsafe {
                 libc::fclose(self.file);
-                let text = std::slice::from_raw_parts(self.text.cast(), self.size).to_vec();
-                libc::free(self.text.cast());
-                text
+                let (text, size) = (self.text.get(), self.size.get());
+                let bytes = std::slice::from_raw_parts(text.cast(), size).to_vec();
+                libc::free(text.cast());
+                bytes
             }
         }
     }

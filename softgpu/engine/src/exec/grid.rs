@@ -287,7 +287,7 @@ impl Grid {
 /// What an OS thread keeps between launches: memory for blocks.
 #[derive(Default)]
 pub struct Scratch {
-    spare: Vec<Box<Block>>,
+    spare: Vec<Block>,
     ranges: Vec<CachedRange>,
 }
 
@@ -300,7 +300,7 @@ impl Scratch {
         Scratch::default()
     }
 
-    fn start(&mut self, state: &GridState, id: [u32; 3], worker: u32) -> Result<Box<Block>, Fault> {
+    fn start(&mut self, state: &GridState, id: [u32; 3], worker: u32) -> Result<Block, Fault> {
         let mut block = self.spare.pop().unwrap_or_default();
         block.start(state, id, worker)?;
         Ok(block)

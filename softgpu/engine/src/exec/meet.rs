@@ -137,8 +137,8 @@ impl Runner<'_, '_> {
                         let masks = unsafe { &*self.machine.lanes.reg::<u32>(slot, warp) };
                         let members = masks[first];
                         let mut same = 0;
-                        for lane in 0..LANES {
-                            same |= u32::from(masks[lane] == members) << lane;
+                        for (lane, &mask) in masks.iter().enumerate() {
+                            same |= u32::from(mask == members) << lane;
                         }
                         (members, same & arriving)
                     }

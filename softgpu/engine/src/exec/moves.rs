@@ -194,6 +194,9 @@ moves! {
 }
 
 /// `d = a` lies in the window that starts at `imm`; 0 stands for global memory.
+///
+/// # Safety
+/// As for [`OpFn`].
 pub unsafe fn is_in_window(lanes: &mut Lanes, o: &Operands) {
     let start = o.imm as u64;
     for warp in 0..lanes.warps {
@@ -215,6 +218,9 @@ pub unsafe fn is_in_window(lanes: &mut Lanes, o: &Operands) {
 }
 
 /// `d` = the start of the function's frame in local memory.
+///
+/// # Safety
+/// As for [`BlockFn`](super::inst::BlockFn).
 pub unsafe fn frame_address(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     let frame = machine.frame;
     // SAFETY: passed on.
@@ -243,6 +249,9 @@ fn nanoseconds() -> u64 {
 macro_rules! timers {
     ($($(#[$doc:meta])* $name:ident: $ty:ty = $value:expr;)*) => {$(
         $(#[$doc])*
+        ///
+        /// # Safety
+        /// As for [`BlockFn`](super::inst::BlockFn).
         pub unsafe fn $name(machine: &mut Machine<'_>, inst: &Inst) -> bool {
             // SAFETY: passed on.
             unsafe { fill::<$ty>(machine, inst, $value as $ty) }

@@ -61,6 +61,9 @@ fn text(machine: &Machine<'_>, address: u64, at: (usize, usize)) -> Result<Vec<u
 }
 
 /// `int vprintf(const char *format, const void *arguments)`
+///
+/// # Safety
+/// As for [`BlockFn`](super::inst::BlockFn).
 pub unsafe fn vprintf(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     let mut texts = vec![];
     let done = each_lane(machine, |machine, at| {
@@ -79,6 +82,9 @@ pub unsafe fn vprintf(machine: &mut Machine<'_>, inst: &Inst) -> bool {
 }
 
 /// `void __assertfail(message, file, line, function, size_t char_size)`
+///
+/// # Safety
+/// As for [`BlockFn`](super::inst::BlockFn).
 pub unsafe fn assert_fail(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     let mut first = None;
     let done = each_lane(machine, |machine, at| {
@@ -107,6 +113,9 @@ pub unsafe fn assert_fail(machine: &mut Machine<'_>, inst: &Inst) -> bool {
 }
 
 /// `void *malloc(size_t bytes)`
+///
+/// # Safety
+/// As for [`BlockFn`](super::inst::BlockFn).
 pub unsafe fn malloc(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     each_lane(machine, |machine, at| {
         let [bytes] = arguments(machine, inst, at);
@@ -116,6 +125,9 @@ pub unsafe fn malloc(machine: &mut Machine<'_>, inst: &Inst) -> bool {
 }
 
 /// `void free(void *address)`
+///
+/// # Safety
+/// As for [`BlockFn`](super::inst::BlockFn).
 pub unsafe fn free(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     let freed = each_lane(machine, |machine, at| {
         let [address] = arguments(machine, inst, at);

@@ -96,6 +96,9 @@ pub struct Part<'k> {
 }
 
 /// `activemask`
+///
+/// # Safety
+/// As for [`BlockFn`](super::inst::BlockFn).
 pub unsafe fn active_mask(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     let lanes = &mut machine.lanes;
     for warp in 0..lanes.warps {

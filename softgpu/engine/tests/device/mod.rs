@@ -25,13 +25,13 @@ struct Allocations(Mutex<Vec<Box<[u64]>>>);
 impl DeviceMemory for Allocations {
     fn range_of(&self, address: u64) -> Option<Range<u64>> {
         let ranges = self.0.lock().unwrap();
-        let range = |words: &Box<[u64]>| {
+        let range = |words: &[u64]| {
             let start = words.as_ptr() as u64;
             start..start + 8 * words.len() as u64
         };
         ranges
             .iter()
-            .map(range)
+            .map(|words| range(words))
             .find(|range| range.contains(&address))
     }
 }

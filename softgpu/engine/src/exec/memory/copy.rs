@@ -8,6 +8,9 @@ use super::place::{bytes_at, lanes_of};
 
 /// Copies up to `imm` bytes (operand `c` says how many, the rest becomes zero) from the global
 /// address in operand `b` to the shared offset in operand `a`.
+///
+/// # Safety
+/// As for [`BlockFn`](super::super::inst::BlockFn).
 pub unsafe fn copy_async(machine: &mut Machine<'_>, inst: &Inst) -> bool {
     let size = inst.operands.imm as u64;
     let wide = inst.flags.has(super::super::inst::Flags::WIDE_ADDRESS);

@@ -88,6 +88,9 @@ pub fn store(area: Area, element: Element, count: usize) -> BlockFn {
 }
 
 /// `membar`, `fence`: everything before is visible to other OS threads before what follows.
+///
+/// # Safety
+/// As for [`BlockFn`].
 pub unsafe fn fence(_: &mut Machine<'_>, _: &Inst) -> bool {
     memory_fence(Ordering::SeqCst);
     true

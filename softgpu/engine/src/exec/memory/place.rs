@@ -144,7 +144,9 @@ fn global_pointer(
     let CachedRange { start, size } = machine.ranges[inst.site as usize];
     let above = address.wrapping_sub(start);
     let fits = above < size && size - above >= u64::from(bytes);
-    if !(fits && address & u64::from(bytes - 1) == 0) && !look_up(machine, inst, address, bytes) {
+    let is_aligned = address & u64::from(bytes - 1) == 0;
+    let is_known = fits && is_aligned || look_up(machine, inst, address, bytes);
+    if !is_known {
         refuse(machine, address, at, bytes);
         return None;
     }

@@ -59,6 +59,9 @@ pub struct LinkInfo {
     pub socket: RawFd,
 }
 
+/// Starts a thread of this name, or says with the system's error that there can be none.
+pub type StartThread = fn(name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
 /// How a client resumes its session when the connection breaks.
 #[derive(Clone)]
 pub struct Resuming {
@@ -66,6 +69,9 @@ pub struct Resuming {
     pub limit: Duration,
     /// Hears of it.
     pub observer: Observer,
+    /// Starts the thread that connects anew. A library in somebody else's program keeps that
+    /// program's signals from it.
+    pub start_thread: StartThread,
 }
 
 impl Default for Resuming {
@@ -73,6 +79,10 @@ impl Default for Resuming {
         Resuming {
             limit: Duration::MAX,
             observer: Arc::new(|_| ()),
+            start_thread: |name, body| {
+                let builder = std::thread::Builder::new().name(name.to_owned());
+                builder.spawn(body).map(drop)
+            },
         }
     }
 }
@@ -154,6 +164,7 @@ pub fn connect_with(
             timeout,
             tuning,
             limit: grace.min(resuming.limit),
+            start_thread: resuming.start_thread,
         };
         link.make_resumable(Resumption::Client(Box::new(reconnector)));
     }
@@ -221,23 +232,18 @@ pub(crate) struct Reconnector {
     timeout: Duration,
     tuning: Tuning,
     limit: Duration,
+    start_thread: StartThread,
 }
 
 impl Reconnector {
     /// Starts a thread that does it, and ends when the link goes on or fails.
     pub fn start(&self, link: &Arc<Link>) -> Result<(), LinkError> {
         let link = Arc::downgrade(link);
-        let started = with_signals_blocked(|| {
-            std::thread::Builder::new()
-                .name("harp-resume".to_owned())
-                .spawn(move || run(&link))
-        });
-        match started {
-            Ok(_) => Ok(()),
-            Err(error) => Err(LinkError::Lost(format!(
+        (self.start_thread)("harp-resume", Box::new(move || run(&link))).map_err(|error| {
+            LinkError::Lost(format!(
                 "no thread can be started to resume the session: {error}"
-            ))),
-        }
+            ))
+        })
     }
 
     fn attempt(&self, link: &Arc<Link>, end: Instant) -> Result<(), ConnectError> {
@@ -344,12 +350,12 @@ fn run(link: &Weak<Link>) {
     }
 }
 
-/// Whether trying again later cannot help: who answers is not who the session was with.
+/// Whether trying again later cannot help: who answers is not who the session was with. A name that
+/// does not resolve may again, as it did when the session began.
 fn is_final(error: &ConnectError) -> bool {
     matches!(
         error,
-        ConnectError::Resolve(_)
-            | ConnectError::UnknownIssuer
+        ConnectError::UnknownIssuer
             | ConnectError::Expired { .. }
             | ConnectError::NotYetValid { .. }
             | ConnectError::NameMismatch { .. }
@@ -363,20 +369,6 @@ fn is_final(error: &ConnectError) -> bool {
             | ConnectError::SessionRefused(_)
             | ConnectError::Credentials(_)
     )
-}
-
-/// Starts a thread that handles no signals: they belong to the program's own.
-fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
-    // SAFETY: plain signal-mask calls on local storage.
-    unsafe {
-        let mut all = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-        let result = act();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
-        result
-    }
 }
 
 pub(crate) fn link_info(socket: &Socket, secured: &Secured) -> LinkInfo {
@@ -534,5 +526,18 @@ fn handshake_failed(error: rustls::Error) -> ConnectError {
             ConnectError::Tls(format!("the server says {}", alert_name(alert.into())))
         }
         other => ConnectError::Tls(printable(&other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_of_the_name_service_ends_no_session() {
+        let outage = open("no-such-host.invalid:1", Instant::now() + TELL_AFTER).unwrap_err();
+        assert!(matches!(outage, ConnectError::Resolve(_)), "{outage:?}");
+        assert!(!is_final(&outage));
+        assert!(is_final(&ConnectError::UnknownIssuer));
     }
 }

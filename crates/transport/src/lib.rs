@@ -32,7 +32,9 @@ mod validity;
 
 pub mod proto;
 
-pub use client::{connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Resuming};
+pub use client::{
+    connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Resuming, StartThread,
+};
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;
 pub use link::{FrameHead, FrameKind, Keeper, Next, Observed, Observer, Receiver, Sender, Wait};

@@ -332,6 +332,22 @@ fn a_client_has_a_limit_of_its_own() {
 }
 
 #[test]
+fn a_client_that_may_start_no_thread_says_so() {
+    let mut plan = Plan::new(Tuning::default());
+    plan.resuming.start_thread = |name, _| {
+        assert_eq!(name, "harp-resume");
+        Err(std::io::Error::from_raw_os_error(libc::EAGAIN))
+    };
+    let mut session = plan.connect(|_| ENDLESS);
+    session.weather.cut_now.store(true, Ordering::SeqCst);
+    let error = session.client.receiver.next(PATIENT).unwrap_err();
+    assert!(
+        error.to_string().contains("no thread can be started"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_session_that_has_ended_is_refused_at_once() {
     let mut session = Plan::new(Tuning::default()).connect(|_| ENDLESS);
     session.weather.refuses.store(true, Ordering::SeqCst);

@@ -132,6 +132,7 @@ fn connect(
         let resuming = Resuming {
             limit: settings.resume_limit,
             observer: Arc::new(weather::observe),
+            start_thread: |name, body| start_thread(name, body).map(drop),
         };
         let left = end.saturating_duration_since(Instant::now());
         match connect_resuming(server, config, hello.clone(), left, resuming) {

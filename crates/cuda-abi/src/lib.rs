@@ -10,6 +10,7 @@ pub mod attributes;
 pub mod errors;
 pub mod exports;
 pub mod jit;
+pub mod launch;
 pub mod proc_address;
 pub mod streams;
 

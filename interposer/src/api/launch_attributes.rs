@@ -2,6 +2,7 @@
 
 use std::mem::{size_of, MaybeUninit};
 
+use harp_cuda_abi::launch::holds_numbers;
 use harp_cuda_abi::types::*;
 
 /// The attributes of a launch.
@@ -70,25 +71,6 @@ impl LaunchAttributes {
             unsafe { std::slice::from_raw_parts(at.cast::<u8>(), size_of::<CUlaunchAttribute>()) };
         self.records.extend_from_slice(bytes);
     }
-}
-
-/// Whether an attribute holds neither a handle nor a pointer to host memory.
-fn holds_numbers(id: CUlaunchAttributeID) -> bool {
-    matches!(
-        id,
-        CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW
-            | CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY
-            | CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE
-            | CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            | CU_LAUNCH_ATTRIBUTE_PRIORITY
-            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP
-            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN
-            | CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION
-            | CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-            | CU_LAUNCH_ATTRIBUTE_NVLINK_UTIL_CENTRIC_SCHEDULING
-            | CU_LAUNCH_ATTRIBUTE_PORTABLE_CLUSTER_SIZE_MODE
-            | CU_LAUNCH_ATTRIBUTE_SHARED_MEMORY_MODE
-    )
 }
 
 #[cfg(test)]

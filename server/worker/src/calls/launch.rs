@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 use std::mem::{self, MaybeUninit};
 
+use harp_cuda_abi::launch::holds_numbers;
 use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder};
@@ -178,35 +179,13 @@ fn launch_attributes(bytes: &[u8]) -> Result<Vec<CUlaunchAttribute>, Violation> 
         // SAFETY: as many bytes as the structure has, any of which are valid numbers.
         .map(|one| unsafe { one.as_ptr().cast::<CUlaunchAttribute>().read_unaligned() })
         .collect();
-    match attributes.iter().find(|attribute| !is_plain(attribute.id)) {
+    match attributes.iter().find(|one| !holds_numbers(one.id)) {
         Some(other) => Err(Violation::new(format!(
             "a launch attribute of kind {}",
             other.id
         ))),
         None => Ok(attributes),
     }
-}
-
-/// Whether an attribute holds neither a handle nor a pointer to host memory.
-fn is_plain(id: CUlaunchAttributeID) -> bool {
-    matches!(
-        id,
-        CU_LAUNCH_ATTRIBUTE_IGNORE
-            | CU_LAUNCH_ATTRIBUTE_ACCESS_POLICY_WINDOW
-            | CU_LAUNCH_ATTRIBUTE_COOPERATIVE
-            | CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY
-            | CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
-            | CU_LAUNCH_ATTRIBUTE_CLUSTER_SCHEDULING_POLICY_PREFERENCE
-            | CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-            | CU_LAUNCH_ATTRIBUTE_PRIORITY
-            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN_MAP
-            | CU_LAUNCH_ATTRIBUTE_MEM_SYNC_DOMAIN
-            | CU_LAUNCH_ATTRIBUTE_PREFERRED_CLUSTER_DIMENSION
-            | CU_LAUNCH_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT
-            | CU_LAUNCH_ATTRIBUTE_NVLINK_UTIL_CENTRIC_SCHEDULING
-            | CU_LAUNCH_ATTRIBUTE_PORTABLE_CLUSTER_SIZE_MODE
-            | CU_LAUNCH_ATTRIBUTE_SHARED_MEMORY_MODE
-    )
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! * [`lifecycle`]: initialised, forked, exited;
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
+//! * [`managed`]: managed memory without page tables in common;
 //! * [`threads`]: a library's manners in threads, the program's and its own;
 //! * [`notice`] and [`write_line`]: lines on stderr.
 //!
@@ -20,6 +21,7 @@ mod entry;
 pub mod errors;
 mod front_driver;
 pub mod lifecycle;
+pub mod managed;
 mod notices;
 pub mod proc_address;
 #[cfg(feature = "runtime-handshake")]

@@ -12,9 +12,6 @@ use super::outputs::put;
 use crate::session::addresses::Owner;
 use crate::session::{session, twins};
 
-/// Host allocations are pages of their own, as the driver's are.
-const PAGE: usize = 4096;
-
 pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
     const KNOWN: c_uint =
         CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
@@ -63,8 +60,8 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
         {
             session.addresses.remove(base);
             let ended = no_longer_shared(session, &range);
-            // SAFETY: mapped by cuMemHostAlloc with this length, and forgotten just now.
-            unsafe { libc::munmap(pointer, (range.size as usize).next_multiple_of(PAGE)) };
+            // SAFETY: placed by cuMemHostAlloc with this length, and forgotten just now.
+            unsafe { twins::vacate(base, range.size) };
             result(ended)
         }
         _ => CUDA_ERROR_INVALID_VALUE,

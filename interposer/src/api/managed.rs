@@ -1,16 +1,18 @@
 //! Memory of this process that kernels use: managed memory, and page-locked memory as the device sees
 //! it. Both are kept as twins (`session::twins`).
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_uint, c_void};
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::managed;
+use harp_wire::twin::PAGE;
 
 use super::context::{current_context, current_device};
 use super::copy::{check, result};
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
-use crate::session::{checks, handles, session, twins, Session};
+use crate::session::{checks, session, twins, Session};
 
 /// The device's address of an allocation's first byte, which has a twin from now on.
 ///
@@ -29,16 +31,13 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
         range.base
     } else {
         // The device sees the program's own memory at another address, as far into a page.
-        let into_page = range.base % PAGE as u64;
+        let into_page = range.base % PAGE;
         let place = twins::place(bytes + into_page as usize, libc::PROT_NONE);
         place.ok_or(CUDA_ERROR_OUT_OF_MEMORY)? as u64 + into_page
     };
     check(session.twins.create(address, memory, bytes, context))?;
     Ok(address)
 }
-
-/// Bytes of a page.
-const PAGE: usize = 4096;
 
 /// Ends what [`shared_with_device`] began for an allocation, once the device's work is over.
 ///
@@ -54,10 +53,9 @@ pub fn no_longer_shared(session: &Session, range: &Range) -> Result<(), CUresult
     }
     session.twins.destroy(address);
     if address != range.base {
-        let start = address / PAGE as u64 * PAGE as u64;
-        let bytes = (address + range.size).next_multiple_of(PAGE as u64) - start;
+        let start = address / PAGE * PAGE;
         // SAFETY: the addresses that `shared_with_device` set aside.
-        unsafe { libc::munmap(start as *mut c_void, bytes as usize) };
+        unsafe { twins::vacate(start, address + range.size - start) };
     }
     Ok(())
 }
@@ -73,7 +71,7 @@ pub unsafe fn cuMemAllocManaged(
     let allocated = || {
         let session = session()?;
         let (context, device) = (current_context()? as u64, current_device()?);
-        if bytes == 0 || !matches!(flags, CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST) {
+        if bytes == 0 || !managed::may_be_allocated(flags) {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -82,7 +80,7 @@ pub unsafe fn cuMemAllocManaged(
         let created = session.twins.create(base, memory as usize, bytes, context);
         if created != CUDA_SUCCESS {
             // SAFETY: just mapped, and nobody knows of it.
-            unsafe { libc::munmap(memory, bytes.next_multiple_of(PAGE)) };
+            unsafe { twins::vacate(base, bytes as u64) };
             return Err(created);
         }
         let owner = Owner::Managed { device, context };
@@ -99,9 +97,8 @@ pub unsafe fn cuMemAllocManaged(
 pub fn free(session: &Session, range: &Range) -> CUresult {
     session.addresses.remove(range.base);
     let ended = no_longer_shared(session, range);
-    let bytes = (range.size as usize).next_multiple_of(PAGE);
-    // SAFETY: mapped by cuMemAllocManaged with this length, and forgotten just now.
-    unsafe { libc::munmap(range.base as *mut c_void, bytes) };
+    // SAFETY: placed by cuMemAllocManaged with this length, and forgotten just now.
+    unsafe { twins::vacate(range.base, range.size) };
     result(ended)
 }
 
@@ -128,7 +125,6 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(
     }
 }
 
-/// Which streams may use the memory is the program's promise: there is nothing to prepare here.
 pub unsafe fn cuStreamAttachMemAsync(
     stream: CUstream,
     pointer: CUdeviceptr,
@@ -136,21 +132,11 @@ pub unsafe fn cuStreamAttachMemAsync(
     flags: c_uint,
 ) -> CUresult {
     let attached = || {
-        let id = checks::stream(stream)?;
+        checks::stream(stream)?;
         let range = session()?.addresses.find_managed(pointer, 0);
         let range = range.ok_or(CUDA_ERROR_INVALID_VALUE)?;
-        let whole = bytes == 0 || (pointer == range.base && bytes as u64 == range.size);
-        let known = match flags {
-            CU_MEM_ATTACH_GLOBAL | CU_MEM_ATTACH_HOST => true,
-            // Not to the default streams alone.
-            CU_MEM_ATTACH_SINGLE => id > handles::STREAM_PER_THREAD,
-            _ => false,
-        };
-        if whole && known {
-            Ok(())
-        } else {
-            Err(CUDA_ERROR_INVALID_VALUE)
-        }
+        let allocation = range.base..range.base + range.size;
+        managed::attach(allocation, pointer, bytes as u64, flags, stream)
     };
     result(attached())
 }
@@ -173,33 +159,17 @@ pub unsafe fn cuMemPrefetchAsync(
     result(refused())
 }
 
-/// Advice about a device needs one that can take faults; what does not name one has no effect.
 pub unsafe fn cuMemAdvise(
     pointer: CUdeviceptr,
     bytes: usize,
     advice: CUmem_advise,
     device: CUdevice,
 ) -> CUresult {
-    /// `CU_DEVICE_CPU`: the host, where a device is asked for.
-    const HOST: c_int = -1;
     let taken = || {
         checks::context()?;
         let found = session()?.addresses.find_managed(pointer, bytes as u64);
         found.ok_or(CUDA_ERROR_INVALID_VALUE)?;
-        match advice {
-            CU_MEM_ADVISE_SET_READ_MOSTLY | CU_MEM_ADVISE_UNSET_READ_MOSTLY => Ok(()),
-            CU_MEM_ADVISE_SET_PREFERRED_LOCATION
-            | CU_MEM_ADVISE_UNSET_PREFERRED_LOCATION
-            | CU_MEM_ADVISE_SET_ACCESSED_BY
-            | CU_MEM_ADVISE_UNSET_ACCESSED_BY => {
-                if device == HOST {
-                    Ok(())
-                } else {
-                    Err(CUDA_ERROR_INVALID_DEVICE)
-                }
-            }
-            _ => Err(CUDA_ERROR_INVALID_VALUE),
-        }
+        managed::advise(advice, device)
     };
     result(taken())
 }

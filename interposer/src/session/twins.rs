@@ -286,6 +286,16 @@ pub fn place(bytes: usize, access: i32) -> Option<*mut c_void> {
     None
 }
 
+/// Unmaps what [`place`] has mapped for as many bytes.
+///
+/// # Safety
+/// Nobody uses the memory any more.
+pub unsafe fn vacate(base: u64, bytes: u64) {
+    let pages = bytes.next_multiple_of(PAGE) as usize;
+    // SAFETY: the caller's promise.
+    unsafe { libc::munmap(base as *mut c_void, pages) };
+}
+
 /// Whether memory at `address` was [placed](place), so that its twin can have the same address.
 #[inline]
 pub fn is_placed(address: u64) -> bool {

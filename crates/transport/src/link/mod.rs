@@ -25,7 +25,10 @@ mod receiving;
 mod resuming;
 mod retained;
 mod sender;
+mod sending;
+mod settling;
 pub mod socket;
+mod waiting;
 mod writing;
 
 use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
@@ -47,8 +50,8 @@ use inbound::Inbound;
 use messages::Messages;
 use outbound::Outbound;
 use receiving::Receiving;
+use sending::Sending;
 use socket::{Bell, Socket};
-use writing::Sending;
 
 /// Pings that may wait to be answered.
 const PONGS_MAX: usize = 1 << 10;

@@ -1,19 +1,19 @@
-//! Writing on a link: what is owed, whole messages, and waiting while neither can be sent.
+//! Writing on a link: greetings, messages, and the end of our side of the stream.
 
 use std::sync::atomic::{fence, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::connection::Connection;
-use super::outbound::{Outbound, DIRECT_MIN};
-use super::retained::{Kept, Retained};
-use super::socket::Interest;
-use super::{lock, try_lock, Break, Link, KEEP_ALIVE};
-use crate::envelope::{encode_head, Cold, ColdFrame, HeadBuffer};
+use super::outbound::DIRECT_MIN;
+use super::retained::Kept;
+use super::sending::{cold_bytes, Sending};
+use super::waiting::Need;
+use super::{lock, Break, Link};
+use crate::envelope::{encode_head, Cold, HeadBuffer};
 use crate::error::LinkError;
 use crate::grpc;
-use crate::h2::{code, frames, reader, Side, INITIAL_WINDOW, PREFACE};
-use crate::tls::post_handshake::{fatal_alert, CLOSE_NOTIFY_ALERT};
+use crate::h2::{frames, reader, Side, INITIAL_WINDOW, PREFACE};
 
 /// What became of writing.
 pub type Written = Result<(), Break>;
@@ -30,87 +30,13 @@ pub enum Outgoing<'a> {
     Bye(&'a str),
 }
 
-/// What the writing half of a link has, under its lock.
-pub struct Sending {
-    pub wire: Outbound,
-    /// The number of the last frame.
-    pub seq: u64,
-    /// We send no more: the status and message that end our side of the stream.
-    pub ending: Option<(u32, String)>,
-    pub retained: Retained,
-    /// Bytes that earlier connections have carried.
-    pub carried: u64,
-}
-
 /// The right to write, which settles what is owed when it ends.
 pub struct Writer<'a> {
-    link: &'a Link,
+    pub(super) link: &'a Link,
     sending: Option<MutexGuard<'a, Sending>>,
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     /// When a blocked write gives up.
-    deadline: Option<Instant>,
-}
-
-/// What a writer waits for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Need {
-    /// Room in the socket.
-    Room,
-    /// An open window.
-    Window,
-    /// The acknowledgement of something that is kept.
-    Acknowledgement,
-}
-
-impl Sending {
-    pub fn new(wire: Outbound) -> Sending {
-        Sending {
-            wire,
-            seq: 0,
-            ending: None,
-            retained: Retained::default(),
-            carried: 0,
-        }
-    }
-
-    /// A frame that is not hot, with its prefix and the next number. It is kept where the session
-    /// can be resumed.
-    fn cold_message(&mut self, body: Cold, link: &Link) -> Result<Vec<u8>, LinkError> {
-        if link.is_resumable() {
-            self.retained.keep_cold(body.clone())?;
-        }
-        let seq = self.number(link);
-        Ok(cold_bytes(link.side, seq, link.acknowledge(), body))
-    }
-
-    /// The next frame's number.
-    fn number(&mut self, link: &Link) -> u64 {
-        self.seq += 1;
-        link.sent_seq.store(self.seq, Ordering::SeqCst);
-        self.seq
-    }
-
-    /// Says close_notify, once and as far as that goes without waiting, and sends no more.
-    pub fn close_tls(&mut self) {
-        let wire = &mut self.wire;
-        if !wire.closed && wire.has_room(CLOSE_NOTIFY_ALERT.len()) {
-            wire.closed = true;
-            wire.alert(CLOSE_NOTIFY_ALERT);
-            let _ = wire.send();
-        }
-        wire.connection.socket.close_sending();
-    }
-}
-
-fn cold_bytes(side: Side, seq: u64, ack: u64, body: Cold) -> Vec<u8> {
-    let frame = ColdFrame { seq, ack, body };
-    let bytes = match side {
-        Side::Client => frame.encode_from_client(),
-        Side::Server => frame.encode_from_server(),
-    };
-    let mut message = grpc::prefix(bytes.len() as u32).to_vec();
-    message.extend(bytes);
-    message
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Link {
@@ -126,203 +52,6 @@ impl Link {
         };
         self.check()?;
         Ok(writer)
-    }
-
-    /// Bytes that have gone to the sockets.
-    pub fn bytes_sent(&self) -> u64 {
-        let sending = lock(&self.outbound);
-        sending.carried + sending.wire.total()
-    }
-
-    /// What the next frame acknowledges.
-    fn acknowledge(&self) -> u64 {
-        self.owes_ack.store(false, Ordering::SeqCst);
-        self.unacknowledged.store(0, Ordering::SeqCst);
-        self.received_seq.load(Ordering::SeqCst)
-    }
-
-    /// Sends what is owed if nobody is writing: who writes does it before letting go.
-    pub fn settle(&self, connection: &Connection) {
-        while self.has_unsaid(connection) {
-            let Some(mut sending) = try_lock(&self.outbound) else {
-                return;
-            };
-            if !std::ptr::eq(&*sending.wire.connection, connection) {
-                return;
-            }
-            // A failure of the socket is left to the reader or the next writer to find.
-            let paid = match sending.wire.send() {
-                Ok(true) => self.pay(&mut sending, true),
-                _ => Ok(false),
-            };
-            let paid = match paid {
-                Ok(paid) => paid,
-                Err(error) => {
-                    drop(sending);
-                    self.fail(error);
-                    return;
-                }
-            };
-            let sent = paid && sending.wire.send().unwrap_or(false);
-            connection.backlog.store(!sent, Ordering::Relaxed);
-            drop(sending);
-            fence(Ordering::SeqCst);
-            if !sent {
-                return;
-            }
-        }
-    }
-
-    /// Whether [`settle`](Link::settle) has something to do.
-    pub fn has_unsaid(&self, connection: &Connection) -> bool {
-        if connection.widened.load(Ordering::Relaxed) {
-            connection.widened.store(false, Ordering::Relaxed);
-            self.owe_again();
-        }
-        connection.owes.load(Ordering::SeqCst)
-            || connection.backlog.load(Ordering::Relaxed)
-            || self.has_messages()
-    }
-
-    /// What could not be said before may be said now.
-    pub fn owe_again(&self) {
-        if !lock(&self.pongs).is_empty() {
-            self.owes_pongs.store(true, Ordering::SeqCst);
-        }
-        if self.unacknowledged.load(Ordering::SeqCst) >= self.tuning.acknowledge_every() {
-            self.owes_ack.store(true, Ordering::SeqCst);
-        }
-    }
-
-    /// Whether there is something to be said between two messages.
-    fn has_messages(&self) -> bool {
-        self.owes_pongs.load(Ordering::SeqCst)
-            || self.owes_ack.load(Ordering::SeqCst)
-            || self.owes_ping.load(Ordering::SeqCst)
-    }
-
-    /// Moves what is owed into the wire, and whole messages too where it is `between` two of them;
-    /// `false` if there is no room.
-    fn pay(&self, sending: &mut Sending, between: bool) -> Result<bool, LinkError> {
-        let wire = &mut sending.wire;
-        let connection = wire.connection.clone();
-        let due = wire.records() >= self.tuning.records_per_key;
-        let messages = between && self.has_messages();
-        if !due && !messages && !connection.owes.load(Ordering::SeqCst) {
-            return Ok(true);
-        }
-        {
-            let mut owed = lock(&connection.owed);
-            if !wire.has_room(owed.frames.len()) {
-                return Ok(false);
-            }
-            connection.owes.store(false, Ordering::SeqCst);
-            if (due || owed.key_update) && !wire.closed {
-                owed.key_update = false;
-                // It fails only without a next secret, and then the present keys stay as they are.
-                let _ = wire.update_keys(&mut **connection.rekey());
-            }
-            if !wire.closed {
-                wire.put(&owed.frames);
-            }
-            owed.frames.clear();
-        }
-        if messages {
-            self.pay_messages(sending)?;
-        }
-        Ok(true)
-    }
-
-    /// Answers the peer's pings, asks for a sign of life and acknowledges, as far as the stream,
-    /// the window and the room allow.
-    fn pay_messages(&self, sending: &mut Sending) -> Result<(), LinkError> {
-        /// No such message is longer, with all that is around it.
-        const MESSAGE_MAX: usize = 64;
-        // What stays is tried again when the stream is opened or the window grows.
-        let pongs = self.owes_pongs.swap(false, Ordering::SeqCst);
-        let mut ping = self.owes_ping.swap(false, Ordering::SeqCst);
-        let mut ack = self.owes_ack.swap(false, Ordering::SeqCst);
-        if !sending.wire.opened {
-            return Ok(());
-        }
-        let mut tokens = lock(&self.pongs);
-        if sending.ending.is_some() {
-            tokens.clear();
-            return Ok(());
-        }
-        let connection = sending.wire.connection.clone();
-        loop {
-            let body = match tokens.first() {
-                Some(token) if pongs => Cold::Pong(*token),
-                _ if ping => Cold::Ping(KEEP_ALIVE),
-                _ if ack => Cold::Unknown,
-                _ => return Ok(()),
-            };
-            let room = sending.wire.has_room(MESSAGE_MAX);
-            let mut owed = lock(&connection.owed);
-            if !room || !owed.flow.has(MESSAGE_MAX) {
-                // Without a window nobody tries again before it grows; the ping and the
-                // acknowledgement are wanted whatever else happens.
-                self.owes_pongs.store(pongs && room, Ordering::SeqCst);
-                self.owes_ping.store(ping && room, Ordering::SeqCst);
-                self.owes_ack.store(ack && room, Ordering::SeqCst);
-                return Ok(());
-            }
-            match body {
-                Cold::Pong(_) => drop(tokens.remove(0)),
-                Cold::Ping(_) => ping = false,
-                _ => {}
-            }
-            // Whatever is sent acknowledges.
-            ack = false;
-            let message = sending.cold_message(body, self)?;
-            let len = owed.flow.take(message.len());
-            sending
-                .wire
-                .put(&frames::data_header(connection.stream(), len, false));
-            sending.wire.put(&message);
-        }
-    }
-
-    /// Tells the peer why the link ends, or its connection, as far as that goes without waiting.
-    pub fn say_why(&self, error: &LinkError) {
-        let Some(mut sending) = try_lock(&self.outbound) else {
-            return;
-        };
-        let wire = &mut sending.wire;
-        if wire.closed || !wire.has_room(256) {
-            return;
-        }
-        let stream = wire.connection.stream();
-        match error {
-            LinkError::Http2 { code, text } => {
-                let mut frame = Vec::new();
-                frames::goaway(&mut frame, stream, *code, text);
-                wire.put(&frame);
-            }
-            LinkError::NotGrpc(text) if self.side == Side::Server => {
-                let mut frame = Vec::new();
-                let block = grpc::trailers_only(grpc::status::UNIMPLEMENTED, text);
-                frames::headers(&mut frame, stream, &block, true);
-                frames::goaway(&mut frame, stream, code::NO_ERROR, text);
-                wire.put(&frame);
-            }
-            LinkError::Violation(_) | LinkError::Sequence { .. } | LinkError::NotGrpc(_) => {
-                let mut frame = Vec::new();
-                if stream != 0 {
-                    frames::rst_stream(&mut frame, stream, code::PROTOCOL_ERROR);
-                }
-                frames::goaway(&mut frame, stream, code::PROTOCOL_ERROR, &error.to_string());
-                wire.put(&frame);
-            }
-            LinkError::Tls(_) => {
-                if let Some(alert) = fatal_alert(error) {
-                    wire.alert(alert);
-                }
-            }
-            _ => return,
-        }
-        let _ = wire.send();
     }
 }
 
@@ -575,113 +304,6 @@ impl Writer<'_> {
             }
             self.flush()?;
         }
-    }
-
-    /// Sends everything, waiting as long as it takes.
-    fn flush(&mut self) -> Written {
-        loop {
-            match self.sending().wire.send() {
-                Ok(true) => {
-                    self.connection.backlog.store(false, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Ok(false) => self.wait(Need::Room)?,
-                Err(error) => return Err(self.cause(error)),
-            }
-        }
-    }
-
-    /// The peer's own account of why it takes no more, where it has left one.
-    fn cause(&mut self, error: LinkError) -> Break {
-        let link = self.link;
-        let mut receiving = lock(&link.inbound);
-        if self.connection.broken().is_some() {
-            return Break::Network(error);
-        }
-        let read = receiving.stock_up(link.tuning.inbox_limit, link);
-        let verdict = match (read, receiving.wire.end()) {
-            (Err(LinkError::Lost(_)) | Ok(_), Some(Err(cause))) => Break::Final(cause),
-            (Err(cause), _) => receiving.judge(cause),
-            (Ok(_), _) => receiving.judge(error),
-        };
-        drop(receiving);
-        if link.receiver_sleeps.load(Ordering::SeqCst) {
-            link.receiver_bell.ring();
-        }
-        verdict
-    }
-
-    /// Sleeps until trying again makes sense, and reads meanwhile if nobody else does.
-    fn wait(&mut self, need: Need) -> Written {
-        self.link.sender_waits.store(true, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
-        let result = self.read_and_sleep(need);
-        self.link.sender_waits.store(false, Ordering::SeqCst);
-        result
-    }
-
-    fn read_and_sleep(&mut self, need: Need) -> Written {
-        let link = self.link;
-        let mut interest = Interest {
-            read: false,
-            write: need == Need::Room || self.connection.backlog.load(Ordering::Relaxed),
-        };
-        let mut look_again = None;
-        if let Some(mut receiving) = try_lock(&link.inbound) {
-            if let Some(error) = self.connection.broken() {
-                // What it has brought is settled by now: not a byte more may be read of it.
-                return Err(Break::Network(error.clone()));
-            }
-            let before = receiving.inbox.size();
-            let more = receiving.stock_up(link.tuning.inbox_limit, link);
-            let end = receiving.end();
-            let news = receiving.inbox.size() > before || end.is_some() || more.is_err();
-            let over = receiving.is_over();
-            let outcome = more.and_then(|more| {
-                interest.read = more;
-                receiving.watch(link, Instant::now())
-            });
-            let outcome = outcome.map_err(|error| receiving.judge(error));
-            drop(receiving);
-            if news && link.receiver_sleeps.load(Ordering::SeqCst) {
-                link.receiver_bell.ring();
-            }
-            look_again = outcome?;
-            if over {
-                let error = end.and_then(Result::err).unwrap_or(LinkError::Closed);
-                return Err(Break::Final(error));
-            }
-        }
-        link.check().map_err(Break::Final)?;
-        if let Some(error) = self.connection.broken() {
-            return Err(Break::Network(error.clone()));
-        }
-        let can_go_on = match need {
-            Need::Room => false,
-            Need::Window => {
-                self.connection.owes.load(Ordering::SeqCst)
-                    || lock(&self.connection.owed).flow.is_open()
-            }
-            Need::Acknowledgement => {
-                let acked = link.acked.load(Ordering::SeqCst);
-                link.has_unsaid(&self.connection) || self.sending().retained.lags(acked)
-            }
-        };
-        if can_go_on {
-            return Ok(());
-        }
-        if self
-            .deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-        {
-            return Err(Break::Final(LinkError::TimedOut));
-        }
-        let until = [self.deadline, look_again].into_iter().flatten().min();
-        self.connection
-            .socket
-            .wait(interest, Some(&link.sender_bell), until)
-            .map_err(|error| Break::Final(LinkError::lost(&error)))?;
-        Ok(())
     }
 }
 

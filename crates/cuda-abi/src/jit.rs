@@ -2,7 +2,8 @@
 
 use crate::types::*;
 
-/// Options whose value is a number in the pointer itself. Everything else points somewhere.
+/// Options whose value is a number in the pointer itself, of 32 bits: what a program leaves in the
+/// upper half of the pointer means nothing. Everything else points somewhere.
 pub fn is_number(option: CUjit_option) -> bool {
     matches!(
         option,

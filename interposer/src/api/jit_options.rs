@@ -54,7 +54,7 @@ impl JitOptions {
         let log = |buffer, size| {
             let (buffer, length) = (place(buffer)?, place(size)?);
             // SAFETY: the values are a buffer and its size in bytes; the size is also an output.
-            let (start, room) = unsafe { ((*buffer).cast::<u8>(), *length as usize) };
+            let (start, room) = unsafe { ((*buffer).cast::<u8>(), number(*length) as usize) };
             (!start.is_null() && room > 0).then_some(Log {
                 start,
                 room,
@@ -71,7 +71,7 @@ impl JitOptions {
                 unsafe { values.add(index).cast::<f32>().write(0.0) };
             } else if is_number(option) {
                 found.names.push(option);
-                found.values.push(value as u64);
+                found.values.push(number(value).into());
             }
         }
         found
@@ -115,6 +115,11 @@ impl JitOptions {
     }
 }
 
+/// The number that a value is.
+fn number(value: *mut c_void) -> u32 {
+    value as usize as u32
+}
+
 impl Log {
     fn write(&self, text: &[u8]) {
         let length = text.len().min(self.room - 1);
@@ -124,5 +129,31 @@ impl Log {
             *self.start.add(length) = 0;
             *self.length = std::ptr::without_provenance_mut(length);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lower_half_of_a_value_is_a_number() {
+        let mut text = [1u8; 8];
+        let garbage = 0xdead_beef_0000_0000_usize;
+        let mut options = [
+            CU_JIT_OPTIMIZATION_LEVEL,
+            CU_JIT_ERROR_LOG_BUFFER,
+            CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+        ];
+        let mut values: [*mut c_void; 3] = [
+            std::ptr::without_provenance_mut(garbage | 3),
+            text.as_mut_ptr().cast(),
+            std::ptr::without_provenance_mut(garbage | text.len()),
+        ];
+        // SAFETY: arrays of as many elements, and a buffer of that size.
+        let read = unsafe { JitOptions::new(3, options.as_mut_ptr(), values.as_mut_ptr()) };
+        assert_eq!(read.names, [CU_JIT_OPTIMIZATION_LEVEL]);
+        assert_eq!(read.values, [3]);
+        assert_eq!(read.log_bytes(), 8);
     }
 }

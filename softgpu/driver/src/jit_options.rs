@@ -49,8 +49,9 @@ impl JitOptions {
         };
         let log = |buffer, size| {
             let (buffer, length) = (place(buffer)?, place(size)?);
-            // SAFETY: the values are a buffer and its size in bytes; the size is also an output.
-            let (start, room) = unsafe { ((*buffer).cast::<c_char>(), *length as usize) };
+            // SAFETY: the values are a buffer and its size in bytes, of 32 bits; the size is also an output.
+            let (start, room) =
+                unsafe { ((*buffer).cast::<c_char>(), *length as usize as u32 as usize) };
             (!start.is_null() && room > 0).then_some(Log {
                 start,
                 room,

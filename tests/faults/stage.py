@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from unittest import mock
 import pytest
 
 from harp_server.ca import KeyPair, SessionIssuer, save_user
-from pool.standins import BOUND, HARP_RUN, Pool, Server
+from pool.standins import ASKING_NOTHING, BOUND, HARP_RUN, Pool, Server, environment
 
 HERE = Path(__file__).parent
 PROBE = [sys.executable, str(HERE / "probe.py")]
@@ -59,13 +58,7 @@ class Stage:
         self.folder = folder
         self.api = api
         self.pool = Pool(folder)
-        self.environ = {
-            k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "CUDA_", "XDG_"))
-        }
-        self.environ["XDG_CONFIG_HOME"] = str(folder / "config")
-        self.environ["HARP_STATE_DIR"] = str(folder / "state")
-        # Said, so that harp-run opens no session of its own to ask for it.
-        self.environ["HARP_PTX"] = "0"
+        self.environ = environment(folder) | ASKING_NOTHING
         if api == "runtime":
             self.environ["CUDART"] = cudart()
         self.servers: list[Server] = []

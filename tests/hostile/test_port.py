@@ -19,7 +19,7 @@ import pytest
 
 from hostile.rogue import under
 from hostile.witness import Neighbour, Witness
-from pool.standins import Pool, Server, processes_with, wait_until
+from pool.standins import Pool, Server, environment, processes_with, servers, wait_until
 
 STREAMS = int(os.environ.get("HOSTILE_STREAMS", "10000"))
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
@@ -173,17 +173,14 @@ class Stranger:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "CUDA_"))}
-    server = Server(Pool(tmp_path), environ, tmp_path / "server.log", "--idle-workers", "2")
-    yield server
-    server.process.kill()
-    server.process.communicate()
+    with servers(Pool(tmp_path), environment(tmp_path), tmp_path) as start:
+        yield start("--idle-workers", "2")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_any_bytes_leave_the_server_as_it_was(server: Server, tmp_path: Path) -> None:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("HARP_")}
+    environ = environment(tmp_path)
     neighbour = Neighbour(server, environ)
     wait_until(lambda: bool(server.lines("session start")), "the neighbour is let in")
     witness = Witness(server)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostile.rogue import Relay, under
-from pool.standins import BOUND, Pool, Server
+from pool.standins import BOUND, Pool, Server, environment, servers
 from programs import build
 
 RUNS = int(os.environ.get("HOSTILE_RUNS", "24"))
@@ -22,11 +22,8 @@ GUARDED = [sys.executable, str(Path(__file__).with_name("guarded.py"))]
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "CUDA_"))}
-    server = Server(Pool(tmp_path), environ, tmp_path / "server.log", "--idle-workers", "2")
-    yield server
-    server.process.kill()
-    server.process.communicate()
+    with servers(Pool(tmp_path), environment(tmp_path), tmp_path) as start:
+        yield start("--idle-workers", "2")
 
 
 @pytest.mark.slow
@@ -34,7 +31,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_a_lying_server_harms_no_program(server: Server, tmp_path: Path) -> None:
     """The program ends by itself, with at most one line on a lost session, and nothing was written
     but where it asked for it."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("HARP_")}
+    environ = environment(tmp_path)
     binaries = [
         [str(build.build(name, build.programs()[name].variants[0]))]
         for name in ("streams_events", "host_callback")

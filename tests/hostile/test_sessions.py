@@ -12,7 +12,7 @@ import pytest
 
 from hostile.rogue import record, storm, under
 from hostile.witness import Neighbour, Witness
-from pool.standins import BOUND, Pool, Server, processes_with, wait_until
+from pool.standins import BOUND, Pool, Server, environment, processes_with, servers, wait_until
 from programs import build
 
 FRAMES = int(os.environ.get("HOSTILE_FRAMES", "6000"))
@@ -36,19 +36,14 @@ DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "256MiB"}
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "CUDA_"))}
-    server = Server(
-        Pool(tmp_path), {**environ, **DEVICES}, tmp_path / "server.log", "--idle-workers", "4"
-    )
-    yield server
-    server.process.kill()
-    server.process.communicate()
+    with servers(Pool(tmp_path), environment(tmp_path) | DEVICES, tmp_path) as start:
+        yield start("--idle-workers", "4")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_mutated_calls_end_their_own_session_at_most(server: Server, tmp_path: Path) -> None:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("HARP_")}
+    environ = environment(tmp_path)
     streams = []
     for name in RECORDED:
         binary = build.build(name, build.programs()[name].variants[0])

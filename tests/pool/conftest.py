@@ -1,7 +1,6 @@
 """A pool of stand-ins: the real agent and commands, with a gate and workers that speak real TLS but
 execute nothing."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pool.standins import Pool, Server
+from pool.standins import Pool, Server, environment, servers
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -40,11 +39,7 @@ def native_dir(tmp_path: Path, empty_library: Path) -> Path:
 @pytest.fixture
 def environ(native_dir: Path, tmp_path: Path) -> dict[str, str]:
     """An environment that uses the stand-ins and touches nothing outside the test's folder."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "XDG_", "CUPY_"))}
-    kept["HARP_NATIVE_DIR"] = str(native_dir)
-    kept["HARP_STATE_DIR"] = str(tmp_path / "state")
-    kept["XDG_CONFIG_HOME"] = str(tmp_path / "config")
-    return kept
+    return environment(tmp_path) | {"HARP_NATIVE_DIR": str(native_dir)}
 
 
 @pytest.fixture
@@ -57,14 +52,5 @@ def start_server(
     pool: Pool, environ: dict[str, str], tmp_path: Path
 ) -> Iterator[Callable[..., Server]]:
     """Starts servers that do not outlive the test."""
-    started: list[Server] = []
-
-    def start(*options: str) -> Server:
-        server = Server(pool, environ, tmp_path / f"server-{len(started)}.log", *options)
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.process.kill()
-        server.process.communicate()
+    with servers(pool, environ, tmp_path) as start:
+        yield start

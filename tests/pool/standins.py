@@ -8,7 +8,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from harp_server.ca import Authority, save_user
@@ -18,6 +19,21 @@ HARP_RUN = [sys.executable, "-c", "from harp_client.run import main; main()"]
 
 BOUND = 20.0
 """Seconds that anything here may take before a test gives up."""
+
+
+ASKING_NOTHING = {"HARP_PTX": "0"}
+"""Says whether client libraries must hand over PTX, so that `harp-run` opens no session of its own
+to ask the server: for tests that count sessions."""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """An environment without anything of HARP's or CUDA's, in which nothing outside `folder` is
+    touched."""
+    ours = ("HARP_", "XDG_", "CUDA_", "CUPY_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    kept["HARP_STATE_DIR"] = str(folder / "state")
+    kept["XDG_CONFIG_HOME"] = str(folder / "config")
+    return kept
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = BOUND) -> None:
@@ -92,3 +108,21 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         self.process.communicate(timeout=BOUND)
         return self.process.returncode
+
+
+@contextmanager
+def servers(pool: Pool, environ: dict[str, str], folder: Path) -> Iterator[Callable[..., Server]]:
+    """Starts servers that end with it, each with the options that it is called with."""
+    started: list[Server] = []
+
+    def start(*options: str) -> Server:
+        server = Server(pool, environ, folder / f"server-{len(started)}.log", *options)
+        started.append(server)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in started:
+            server.process.kill()
+            server.process.communicate()

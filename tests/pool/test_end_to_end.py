@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from pool.standins import BOUND, HARP, HARP_RUN, Pool, Server, processes_with, wait_until
+from pool.standins import (
+    ASKING_NOTHING,
+    BOUND,
+    HARP,
+    HARP_RUN,
+    Pool,
+    Server,
+    processes_with,
+    wait_until,
+)
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("driver_program.py"))]
 
@@ -23,12 +32,8 @@ DEVICE_UNAVAILABLE = 46
 
 @pytest.fixture
 def environ(environ: dict[str, str]) -> dict[str, str]:
-    """The stand-ins' environment with the real parts in their place.
-
-    Whether client libraries must hand over PTX is said, so that `harp-run` opens no session to ask.
-    """
-    real = {k: v for k, v in environ.items() if k != "HARP_NATIVE_DIR"}
-    return {**real, "HARP_PTX": "0"}
+    """The stand-ins' environment with the real parts in their place."""
+    return {k: v for k, v in environ.items() if k != "HARP_NATIVE_DIR"} | ASKING_NOTHING
 
 
 def run(

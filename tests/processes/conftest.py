@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from pool.standins import environment
 from processes.ways import Children, Programs, Ways
 
 
@@ -18,11 +18,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
 @pytest.fixture(scope="session")
 def plain_environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment without anything of HARP's or CUDA's."""
-    ours = ("HARP_", "XDG_", "CUDA_", "CUPY_")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     folder = tmp_path_factory.mktemp("home")
-    environ["XDG_CONFIG_HOME"] = str(folder / "config")
-    environ["HARP_STATE_DIR"] = str(folder / "state")
+    environ = environment(folder)
     environ["CUPY_CACHE_DIR"] = str(folder / "cupy")
     environ["HARP_SOFT_MEMORY"] = "1GiB"
     return environ

@@ -1,12 +1,18 @@
 //! The parsers of hostile bytes, without a connection around them: for the fuzz targets, and for a
 //! short run of the same with made-up bytes in the tests.
 
-use crate::envelope::{decode_head, ColdFrame, Head, HEAD_MAX};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::envelope::{decode_head, Cold, ColdFrame, Head, HEAD_MAX};
 use crate::error::LinkError;
 use crate::grpc::{message_len, PREFIX_BYTES};
 use crate::h2::flow::SendFlow;
 use crate::h2::reader::Reader;
 use crate::h2::Side;
+use crate::link::retained::Retained;
+use crate::proto::Resume;
+use crate::server::Kept;
 use crate::tls::post_handshake::{read_alert, PostHandshake};
 use crate::tls::records::Opener;
 
@@ -99,52 +105,112 @@ pub fn read_records(bytes: &[u8]) {
     }
 }
 
+/// Reads what a client could greet a session with that it wants to resume: a message. It gets in with
+/// the session's token alone, and is then sent again what it lacks, if all of that is kept.
+pub fn read_greeting(message: &[u8]) {
+    let head = decode_head(&message[..message.len().min(HEAD_MAX)], message.len());
+    let (Ok(Head::Cold), Ok(frame)) = (head, ColdFrame::decode_from_client(message)) else {
+        return;
+    };
+    let Cold::Hello(hello) = frame.body else {
+        return;
+    };
+    let kept = kept();
+    let user = kept.peer.as_deref();
+    assert!(kept.admits(&hello, None).is_err());
+    assert!(kept
+        .admits(&hello, Some("spiffe://pool/tenant/t/user/v"))
+        .is_err());
+    let shows = |resume: &Resume| resume.token == TOKEN && resume.session == SESSION;
+    assert_eq!(
+        kept.admits(&hello, user).is_ok(),
+        hello.resume.as_ref().is_some_and(shows)
+    );
+    let mut retained = Retained::after(FORGOTTEN);
+    for number in FORGOTTEN + 1..=SENT {
+        match number % 3 {
+            0 => retained.keep_cold(Cold::Pong(number)).expect("room"),
+            _ => retained.keep(&[&number.to_le_bytes()], 0),
+        }
+    }
+    let continues = (FORGOTTEN..=SENT).contains(&frame.ack);
+    assert_eq!(retained.continues(frame.ack), continues);
+    if continues {
+        retained.forget(frame.ack);
+        let again: Vec<u64> = retained.frames().map(|(number, ..)| number).collect();
+        assert!(again.into_iter().eq(frame.ack + 1..=SENT));
+        for (number, _, body) in retained.frames().filter(|(number, ..)| number % 3 != 0) {
+            assert_eq!(body.concat(), number.to_le_bytes());
+        }
+    }
+}
+
+const SESSION: &str = "0123456789abcdef";
+const TOKEN: [u8; 32] = *b"a token that nobody can guess ..";
+/// Frames that a client has acknowledged, and that were sent to it.
+const FORGOTTEN: u64 = 120;
+const SENT: u64 = 140;
+
+fn kept() -> Kept {
+    Kept {
+        session: SESSION.to_owned(),
+        token: TOKEN.to_vec(),
+        peer: Some("spiffe://pool/tenant/t/user/u".to_owned()),
+        grace: Duration::ZERO,
+        turn: Mutex::default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use harp_mutation::smoke::Smoke;
+
     use super::*;
     use crate::h2::{frames, PREFACE};
     use crate::{grpc, Hello};
 
-    /// A good client's first bytes, then changes of them without end or sense.
+    fn hello(seq: u64, ack: u64, resume: Option<Resume>) -> Vec<u8> {
+        let body = Cold::Hello(Hello {
+            program: "a".to_owned(),
+            resume,
+            ..Hello::current()
+        });
+        ColdFrame { seq, ack, body }.encode_from_client()
+    }
+
+    /// A good client's first bytes, then changes of them without end or sense. One test: the watch
+    /// on an input is on one at a time.
     #[test]
     fn changed_bytes_are_read_without_panic() {
-        let hello = crate::envelope::Cold::Hello(Hello::current());
-        let frame = ColdFrame {
-            seq: 1,
-            ack: 0,
-            body: hello,
-        }
-        .encode_from_client();
-        let mut good = vec![1, 200];
-        good.extend_from_slice(PREFACE);
-        frames::settings(&mut good, Side::Client, 70_000, 20_000, 1000);
-        frames::headers(&mut good, 1, &grpc::request("pool"), false);
-        frames::window_update(&mut good, 0, 5);
+        let mut opening = Vec::new();
+        frames::settings(&mut opening, Side::Client, 70_000, 20_000, 1000);
+        frames::headers(&mut opening, 1, &grpc::request("pool"), false);
+        frames::window_update(&mut opening, 0, 5);
+        let frame = hello(1, 0, None);
         let message = [&grpc::prefix(frame.len() as u32)[..], &frame].concat();
-        good.extend(frames::data_header(1, message.len(), false));
-        good.extend(message);
-        read_stream(&good);
-
-        let mut state = 1u64;
-        let mut random = |below: usize| {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 33) as usize % below
+        opening.extend(frames::data_header(1, message.len(), false));
+        opening.extend(message);
+        let smoke = |name, seeds, longest| Smoke {
+            name,
+            seeds,
+            runs: 100_000,
+            longest,
         };
-        for _ in 0..20_000 {
-            let mut bytes = good.clone();
-            for _ in 0..=random(4) {
-                let at = 2 + PREFACE.len() + random(bytes.len() - 2 - PREFACE.len());
-                match random(3) {
-                    0 => bytes[at] = random(256) as u8,
-                    1 => drop(bytes.remove(at)),
-                    _ => bytes.insert(at, random(256) as u8),
-                }
-            }
-            bytes[1] = random(256) as u8;
-            read_stream(&bytes);
-            read_records(&bytes[random(bytes.len())..]);
-        }
+        smoke("stream", vec![opening.clone()], 1 << 10).run(|bytes| {
+            let size = bytes.last().copied().unwrap_or_default();
+            read_stream(&[&[1, size], PREFACE, bytes].concat());
+        });
+        smoke("records", vec![opening], 1 << 10).run(read_records);
+
+        let session = SESSION.to_owned();
+        let token = TOKEN.to_vec();
+        let right = Resume { session, token };
+        let greetings = vec![
+            hello(0, FORGOTTEN, Some(right.clone())),
+            hello(0, SENT, Some(right.clone())),
+            hello(1, 0, Some(right)),
+            hello(0, 125, Some(Resume::default())),
+        ];
+        smoke("greeting", greetings, 200).run(read_greeting);
     }
 }

@@ -54,12 +54,31 @@ pub struct Keeping {
 
 /// What a client must show to resume a session.
 pub(crate) struct Kept {
-    session: String,
-    token: Vec<u8>,
-    peer: Option<String>,
+    pub session: String,
+    pub token: Vec<u8>,
+    pub peer: Option<String>,
     pub grace: Duration,
     /// One connection at a time takes the place of another.
-    turn: Mutex<()>,
+    pub turn: Mutex<()>,
+}
+
+impl Kept {
+    /// Whether a client of this identity that greets so may go on with the session.
+    ///
+    /// # Errors
+    /// Why not, for that client.
+    pub fn admits(&self, hello: &Hello, peer: Option<&str>) -> Result<(), &'static str> {
+        if peer != self.peer.as_deref() {
+            return Err("it is another client's");
+        }
+        let shown = hello.resume.clone().unwrap_or_default();
+        // The token in constant time: how long the comparison takes must not tell how much is right.
+        let is_right = verify_slices_are_equal(&shown.token, &self.token).is_ok();
+        if !is_right || shown.session != self.session {
+            return Err("its token is another");
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of the token that resumes a session.
@@ -216,14 +235,11 @@ impl Incoming {
 
     /// Goes on with the session of `link` over this connection.
     pub(crate) fn resume(mut self, link: &Arc<Link>, kept: &Kept) -> Result<(), AcceptError> {
-        let shown = self.hello.resume.clone().unwrap_or_default();
-        let (Some(acknowledged), true) = (self.resumes_after, self.info.peer == kept.peer) else {
-            return Err(self.refuse_resuming("it is another client's"));
+        let Some(acknowledged) = self.resumes_after else {
+            return Err(self.refuse_resuming("the server name is its own, and no token was shown"));
         };
-        // The token in constant time: how long the comparison takes must not tell how much is right.
-        let is_right = verify_slices_are_equal(&shown.token, &kept.token).is_ok();
-        if !is_right || shown.session != kept.session {
-            return Err(self.refuse_resuming("its token is another"));
+        if let Err(why) = kept.admits(&self.hello, self.info.peer.as_deref()) {
+            return Err(self.refuse_resuming(why));
         }
         // Whoever else is about to take the old connection's place lets go of it.
         link.leave_connection();

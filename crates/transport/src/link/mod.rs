@@ -23,7 +23,7 @@ mod outbound;
 mod receiver;
 mod receiving;
 mod resuming;
-mod retained;
+pub(crate) mod retained;
 mod sender;
 mod sending;
 mod settling;

@@ -1,12 +1,9 @@
 """Stock gRPC peers speak with the native transport: it is gRPC, not something like it."""
 
 import datetime
-import importlib
 import json
 import pathlib
-import queue
 import subprocess
-import sys
 from concurrent import futures
 
 import grpc
@@ -16,41 +13,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from wire.stock import SERVER_NAME, UNLIMITED, Session, channel
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SERVER_NAME = "harp-server"
 USER = "spiffe://test/tenant/a/user/b"
-UNLIMITED = [
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-]
 # Below, at and above the default window of HTTP/2, and several windows of gRPC's own.
 SIZES = [0, 1, 1000, 16_384, 65_535, 65_536, 200_000, 5_000_000]
-
-
-@pytest.fixture(scope="session")
-def stubs(tmp_path_factory):
-    """The Python messages and stubs of the data path, made from its .proto."""
-    out = tmp_path_factory.mktemp("stubs")
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "grpc_tools.protoc",
-            f"-I{ROOT / 'proto'}",
-            f"--python_out={out}",
-            f"--grpc_python_out={out}",
-            "harp/data/v1/session.proto",
-        ],
-        check=True,
-    )
-    sys.path.insert(0, str(out))
-    try:
-        yield (
-            importlib.import_module("harp.data.v1.session_pb2"),
-            importlib.import_module("harp.data.v1.session_pb2_grpc"),
-        )
-    finally:
-        sys.path.remove(str(out))
 
 
 @pytest.fixture(scope="session")
@@ -120,45 +88,6 @@ def echo_server(examples, pool):
             process.kill()
 
 
-def channel(pool, address, options=()):
-    credentials = grpc.ssl_channel_credentials(
-        (pool / "ca.pem").read_bytes(),
-        (pool / "client.key").read_bytes(),
-        (pool / "client.pem").read_bytes(),
-    )
-    name = [("grpc.ssl_target_name_override", SERVER_NAME)]
-    return grpc.secure_channel(address, credentials, [*UNLIMITED, *name, *options])
-
-
-class Session:
-    """A session as a stock client sees it: frames out, frames in, both counted."""
-
-    def __init__(self, stubs, channel, major=1, minor=0):
-        self.messages, services = stubs
-        self.sent = 0
-        self.received = 0
-        self.outgoing = queue.SimpleQueue()
-        self.incoming = services.SessionStub(channel).Open(iter(self.outgoing.get, None))
-        version = self.messages.Version(major=major, minor=minor)
-        hello = self.messages.Hello(version=version, pid=1, program="stock")
-        self.send(hello=hello)
-
-    def send(self, **body):
-        self.sent += 1
-        frame = self.messages.ClientFrame(seq=self.sent, ack=self.received, **body)
-        self.outgoing.put(frame)
-
-    def receive(self):
-        frame = next(self.incoming)
-        self.received += 1
-        assert frame.seq == self.received
-        assert frame.ack <= self.sent
-        return frame
-
-    def finish(self):
-        self.outgoing.put(None)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -171,7 +100,7 @@ class Session:
 def test_stock_client(stubs, pool, echo_server, options):
     process, address = echo_server
     with channel(pool, address, options) as open_channel:
-        session = Session(stubs, open_channel)
+        session = Session(stubs).begin(open_channel)
         welcome = session.receive().welcome
         assert (welcome.version.major, welcome.session) == (1, "stock")
         assert welcome.snapshot.decode() == USER
@@ -194,7 +123,7 @@ def test_stock_client(stubs, pool, echo_server, options):
 def test_stock_client_writes_ahead(stubs, pool, echo_server):
     _, address = echo_server
     with channel(pool, address) as open_channel:
-        session = Session(stubs, open_channel)
+        session = Session(stubs).begin(open_channel)
         session.receive()
         bodies = [bytes([index]) * 300_000 for index in range(40)]
         for body in bodies:
@@ -206,7 +135,7 @@ def test_stock_client_writes_ahead(stubs, pool, echo_server):
 def test_other_version_is_refused(stubs, pool, echo_server):
     process, address = echo_server
     with channel(pool, address) as open_channel:
-        session = Session(stubs, open_channel, major=9, minor=4)
+        session = Session(stubs, major=9, minor=4).begin(open_channel)
         refused = session.receive().refused
         assert refused.reason == session.messages.Refused.REASON_VERSION
         assert refused.version.major == 1
@@ -224,7 +153,7 @@ def test_other_version_is_refused(stubs, pool, echo_server):
 def test_gap_in_the_sequence_ends_the_session(stubs, pool, echo_server):
     process, address = echo_server
     with channel(pool, address) as open_channel:
-        session = Session(stubs, open_channel)
+        session = Session(stubs).begin(open_channel)
         session.receive()
         session.sent += 1
         session.send(calls=b"x")

@@ -46,6 +46,13 @@ class Session:
             case "resumed":
                 self.interrupted = None
                 self.log.info("session resumed", session=self.id, **_fields(message))
+            case "not_resumed":
+                self.log.warning(
+                    "connection refused",
+                    session=self.id,
+                    address=str(message.get("peer", "?")),
+                    cause=str(message.get("cause", "?")),
+                )
             case "end":
                 self.end_event = message
             case name:

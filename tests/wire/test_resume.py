@@ -63,8 +63,7 @@ class Owner(Session):
         before = len(self.server.lines("session interrupted"))
         self.proxy.cut()
         with pytest.raises(grpc.RpcError) as broken:
-            while True:  # what has come before
-                next(self.incoming)
+            list(self.incoming)  # what has come before, then the break
         assert broken.value.code() == grpc.StatusCode.UNAVAILABLE
         wait_until(lambda: len(self.server.lines("session interrupted")) > before, "it is noticed")
 

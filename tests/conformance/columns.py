@@ -11,22 +11,18 @@ native-pool  through a running `harp server` on that driver
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from conformance.outcome import Outcome, finish
 from pool.standins import HARP_RUN, Pool, Server
 
 SOFT = ("direct", "pool", "pool-sync")
 NATIVE = ("native", "native-pool")
-
-SECONDS = 120.0
-"""Longest that one program may run before it counts as hanging."""
 
 DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "1GiB"}
 """What the soft GPU looks like in every column, so that answers about it are equal."""
@@ -36,24 +32,6 @@ SERIAL = {"HARP_SOFT_SERIAL": "1"}
 
 SERIAL_SOFT = "serial-soft"
 """The name of the server whose soft GPU does."""
-
-
-class Outcome(NamedTuple):
-    """What a program left behind."""
-
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def complaints(self) -> str:
-        """What is on stderr but for HARP's own lines, which say what a column is."""
-        lines = self.stderr.splitlines(keepends=True)
-        return "".join(line for line in lines if not line.startswith(("harp: ", "harp-run: ")))
-
-    def told(self) -> str:
-        """All of it, for a failure's report."""
-        return f"status {self.status}\n--- stdout\n{self.stdout}--- stderr\n{self.stderr}"
 
 
 def native_driver() -> str | None:
@@ -145,24 +123,3 @@ def needs_native_driver() -> str:
     if path is None:
         pytest.skip("no NVIDIA driver here (no /dev/nvidiactl): this column needs a real GPU")
     return path
-
-
-def finish(command: list[str], environ: Mapping[str, str]) -> Outcome:
-    """Runs a command to its end; one that does not end is killed with all it started."""
-    process = subprocess.Popen(
-        command,
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-        stderr += f"\n(killed after {SECONDS:.0f} s)\n"
-    return Outcome(process.returncode, stdout, stderr)

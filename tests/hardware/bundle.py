@@ -2,7 +2,8 @@
 
 Such a machine often has NVIDIA's driver and Python, and neither Rust nor a CUDA compiler. The
 folder holds the stripped native parts, the Python packages, the test programs whose runtime is
-linked statically (or that use the driver alone), the client scripts and the probe.
+linked statically (or that use the driver alone), the client scripts, what `run.py` takes from the
+other tests, and the probe.
 
     python tests/hardware/bundle.py FOLDER
 """
@@ -37,6 +38,10 @@ def bundle(into: Path) -> None:
             into / "python" / Path(package).name,
             ignore=shutil.ignore_patterns("__pycache__"),
         )
+    for module in ("conformance/outcome.py", "pool/standins.py"):
+        target = into / "python" / module
+        target.parent.mkdir()
+        shutil.copy(CHECKOUT / "tests" / module, target)
     for program in build.programs().values():
         for variant in set(VARIANTS).intersection(program.variants):
             target = into / "programs" / program.name / variant

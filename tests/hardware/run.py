@@ -16,7 +16,6 @@ import ctypes
 import datetime
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,12 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SECONDS = 120.0
+PACKAGES = HERE / "python"
+sys.path.insert(0, str(PACKAGES))
+
+from conformance.outcome import finish  # noqa: E402
+from pool.standins import HARP_RUN, Pool, Server  # noqa: E402
+
 CUPY_GROUPS = (
     "creation",
     "elementwise",
@@ -38,9 +42,13 @@ CUPY_GROUPS = (
 
 def environment() -> dict[str, str]:
     """What the commands of HARP need; programs run natively see none of it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HARP_")}
-    path = os.pathsep.join(filter(None, [str(HERE / "python"), os.environ.get("PYTHONPATH", "")]))
-    return {**kept, "PYTHONPATH": path, "HARP_NATIVE_DIR": str(HERE / "native")}
+    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH", "")]))
+    return {**plain(), "PYTHONPATH": path, "HARP_NATIVE_DIR": str(HERE / "native")}
+
+
+def plain() -> dict[str, str]:
+    """The environment without anything of HARP's."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HARP_")}
 
 
 def libcuda() -> str:
@@ -61,48 +69,6 @@ def machine() -> dict[str, object]:
     return {"gpu": name, "driver": driver, "memory": memory, "cuda": version.value}
 
 
-class Server:
-    """A `harp server` on the GPU, and a user's credentials."""
-
-    def __init__(self, folder: Path, device: str) -> None:
-        self.folder = folder
-        self.environ = environment()
-        authority = folder / "ca"
-        self._harp("ca", "create", authority, "--pool", "lab")
-        self._harp("ca", "server", authority, "gpu")
-        self._harp("ca", "user", authority, "alice", "--tenant", "ml")
-        self.log = folder / "server.log"
-        ready_read, ready_write = os.pipe()
-        command = [*HARP, "server", "--listen", "127.0.0.1:0", "--device", device]
-        command += ["--credentials", str(authority / "servers" / "gpu")]
-        command += ["--log-format", "json", "--ready-fd", str(ready_write), "--max-sessions", "16"]
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, env=self.environ, stderr=log, stdout=log, pass_fds=[ready_write]
-            )
-        os.close(ready_write)
-        with os.fdopen(ready_read) as ready:
-            address = ready.readline().strip()
-        if not address:
-            raise SystemExit(f"the server did not start:\n{self.log.read_text()}")
-        user = authority / "users" / "alice"
-        self.wrapper = [*HARP_RUN, "--server", address, "--credentials", str(user)]
-
-    def _harp(self, *words: object) -> None:
-        command = [*HARP, *map(str, words)]
-        done = subprocess.run(command, env=self.environ, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise SystemExit(f"{command}: {done.stderr}")
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
-
-
-HARP = [sys.executable, "-c", "from harp_client.cli import main; main()"]
-HARP_RUN = [sys.executable, "-c", "from harp_client.run import main; main()"]
-
-
 def cases(chosen: list[str]) -> dict[str, list[str]]:
     """Command lines by name."""
     found = {
@@ -121,26 +87,10 @@ def cases(chosen: list[str]) -> dict[str, list[str]]:
 
 
 def run(command: list[str], environ: dict[str, str]) -> dict[str, object]:
-    """Runs to the end, or SECONDS."""
+    """Runs a program to its end, and takes the time."""
     begun = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    try:
-        stdout, stderr = process.communicate(timeout=SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-        stderr += "\n(killed: it did not end)"
-    seconds = round(time.monotonic() - begun, 3)
-    return {"status": process.returncode, "seconds": seconds, "stdout": stdout, "stderr": stderr}
+    outcome = finish(command, environ)
+    return {"seconds": round(time.monotonic() - begun, 3), **outcome._asdict()}
 
 
 def main() -> int:
@@ -148,16 +98,26 @@ def main() -> int:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sync", action="store_true", help="every call waits (HARP_SYNC=1)")
+    parser.add_argument(
+        "--soft", action="store_true", help="the soft GPU stands in for one: to try the bundle"
+    )
     options = parser.parse_args()
-    native = {name: value for name, value in os.environ.items() if not name.startswith("HARP_")}
     outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
-        native["CUPY_CACHE_DIR"] = f"{folder}/cupy"
-        server = Server(Path(folder), libcuda())
-        wrapper = [*server.wrapper, *(["--sync"] if options.sync else []), "--"]
+        ours = {**environment(), "CUPY_CACHE_DIR": f"{folder}/cupy"}
+        native = {**plain(), "CUPY_CACHE_DIR": f"{folder}/cupy"}
+        device = "soft" if options.soft else libcuda()
+        options_of_server = ("--device", device, "--max-sessions", "16")
+        pool = Pool(Path(folder))
+        server = Server(pool, ours, Path(folder) / "server.log", *options_of_server)
+        wrapper = [*HARP_RUN, "--server", server.address, "--credentials", str(pool.user)]
+        wrapper += [*(["--sync"] if options.sync else []), "--"]
         for name, command in cases(options.names).items():
-            alone = run(command, native)
-            pooled = run([*wrapper, *command], {**native, **environment()})
+            if options.soft:
+                alone = run([*HARP_RUN, "--direct", "--", *command], ours)
+            else:
+                alone = run(command, native)
+            pooled = run([*wrapper, *command], ours)
             right = alone["status"] == pooled["status"] == 0 and alone["stdout"] == pooled["stdout"]
             outcomes[name] = {"right": right, "native": alone, "pool": pooled}
             verdict = "same" if right else "DIFFERS" if alone["status"] == 0 else "FAILS NATIVELY"
@@ -171,7 +131,7 @@ def main() -> int:
         print(f"server: exit status {status}", flush=True)
     report = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": {"gpu": "soft"} if options.soft else machine(),
         "sync": options.sync,
         "right": sum(outcome["right"] for outcome in outcomes.values()),
         "cases": outcomes,

@@ -7,6 +7,9 @@ from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_ulonglong, c_void
 
 from .driver import PTX, allocate, begin, cu, function, launch, load, section, tell, value
 
+STACK, PRINTF, HEAP = range(3)
+"""Limits of a context."""
+
 
 @section
 def before_init() -> None:
@@ -35,7 +38,7 @@ def before_init() -> None:
 @section
 def devices() -> None:
     cu.cuInit(0)
-    x, y = c_int(), c_int()
+    x = c_int()
     text = ctypes.create_string_buffer(4)
     tell("cuDeviceGet -1", cu.cuDeviceGet(byref(x), -1))
     tell("cuDeviceGet 99", cu.cuDeviceGet(byref(x), 99))
@@ -50,24 +53,20 @@ def devices() -> None:
     tell("by bus id absent", cu.cuDeviceGetByPCIBusId(byref(x), b"00ff:1f:1f.0"))
     tell("can access itself", cu.cuDeviceCanAccessPeer(byref(x), 0, 0), value(x.value))
     tell("primary of device 99", cu.cuDevicePrimaryCtxRetain(byref(c_void_p()), 99))
-    tell(
-        "primary state",
-        cu.cuDevicePrimaryCtxGetState(0, byref(x), byref(y)),
-        value(x.value),
-        value(y.value),
-    )
+    _tell_primary_state()
     tell("primary release unretained", cu.cuDevicePrimaryCtxRelease_v2(0))
     tell("primary reset unretained", cu.cuDevicePrimaryCtxReset_v2(0))
     tell("primary flags 0xffff", cu.cuDevicePrimaryCtxSetFlags_v2(0, 0xFFFF))
     tell("primary flags 4", cu.cuDevicePrimaryCtxSetFlags_v2(0, 4))
-    tell(
-        "primary state",
-        cu.cuDevicePrimaryCtxGetState(0, byref(x), byref(y)),
-        value(x.value),
-        value(y.value),
-    )
+    _tell_primary_state()
     tell("context create flags 0xffff", cu.cuCtxCreate_v2(byref(c_void_p()), 0xFFFF, 0))
     tell("context create device 99", cu.cuCtxCreate_v2(byref(c_void_p()), 0, 99))
+
+
+def _tell_primary_state() -> None:
+    flags, active = c_int(), c_int()
+    code = cu.cuDevicePrimaryCtxGetState(0, byref(flags), byref(active))
+    tell("primary state", code, value(flags.value), value(active.value))
 
 
 @section
@@ -164,50 +163,19 @@ def limits() -> None:
     for number in range(9):
         tell(f"limit {number}", cu.cuCtxGetLimit(byref(s), number), value(s.value))
     tell("limit 99", cu.cuCtxGetLimit(byref(s), 99))
-    tell(
-        "set stack",
-        cu.cuCtxSetLimit(0, c_size_t(2048)),
-        cu.cuCtxGetLimit(byref(s), 0),
-        value(s.value),
-    )
-    tell(
-        "set stack 1000",
-        cu.cuCtxSetLimit(0, c_size_t(1000)),
-        cu.cuCtxGetLimit(byref(s), 0),
-        value(s.value),
-    )
-    tell(
-        "set stack huge",
-        cu.cuCtxSetLimit(0, c_size_t(1 << 40)),
-        cu.cuCtxGetLimit(byref(s), 0),
-        value(s.value),
-    )
-    tell(
-        "set printf 1",
-        cu.cuCtxSetLimit(1, c_size_t(1)),
-        cu.cuCtxGetLimit(byref(s), 1),
-        value(s.value),
-    )
-    tell(
-        "set printf 2 MiB",
-        cu.cuCtxSetLimit(1, c_size_t(2 << 20)),
-        cu.cuCtxGetLimit(byref(s), 1),
-        value(s.value),
-    )
-    tell(
-        "set heap 1",
-        cu.cuCtxSetLimit(2, c_size_t(1)),
-        cu.cuCtxGetLimit(byref(s), 2),
-        value(s.value),
-    )
-    tell(
-        "set heap 16 MiB",
-        cu.cuCtxSetLimit(2, c_size_t(16 << 20)),
-        cu.cuCtxGetLimit(byref(s), 2),
-        value(s.value),
-    )
+    for question, number, size in (
+        ("stack", STACK, 2048),
+        ("stack 1000", STACK, 1000),
+        ("stack huge", STACK, 1 << 40),
+        ("printf 1", PRINTF, 1),
+        ("printf 2 MiB", PRINTF, 2 << 20),
+        ("heap 1", HEAP, 1),
+        ("heap 16 MiB", HEAP, 16 << 20),
+    ):
+        codes = cu.cuCtxSetLimit(number, c_size_t(size)), cu.cuCtxGetLimit(byref(s), number)
+        tell(f"set {question}", *codes, value(s.value))
     tell("set limit 99", cu.cuCtxSetLimit(99, c_size_t(1)))
-    x, _y = c_int(), c_int()
+    x = c_int()
     tell("cache config", cu.cuCtxGetCacheConfig(byref(x)), value(x.value))
     tell("set cache config 9", cu.cuCtxSetCacheConfig(9))
     tell("shared config", cu.cuCtxGetSharedMemConfig(byref(x)), value(x.value))

@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,15 @@ StartServer = Callable[..., Server]
 def echo(stream: ssl.SSLSocket, line: bytes) -> bytes:
     stream.sendall(line)
     return stream.recv(len(line))
+
+
+def client_hello() -> bytes:
+    """The first bytes of a TLS client that asks for the server."""
+    nothing, hello = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(nothing, hello, server_hostname="harp-server")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return hello.read()
 
 
 def test_session_is_served_and_logged(start_server: StartServer) -> None:
@@ -89,6 +99,31 @@ def test_sessions_are_limited(start_server: StartServer) -> None:
         (line,) = server.lines("connection refused")
         assert "all 1 sessions" in str(line["cause"])
         assert echo(stream, b"still here\n") == b"still here\n"
+
+
+def test_a_full_server_has_room_for_who_comes_after_another(start_server: StartServer) -> None:
+    """A session takes its time to end; the next client waits for that and is not refused."""
+    server = start_server("--max-sessions", "1")
+    first = server.connect()
+    assert echo(first, b"first\n") == b"first\n"
+    leaving = threading.Timer(0.1, first.close)
+    leaving.start()
+    with server.connect() as second:
+        assert echo(second, b"second\n") == b"second\n"
+    leaving.join()
+    assert not server.lines("connection refused")
+
+
+def test_stop_does_not_wait_for_who_waits_for_room(start_server: StartServer) -> None:
+    server = start_server("--max-sessions", "1", "--drain", "0")
+    with server.connect() as stream:
+        assert echo(stream, b"first\n") == b"first\n"
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=BOUND) as waiting:
+            waiting.sendall(client_hello())
+            assert server.stop() == 0
+            with contextlib.suppress(ConnectionResetError):
+                assert waiting.recv(1) == b""
 
 
 def test_stop_drains_and_leaves_nothing(start_server: StartServer, native_dir: Path) -> None:

@@ -12,7 +12,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,13 @@ GATE_RESTART_SECONDS = 0.5
 
 STRANGER_SECONDS = 1.0
 """How long a connection without a user's certificate may keep others out of a full server."""
+
+ROOM_SECONDS = 2.0
+"""How long a client waits for room on a full server: a session whose program has just ended is
+still on its way out, and with it what it holds of the device."""
+
+WAITING_AT_ONCE = 64
+"""Clients that may wait so; others are refused at once."""
 
 REFUSALS_AT_ONCE = 4
 """Clients that may be told at a time why there is no session for them; others are cut off."""
@@ -91,6 +98,7 @@ class Agent:
         self._gate: Process | None = None
         self._sessions: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
         self._refusals: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._ending = False
@@ -132,7 +140,8 @@ class Agent:
             await asyncio.wait(self._tasks, timeout=drain_seconds)
         self._ending = True
         await asyncio.gather(*(s.worker.process.end() for s in list(self._sessions.values())))
-        await asyncio.gather(*self._tasks, *self._refusals)
+        await asyncio.gather(*self._tasks, *self._waiting)
+        await asyncio.gather(*self._refusals)
 
     def _start_gate(self) -> None:
         listener = self._listener.fileno()
@@ -184,21 +193,44 @@ class Agent:
             return
         # Any other server name is served: if it is wrong, the certificate's own name tells the
         # client; and a session that is not here is refused by a worker, in TLS.
-        refusal = None
-        tasks = self._tasks
         if self._stopping:
-            refusal = "the server is stopping"
-        elif len(self._tasks) >= self._offer.max_sessions and not self._make_room():
-            refusal = f"all {self._offer.max_sessions} sessions of the server are in use"
-            tasks = self._refusals
-        if self._stopping or (refusal and len(self._refusals) >= REFUSALS_AT_ONCE):
-            os.close(client)
-            self._log.warning("connection refused", address=address, cause=refusal)
-            return
-        names = [name] if session_of(name) else []
-        task = asyncio.create_task(self._serve(client, address, refusal, names))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+            self._cut_off(client, address, "the server is stopping")
+        elif self._has_room():
+            _keep(self._tasks, self._serve(client, address, name))
+        elif session_of(name) is None and len(self._waiting) < WAITING_AT_ONCE:
+            _keep(self._waiting, self._wait_for_room(client, address, name))
+        else:
+            self._refuse(client, address, name)
+
+    def _cut_off(self, client: int, address: str, cause: str) -> None:
+        """Closes a client's connection without telling it why."""
+        os.close(client)
+        self._log.warning("connection refused", address=address, cause=cause)
+
+    def _refuse(self, client: int, address: str, name: str) -> None:
+        """Has a worker tell the client that there is no room for it."""
+        cause = f"all {self._offer.max_sessions} sessions of the server are in use"
+        if len(self._refusals) >= REFUSALS_AT_ONCE:
+            self._cut_off(client, address, cause)
+        else:
+            _keep(self._refusals, self._serve(client, address, name, cause))
+
+    async def _wait_for_room(self, client: int, address: str, name: str) -> None:
+        """Serves the client as soon as another session has ended, if one does in time."""
+        deadline = time.monotonic() + ROOM_SECONDS
+        while not self._stopping and not self._has_room():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self._refuse(client, address, name)
+                return
+            await asyncio.wait(self._tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if self._stopping:
+            self._cut_off(client, address, "the server is stopping")
+        else:
+            _keep(self._tasks, self._serve(client, address, name))
+
+    def _has_room(self) -> bool:
+        return len(self._tasks) < self._offer.max_sessions or self._make_room()
 
     def _make_room(self) -> bool:
         """Ends the connection that has waited longest without showing who it is, if any has for
@@ -208,9 +240,7 @@ class Agent:
             waits = not (session.started or session.refused or session.gives_way)
             if waits and session.began <= before:
                 session.gives_way = True
-                ending = asyncio.create_task(session.worker.process.end(0))
-                self._refusals.add(ending)
-                ending.add_done_callback(self._refusals.discard)
+                _keep(self._refusals, session.worker.process.end(0))
                 return True
         return False
 
@@ -229,12 +259,12 @@ class Agent:
             os.close(client)
 
     async def _serve(
-        self, client: int, address: str, refusal: str | None, names: Sequence[str]
+        self, client: int, address: str, name: str, refusal: str | None = None
     ) -> None:
         """Gives the client to a worker and waits for the session's end.
 
-        With a refusal the worker tells the client so, in the protocol that only it speaks. The
-        certificate is for `names` too.
+        With a refusal the worker tells the client so, in the protocol that only it speaks. If the
+        client asked for the server by the `name` of a session, the certificate is for that too.
         """
         session_id = secrets.token_hex(8)
         try:
@@ -251,6 +281,7 @@ class Agent:
         session.refused = refusal is not None
         self._sessions[session_id] = session
         try:
+            names = [name] if session_of(name) else []
             certificate, key = self._offer.issuer.issue(session_id, names)
             assignment = {
                 "session": session_id,
@@ -273,6 +304,13 @@ class Agent:
             if client >= 0:
                 os.close(client)
             del self._sessions[session_id]
+
+
+def _keep(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> None:
+    """Starts work as one of `tasks`, until it is done."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 def session_of(name: str) -> str | None:

@@ -52,7 +52,7 @@ SERVER_HELP = """Offer this machine's devices to a pool.
     type=click.IntRange(1, 10_000),
     default=64,
     show_default=True,
-    help="Sessions at one time; more are refused.",
+    help="Sessions at one time; who finds no room within 2 s is refused.",
 )
 @click.option(
     "--drain",

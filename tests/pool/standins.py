@@ -44,8 +44,8 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = BOUND)
         time.sleep(0.02)
 
 
-def processes_with(mark: str) -> list[int]:
-    """Processes whose command line or environment carries `mark`."""
+def processes_with(*marks: str) -> list[int]:
+    """Processes whose command line or environment carries all `marks`."""
     found = []
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -53,7 +53,7 @@ def processes_with(mark: str) -> list[int]:
             text += Path("/proc", entry, "environ").read_bytes()
         except OSError:
             continue
-        if mark.encode() in text and int(entry) != os.getpid():
+        if int(entry) != os.getpid() and all(mark.encode() in text for mark in marks):
             found.append(int(entry))
     return found
 

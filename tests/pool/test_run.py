@@ -352,7 +352,7 @@ def test_kill_9_of_the_program_leaves_nothing(environ: dict[str, str]) -> None:
 
 def test_kill_9_of_the_pool_leaves_nothing(environ: dict[str, str], native_dir: Path) -> None:
     with talking(environ, "--embedded") as process:
-        (agent,) = processes_with("harp_server.embedded\0--lifeline-fd")
+        (agent,) = processes_with(environ["HARP_STATE_DIR"], "harp_server.embedded\0--lifeline-fd")
         os.kill(agent, signal.SIGKILL)
         wait_until(lambda: not processes_with(str(native_dir / "bin")), "workers are gone", 10)
         process.send_signal(signal.SIGTERM)

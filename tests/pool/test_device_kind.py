@@ -18,7 +18,7 @@ LIBRARY = r"""
 #include <unistd.h>
 int cuInit(unsigned flags) {
     FILE *asked = fopen(getenv("ASKED"), "a");
-    fprintf(asked, "%s\n", getenv("HARP_SERVER"));
+    fprintf(asked, "%s %s\n", getenv("HARP_SERVER"), getenv("HARP_CONNECT_TIMEOUT"));
     fclose(asked);
     fprintf(stderr, "this is not for the person at the terminal\n");
     if (getenv("HANGS")) pause();
@@ -78,7 +78,7 @@ def test_a_soft_server_is_asked_once(asking: Asking) -> None:
     seen, said = asking.run(SOFT)
     assert seen == "1"
     assert "harp-run: set CUPY_COMPILE_WITH_PTX=1: a soft GPU executes PTX" in said
-    assert asking.asked.read_text() == "gpu1:1\n"
+    assert asking.asked.read_text() == "gpu1:1 2.0\n"
     # The second time it is known, even where the server now keeps its answer to itself.
     assert asking.run(None)[0] == "1"
     assert asking.count() == 1
@@ -120,3 +120,13 @@ def test_a_server_that_does_not_answer_keeps_nobody_from_starting(asking: Asking
         assert seen == "unset"
         assert "not known yet; --ptx if it is a soft GPU" in said
     assert asking.run(SOFT)[0] == "1", "no answer is not remembered"
+
+
+def test_asking_waits_no_longer_than_connecting_may(asking: Asking) -> None:
+    for limit in ("0.5", "30", "nonsense"):
+        asking.run(None, HARP_CONNECT_TIMEOUT=limit, HANGS="1")
+    assert [line.split()[1] for line in asking.asked.read_text().splitlines()] == [
+        "0.5",
+        "2.0",
+        "2.0",
+    ]

@@ -280,3 +280,48 @@ def test_doctor(environ: dict[str, str], start_server: Callable[..., Server]) ->
     )
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("HARP Soft GPU") == 2, "embedded and configured"
+
+
+QUICK = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+int main(void) {
+    int (*begin)(unsigned) = (int (*)(unsigned))dlsym(RTLD_DEFAULT, "cuInit");
+    int (*devices)(int *) = (int (*)(int *))dlsym(RTLD_DEFAULT, "cuDeviceGetCount");
+    int code = begin(0), count;
+    return code ? code : devices(&count);
+}
+"""
+
+
+def test_who_comes_after_another_gets_the_only_session(
+    environ: dict[str, str], start_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """The one before, be it harp-run's own question for the kind of device, is still on its way
+    out when a program that starts in no time wants the server's only session."""
+    source, quick = tmp_path / "quick.c", tmp_path / "quick"
+    source.write_text(QUICK)
+    subprocess.run(["cc", "-o", str(quick), str(source), "-ldl"], check=True)
+    server = start_server("--max-sessions", "1", "--idle-workers", "2")
+    asking = {k: v for k, v in environ.items() if k not in ASKING_NOTHING}
+    for number in range(4):
+        asking["HARP_STATE_DIR"] = f"{environ['HARP_STATE_DIR']}-{number}"
+        command = [*HARP_RUN, *at(server.address, server.pool.user), "--", str(quick)]
+        done = subprocess.run(command, env=asking, capture_output=True, text=True, timeout=BOUND)
+        assert done.returncode == 0, done.stderr
+    wait_until(lambda: len(server.lines("session end")) == 8, "all have ended")
+    assert not server.lines("connection refused")
+
+
+def test_a_server_that_does_not_answer_is_told_of_once(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    """By the program, if it uses the device; asking for the device's kind says nothing."""
+    asking = {k: v for k, v in environ.items() if k not in ASKING_NOTHING}
+    asking["HARP_CONNECT_TIMEOUT"] = "0.5"
+    user = Pool(tmp_path).user
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for address in ("127.0.0.1:1", f"127.0.0.1:{silent.getsockname()[1]}"):
+            done = run(asking, *at(address, user), mode="nothing")
+            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            assert_told(run(asking, *at(address, user)), address)

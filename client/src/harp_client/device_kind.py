@@ -4,8 +4,8 @@ CuPy decides at its import whether it compiles to PTX, so `harp-run` has to know
 runs. It asks as any program would, in a session of its own that it ends at once, and remembers the
 answer: a session takes one of the server's workers (on a real GPU: a context), and tens of
 milliseconds. A server seldom changes its kind; the answer is good for `FRESH_SECONDS`. Asking takes
-at most `ASK_SECONDS`, and a server that does not answer is no reason to keep the program waiting or
-from running: it has its own words for that.
+at most `ASK_SECONDS`, or what connecting may take if that is less. A server that does not answer is
+no reason to keep the program waiting or from running: it has its own words for that.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def is_soft(target: Target, interposer: str, environ: Mapping[str, str]) -> bool
     place = _place(target, environ)
     kind = _remembered(place, target)
     if kind is None:
-        kind = _ask(target, interposer)
+        kind = _ask(target, interposer, _limit(environ))
         if kind is not None and place is not None:
             _remember(place, target, kind)
     return None if kind is None else kind == SOFT
@@ -73,16 +73,25 @@ def _remember(place: str, target: Target, kind: str) -> None:
         os.replace(fresh, place)
 
 
-def _ask(target: Target, interposer: str) -> str | None:
+def _limit(environ: Mapping[str, str]) -> float:
+    """Seconds that asking may take. What is no number is not ours to complain about."""
+    with contextlib.suppress(ValueError):
+        seconds = float(settings.HARP_CONNECT_TIMEOUT.get(environ) or ASK_SECONDS)
+        if 0 < seconds < ASK_SECONDS:
+            return seconds
+    return ASK_SECONDS
+
+
+def _ask(target: Target, interposer: str, seconds: float) -> str | None:
     """Asks in a child, so that nothing of the session is left in this process."""
     answer, answered = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(answer)
-        _answer(answered, target, interposer)
+        _answer(answered, target, interposer, seconds)
     os.close(answered)
     told = b""
-    if select.select([answer], [], [], ASK_SECONDS)[0]:
+    if select.select([answer], [], [], seconds)[0]:
         told = os.read(answer, 64)
     else:
         os.kill(child, signal.SIGKILL)
@@ -92,7 +101,7 @@ def _ask(target: Target, interposer: str) -> str | None:
     return kind if kind in (SOFT, OTHER) else None
 
 
-def _answer(answered: int, target: Target, interposer: str) -> None:
+def _answer(answered: int, target: Target, interposer: str, seconds: float) -> None:
     """The child: a program that asks for its devices' names, and says what they mean.
 
     It ends by C's exit, which says goodbye to the server; what fails here is told by the program.
@@ -106,7 +115,7 @@ def _answer(answered: int, target: Target, interposer: str) -> None:
     for name in (settings.HARP_STATS.name, "CUDA_VISIBLE_DEVICES"):
         os.environ.pop(name, None)
     os.environ.update(target.environment())
-    os.environ[settings.HARP_CONNECT_TIMEOUT.name] = str(ASK_SECONDS)
+    os.environ[settings.HARP_CONNECT_TIMEOUT.name] = str(seconds)
     with contextlib.suppress(Exception):
         found = probe.devices(ctypes.CDLL(interposer))["devices"]
         assert isinstance(found, list)

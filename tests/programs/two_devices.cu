@@ -4,6 +4,14 @@
 
 __global__ void add(int *data, int term) { data[threadIdx.x] += term; }
 
+// Takes its time before it writes.
+__global__ void late(int *data, int value) {
+    long long start = clock64();
+    while (clock64() - start < 20000000) {
+    }
+    data[threadIdx.x] = value;
+}
+
 __device__ int mark = 1;
 
 int main() {
@@ -44,6 +52,14 @@ int main() {
     MUST(cudaMemcpyPeer(data[1], 1, data[0], 0, 64 * sizeof(int)));
     MUST(cudaMemcpy(got.data(), data[1], 64 * sizeof(int), cudaMemcpyDeviceToHost));
     expect_equal("after a copy between devices", 163, got[63]);
+    // A copy between devices comes after all work of both, whichever of them is current.
+    MUST(cudaSetDevice(0));
+    late<<<1, 64, 0, streams[0]>>>(data[0], 4711);
+    MUST(cudaGetLastError());
+    MUST(cudaSetDevice(1));
+    MUST(cudaMemcpyPeer(data[1], 1, data[0], 0, 64 * sizeof(int)));
+    MUST(cudaMemcpy(got.data(), data[1], 64 * sizeof(int), cudaMemcpyDeviceToHost));
+    expect_equal("after a copy that waited", 4711, got[63]);
     MUST(cudaMemcpy(data[0], data[1], 32 * sizeof(int), cudaMemcpyDefault));
 
     MUST(cudaSetDevice(0));

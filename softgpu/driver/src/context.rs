@@ -217,6 +217,7 @@ impl Context {
     fn wipe(self: &Arc<Self>) {
         context_storage::context_ended(self.handle());
         self.drain();
+        self.device.await_visits();
         stream::end_all_of(self);
         event::end_all_of(self);
         module::end_all_of(self);
@@ -258,20 +259,17 @@ impl Context {
 
     /// Waits for all work so far.
     pub fn drain(&self) {
-        for end in self.ends(|_| true) {
+        for end in self.all_ends() {
             end.wait();
         }
-        self.legacy.queue.end().wait();
         self.printed.flush();
     }
 
-    /// Waits for all work so far of every context that can be used.
-    pub fn drain_all() {
-        for context in CONTEXTS.all() {
-            if context.is_active() {
-                context.drain();
-            }
-        }
+    /// All work so far.
+    pub fn all_ends(&self) -> Vec<Marker> {
+        let mut ends = self.ends(|_| true);
+        ends.push(self.legacy.queue.end());
+        ends
     }
 
     /// `cuCtxSynchronize`.

@@ -10,7 +10,9 @@ use harp_cuda_abi::types::{
 use harp_driver_front::{install, lifecycle, visible_devices, DeviceIdentity, FrontDriver};
 
 use crate::call::Outcome;
-use crate::context::{announce_once, Context};
+use crate::context::{announce_once, Context, CONTEXTS};
+use crate::execution::command::{Command, Marker, Work};
+use crate::execution::queue::Queue;
 use crate::memory::heap::Heap;
 use crate::memory::host;
 use crate::memory::pool::{MemoryPool, POOLS};
@@ -35,6 +37,8 @@ pub struct Device {
     /// behaves).
     pub fault: Arc<AtomicU32>,
     primary: OnceLock<Arc<Context>>,
+    /// Keeps count of the work of other devices that uses this one's memory.
+    visits: Arc<Queue>,
     pools: Mutex<DevicePools>,
 }
 
@@ -60,6 +64,29 @@ impl Device {
             0 => Ok(()),
             code => Err(code),
         }
+    }
+
+    /// Takes note of work of another device that uses this one's memory, and is done at `end`.
+    pub fn visited_until(&self, end: Marker) {
+        self.visits.submit(Command {
+            after: vec![end],
+            work: Work::Order,
+        });
+    }
+
+    /// Waits for all work so far that may use the device's memory: its own, and that of other devices.
+    pub fn drain(&self) {
+        for context in CONTEXTS.all() {
+            if core::ptr::eq(context.device, self) && context.is_active() {
+                context.drain();
+            }
+        }
+        self.await_visits();
+    }
+
+    /// Waits for the work of other devices so far that uses this one's memory.
+    pub fn await_visits(&self) {
+        self.visits.end().wait();
     }
 
     /// Tells the person at the terminal what executes the kernels.
@@ -155,12 +182,14 @@ pub fn initialize() -> Outcome {
             return Err(CUDA_ERROR_NO_DEVICE);
         }
         let device = |(ordinal, place): (usize, usize)| {
+            let fault: Arc<AtomicU32> = Arc::default();
             Ok(Device {
                 ordinal: ordinal as CUdevice,
                 place: place as u8,
                 heap: Arc::new(Heap::new(place, settings.memory)?),
-                fault: Arc::default(),
+                fault: fault.clone(),
                 primary: OnceLock::new(),
+                visits: Queue::new(fault, false),
                 pools: Mutex::default(),
             })
         };
@@ -189,7 +218,7 @@ pub fn devices() -> Outcome<&'static [Device]> {
 }
 
 /// All devices, none before initialisation.
-fn known_devices() -> &'static [Device] {
+pub fn known_devices() -> &'static [Device] {
     match DRIVER.get() {
         Some(Ok(driver)) => &driver.devices,
         _ => &[],

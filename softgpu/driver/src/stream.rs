@@ -181,10 +181,17 @@ impl Stream {
     /// # Errors
     /// The context's sticky error.
     pub fn run(&self, work: Work) -> Outcome {
-        self.queue.submit_and_wait(Command {
-            after: self.order(),
-            work,
-        });
+        self.run_after(Vec::new(), work)
+    }
+
+    /// As [`Stream::run`], once `markers` are reached too.
+    ///
+    /// # Errors
+    /// The context's sticky error.
+    pub fn run_after(&self, markers: Vec<Marker>, work: Work) -> Outcome {
+        let mut after = self.order();
+        after.extend(markers);
+        self.queue.submit_and_wait(Command { after, work });
         self.show_printed();
         self.check()
     }

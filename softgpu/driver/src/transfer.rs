@@ -6,8 +6,9 @@ use harp_cuda_abi::types::{
 };
 
 use crate::call::Outcome;
+use crate::context::CONTEXTS;
 use crate::device::{check_range, owner_of};
-use crate::execution::command::Work;
+use crate::execution::command::{Marker, Work};
 use crate::execution::copy::{Copy, Fill};
 use crate::memory::host;
 use crate::stream::Stream;
@@ -68,7 +69,8 @@ fn extent(width: usize, height: usize, depth: usize, pitch: usize, slice: usize)
         .ok_or(CUDA_ERROR_INVALID_VALUE)
 }
 
-/// Copies and returns when it is done.
+/// Copies and returns when it is done. Between the memory of two contexts, the copy comes after all
+/// work so far of both (`cuMemcpyPeer` in the driver API's reference).
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for memory that is not what it should be, the sticky error.
@@ -76,8 +78,36 @@ pub fn copy(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome {
     if is_empty(&copy) {
         return Ok(());
     }
-    check(&copy, from, to)?;
-    stream.run(Work::Copy(copy))
+    let after = match check(&copy, from, to)? {
+        (Memory::Device, Memory::Device) => [copy.from, copy.to]
+            .into_iter()
+            .flat_map(|address| work_elsewhere(address, stream))
+            .collect(),
+        _ => Vec::new(),
+    };
+    stream.run_after(after, Work::Copy(copy))
+}
+
+/// All work so far of the context that the memory at `address` belongs to, unless it is the stream's.
+fn work_elsewhere(address: u64, stream: &Stream) -> Vec<Marker> {
+    let memory = owner_of(address).and_then(|device| device.heap.find(address));
+    let Some(memory) = memory else {
+        return Vec::new();
+    };
+    let mut contexts = CONTEXTS.all().into_iter();
+    let owner = contexts.find(|context| context.id == memory.context && !stream.is_of(context));
+    owner.map_or_else(Vec::new, |context| context.all_ends())
+}
+
+/// Queues work that uses the memory at `addresses`: the devices that they belong to know of it.
+fn submit(work: Work, addresses: &[u64], stream: &Stream) {
+    let end = stream.submit(work);
+    let here = stream.context().map(|context| context.device);
+    for device in addresses.iter().filter_map(|address| owner_of(*address)) {
+        if here.is_ok_and(|here| !core::ptr::eq(here, device)) {
+            device.visited_until(end.clone());
+        }
+    }
 }
 
 /// Copies in stream order. The call waits where the program may use or change its memory at once:
@@ -96,12 +126,12 @@ pub fn copy_async(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome 
         {
             // SAFETY: the program vouches for its own memory.
             let bytes = unsafe { core::slice::from_raw_parts(copy.from as *const u8, copy.width) };
-            stream.submit(Work::Store(bytes.into(), copy.to));
+            submit(Work::Store(bytes.into(), copy.to), &[copy.to], stream);
             Ok(())
         }
         (Memory::Pageable, _) | (_, Memory::Pageable) => stream.run(Work::Copy(copy)),
         _ => {
-            stream.submit(Work::Copy(copy));
+            submit(Work::Copy(copy), &[copy.from, copy.to], stream);
             Ok(())
         }
     }
@@ -144,7 +174,7 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     check_range(fill.to, extent(row, fill.height, 1, fill.pitch, 0)?)?;
-    stream.submit(Work::Fill(fill));
+    submit(Work::Fill(fill), &[fill.to], stream);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use harp_cuda_abi::types::*;
 
 use crate::call::{call, out, set_if_wanted, Outcome};
 use crate::context::Context;
-use crate::device::owner_of;
+use crate::device::{known_devices, owner_of, Device};
 use crate::memory::heap::Origin;
 use crate::memory::{host, pool};
 
@@ -51,7 +51,7 @@ pub unsafe fn cuMemAllocPitch_v2(
     })
 }
 
-/// Waits for the device's work, which may use the memory; null is freed without a word.
+/// Waits for all work that may use the memory; null is freed without a word.
 pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     call(|| {
         let context = Context::current()?;
@@ -63,11 +63,15 @@ pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
         context.synchronize()?;
-        // A copy between devices is queued in one context and uses the memory of another.
-        Context::drain_all();
         match device {
-            Some(device) => pool::free(device, address),
-            None => managed::free(address),
+            Some(device) => {
+                device.drain();
+                pool::free(device, address)
+            }
+            None => {
+                known_devices().iter().for_each(Device::drain);
+                managed::free(address)
+            }
         }
     })
 }

@@ -574,6 +574,32 @@ pub unsafe fn cuMemcpyPeerAsync(
     })
 }
 
+pub unsafe fn cuMemcpyPeer(
+    dstDevice: CUdeviceptr,
+    dstContext: CUcontext,
+    srcDevice: CUdeviceptr,
+    srcContext: CUcontext,
+    ByteCount: usize,
+) -> CUresult {
+    answer(|| {
+        checks::context()?;
+        let dstContext_id = handles::live(HandleKind::Context, dstContext)?;
+        let srcContext_id = handles::live(HandleKind::Context, srcContext)?;
+        checks::device_span(dstDevice, ByteCount as u64)?;
+        checks::device_span(srcDevice, ByteCount as u64)?;
+        Ok(one_way(CallId::cuMemcpyPeer, |e| {
+            encode_cuMemcpyPeer(
+                e,
+                dstDevice,
+                dstContext_id,
+                srcDevice,
+                srcContext_id,
+                ByteCount as u64,
+            )
+        }))
+    })
+}
+
 pub unsafe fn cuMemsetD8Async(
     dstDevice: CUdeviceptr,
     uc: u8,
@@ -959,23 +985,4 @@ pub unsafe fn cuMemcpyDtoD_v2(
     ByteCount: usize,
 ) -> CUresult {
     unsafe { cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, core::ptr::null_mut()) }
-}
-
-pub unsafe fn cuMemcpyPeer(
-    dstDevice: CUdeviceptr,
-    dstContext: CUcontext,
-    srcDevice: CUdeviceptr,
-    srcContext: CUcontext,
-    ByteCount: usize,
-) -> CUresult {
-    unsafe {
-        cuMemcpyPeerAsync(
-            dstDevice,
-            dstContext,
-            srcDevice,
-            srcContext,
-            ByteCount,
-            core::ptr::null_mut(),
-        )
-    }
 }

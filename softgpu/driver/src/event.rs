@@ -97,7 +97,7 @@ impl Event {
     pub fn hold_up(&self, stream: &Stream) {
         if let Some(recording) = self.latest() {
             if !recording.marker.is_reached() {
-                stream.submit_after(recording.marker, Work::Order);
+                stream.submit_after([recording.marker], Work::Order);
             }
         }
     }

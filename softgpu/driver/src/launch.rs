@@ -83,7 +83,7 @@ fn submit_in_turn(stream: &Stream, launch: Work) {
     static LAST: Mutex<Option<Marker>> = Mutex::new(None);
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let submitted = match last.take().filter(|marker| !marker.is_reached()) {
-        Some(marker) => stream.submit_after(marker, launch),
+        Some(marker) => stream.submit_after([marker], launch),
         None => stream.submit(launch),
     };
     *last = Some(submitted);

@@ -126,6 +126,11 @@ impl Stream {
             .ok_or(CUDA_ERROR_CONTEXT_IS_DESTROYED)
     }
 
+    /// Whether it is its context's legacy stream.
+    pub fn is_legacy(&self) -> bool {
+        self.kind == Kind::Legacy
+    }
+
     /// Whether it was made in `context`.
     pub fn is_of(&self, context: &Context) -> bool {
         core::ptr::eq(self.context.as_ptr(), context)
@@ -165,10 +170,10 @@ impl Stream {
         }
     }
 
-    /// Queues work that also waits for `marker`; the marker that comes back is reached when it is done.
-    pub fn submit_after(&self, marker: Marker, work: Work) -> Marker {
+    /// Queues work that also waits for `markers`; the marker that comes back is reached when it is done.
+    pub fn submit_after(&self, markers: impl IntoIterator<Item = Marker>, work: Work) -> Marker {
         let mut after = self.order();
-        after.push(marker);
+        after.extend(markers);
         let count = self.queue.submit(Command { after, work });
         Marker {
             queue: self.queue.clone(),
@@ -181,14 +186,14 @@ impl Stream {
     /// # Errors
     /// The context's sticky error.
     pub fn run(&self, work: Work) -> Outcome {
-        self.run_after(Vec::new(), work)
+        self.run_after([], work)
     }
 
     /// As [`Stream::run`], once `markers` are reached too.
     ///
     /// # Errors
     /// The context's sticky error.
-    pub fn run_after(&self, markers: Vec<Marker>, work: Work) -> Outcome {
+    pub fn run_after(&self, markers: impl IntoIterator<Item = Marker>, work: Work) -> Outcome {
         let mut after = self.order();
         after.extend(markers);
         self.queue.submit_and_wait(Command { after, work });

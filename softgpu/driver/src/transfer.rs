@@ -1,12 +1,14 @@
 //! Copies and fills between the program's memory and the devices', with CUDA's rules of when the
 //! call may return.
 
+use std::sync::Arc;
+
 use harp_cuda_abi::types::{
     CUdeviceptr, CUresult, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_SUPPORTED,
 };
 
 use crate::call::Outcome;
-use crate::context::CONTEXTS;
+use crate::context::{Context, CONTEXTS};
 use crate::device::{check_range, owner_of};
 use crate::execution::command::{Marker, Work};
 use crate::execution::copy::{Copy, Fill};
@@ -69,8 +71,7 @@ fn extent(width: usize, height: usize, depth: usize, pitch: usize, slice: usize)
         .ok_or(CUDA_ERROR_INVALID_VALUE)
 }
 
-/// Copies and returns when it is done. Between the memory of two contexts, the copy comes after all
-/// work so far of both (`cuMemcpyPeer` in the driver API's reference).
+/// Copies and returns when it is done.
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for memory that is not what it should be, the sticky error.
@@ -78,30 +79,46 @@ pub fn copy(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome {
     if is_empty(&copy) {
         return Ok(());
     }
-    let after = match check(&copy, from, to)? {
-        (Memory::Device, Memory::Device) => [copy.from, copy.to]
-            .into_iter()
-            .flat_map(|address| work_elsewhere(address, stream))
-            .collect(),
-        _ => Vec::new(),
-    };
+    let kinds = check(&copy, from, to)?;
+    let others = contexts_elsewhere(&copy, kinds, stream);
+    let after = others.iter().flat_map(|context| context.all_ends());
     stream.run_after(after, Work::Copy(copy))
 }
 
-/// All work so far of the context that the memory at `address` belongs to, unless it is the stream's.
-fn work_elsewhere(address: u64, stream: &Stream) -> Vec<Marker> {
-    let memory = owner_of(address).and_then(|device| device.heap.find(address));
-    let Some(memory) = memory else {
+/// The contexts besides the stream's own between whose memory a copy on the legacy stream goes. It
+/// comes after all work so far of all of them, and before all that follows (CUDA programming guide,
+/// "Peer-to-Peer Memory Copy").
+fn contexts_elsewhere(copy: &Copy, kinds: (Memory, Memory), stream: &Stream) -> Vec<Arc<Context>> {
+    if !stream.is_legacy() || kinds != (Memory::Device, Memory::Device) {
         return Vec::new();
+    }
+    let owner = |address| {
+        let memory = owner_of(address).and_then(|device| device.heap.find(address));
+        memory.map(|memory| memory.context)
     };
-    let mut contexts = CONTEXTS.all().into_iter();
-    let owner = contexts.find(|context| context.id == memory.context && !stream.is_of(context));
-    owner.map_or_else(Vec::new, |context| context.all_ends())
+    let own = stream.context().map_or(0, |context| context.id);
+    let owners = [owner(copy.from), owner(copy.to)];
+    if owners.iter().flatten().all(|owner| *owner == own) {
+        return Vec::new();
+    }
+    let mut contexts = CONTEXTS.all();
+    contexts.retain(|context| context.id != own && owners.contains(&Some(context.id)));
+    contexts
 }
 
-/// Queues work that uses the memory at `addresses`: the devices that they belong to know of it.
-fn submit(work: Work, addresses: &[u64], stream: &Stream) {
-    let end = stream.submit(work);
+/// Queues a copy whose ends lie in memory that stays as it is until then.
+fn submit_copy(copy: Copy, kinds: (Memory, Memory), stream: &Stream) {
+    let others = contexts_elsewhere(&copy, kinds, stream);
+    let after = others.iter().flat_map(|context| context.all_ends());
+    let end = stream.submit_after(after, Work::Copy(copy));
+    for context in &others {
+        context.legacy.submit_after([end.clone()], Work::Order);
+    }
+    note_visit(&[copy.from, copy.to], stream, &end);
+}
+
+/// Has the devices that the memory at `addresses` belongs to know of work in another device's stream.
+fn note_visit(addresses: &[u64], stream: &Stream, end: &Marker) {
     let here = stream.context().map(|context| context.device);
     for device in addresses.iter().filter_map(|address| owner_of(*address)) {
         if here.is_ok_and(|here| !core::ptr::eq(here, device)) {
@@ -126,12 +143,13 @@ pub fn copy_async(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome 
         {
             // SAFETY: the program vouches for its own memory.
             let bytes = unsafe { core::slice::from_raw_parts(copy.from as *const u8, copy.width) };
-            submit(Work::Store(bytes.into(), copy.to), &[copy.to], stream);
+            let end = stream.submit(Work::Store(bytes.into(), copy.to));
+            note_visit(&[copy.to], stream, &end);
             Ok(())
         }
         (Memory::Pageable, _) | (_, Memory::Pageable) => stream.run(Work::Copy(copy)),
         _ => {
-            submit(Work::Copy(copy), &[copy.from, copy.to], stream);
+            submit_copy(copy, (source, destination), stream);
             Ok(())
         }
     }
@@ -174,7 +192,8 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     check_range(fill.to, extent(row, fill.height, 1, fill.pitch, 0)?)?;
-    submit(Work::Fill(fill), &[fill.to], stream);
+    let end = stream.submit(Work::Fill(fill));
+    note_visit(&[fill.to], stream, &end);
     Ok(())
 }
 

@@ -74,6 +74,7 @@ impl CallId {
     pub const harp_copy_box_to_device: CallId = CallId(0x0505);
     pub const harp_copy_box_to_host: CallId = CallId(0x0506);
     pub const harp_copy_box_on_device: CallId = CallId(0x0507);
+    pub const cuMemcpyPeer: CallId = CallId(0x0508);
     pub const cuMemsetD8Async: CallId = CallId(0x0510);
     pub const cuMemsetD16Async: CallId = CallId(0x0511);
     pub const cuMemsetD32Async: CallId = CallId(0x0512);
@@ -192,6 +193,7 @@ impl CallId {
         (CallId::harp_copy_box_to_device, "harp_copy_box_to_device"),
         (CallId::harp_copy_box_to_host, "harp_copy_box_to_host"),
         (CallId::harp_copy_box_on_device, "harp_copy_box_on_device"),
+        (CallId::cuMemcpyPeer, "cuMemcpyPeer"),
         (CallId::cuMemsetD8Async, "cuMemsetD8Async"),
         (CallId::cuMemsetD16Async, "cuMemsetD16Async"),
         (CallId::cuMemsetD32Async, "cuMemsetD32Async"),

@@ -2865,6 +2865,52 @@ impl HarpCopyBoxOnDeviceArgs {
 }
 
 #[inline]
+pub fn encode_cuMemcpyPeer(
+    e: &mut Encoder,
+    dstDevice: u64,
+    dstContext: u64,
+    srcDevice: u64,
+    srcContext: u64,
+    ByteCount: u64,
+) {
+    e.u64(dstDevice);
+    e.u64(dstContext);
+    e.u64(srcDevice);
+    e.u64(srcContext);
+    e.u64(ByteCount);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuMemcpyPeerArgs {
+    pub dstDevice: u64,
+    pub dstContext: u64,
+    pub srcDevice: u64,
+    pub srcContext: u64,
+    pub ByteCount: u64,
+}
+
+impl CuMemcpyPeerArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        CuMemcpyPeerArgs {
+            dstDevice: d.u64(),
+            dstContext: d.handle(HandleKind::Context),
+            srcDevice: d.u64(),
+            srcContext: d.handle(HandleKind::Context),
+            ByteCount: d.u64(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuMemsetD8Async(e: &mut Encoder, dstDevice: u64, uc: u8, N: u64, hStream: u64) {
     e.u64(dstDevice);
     e.u8(uc);
@@ -4459,6 +4505,7 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::harp_copy_box_on_device => {
             HarpCopyBoxOnDeviceArgs::decode(d).map(|args| format!("{args:?}"))
         }
+        CallId::cuMemcpyPeer => CuMemcpyPeerArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD8Async => CuMemsetD8AsyncArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD16Async => CuMemsetD16AsyncArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD32Async => CuMemsetD32AsyncArgs::decode(d).map(|args| format!("{args:?}")),

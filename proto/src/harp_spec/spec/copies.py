@@ -66,7 +66,20 @@ COPIES.call(
     needs_context=False,
     predicts=SPAN_ERRORS,
 )
-COPIES.on_default_stream("cuMemcpyPeer", "cuMemcpyPeerAsync")
+# Its own call: unlike the one with a stream it is ordered with all work of both contexts.
+COPIES.call(
+    "cuMemcpyPeer",
+    0x0508,
+    ONE_WAY,
+    {
+        "dstDevice": Device(writes="ByteCount"),
+        "dstContext": Use("Context"),
+        "srcDevice": Device(reads="ByteCount"),
+        "srcContext": Use("Context"),
+        "ByteCount": VALUE,
+    },
+    predicts=SPAN_ERRORS,
+)
 for copy in ("cuMemcpy", "cuMemcpyAsync"):
     COPIES.via(
         copy,

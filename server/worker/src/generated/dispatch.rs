@@ -59,6 +59,7 @@ pub fn execute(
         CallId::cuDeviceSetMemPool => cuDeviceSetMemPool(d, cx),
         CallId::cuMemcpyDtoDAsync_v2 => cuMemcpyDtoDAsync_v2(d, cx),
         CallId::cuMemcpyPeerAsync => cuMemcpyPeerAsync(d, cx),
+        CallId::cuMemcpyPeer => cuMemcpyPeer(d, cx),
         CallId::cuMemsetD8Async => cuMemsetD8Async(d, cx),
         CallId::cuMemsetD16Async => cuMemsetD16Async(d, cx),
         CallId::cuMemsetD32Async => cuMemsetD32Async(d, cx),
@@ -665,6 +666,32 @@ fn cuMemcpyPeerAsync(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Viol
             srcContext,
             args.ByteCount as usize,
             hStream,
+        )
+    };
+    Ok(status)
+}
+
+fn cuMemcpyPeer(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
+    let args = CuMemcpyPeerArgs::decode(d)?;
+    let dstContext: CUcontext = match cx.handles.get(HandleKind::Context, args.dstContext)? {
+        Ok(object) => object.cast(),
+        Err(code) => {
+            return Ok(code);
+        }
+    };
+    let srcContext: CUcontext = match cx.handles.get(HandleKind::Context, args.srcContext)? {
+        Ok(object) => object.cast(),
+        Err(code) => {
+            return Ok(code);
+        }
+    };
+    let status = unsafe {
+        (cx.driver.cuMemcpyPeer)(
+            args.dstDevice,
+            dstContext,
+            args.srcDevice,
+            srcContext,
+            args.ByteCount as usize,
         )
     };
     Ok(status)

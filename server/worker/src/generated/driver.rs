@@ -164,6 +164,8 @@ pub struct Driver {
     pub cuMemcpyHtoDAsync_v2:
         unsafe extern "C" fn(CUdeviceptr, *const c_void, usize, CUstream) -> CUresult,
     pub cuMemcpyHtoD_v2: unsafe extern "C" fn(CUdeviceptr, *const c_void, usize) -> CUresult,
+    pub cuMemcpyPeer:
+        unsafe extern "C" fn(CUdeviceptr, CUcontext, CUdeviceptr, CUcontext, usize) -> CUresult,
     pub cuMemcpyPeerAsync: unsafe extern "C" fn(
         CUdeviceptr,
         CUcontext,
@@ -726,6 +728,16 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUdeviceptr, *const c_void, usize) -> CUresult,
                 >(library.symbol(&[c"cuMemcpyHtoD_v2"])),
+                cuMemcpyPeer: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(
+                        CUdeviceptr,
+                        CUcontext,
+                        CUdeviceptr,
+                        CUcontext,
+                        usize,
+                    ) -> CUresult,
+                >(library.symbol(&[c"cuMemcpyPeer"])),
                 cuMemcpyPeerAsync: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(

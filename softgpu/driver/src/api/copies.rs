@@ -108,6 +108,7 @@ pub unsafe fn cuMemcpyDtoDAsync_v2(
     linear_async(from, to, size, ON_DEVICE, stream)
 }
 
+/// Ordered with all work of the contexts, whichever stream is the caller's default, and not waited for.
 pub unsafe fn cuMemcpyPeer(
     to: CUdeviceptr,
     to_context: CUcontext,
@@ -118,12 +119,9 @@ pub unsafe fn cuMemcpyPeer(
     call(|| {
         Context::get(to_context)?;
         Context::get(from_context)?;
-        copy(
-            Copy::linear(from, to, size),
-            Side::Device,
-            Side::Device,
-            &*own_stream()?,
-        )
+        let legacy = &Context::current()?.legacy;
+        let linear = Copy::linear(from, to, size);
+        copy_async(linear, Side::Device, Side::Device, legacy)
     })
 }
 
@@ -236,9 +234,9 @@ pub unsafe fn cuMemcpy3DAsync_v2(plan: *const CUDA_MEMCPY3D, stream: CUstream) -
 
 pub unsafe fn cuMemcpy3DPeer(plan: *const CUDA_MEMCPY3D_PEER) -> CUresult {
     call(|| {
-        let stream = own_stream()?;
+        let legacy = &Context::current()?.legacy;
         let (cuboid, from, to) = cuboid!(unsafe { record(plan)? })?;
-        copy(cuboid, from, to, &stream)
+        copy_async(cuboid, from, to, legacy)
     })
 }
 

@@ -8,6 +8,7 @@
 //! * [`lifecycle`]: initialised, forked, exited;
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
+//! * [`host_memory`]: page-locked memory of the process;
 //! * [`managed`]: managed memory without page tables in common;
 //! * [`threads`]: a library's manners in threads, the program's and its own;
 //! * [`notice`] and [`write_line`]: lines on stderr.
@@ -20,6 +21,7 @@ mod default_stream;
 mod entry;
 pub mod errors;
 mod front_driver;
+pub mod host_memory;
 pub mod lifecycle;
 pub mod managed;
 mod notices;

@@ -76,8 +76,11 @@ pub unsafe fn cuDeviceGetLuid(
 }
 
 pub unsafe fn cuDeviceGetPCIBusId(text: *mut c_char, len: c_int, dev: CUdevice) -> CUresult {
-    with_device(dev, |device| unsafe {
-        put_text(text, len, &device.pci_bus_id)
+    with_device(dev, |device| {
+        match unsafe { put_text(text, len, &device.pci_bus_id) } {
+            CUDA_SUCCESS if device.pci_bus_id.len() >= len as usize => CUDA_ERROR_INVALID_VALUE,
+            status => status,
+        }
     })
 }
 

@@ -18,7 +18,9 @@ struct Event {
 }
 
 pub unsafe fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CUresult {
-    if event.is_null() {
+    // What another process waits for has no times.
+    const OF_PROCESSES: c_uint = CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING;
+    if event.is_null() || flags & OF_PROCESSES == CU_EVENT_INTERPROCESS {
         return CUDA_ERROR_INVALID_VALUE;
     }
     let context = match session().and_then(|_| current_context()) {

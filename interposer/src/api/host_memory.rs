@@ -4,24 +4,26 @@
 use std::ffi::{c_uint, c_void};
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::host_memory;
 
 use super::context::current_context;
 use super::copy::result;
 use super::managed::no_longer_shared;
 use super::outputs::put;
 use crate::session::addresses::Owner;
-use crate::session::{session, twins};
+use crate::session::{session, twins, Session};
 
 pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
-    const KNOWN: c_uint =
-        CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
-    if pointer.is_null() || bytes == 0 || flags & !KNOWN != 0 {
+    if pointer.is_null() || flags & !host_memory::ALLOCATION_FLAGS != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let (session, context) = match session().and_then(|s| Ok((s, current_context()?))) {
+    let (session, context) = match usable_context() {
         Ok(both) => both,
         Err(code) => return code,
     };
+    if bytes == 0 {
+        return unsafe { put(pointer, std::ptr::null_mut()) };
+    }
     let Some(mapped) = twins::place(bytes, libc::PROT_READ | libc::PROT_WRITE) else {
         return CUDA_ERROR_OUT_OF_MEMORY;
     };
@@ -34,6 +36,14 @@ pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_u
     unsafe { put(pointer, mapped) }
 }
 
+/// The session and the current context, on whose device no kernel has failed.
+fn usable_context() -> Result<(&'static Session, CUcontext), CUresult> {
+    let session = session()?;
+    let context = current_context()?;
+    session.check_fault()?;
+    Ok((session, context))
+}
+
 pub unsafe fn cuMemAllocHost_v2(pointer: *mut *mut c_void, bytes: usize) -> CUresult {
     unsafe { cuMemHostAlloc(pointer, bytes, 0) }
 }
@@ -43,6 +53,9 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
         Ok(session) => session,
         Err(code) => return code,
     };
+    if pointer.is_null() {
+        return CUDA_SUCCESS;
+    }
     let base = pointer as u64;
     match session
         .addresses
@@ -69,13 +82,16 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
 }
 
 pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
-    if pointer.is_null() || bytes == 0 {
+    if pointer.is_null() || bytes == 0 || flags & !host_memory::REGISTRATION_FLAGS != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let (session, context) = match session().and_then(|s| Ok((s, current_context()?))) {
+    let (session, context) = match usable_context() {
         Ok(both) => both,
         Err(code) => return code,
     };
+    if !host_memory::is_mapped(pointer as usize, bytes) {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
     if session.addresses.find(pointer as u64).is_some() {
         return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
     }
@@ -96,31 +112,29 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
         Err(code) => return code,
     };
     let base = pointer as u64;
-    match session
-        .addresses
-        .find(base)
-        .filter(|range| range.base == base)
-    {
-        Some(range)
-            if matches!(
-                range.owner,
-                Owner::Host {
-                    registered: true,
-                    ..
-                }
-            ) =>
-        {
+    let registered = session.addresses.find(base).filter(|range| {
+        matches!(
+            range.owner,
+            Owner::Host {
+                registered: true,
+                ..
+            }
+        )
+    });
+    match registered {
+        Some(range) if range.base == base => {
             session.addresses.remove(base);
             result(no_longer_shared(session, &range))
         }
-        _ => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
+        Some(_) => CUDA_ERROR_INVALID_VALUE,
+        None => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
     }
 }
 
 pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, pointer: *mut c_void) -> CUresult {
     match session().map(|session| session.addresses.find(pointer as u64)) {
         Ok(Some(range)) => match range.owner {
-            Owner::Host { flags: known, .. } => unsafe { put(flags, known) },
+            Owner::Host { flags: known, .. } => unsafe { put(flags, host_memory::flags(known)) },
             Owner::Device { .. } | Owner::Managed { .. } => CUDA_ERROR_INVALID_VALUE,
         },
         Ok(None) => CUDA_ERROR_INVALID_VALUE,

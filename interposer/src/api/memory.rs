@@ -79,6 +79,10 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
         Ok(session) => session,
         Err(code) => return code,
     };
+    // Without a current context it frees as with one.
+    if let Err(CUDA_ERROR_CONTEXT_IS_DESTROYED) = current_context() {
+        return CUDA_ERROR_CONTEXT_IS_DESTROYED;
+    }
     if pointer == 0 {
         return CUDA_SUCCESS;
     }

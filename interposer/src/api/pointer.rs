@@ -83,6 +83,7 @@ unsafe fn put_attribute(
             },
             CU_POINTER_ATTRIBUTE_DEVICE_POINTER => put(to.cast(), pointer),
             CU_POINTER_ATTRIBUTE_HOST_POINTER if is_host || is_managed => put(to.cast(), pointer),
+            CU_POINTER_ATTRIBUTE_P2P_TOKENS => put(to.cast(), NO_TOKENS),
             CU_POINTER_ATTRIBUTE_IS_MANAGED => put(to.cast::<c_uint>(), is_managed.into()),
             CU_POINTER_ATTRIBUTE_BUFFER_ID | CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID => {
                 put(to.cast(), range.buffer_id)
@@ -138,6 +139,12 @@ unsafe fn put_unknown(to: *mut c_void, attribute: CUpointer_attribute) {
         };
     }
 }
+
+/// Other drivers reach no memory of this process.
+const NO_TOKENS: CUDA_POINTER_ATTRIBUTE_P2P_TOKENS = CUDA_POINTER_ATTRIBUTE_P2P_TOKENS {
+    p2pToken: 0,
+    vaSpaceToken: 0,
+};
 
 /// `CU_DEVICE_INVALID`, the ordinal of memory that is no device's.
 const NO_DEVICE: c_int = -2;

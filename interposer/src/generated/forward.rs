@@ -143,6 +143,7 @@ pub unsafe fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache) -> CUresult {
 pub unsafe fn cuCtxSetCacheConfig(config: CUfunc_cache) -> CUresult {
     answer(|| {
         checks::context()?;
+        refuse(config & !(CU_FUNC_CACHE_PREFER_EQUAL) != 0)?;
         Ok(one_way(CallId::cuCtxSetCacheConfig, |e| {
             encode_cuCtxSetCacheConfig(e, config)
         }))
@@ -224,6 +225,12 @@ pub unsafe fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig) -> CUresult 
 pub unsafe fn cuCtxSetSharedMemConfig(config: CUsharedconfig) -> CUresult {
     answer(|| {
         checks::context()?;
+        refuse(
+            config
+                & !(CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE
+                    | CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE)
+                != 0,
+        )?;
         Ok(one_way(CallId::cuCtxSetSharedMemConfig, |e| {
             encode_cuCtxSetSharedMemConfig(e, config)
         }))
@@ -421,15 +428,17 @@ pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
 pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
     answer(|| {
         checks::context()?;
-        refuse(free.is_null())?;
-        refuse(total.is_null())?;
         Ok(request(
             CallId::cuMemGetInfo_v2,
             encode_cuMemGetInfo_v2,
             |d| {
                 let reply = CuMemGetInfo_v2Reply::read(d);
-                unsafe { free.write_unaligned(reply.free as usize) };
-                unsafe { total.write_unaligned(reply.total as usize) };
+                if !free.is_null() {
+                    unsafe { free.write_unaligned(reply.free as usize) };
+                }
+                if !total.is_null() {
+                    unsafe { total.write_unaligned(reply.total as usize) };
+                }
             },
         ))
     })
@@ -622,6 +631,7 @@ pub unsafe fn cuMemsetD16Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
+        refuse(dstDevice % 2 != 0)?;
         let hStream_id = checks::stream(hStream)?;
         checks::device_span(dstDevice, (N as u64).saturating_mul(2_u64))?;
         Ok(one_way(CallId::cuMemsetD16Async, |e| {
@@ -637,6 +647,7 @@ pub unsafe fn cuMemsetD32Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
+        refuse(dstDevice % 4 != 0)?;
         let hStream_id = checks::stream(hStream)?;
         checks::device_span(dstDevice, (N as u64).saturating_mul(4_u64))?;
         Ok(one_way(CallId::cuMemsetD32Async, |e| {
@@ -654,6 +665,7 @@ pub unsafe fn cuMemsetD2D8Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
+        refuse(Height as u64 > 1 && (dstPitch as u64) < (Width as u64).saturating_mul(1_u64))?;
         let hStream_id = checks::stream(hStream)?;
         checks::device_span(
             dstDevice,
@@ -684,6 +696,11 @@ pub unsafe fn cuMemsetD2D16Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
+        refuse(dstDevice % 2 != 0)?;
+        refuse(
+            Height as u64 > 1
+                && ((dstPitch as u64) < (Width as u64).saturating_mul(2_u64) || dstPitch % 2 != 0),
+        )?;
         let hStream_id = checks::stream(hStream)?;
         checks::device_span(
             dstDevice,
@@ -714,6 +731,11 @@ pub unsafe fn cuMemsetD2D32Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
+        refuse(dstDevice % 4 != 0)?;
+        refuse(
+            Height as u64 > 1
+                && ((dstPitch as u64) < (Width as u64).saturating_mul(4_u64) || dstPitch % 4 != 0),
+        )?;
         let hStream_id = checks::stream(hStream)?;
         checks::device_span(
             dstDevice,

@@ -42,6 +42,15 @@ class Value(Role):
 
 
 @dataclass(frozen=True)
+class Pitch(Value):
+    """Bytes from one of ``rows`` to the next: elements of ``unit`` bytes, ``row`` bytes or more."""
+
+    row: str = "0"
+    rows: str = "1"
+    unit: int = 1
+
+
+@dataclass(frozen=True)
 class Use(Role):
     """A live handle. ``destroys``: it is gone afterwards."""
 
@@ -68,10 +77,14 @@ class Stream(Role):
 
 @dataclass(frozen=True)
 class Device(Role):
-    """A device address; ``reads`` and ``writes`` are lengths in bytes from there on."""
+    """A device address; ``reads`` and ``writes`` are lengths in bytes from there on.
+
+    It must be a multiple of ``aligned`` bytes.
+    """
 
     reads: str | None = None
     writes: str | None = None
+    aligned: int = 1
 
 
 @dataclass(frozen=True)
@@ -385,6 +398,8 @@ def implied_errors(call: Call) -> set[str]:
             case Create() if param.c_type.endswith("*") and call.client is None:
                 errors.add("INVALID_VALUE")
             case Device(reads, writes) if reads or writes:
+                errors.add("INVALID_VALUE")
+            case Pitch():
                 errors.add("INVALID_VALUE")
             case Value(allowed) if allowed is not None:
                 errors.add("INVALID_VALUE")

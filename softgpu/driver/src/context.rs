@@ -68,7 +68,7 @@ impl Context {
             limits: Mutex::new(default_limits()),
             printed: Arc::new(Fifo::new()),
             cache_config: AtomicU32::new(CU_FUNC_CACHE_PREFER_NONE),
-            shared_config: AtomicU32::new(CU_SHARED_MEM_CONFIG_DEFAULT_BANK_SIZE),
+            shared_config: AtomicU32::new(CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE),
         })
     }
 
@@ -308,10 +308,12 @@ impl Context {
     /// `cuCtxSetLimit`.
     ///
     /// # Errors
-    /// As for [`Context::limit`]; `CUDA_ERROR_OUT_OF_MEMORY` for more than there is.
+    /// As for [`Context::limit`]; `CUDA_ERROR_OUT_OF_MEMORY` for more than there is,
+    /// `CUDA_ERROR_INVALID_VALUE` for a stack beyond a thread's local memory.
     pub fn set_limit(&self, limit: CUlimit, value: usize) -> Outcome {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let index = supported_limit(limit)?;
+        let value = rounded(limit, value)?;
         if limit == CU_LIMIT_PRINTF_FIFO_SIZE {
             // The buffer is the device's.
             if value as u64 > settings().memory {
@@ -347,7 +349,6 @@ fn supported_limit(limit: CUlimit) -> Outcome<usize> {
         CU_LIMIT_STACK_SIZE
         | CU_LIMIT_PRINTF_FIFO_SIZE
         | CU_LIMIT_MALLOC_HEAP_SIZE
-        | CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH
         | CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT
         | CU_LIMIT_MAX_L2_FETCH_GRANULARITY
         | CU_LIMIT_PERSISTING_L2_CACHE_SIZE => Ok(limit as usize),
@@ -356,12 +357,24 @@ fn supported_limit(limit: CUlimit) -> Outcome<usize> {
     }
 }
 
+/// A limit as driver 580 sets it.
+fn rounded(limit: CUlimit, value: usize) -> Outcome<usize> {
+    /// Local memory of a thread ("Technical Specifications per Compute Capability").
+    const STACK_MAX: usize = 512 << 10;
+    match limit {
+        CU_LIMIT_STACK_SIZE if value > STACK_MAX => Err(CUDA_ERROR_INVALID_VALUE),
+        CU_LIMIT_STACK_SIZE => Ok(value.next_multiple_of(16)),
+        CU_LIMIT_PRINTF_FIFO_SIZE => Ok(value.max(512 << 10)),
+        CU_LIMIT_MALLOC_HEAP_SIZE => Ok(value.max(4 << 20)),
+        _ => Ok(value),
+    }
+}
+
 fn default_limits() -> [usize; CU_LIMIT_MAX as usize] {
     let mut limits = [0; CU_LIMIT_MAX as usize];
     limits[CU_LIMIT_STACK_SIZE as usize] = 1024;
     limits[CU_LIMIT_PRINTF_FIFO_SIZE as usize] = console::DEFAULT_BYTES;
     limits[CU_LIMIT_MALLOC_HEAP_SIZE as usize] = 8 << 20;
-    limits[CU_LIMIT_DEV_RUNTIME_SYNC_DEPTH as usize] = 2;
     limits[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT as usize] = 2048;
     limits[CU_LIMIT_MAX_L2_FETCH_GRANULARITY as usize] = 64;
     limits

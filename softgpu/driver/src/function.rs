@@ -243,6 +243,17 @@ pub fn get_in(handle: CUfunction, context: &Arc<Context>) -> Outcome<Arc<Functio
     }
 }
 
+/// The function that a handle names: for calls that take no kernel in its place.
+///
+/// # Errors
+/// `CUDA_ERROR_INVALID_HANDLE` where it names none.
+pub fn proper(handle: CUfunction) -> Outcome<Arc<Function>> {
+    match LAUNCHABLES.get(handle).as_deref() {
+        Some(Launchable::Function(function)) => Ok(function.clone()),
+        _ => Err(CUDA_ERROR_INVALID_HANDLE),
+    }
+}
+
 /// The kernel that a handle names.
 ///
 /// # Errors

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use harp_cuda_abi::types::{
     CUresult, CUDA_ERROR_INVALID_IMAGE, CUDA_ERROR_INVALID_PTX, CUDA_ERROR_NO_BINARY_FOR_GPU,
+    CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
 };
 use harp_cuda_image::{flatten, select, ImageError, Ptx, HOW_TO_GET_PTX};
 use harp_driver_front::notice_once;
 use harp_softgpu_engine::{Module as Program, PtxError};
 
 use crate::settings::settings;
+
+/// The major number of the newest PTX version, CUDA 13's.
+const NEWEST_PTX: u32 = 9;
 
 /// A refused image: the code for the program and the words for its log.
 #[derive(Debug)]
@@ -78,6 +82,15 @@ pub fn code_of(image: &[u8]) -> Result<Code, Refusal> {
         whole.extend(text);
     }
     match Program::parse(whole) {
+        Ok(program) if program.isa_version().0 > NEWEST_PTX => {
+            let (major, minor) = program.isa_version();
+            Err(Refusal {
+                code: CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+                words: format!(
+                    "PTX {major}.{minor} is newer than this device, which takes {NEWEST_PTX}.x"
+                ),
+            })
+        }
         Ok(program) => Ok(Code {
             program: Arc::new(program),
         }),

@@ -237,8 +237,11 @@ impl Stream {
         }
     }
 
-    /// The sticky error of the stream's context.
-    fn check(&self) -> Outcome {
+    /// Whether no kernel has failed on the stream's device.
+    ///
+    /// # Errors
+    /// The sticky error.
+    pub fn check(&self) -> Outcome {
         match self.queue.fault() {
             0 => Ok(()),
             code => Err(code),
@@ -250,10 +253,10 @@ impl Stream {
 ///
 /// # Errors
 /// `CUDA_ERROR_INVALID_HANDLE` for the default streams and for no live stream.
-pub fn destroy(handle: CUstream) -> Outcome {
+pub fn destroy(handle: CUstream) -> Outcome<Arc<Stream>> {
     let stream = STREAMS.remove(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)?;
     stream.queue.abandon();
-    Ok(())
+    Ok(stream)
 }
 
 /// Ends the streams of a context that is being wiped.

@@ -16,6 +16,7 @@ from harp_spec.model import (
     Length,
     Out,
     Param,
+    Pitch,
     Stream,
     Text,
     Use,
@@ -102,8 +103,15 @@ def forward(call: Call) -> Forward:
 def checks_of(call: Call, param: Param) -> list[str]:
     name = rust.identifier(param.name)
     match param.role:
+        case Pitch(row=row, rows=rows, unit=unit):
+            wrong = f"({name} as u64) < {length_in_rust(row)}"
+            if unit > 1:
+                wrong = f"({wrong} || {name} % {unit} != 0)"
+            return [f"refuse({length_in_rust(rows)} > 1 && {wrong})?;"]
         case Value(allowed) if allowed is not None:
             return [f"refuse({name} & !({allowed}) != 0)?;"]
+        case Device(aligned=unit) if unit > 1:
+            return [f"refuse({name} % {unit} != 0)?;"]
         case Use(kind):
             return [f"let {name}_id = handles::live(HandleKind::{kind}, {name})?;"]
         case Launchable():

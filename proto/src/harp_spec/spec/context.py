@@ -14,6 +14,7 @@ from harp_spec.spec.vocabulary import (
     Custom,
     Out,
     Use,
+    Value,
 )
 
 CONTEXT = Area("context", 0x0200)
@@ -102,7 +103,11 @@ CONTEXT.call("cuCtxGetLimit", 0x0207, REPLY, {"pvalue": OUT, "limit": VALUE}, re
 CONTEXT.call("cuCtxSetLimit", 0x0208, REPLY, {"limit": VALUE, "value": VALUE})
 CONTEXT.call("cuCtxGetCacheConfig", 0x0209, REPLY, {"pconfig": OUT}, record="skip")
 CONTEXT.call(
-    "cuCtxSetCacheConfig", 0x020A, ONE_WAY, {"config": VALUE}, predicts=("INVALID_CONTEXT",)
+    "cuCtxSetCacheConfig",
+    0x020A,
+    ONE_WAY,
+    {"config": Value(allowed="CU_FUNC_CACHE_PREFER_EQUAL")},
+    predicts=("INVALID_CONTEXT", "INVALID_VALUE"),
 )
 CONTEXT.call(
     "cuCtxGetStreamPriorityRange",
@@ -118,5 +123,14 @@ CONTEXT.call(
 CONTEXT.call("cuCtxDisablePeerAccess", 0x020E, REPLY, {"peerContext": Use("Context")})
 CONTEXT.call("cuCtxGetSharedMemConfig", 0x020F, REPLY, {"pConfig": OUT}, record="skip")
 CONTEXT.call(
-    "cuCtxSetSharedMemConfig", 0x0210, ONE_WAY, {"config": VALUE}, predicts=("INVALID_CONTEXT",)
+    "cuCtxSetSharedMemConfig",
+    0x0210,
+    ONE_WAY,
+    {
+        "config": Value(
+            allowed="CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE"
+            " | CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE"
+        )
+    },
+    predicts=("INVALID_CONTEXT", "INVALID_VALUE"),
 )

@@ -5,7 +5,7 @@ reply: the client knows the allocation's bounds. Large copies travel in pieces.
 """
 
 from harp_spec.codecs import BYTES, COPY_STREAM, DEVICE_POINTER, PAYLOAD, STREAM, U64
-from harp_spec.spec.vocabulary import ONE_WAY, REPLY, VALUE, Area, Custom, Device, Use
+from harp_spec.spec.vocabulary import ONE_WAY, REPLY, VALUE, Area, Custom, Device, Pitch, Use
 from harp_spec.spec.vocabulary import STREAM as ON_STREAM
 
 COPIES = Area("copies", 0x0500)
@@ -162,7 +162,7 @@ for id, (bits, value) in zip(
         id,
         ONE_WAY,
         {
-            "dstDevice": Device(writes=f"N * {int(bits) // 8}"),
+            "dstDevice": Device(writes=f"N * {int(bits) // 8}", aligned=int(bits) // 8),
             value: VALUE,
             "N": VALUE,
             "hStream": ON_STREAM,
@@ -179,8 +179,11 @@ for id, (bits, value) in zip(
         id,
         ONE_WAY,
         {
-            "dstDevice": Device(writes=f"dstPitch * (Height - 1) + Width * {int(bits) // 8}"),
-            "dstPitch": VALUE,
+            "dstDevice": Device(
+                writes=f"dstPitch * (Height - 1) + Width * {int(bits) // 8}",
+                aligned=int(bits) // 8,
+            ),
+            "dstPitch": Pitch(row=f"Width * {int(bits) // 8}", rows="Height", unit=int(bits) // 8),
             value: VALUE,
             "Width": VALUE,
             "Height": VALUE,

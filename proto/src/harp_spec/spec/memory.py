@@ -15,6 +15,7 @@ from harp_spec.spec.vocabulary import (
     Create,
     Custom,
     Device,
+    Out,
     Use,
 )
 
@@ -54,7 +55,13 @@ MEMORY.call(
     waits=True,
     needs_context=False,
 )
-MEMORY.call("cuMemGetInfo_v2", 0x0404, REPLY, {"free": OUT, "total": OUT}, record="skip")
+MEMORY.call(
+    "cuMemGetInfo_v2",
+    0x0404,
+    REPLY,
+    {"free": Out(optional=True), "total": Out(optional=True)},
+    record="skip",
+)
 
 #: Twins (crates/wire/src/twin.rs): memory of the program that kernels use has a twin at the same
 #: address in the worker.

@@ -20,6 +20,7 @@ from harp_spec.model import (
     Length,
     Out,
     Param,
+    Pitch,
     Role,
     SpecError,
     Stream,
@@ -51,6 +52,7 @@ __all__ = [
     "Device",
     "Launchable",
     "Out",
+    "Pitch",
     "Use",
     "Value",
 ]

@@ -130,7 +130,15 @@ fn bus_id(dev: CUdevice) -> Outcome<String> {
 }
 
 pub unsafe fn cuDeviceGetPCIBusId(id: *mut c_char, len: i32, dev: CUdevice) -> CUresult {
-    call(|| unsafe { store_text(&bus_id(dev)?, id, len) })
+    call(|| {
+        let full = bus_id(dev)?;
+        unsafe { store_text(&full, id, len)? };
+        if full.len() < len as usize {
+            Ok(())
+        } else {
+            Err(CUDA_ERROR_INVALID_VALUE)
+        }
+    })
 }
 
 pub unsafe fn cuDeviceGetByPCIBusId(dev: *mut CUdevice, id: *const c_char) -> CUresult {

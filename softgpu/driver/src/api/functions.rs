@@ -8,11 +8,17 @@ use harp_softgpu_engine::Signature;
 
 use crate::call::{call, out, set_if_wanted, Outcome};
 use crate::context::Context;
-use crate::function::{get_in, Function};
+use crate::function::{get_in, proper, Function};
 use crate::module;
 
 fn function(handle: CUfunction) -> Outcome<Arc<Function>> {
     get_in(handle, &Context::current()?)
+}
+
+/// A function that is no kernel.
+fn proper_function(handle: CUfunction) -> Outcome<Arc<Function>> {
+    Context::current()?;
+    proper(handle)
 }
 
 pub unsafe fn cuFuncGetAttribute(
@@ -22,7 +28,7 @@ pub unsafe fn cuFuncGetAttribute(
 ) -> CUresult {
     call(|| {
         let value = out(value)?;
-        value.set(function(handle)?.attribute(attribute)?);
+        value.set(proper_function(handle)?.attribute(attribute)?);
         Ok(())
     })
 }
@@ -32,7 +38,7 @@ pub unsafe fn cuFuncSetAttribute(
     attribute: CUfunction_attribute,
     value: i32,
 ) -> CUresult {
-    call(|| function(handle)?.set_attribute(attribute, value))
+    call(|| proper_function(handle)?.set_attribute(attribute, value))
 }
 
 /// A hint of no effect here.
@@ -60,7 +66,7 @@ pub unsafe fn cuFuncSetSharedMemConfig(handle: CUfunction, config: CUsharedconfi
 pub unsafe fn cuFuncGetModule(handle: *mut CUmodule, of: CUfunction) -> CUresult {
     call(|| {
         let handle = out(handle)?;
-        handle.set(module::handle(&function(of)?.module()?));
+        handle.set(module::handle(&proper_function(of)?.module()?));
         Ok(())
     })
 }
@@ -69,7 +75,7 @@ pub unsafe fn cuFuncGetModule(handle: *mut CUmodule, of: CUfunction) -> CUresult
 pub unsafe fn cuFuncGetName(name: *mut *const c_char, handle: CUfunction) -> CUresult {
     call(|| {
         let name = out(name)?;
-        name.set(function(handle)?.name.as_ptr());
+        name.set(proper_function(handle)?.name.as_ptr());
         Ok(())
     })
 }
@@ -97,13 +103,13 @@ pub unsafe fn cuFuncGetParamInfo(
     offset: *mut usize,
     size: *mut usize,
 ) -> CUresult {
-    call(|| param_info(function(handle)?.signature(), index, offset, size))
+    call(|| param_info(proper_function(handle)?.signature(), index, offset, size))
 }
 
 pub unsafe fn cuFuncGetParamCount(handle: CUfunction, count: *mut usize) -> CUresult {
     call(|| {
         let count = out(count)?;
-        count.set(function(handle)?.signature().params.len());
+        count.set(proper_function(handle)?.signature().params.len());
         Ok(())
     })
 }

@@ -3,25 +3,22 @@
 use core::ffi::c_void;
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::host_memory;
 
 use crate::call::{call, out, Outcome};
 use crate::context::Context;
 use crate::memory::host::{self, Kind};
 
-const ALLOC_FLAGS: u32 =
-    CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
-const REGISTER_FLAGS: u32 = CU_MEMHOSTREGISTER_PORTABLE
-    | CU_MEMHOSTREGISTER_DEVICEMAP
-    | CU_MEMHOSTREGISTER_IOMEMORY
-    | CU_MEMHOSTREGISTER_READ_ONLY;
-
 fn allocate(pointer: *mut *mut c_void, size: usize, flags: u32) -> Outcome {
     let pointer = out(pointer)?;
     let context = Context::current()?;
-    if flags & !ALLOC_FLAGS != 0 {
+    if flags & !host_memory::ALLOCATION_FLAGS != 0 {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    pointer.set(host::allocate(size, Kind::Allocated, flags, context.id)? as *mut c_void);
+    pointer.set(match size {
+        0 => core::ptr::null_mut(),
+        size => host::allocate(size, Kind::Allocated, flags, context.id)? as *mut c_void,
+    });
     Ok(())
 }
 
@@ -52,11 +49,14 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
 pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, size: usize, flags: u32) -> CUresult {
     call(|| {
         let context = Context::current()?;
-        if flags & !REGISTER_FLAGS != 0 {
+        if flags & !host_memory::REGISTRATION_FLAGS != 0 {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
         if flags & CU_MEMHOSTREGISTER_IOMEMORY != 0 {
             return Err(CUDA_ERROR_NOT_SUPPORTED);
+        }
+        if !host_memory::is_mapped(pointer as usize, size) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
         }
         host::register(pointer as usize, size, flags, context.id)
     })
@@ -92,8 +92,10 @@ pub unsafe fn cuMemHostGetFlags(flags: *mut u32, pointer: *mut c_void) -> CUresu
     call(|| {
         let flags = out(flags)?;
         Context::current()?;
-        let range = host::find(pointer as usize).filter(|range| range.kind == Kind::Allocated);
-        flags.set(range.ok_or(CUDA_ERROR_INVALID_VALUE)?.flags);
+        let range = host::find(pointer as usize).filter(|range| range.kind != Kind::Managed);
+        flags.set(host_memory::flags(
+            range.ok_or(CUDA_ERROR_INVALID_VALUE)?.flags,
+        ));
         Ok(())
     })
 }

@@ -54,7 +54,11 @@ pub unsafe fn cuMemAllocPitch_v2(
 /// Waits for all work that may use the memory; null is freed without a word.
 pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
     call(|| {
-        let context = Context::current()?;
+        // Without a current context it frees as with one.
+        let context = match Context::current() {
+            Err(CUDA_ERROR_INVALID_CONTEXT) => None,
+            current => Some(current?),
+        };
         if address == 0 {
             return Ok(());
         }
@@ -62,7 +66,9 @@ pub unsafe fn cuMemFree_v2(address: CUdeviceptr) -> CUresult {
         if device.is_none() && managed::find(address, 0).is_err() {
             return Err(CUDA_ERROR_INVALID_VALUE);
         }
-        context.synchronize()?;
+        if let Some(context) = context {
+            context.synchronize()?;
+        }
         match device {
             Some(device) => {
                 device.drain();

@@ -137,9 +137,14 @@ pub unsafe fn cuModuleGetGlobal_v2(
 ) -> CUresult {
     call(|| {
         let module = module_for(handle)?;
-        let global = module
-            .global(unsafe { text(name)? })
-            .ok_or(CUDA_ERROR_NOT_FOUND)?;
+        let name = unsafe { text(name)? };
+        let global = module.global(name).ok_or_else(|| {
+            if module.kernel_names().contains(&name) {
+                CUDA_ERROR_INVALID_VALUE
+            } else {
+                CUDA_ERROR_NOT_FOUND
+            }
+        })?;
         set_if_wanted(address, global.address);
         set_if_wanted(size, global.size as usize);
         Ok(())

@@ -34,7 +34,7 @@ pub unsafe fn cuStreamCreateWithPriority(
 pub unsafe fn cuStreamDestroy_v2(handle: CUstream) -> CUresult {
     call(|| {
         host_calls::check()?;
-        stream::destroy(handle)
+        stream::destroy(handle)?.check()
     })
 }
 

@@ -19,10 +19,8 @@ pub unsafe fn cuEventCreate(event: *mut CUevent, flags: u32) -> CUresult {
 pub unsafe fn cuEventDestroy_v2(handle: CUevent) -> CUresult {
     call(|| {
         host_calls::check()?;
-        EVENTS
-            .remove(handle)
-            .map(drop)
-            .ok_or(CUDA_ERROR_INVALID_HANDLE)
+        let event = EVENTS.remove(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)?;
+        event.check_fault()
     })
 }
 

@@ -136,15 +136,18 @@ pub fn register(start: usize, size: usize, flags: u32, context: u64) -> Outcome 
 /// Undoes [`register`].
 ///
 /// # Errors
-/// `CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED` where `start` was not registered.
+/// `CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED` where `start` was not registered,
+/// `CUDA_ERROR_INVALID_VALUE` within what was.
 pub fn unregister(start: usize) -> Outcome {
-    let mut pinned = PINNED.write().unwrap_or_else(PoisonError::into_inner);
-    if pinned
-        .get(&start)
-        .is_none_or(|range| range.kind != Kind::Registered)
+    let registered = find(start).filter(|range| range.kind == Kind::Registered);
+    if registered
+        .ok_or(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED)?
+        .start
+        != start
     {
-        return Err(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
+        return Err(CUDA_ERROR_INVALID_VALUE);
     }
+    let mut pinned = PINNED.write().unwrap_or_else(PoisonError::into_inner);
     pinned.remove(&start);
     Ok(())
 }
@@ -201,6 +204,7 @@ mod tests {
         let again = register(0x1000_1fff, 0x2000, 0, 78);
         assert_eq!(again, Err(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED));
         register(0x1000_2000, 0x1000, 0, 78).unwrap();
+        assert_eq!(unregister(0x1000_2800), Err(CUDA_ERROR_INVALID_VALUE));
         assert_eq!(
             free(0x1000_0000, Kind::Allocated),
             Err(CUDA_ERROR_INVALID_VALUE)

@@ -37,6 +37,10 @@ int main() {
     cudaEvent_t before, after, other;
     for (cudaEvent_t *event : {&before, &after, &other}) MUST(cudaEventCreate(event));
 
+    // A kernel is loaded at its first launch, which may wait for the whole context: not while a stream is held up.
+    add<<<1, 32, 0, second>>>(free_one, -1);
+    MUST(cudaStreamSynchronize(second));
+
     expect_error("an idle stream", cudaSuccess, cudaStreamQuery(first));
     MUST(cudaEventRecord(before, first));
     MUST(cudaEventSynchronize(before));

@@ -5,6 +5,7 @@
 #   make build    the native parts and the commands, in .venv/bin
 #   make lint     formatting, lints and types of all languages
 #   make bench    measure, beside the baselines; writes bench/out/latest.json
+#   make simulate  place the openb workload, beside what its paper published (DATA=folder)
 #   make generate  rewrite the generated files (spec, environment reference)
 #   make clients  the tests that clients bring themselves, directly and pooled (FULL=1: all of them)
 #   make client-environments  the client libraries that demo and test use
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build native lint bench generate settings clients client-environments torch-environment programs clean prerequisites
+.PHONY: help demo test build native lint bench simulate generate settings clients client-environments torch-environment programs clean prerequisites
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -72,6 +73,10 @@ lint: $(VENV)/.ready
 
 bench: build client-environments
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/placement.py
+
+simulate: $(VENV)/.ready
+	$(BIN)/python -m harp_scheduler.simulate $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))
 
 # Everything that is generated from the call spec, and the reference of environment variables.
 generate: settings

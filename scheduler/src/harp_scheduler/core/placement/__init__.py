@@ -1,0 +1,1 @@
+"""Which slices of which devices a demand gets: pure decisions over what is known of the pool."""

@@ -87,7 +87,7 @@ impl Replies {
     /// Sends one frame whose body is the concatenation of `parts`, after all that the device has printed until now.
     pub fn send(&self, parts: &[&[u8]]) -> Result<(), LinkError> {
         // Before the lock is taken: it may wait until the thread of `watch_output` has emptied a pipe. Where nothing was
-        // printed, this and `send_output` cost 0.4 us of the 90 us that a call waits.
+        // printed, this and `send_output` cost a call that waits 0.3 us of its 70 (1.004 x, interleaved).
         output::settle();
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let mut way = self.lock();

@@ -23,7 +23,7 @@ import report
 from driven import CHECKOUT, HARP_RUN, OUT, Driven, build_baseline, build_client
 from measure import Samples, Sides, memory, one_round
 
-from pool.standins import Pool, Server
+from pool.standins import ASKING_NOTHING, Pool, Server
 
 
 def progress(text: str) -> None:
@@ -41,8 +41,11 @@ def raw_sockets(baseline: Path, pool: Pool, folder: Path) -> Iterator[Driven]:
         assert server.stdout is not None
         ports = server.stdout.readline().split()
         driven = Driven([baseline, "drive", *ports, pool.user / "ca.pem"], os.environ)
-        yield driven
-        driven.close()
+        try:
+            yield driven
+        finally:
+            driven.close()
+            server.terminate()
 
 
 def worker_rss(server: Server) -> float:
@@ -59,7 +62,7 @@ def sides(client: list[Path], baseline: Path) -> Iterator[Sides]:
     """Starts everything that is compared."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        environ = dict(os.environ)
+        environ = dict(os.environ) | ASKING_NOTHING
         pool = Pool(folder)
         server = Server(pool, environ, folder / "server.log", "--idle-workers", "2")
         stack.callback(server.stop)

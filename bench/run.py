@@ -9,6 +9,7 @@ Rows {name, value, unit, baseline, ratio, budget, ok} go to `bench/out/latest.js
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -89,7 +90,8 @@ def machine() -> str:
             break
     cores = len(os.sched_getaffinity(0))
     load = os.getloadavg()[0]
-    where = f"Measured on {cores} cores of {model}, Linux {platform.release()}"
+    today = datetime.date.today().isoformat()
+    where = f"Measured on {today} on {cores} cores of {model}, Linux {platform.release()}"
     return f"{where}, at a load average of {load:.1f} before the start."
 
 

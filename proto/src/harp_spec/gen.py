@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 from harp_spec import facts
 from harp_spec.outputs import (
+    control,
     coverage,
     cuda_abi,
     dispatch,
@@ -33,6 +34,7 @@ OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
     "exports": exports.outputs,
     "trace-schema": trace_schema.outputs,
     "coverage": coverage.outputs,
+    "control": control.outputs,
 }
 
 #: Folders that hold nothing but generated files: a file there that nothing generates is stale too.
@@ -43,6 +45,7 @@ GENERATED_FOLDERS = (
     "softgpu/driver/src/generated",
     "server/worker/src/generated",
     "proto/trace",
+    "proto/src/harp_api",
 )
 
 
@@ -81,7 +84,11 @@ def write(output: Output) -> None:
 def surplus_files(produced: list[Output]) -> list[str]:
     known = {output.path for output in produced}
     found = (p for folder in GENERATED_FOLDERS for p in (facts.ROOT / folder).rglob("*"))
-    names = (str(path.relative_to(facts.ROOT)) for path in found if path.is_file())
+    names = (
+        str(path.relative_to(facts.ROOT))
+        for path in found
+        if path.is_file() and path.parent.name != "__pycache__"
+    )
     return sorted(set(names) - known)
 
 

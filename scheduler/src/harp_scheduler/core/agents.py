@@ -1,0 +1,147 @@
+"""The scheduler's side of the link to each server's agent: inventory, reports, silence, orders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harp_api.control.v1 import agent_pb2 as agent
+from harp_scheduler.core.book import Book, Link, is_ordered
+from harp_scheduler.core.events import Connected, Disconnected, Reported
+from harp_scheduler.core.leases import settle, withdraw
+from harp_scheduler.core.model import Accelerator, After, Closing, Server
+
+DEVICES_MAX = 256
+"""Devices of one server; more are not taken into the inventory."""
+
+
+def connect(book: Book, event: Connected, now: float) -> None:
+    """An agent is here: its inventory replaces what was known of the server."""
+    name, register = event.server, event.register
+    old = book.servers.get(name)
+    server = replace(
+        old or Server(name), address=register.address, labels=as_pairs(register.labels)
+    )
+    if server != old:
+        book.put(server)
+    link = book.links[name]
+    link.connected, link.fenced = True, False
+    link.taken = 0
+    book.reordered.add(name)
+    _take_inventory(book, name, register)
+    _take_report(book, name, link, register.report, now)
+
+
+def report(book: Book, event: Reported, now: float) -> None:
+    """A connected agent says what it holds."""
+    link = book.links.get(event.server)
+    if link is None or not link.connected:
+        return
+    _take_report(book, event.server, link, event.report, now)
+
+
+def disconnect(book: Book, event: Disconnected, now: float) -> None:
+    """The connection to an agent is gone. What it holds goes on, until the grace is over."""
+    link = book.links.get(event.server)
+    if link is None or not link.connected:
+        return
+    link.connected = False
+    book.arrange(event.server)
+    settle_server(book, event.server, now)
+
+
+def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
+    seen = set()
+    for device in register.devices[:DEVICES_MAX]:
+        key = f"{name}/{device.ordinal}"
+        seen.add(key)
+        old = book.accelerators.get(key)
+        new = Accelerator(
+            id=key,
+            server=name,
+            ordinal=device.ordinal,
+            kind=device.kind,
+            model=device.model,
+            memory=device.memory,
+            labels=as_pairs(device.labels),
+            cordoned=old.cordoned if old else False,
+            fault=device.fault,
+            version=old.version if old else 0,
+        )
+        if new != old:
+            book.put(new)
+    for key in sorted(book.devices_of[name] - seen):
+        device = book.accelerators[key]
+        if device.present:
+            book.put(replace(device, present=False))
+    book.arrange(name)
+
+
+def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: float) -> None:
+    link.heard = now
+    # What was taken of an earlier scheduler's orders says nothing about this one's.
+    taken = said.revision if said.term == book.term else 0
+    if taken < link.taken:
+        return  # made before the last one
+    link.taken = taken
+    link.held = {held.epoch: held for held in said.leases}
+    for ordinal, fault in said.faults.items():
+        device = book.accelerators.get(f"{name}/{ordinal}")
+        if device is not None and device.fault != fault:
+            book.put(replace(device, fault=fault))
+            book.arrange(name)
+    settle_server(book, name, now)
+
+
+def settle_server(book: Book, name: str, now: float) -> None:
+    """Brings all leases on a server to what is known now."""
+    for lease in sorted(book.leases_on[name]):
+        settle(book, lease, now)
+
+
+def fence_silent(book: Book, limit: float, now: float) -> None:
+    """Gives up servers that were silent for `limit` seconds: by then they have ended their
+    sessions by themselves. Their leases are lost."""
+    for name, link in book.links.items():
+        if link.connected or link.fenced or now - link.heard <= limit:
+            continue
+        link.fenced = True
+        link.held = {}
+        for lease_id in sorted(book.leases_on[name]):
+            lease = book.leases[lease_id]
+            if lease.closing is not Closing.FORCE:
+                after = lease.after if lease.closing is Closing.DRAIN else After.LOST
+                withdraw(book, lease, after, f"server {name} was away for too long")
+            settle(book, lease_id, now)
+
+
+def next_orders(book: Book, name: str, grace: float) -> agent.Orders:
+    """The leases that a server is to hold, under the next revision."""
+    link = book.links[name]
+    link.revision += 1
+    orders = agent.Orders(term=book.term, revision=link.revision, grace_ms=round(1000 * grace))
+    for lease_id in sorted(book.leases_on[name]):
+        lease = book.leases[lease_id]
+        if not is_ordered(lease):
+            link.withdrawn.setdefault(lease_id, link.revision)
+            continue
+        order = orders.leases.add(
+            lease=lease.id,
+            epoch=lease.epoch,
+            owners=[lease.owner],
+            closed=lease.closing is not None,
+        )
+        for part in lease.slices:
+            device = book.accelerators[part.device]
+            if device.server == name:
+                order.parts.add(ordinal=device.ordinal, memory=part.memory, compute=part.compute)
+    link.withdrawn = {
+        lease: revision
+        for lease, revision in link.withdrawn.items()
+        if lease in book.leases_on[name]
+    }
+    return orders
+
+
+def as_pairs(labels: object) -> tuple[tuple[str, str], ...]:
+    """A map of labels as a value that can be compared and hashed."""
+    return tuple(sorted(dict(labels).items()))  # type: ignore[call-overload]

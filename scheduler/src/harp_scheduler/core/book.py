@@ -1,0 +1,285 @@
+"""The pool's records, and what follows from them.
+
+`Book` is what the core's functions read and change. It holds the records that are stored, what is
+known only while this scheduler leads (links to agents, renewals), and collects what one event
+changes: records for the transaction, servers that need new orders, leases to tell watchers of.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from harp_api.control.v1 import agent_pb2 as agent
+from harp_scheduler.core.model import (
+    Accelerator,
+    Closing,
+    Lease,
+    Profile,
+    Request,
+    Server,
+    State,
+    Tenant,
+    server_of,
+)
+from harp_scheduler.core.placement.engine import Placement
+from harp_scheduler.core.placement.model import Device, Machine, Placed
+
+Record = Server | Accelerator | Lease | Tenant | Profile | Request
+Key = tuple[str, str]
+"""The class name of a record, and what it is called by."""
+
+
+class Number(NamedTuple):
+    """A counter of the pool that is stored: `epoch` (of grants) or `order` (of requests)."""
+
+    name: Literal["epoch", "order"]
+    value: int
+
+
+@dataclass(slots=True)
+class Link:
+    """What is known of a server's agent since this scheduler leads."""
+
+    heard: float
+    """When it was last heard of; when this scheduler began to lead, if it never was."""
+
+    connected: bool = False
+    revision: int = 0
+    """Of the last orders for it."""
+
+    taken: int = 0
+    """Of the orders that its last report was made with."""
+
+    held: dict[int, agent.Held] = field(default_factory=dict)
+    """Its last report, by epoch."""
+
+    withdrawn: dict[str, int] = field(default_factory=dict)
+    """Leases that are not ordered any more, with the revision of the first orders without them."""
+
+    fenced: bool = False
+    """It has been silent for so long that it has ended all that it held."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the leases of a tenant hold."""
+
+    devices: int = 0
+    memory: int = 0
+    compute: int = 0
+    leases: int = 0
+
+
+class Book:
+    """Records, links, and the changes since they were last taken away."""
+
+    def __init__(self, term: int, placement: Placement, now: float) -> None:
+        self.term = term
+        self.placement = placement
+        self.began = now
+        self.epoch = 0
+        self.order = 0
+        self.servers: dict[str, Server] = {}
+        self.accelerators: dict[str, Accelerator] = {}
+        self.leases: dict[str, Lease] = {}
+        self.tenants: dict[str, Tenant] = {}
+        self.profiles: dict[str, Profile] = {}
+        self.requests: dict[tuple[str, str], Request] = {}
+        self.links: dict[str, Link] = {}
+        self.devices_of: dict[str, set[str]] = defaultdict(set)
+        self.leases_on: dict[str, set[str]] = defaultdict(set)
+        self.names: dict[tuple[str, str], str] = {}
+        self.usage: dict[str, Usage] = defaultdict(Usage)
+        self.waiting: list[tuple[int, int, str]] = []
+        """The queue: (less priority, order, lease), sorted."""
+
+        self.waiting_since: dict[str, float] = {}
+        self.granted: dict[str, float] = {}
+        self.renewed: dict[str, float] = {}
+        self.changes: dict[Key, Record | None] = {}
+        self.numbers: dict[str, Number] = {}
+        self.reordered: set[str] = set()
+        self.told: set[str] = set()
+        self.capacity_changed = True
+
+    def load(self, records: Iterable[Record], numbers: Iterable[Number]) -> None:
+        """Takes what was stored; nothing of it counts as a change."""
+        for number in numbers:
+            setattr(self, number.name, number.value)
+        records = list(records)
+        for record in records:
+            if not isinstance(record, Lease):
+                self.put(record)
+        for name in self.servers:
+            self.arrange(name)
+        for record in records:
+            if isinstance(record, Lease):
+                self.put(record)
+        self.changes.clear()
+        self.told.clear()
+        self.reordered = set(self.servers)
+
+    def next_epoch(self) -> int:
+        self.epoch += 1
+        self.numbers["epoch"] = Number("epoch", self.epoch)
+        return self.epoch
+
+    def next_order(self) -> int:
+        self.order += 1
+        self.numbers["order"] = Number("order", self.order)
+        return self.order
+
+    def put(self, record: Record) -> None:
+        """Makes a record, or replaces the one of its name."""
+        match record:
+            case Server(name=name):
+                self.servers[name] = record
+                self.links.setdefault(name, Link(self.began))
+            case Accelerator(id=name):
+                self.accelerators[name] = record
+                self.devices_of[record.server].add(name)
+            case Lease(id=name):
+                self._lease_changes(self.leases.get(name), record)
+                self.leases[name] = record
+            case Tenant(name=name):
+                self.tenants[name] = record
+            case Profile(name=name):
+                self.profiles[name] = record
+            case Request(caller=caller, id=request):
+                self.requests[caller, request] = record
+                name = f"{caller} {request}"
+        self.changes[type(record).__name__, name] = record
+
+    def drop(self, record: Record) -> None:
+        """Removes a record."""
+        match record:
+            case Server(name=name):
+                del self.servers[name], self.links[name]
+                self.devices_of.pop(name, None)
+                self.placement.remove(name)
+            case Accelerator(id=name):
+                del self.accelerators[name]
+                self.devices_of[record.server].discard(name)
+            case Lease(id=name):
+                self._lease_changes(self.leases[name], None)
+                del self.leases[name]
+                for known in (self.waiting_since, self.granted, self.renewed):
+                    known.pop(name, None)
+            case Tenant(name=name):
+                del self.tenants[name]
+            case Profile(name=name):
+                del self.profiles[name]
+            case Request(caller=caller, id=request):
+                del self.requests[caller, request]
+                name = f"{caller} {request}"
+        self.changes[type(record).__name__, name] = None
+
+    def change(self, lease: str, **fields: object) -> Lease:
+        """Replaces fields of a lease; one that would stay as it is changes nothing."""
+        old = self.leases[lease]
+        new = replace(old, **fields)  # type: ignore[arg-type]
+        if new != old:
+            self.put(new)
+        return new
+
+    def _lease_changes(self, old: Lease | None, new: Lease | None) -> None:
+        """Brings up to date what is derived from leases: engine, queue, orders, usage, names."""
+        known = new or old
+        assert known is not None
+        self.told.add(known.id)
+        usage = self.usage[known.tenant]
+        for lease, sign in ((old, -1), (new, 1)):
+            if lease is None:
+                continue
+            usage.leases += sign
+            usage.devices += sign * len(lease.slices)
+            usage.memory += sign * sum(part.memory for part in lease.slices)
+            usage.compute += sign * sum(part.compute for part in lease.slices)
+        if old is not None:
+            del self.names[old.tenant, old.name]
+            if old.waits:
+                del self.waiting[bisect_left(self.waiting, place_in_queue(old))]
+        if new is not None:
+            self.names[new.tenant, new.name] = new.id
+            if new.waits:
+                insort(self.waiting, place_in_queue(new))
+        self._slices_change(old, new)
+
+    def _slices_change(self, old: Lease | None, new: Lease | None) -> None:
+        before = old.slices if old else ()
+        after = new.slices if new else ()
+        if before != after:
+            if before:
+                self.placement.give_back(Placed(before))
+                self.capacity_changed = True
+            if after:
+                self.placement.take(Placed(after))
+        # Orders name the lease, its epoch, its owner, and whether it is closed or withdrawn.
+        ordered = [lease and (lease.slices, lease.epoch, lease.closing) for lease in (old, new)]
+        if ordered[0] != ordered[1]:
+            known = new or old
+            assert known is not None
+            for server in {server_of(part.device) for part in (*before, *after)}:
+                self.reordered.add(server)
+                on = self.leases_on[server]
+                if any(server_of(part.device) == server for part in after):
+                    on.add(known.id)
+                else:
+                    on.discard(known.id)
+
+    def arrange(self, server: str) -> None:
+        """Tells the placement what a server has, and which of it may be used."""
+        known = self.servers[server]
+        devices = [self.accelerators[name] for name in sorted(self.devices_of[server], key=ordinal)]
+        if not devices:
+            self.placement.remove(server)
+            return
+        self.placement.update(
+            Machine(
+                known.name,
+                tuple(
+                    Device(d.id, server, d.kind, d.model, d.memory, dict(d.labels)) for d in devices
+                ),
+                dict(known.labels),
+            )
+        )
+        link = self.links[server]
+        for device in devices:
+            self.placement.set_usable(device.id, unusable(known, link, device))
+        self.capacity_changed = True
+
+    def is_reachable(self, server: str) -> bool:
+        link = self.links.get(server)
+        return link is not None and link.connected
+
+
+def place_in_queue(lease: Lease) -> tuple[int, int, str]:
+    return -lease.priority, lease.order, lease.id
+
+
+def ordinal(device: str) -> tuple[int, str]:
+    """Sorts the devices of one server by their numbers."""
+    number = device.rpartition("/")[2]
+    return (int(number) if number.isdigit() else 0), device
+
+
+def unusable(server: Server, link: Link, device: Accelerator) -> str:
+    """Why no lease may begin on a device; empty where one may."""
+    if not device.present:
+        return "gone"
+    if not link.connected:
+        return "out of reach"
+    if server.cordoned or device.cordoned:
+        return "cordoned"
+    if device.fault:
+        return "faulty"
+    return ""
+
+
+def is_ordered(lease: Lease) -> bool:
+    """Whether servers are to hold the lease."""
+    return bool(lease.slices) and lease.closing is not Closing.FORCE and lease.state != State.LOST

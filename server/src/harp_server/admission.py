@@ -1,0 +1,226 @@
+"""Which leases a server holds, and which sessions may begin: the agent's side of the leases.
+
+No clock, no files, no sockets: the agent calls in with what happens and does what comes out. The
+simulation of the pool runs this same code.
+
+The scheduler orders the whole set of leases that the server is to hold. What is not ordered any
+more ends first: its sessions are killed, and its part of a device is free when the last is dead.
+Only then is an ordered lease admitted that needs that part. So whatever the scheduler believes, no
+part of a device serves two leases at one time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harp_api.control.v1 import agent_pb2 as agent
+
+WAITING = agent.Held.STATE_WAITING
+ADMITTED = agent.Held.STATE_ADMITTED
+ENDING = agent.Held.STATE_ENDING
+
+WHOLE = 1000
+"""Per mille of compute that a device has."""
+
+REPORTS_KEPT = 64
+"""Reports whose answer may still come."""
+
+
+@dataclass(slots=True)
+class Hold:
+    """One grant that the server was told of."""
+
+    order: agent.Order
+    state: agent.Held.State.ValueType = WAITING
+    sessions: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a session that may begin is given."""
+
+    lease: str
+    epoch: int
+    parts: tuple[tuple[int, int, int], ...]
+    """Ordinal of the device, bytes, per mille; in the lease's order."""
+
+    owners: tuple[str, ...]
+    """Identities that may use it: the worker checks the client's certificate."""
+
+
+class Closed(Exception):
+    """No session may begin under this lease: the reason, for the person who started the program."""
+
+
+class Admission:
+    """The leases of one server."""
+
+    def __init__(self, memory: Mapping[int, int], now: float) -> None:
+        """`memory`: bytes of each device by ordinal. `now`: seconds of a clock that runs on while
+        the machine sleeps."""
+        self.memory = dict(memory)
+        self.term = 0
+        self.revision = 0
+        self.grace = 0.0
+        self.highest: dict[int, int] = {}
+        """The highest epoch that was ever ordered, by device."""
+
+        self.returning: set[int] = set()
+        """Epochs that ended here though nobody took them back: an earlier process held them, or
+        the server fenced itself. They may be ordered again."""
+
+        self.ordered: dict[int, agent.Order] = {}
+        """The last orders, by epoch."""
+
+        self.holds: dict[int, Hold] = {}
+        """By epoch."""
+
+        self.deadline = now
+        """When the server must end all it holds, if it is not heard before."""
+
+        self.number = 0
+        self.sent: dict[int, float] = {}
+        self.to_end: dict[str, str] = {}
+        """Sessions to end now, each with the reason; the agent takes them away."""
+
+        self.faults: dict[int, str] = {}
+
+    def take_orders(self, orders: agent.Orders) -> bool:
+        """Takes orders unless they are old; says whether they were taken. What `stored` gives has
+        to be on disk before anything is reported or begun."""
+        if (orders.term, orders.revision) <= (self.term, self.revision):
+            return False
+        self.term, self.revision = orders.term, orders.revision
+        self.grace = orders.grace_ms / 1000
+        self.ordered = {order.epoch: order for order in orders.leases}
+        for epoch, hold in list(self.holds.items()):
+            if epoch in self.ordered:
+                hold.order = self.ordered[epoch]
+            else:
+                self.returning.discard(epoch)
+                self._end(epoch, "the lease of this session was taken back")
+        self._admit()
+        return True
+
+    def enter(self, lease: str, session: str) -> Entry:
+        """A session begins under a lease. Raises Closed."""
+        hold = next((h for h in self._newest_first() if h.order.lease == lease), None)
+        if hold is None:
+            raise Closed(f"this server holds no lease {lease}")
+        if hold.state == ENDING:
+            raise Closed(f"lease {lease} was taken back")
+        if hold.state == WAITING:
+            raise Closed(f"lease {lease} waits for what used its device before to end")
+        if hold.order.closed:
+            raise Closed(f"lease {lease} is being given back: no new programs")
+        hold.sessions.add(session)
+        return Entry(
+            lease,
+            hold.order.epoch,
+            tuple((part.ordinal, part.memory, part.compute) for part in hold.order.parts),
+            tuple(hold.order.owners),
+        )
+
+    def leave(self, session: str) -> None:
+        """A session's worker is dead."""
+        self.to_end.pop(session, None)
+        for epoch, hold in list(self.holds.items()):
+            hold.sessions.discard(session)
+            if hold.state == ENDING and not hold.sessions:
+                del self.holds[epoch]
+        self._admit()
+
+    def report(self, now: float) -> agent.Report:
+        """What the server holds, as the next report."""
+        self.number += 1
+        self.sent[self.number] = now
+        while len(self.sent) > REPORTS_KEPT:
+            del self.sent[next(iter(self.sent))]
+        report = agent.Report(
+            number=self.number, term=self.term, revision=self.revision, faults=self.faults
+        )
+        for epoch, hold in sorted(self.holds.items()):
+            report.leases.add(
+                lease=hold.order.lease,
+                epoch=epoch,
+                state=hold.state,
+                sessions=len(hold.sessions),
+            )
+        return report
+
+    def heard(self, heard: agent.Heard) -> None:
+        """The scheduler has a report: the grace counts from when it was made."""
+        made = self.sent.pop(heard.number, None)
+        if made is not None and heard.term >= self.term:
+            self.deadline = max(self.deadline, made + self.grace)
+
+    def fence(self, now: float) -> bool:
+        """Ends everything if the scheduler was not heard for the grace; says whether it did."""
+        if now <= self.deadline or not self.holds:
+            return False
+        self.ordered = {}
+        for epoch in list(self.holds):
+            self.returning.add(epoch)
+            self._end(epoch, "the server has not heard from the scheduler for the lease's grace")
+        return True
+
+    def _end(self, epoch: int, reason: str) -> None:
+        hold = self.holds[epoch]
+        hold.state = ENDING
+        for session in hold.sessions:
+            self.to_end.setdefault(session, reason)
+        if not hold.sessions:
+            del self.holds[epoch]
+
+    def _admit(self) -> None:
+        """Admits what is ordered and fits beside all that is not dead; the oldest grants first."""
+        for epoch in sorted(self.ordered.keys() - self.holds.keys()):
+            ordinals = [part.ordinal for part in self.ordered[epoch].parts]
+            if epoch not in self.returning and any(
+                epoch <= self.highest.get(ordinal, 0) for ordinal in ordinals
+            ):
+                continue  # it was taken back, or is from before what was: never again
+            for ordinal in ordinals:
+                self.highest[ordinal] = max(epoch, self.highest.get(ordinal, 0))
+            self.holds[epoch] = Hold(self.ordered[epoch])
+        for _, hold in sorted(self.holds.items()):
+            if hold.state == WAITING and self._fits(hold.order.parts):
+                hold.state = ADMITTED
+
+    def _fits(self, parts: Sequence[agent.Part]) -> bool:
+        taken = [
+            part
+            for hold in self.holds.values()
+            if hold.state != WAITING
+            for part in hold.order.parts
+        ]
+        for ordinal in {part.ordinal for part in parts}:
+            together = [part for part in (*taken, *parts) if part.ordinal == ordinal]
+            if (
+                sum(part.memory for part in together) > self.memory.get(ordinal, 0)
+                or sum(part.compute for part in together) > WHOLE
+            ):
+                return False
+        return True
+
+    def _newest_first(self) -> list[Hold]:
+        return [hold for _, hold in sorted(self.holds.items(), reverse=True)]
+
+    def stored(self) -> dict[str, object]:
+        """What outlives the agent's process, as JSON."""
+        return {
+            "term": self.term,
+            "highest": {str(ordinal): epoch for ordinal, epoch in self.highest.items()},
+            "held": sorted(self.returning | self.holds.keys()),
+        }
+
+    def restore(self, stored: Mapping[str, object]) -> None:
+        """Takes what an earlier process of this server has stored. Its sessions are dead."""
+        term, highest, held = (stored.get(name) for name in ("term", "highest", "held"))
+        if isinstance(term, int):
+            self.term = term
+        if isinstance(highest, dict):
+            self.highest = {int(k): v for k, v in highest.items() if isinstance(v, int)}
+        if isinstance(held, list):
+            self.returning = {epoch for epoch in held if isinstance(epoch, int)}

@@ -14,14 +14,29 @@ Examples:
   harp doctor                                     check this host end to end
   harp ca create pool-ca --pool lab               a certificate authority for a pool
   harp server --credentials pool-ca/servers/gpu1  offer this machine's devices
+  harp scheduler --ca pool-ca                     decide who gets which device
+  harp attach web1 --count 2 --memory 8GiB        attach devices to a host
+  harp get devices                                what there is
   harp-run -- python train.py                     run a program on a pooled device
 """
 
 COMMANDS = {
+    "attach": "harp_client.commands.leases:attach",
     "ca": "harp_server.commands:ca",
+    "cordon": "harp_client.commands.admin:cordon",
+    "create": "harp_client.commands.admin:create",
+    "delete": "harp_client.commands.admin:delete",
+    "describe": "harp_client.commands.get:describe",
+    "detach": "harp_client.commands.leases:detach",
     "doctor": "harp_client.doctor:doctor",
+    "drain": "harp_client.commands.admin:drain",
+    "get": "harp_client.commands.get:get",
+    "scheduler": "harp_scheduler.commands:scheduler",
     "server": "harp_server.commands:server",
     "settings": "harp_client.cli:settings_page",
+    "start": "harp_client.commands.leases:start",
+    "stop": "harp_client.commands.leases:stop",
+    "uncordon": "harp_client.commands.admin:uncordon",
 }
 
 

@@ -1,5 +1,9 @@
-"""Asks the libcuda.so.1 of this process which devices it has; prints JSON. Run under `harp-run` by
-`harp doctor`: an ordinary CUDA program, in as few calls as it takes."""
+"""Asks a libcuda which devices it has, in as few calls as it takes; prints JSON.
+
+    python -m harp_client.probe [LIBCUDA]      default: the libcuda.so.1 of this process
+
+An ordinary CUDA program: `harp doctor` runs it under `harp-run`, an agent with its own libcuda.
+"""
 
 import ctypes
 import json
@@ -49,7 +53,8 @@ def devices(cuda: ctypes.CDLL) -> dict[str, object]:
 
 def main() -> int:
     try:
-        print(json.dumps(devices(ctypes.CDLL("libcuda.so.1"))))
+        library = sys.argv[1] if len(sys.argv) > 1 else "libcuda.so.1"
+        print(json.dumps(devices(ctypes.CDLL(library))))
     except (OSError, CudaError) as error:
         print(f"probe: {error}", file=sys.stderr)
         return 1

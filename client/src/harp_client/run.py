@@ -11,7 +11,7 @@ from typing import NamedTuple, NoReturn
 
 from harp_client import __version__, native, program, settings
 from harp_client.errors import HarpError, tell
-from harp_client.target import Flags, Target, choose, open_key
+from harp_client.target import Flags, Schedulers, Target, choose, open_key, schedulers
 
 HELP = """\
 Usage: harp-run [OPTIONS] [--] PROGRAM [ARGUMENTS...]
@@ -28,6 +28,15 @@ Which pool:
       --device DEVICE      device of the embedded pool: soft (default) or the path of a libcuda.so.1
       --direct             no pool: load the soft GPU into the program itself (for development)
 
+From a pool with a scheduler (without any of these: what is attached to this host):
+      --scheduler HOST:PORT[,...]  the pool's schedulers
+      --gpus N             take a lease on N devices for this run
+      --memory SIZE        memory of each (8GiB)
+      --compute SHARE      share of each (50%)
+      --model NAME[,...]   of one of these models
+      --profile NAME       a size that the pool's admins have named
+      --queue-timeout TIME wait for no longer than this (90s, 5m; default: for ever)
+
 How:
       --stats              print calls, waits, bytes and the TLS session at the end
       --sync               make every call wait for its reply (for debugging)
@@ -40,11 +49,15 @@ How:
 Examples:
   harp-run -- python train.py
   harp-run --stats -- ./vector_add
+  harp-run --gpus 2 --memory 4GiB -- python train.py
   harp-run --server gpu1:7443 --credentials ~/.config/harp/credentials -- python train.py
 
 Exit status: the program's; 128+N if signal N ended it; 125 if harp-run itself failed, 126 if the
 program cannot be executed, 127 if it is not found. Environment: see docs/environment.md.
 """
+
+WISHES = ("gpus", "memory", "compute", "model", "profile", "queue-timeout")
+"""Options that ask a scheduler for a lease, in the order of `lease.Wish`."""
 
 SHORT = "s:c:vVh"
 LONG = [
@@ -55,6 +68,8 @@ LONG = [
     "embedded",
     "device=",
     "direct",
+    "scheduler=",
+    *(f"{word}=" for word in WISHES),
     "stats",
     "sync",
     "ptx",
@@ -77,6 +92,7 @@ class Options(NamedTuple):
     sync: bool
     ptx: bool | None
     verbose: bool
+    wish: tuple[str | None, ...]
 
 
 def main() -> NoReturn:
@@ -123,9 +139,13 @@ def _parse(arguments: list[str]) -> Options:
         credentials=values.get("c", values.get("credentials")),
         server_name=values.get("server-name"),
         context=values.get("context"),
+        scheduler=values.get("scheduler"),
     )
+    wish = tuple(values.get(word) for word in WISHES)
+    if any(wish) and flags.server:
+        raise HarpError("a server takes no leases", "drop --server, or use --scheduler", 125)
     embedded, direct = "embedded" in values, "direct" in values
-    if (embedded or direct) and any(flags):
+    if (embedded or direct) and (any(flags) or any(wish)):
         word = "--direct" if direct else "--embedded"
         raise HarpError(f"{word} uses no running pool", f"drop {word} or the server's options", 125)
     if "device" in values and direct:
@@ -140,13 +160,20 @@ def _parse(arguments: list[str]) -> Options:
         sync="sync" in values,
         ptx=True if "ptx" in values else False if "no-ptx" in values else None,
         verbose="v" in values or "verbose" in values,
+        wish=wish,
     )
 
 
 def _run(options: Options) -> int:
     environ = dict(os.environ)
     parts = native.find(environ)
-    target = None if options.embedded or options.direct else choose(options.flags, environ)
+    pool = None if options.embedded or options.direct else schedulers(options.flags, environ)
+    if pool is None and any(options.wish):
+        raise HarpError(
+            "a lease needs a scheduler", "add --scheduler HOST:PORT, or name it in the context", 125
+        )
+    named = not (options.embedded or options.direct or pool)
+    target = choose(options.flags, environ) if named else None
     if target is not None and options.device is not None:
         raise HarpError("--device is for the embedded pool", "add --embedded or drop --device", 125)
     # A program that uses the pool never runs inside an outer harp-run's preload.
@@ -162,18 +189,33 @@ def _run(options: Options) -> int:
         native.preload(parts.softgpu, environ)
         _ask_for_ptx(options, environ, soft=lambda: True)
         return program.run(options.command, environ)
+    if pool is not None:
+        return _run_leased(pool, options, parts, environ)
     if target is not None:
         if warning := open_key(target.credentials):
             print(warning.line("harp-run"), file=sys.stderr)
         return _run_at(target, options, parts, environ)
     from harp_client.pool import EmbeddedPool
 
-    device = options.device or "soft"
-    pool = EmbeddedPool(device, options.verbose, environ)
+    embedded = EmbeddedPool(options.device or "soft", options.verbose, environ)
     try:
-        return _run_at(pool.target, options, parts, environ)
+        return _run_at(embedded.target, options, parts, environ)
     finally:
-        pool.close()
+        embedded.close()
+
+
+def _run_leased(
+    pool: Schedulers, options: Options, parts: native.NativeParts, environ: dict[str, str]
+) -> int:
+    from harp_client.lease import RunLease, Wish
+
+    if options.device is not None:
+        raise HarpError("--device is for the embedded pool", "add --embedded or drop --device", 125)
+    lease = RunLease(pool, Wish(*options.wish), environ)
+    try:
+        return _run_at(lease.target, options, parts, environ)
+    finally:
+        lease.close()
 
 
 def _run_at(

@@ -98,6 +98,19 @@ HARP_SPIN_US = Setting(
     PROGRAM,
     "Microseconds that a waiting call polls its socket before it sleeps. `0` always sleeps.",
 )
+HARP_SCHEDULER = Setting(
+    "HARP_SCHEDULER",
+    "`scheduler` of the context",
+    RUN,
+    "Addresses `HOST:PORT` of the pool's schedulers, separated by commas. `harp-run` then takes a "
+    "lease, or uses what is attached to this host. A named server goes before.",
+)
+HARP_HOST = Setting(
+    "HARP_HOST",
+    "the machine's host name",
+    RUN,
+    "This host's name in the pool: `harp-run` uses the lease that is attached to it.",
+)
 HARP_CONTEXT = Setting(
     "HARP_CONTEXT",
     "`current` of the configuration file",

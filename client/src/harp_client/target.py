@@ -38,12 +38,20 @@ class Flags(NamedTuple):
     credentials: str | None = None
     server_name: str | None = None
     context: str | None = None
+    scheduler: str | None = None
+
+
+class Schedulers(NamedTuple):
+    """A pool with a scheduler, and how to be let in."""
+
+    addresses: list[str]
+    credentials: str
 
 
 def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | None:
-    """The running pool to use, or None for an embedded one.
+    """The running server to use, or None for an embedded pool.
 
-    Raises HarpError when a pool is named but the way to it is not complete.
+    Raises HarpError when a server is named but the way to it is not complete.
     """
     context = _context(flags.context or settings.HARP_CONTEXT.get(environ), environ)
     server = flags.server or settings.HARP_SERVER.get(environ) or context.get("server")
@@ -51,17 +59,8 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
         if flags.credentials:
             raise HarpError("--credentials needs a server", "add --server HOST:PORT", 125)
         return None
-    host, colon, port = server.rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise HarpError(
-            f"server {server!r} is not HOST:PORT", "write it like gpu1.example:7443", 125
-        )
-    chosen = (
-        flags.credentials or settings.HARP_CREDENTIALS.get(environ) or context.get("credentials")
-    )
-    credentials = os.path.abspath(
-        os.path.expanduser(chosen or os.path.join(config_folder(environ), "credentials"))
-    )
+    _check_address(server)
+    credentials = _credentials(flags, context, environ)
     _check_credentials(credentials, server)
     ptx = context.get("ptx")
     return Target(
@@ -74,6 +73,40 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
         # What the file says of its own server says nothing of one that a flag names.
         ptx if server == context.get("server") and isinstance(ptx, bool) else None,
     )
+
+
+def schedulers(flags: Flags, environ: Mapping[str, str] = os.environ) -> Schedulers | None:
+    """The pool's schedulers, or None where none is named, or a flag names a server itself."""
+    if flags.server:
+        return None
+    context = _context(flags.context or settings.HARP_CONTEXT.get(environ), environ)
+    named = flags.scheduler or settings.HARP_SCHEDULER.get(environ)
+    if not named and settings.HARP_SERVER.get(environ):
+        return None
+    found = named or context.get("scheduler")
+    if not found:
+        return None
+    addresses = [address.strip() for address in str(found).split(",")]
+    for address in addresses:
+        _check_address(address)
+    credentials = _credentials(flags, context, environ)
+    _check_credentials(credentials, addresses[0])
+    return Schedulers(addresses, credentials)
+
+
+def _credentials(flags: Flags, context: dict[str, Any], environ: Mapping[str, str]) -> str:
+    chosen = (
+        flags.credentials or settings.HARP_CREDENTIALS.get(environ) or context.get("credentials")
+    )
+    return os.path.abspath(
+        os.path.expanduser(chosen or os.path.join(config_folder(environ), "credentials"))
+    )
+
+
+def _check_address(address: str) -> None:
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise HarpError(f"{address!r} is not HOST:PORT", "write it like gpu1.example:7443", 125)
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> str:

@@ -19,6 +19,7 @@ from harp_api.control.v1 import agent_pb2 as agent
 WAITING = agent.Held.STATE_WAITING
 ADMITTED = agent.Held.STATE_ADMITTED
 ENDING = agent.Held.STATE_ENDING
+REFUSED = agent.Held.STATE_REFUSED
 
 WHOLE = 1000
 """Per mille of compute that a device has."""
@@ -32,7 +33,7 @@ class Hold:
     """One grant that the server was told of."""
 
     order: agent.Order
-    state: agent.Held.State.ValueType = WAITING
+    state: agent.Held.State = WAITING
     sessions: set[str] = field(default_factory=set)
 
 
@@ -79,6 +80,9 @@ class Admission:
         self.deadline = now
         """When the server must end all it holds, if it is not heard before."""
 
+        self.registered = now
+        """When the report was made that the connection to the scheduler began with."""
+
         self.number = 0
         self.sent: dict[int, float] = {}
         self.to_end: dict[str, str] = {}
@@ -93,6 +97,8 @@ class Admission:
             return False
         self.term, self.revision = orders.term, orders.revision
         self.grace = orders.grace_ms / 1000
+        # They come over the connection, so the scheduler has heard what it began with.
+        self.deadline = max(self.deadline, self.registered + self.grace)
         self.ordered = {order.epoch: order for order in orders.leases}
         for epoch, hold in list(self.holds.items()):
             if epoch in self.ordered:
@@ -106,6 +112,8 @@ class Admission:
     def enter(self, lease: str, session: str) -> Entry:
         """A session begins under a lease. Raises Closed."""
         hold = next((h for h in self._newest_first() if h.order.lease == lease), None)
+        if not lease:
+            raise Closed("this server belongs to a pool: take a lease (harp-run --gpus 1)")
         if hold is None:
             raise Closed(f"this server holds no lease {lease}")
         if hold.state == ENDING:
@@ -147,7 +155,14 @@ class Admission:
                 state=hold.state,
                 sessions=len(hold.sessions),
             )
+        for epoch in sorted(self.ordered.keys() - self.holds.keys()):
+            report.leases.add(lease=self.ordered[epoch].lease, epoch=epoch, state=REFUSED)
         return report
+
+    def register(self, now: float) -> agent.Report:
+        """The report that a new connection to a scheduler begins with."""
+        self.registered = now
+        return self.report(now)
 
     def heard(self, heard: agent.Heard) -> None:
         """The scheduler has a report: the grace counts from when it was made."""

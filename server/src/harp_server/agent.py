@@ -14,10 +14,11 @@ import socket
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from harp_client.errors import HarpError
 from harp_client.native import NativeParts
+from harp_server.admission import Closed, Entry
 from harp_server.ca import SERVER_NAME, SessionIssuer
 from harp_server.channel import Message
 from harp_server.logs import Log
@@ -75,6 +76,22 @@ class Offer:
     max_sessions: int = 64
     grace: float = 30.0
     """Seconds that a session is kept when its connection breaks."""
+
+    leases: "Leases | None" = None
+    """What may begin here and what must end, by the scheduler's word; None: whoever is a user of
+    the pool may use all devices."""
+
+
+class Leases(Protocol):
+    """What the agent asks about leases: `harp_server.scheduler_link` knows."""
+
+    def enter(self, lease: str, session: str) -> Entry:
+        """A session begins. Raises Closed with the reason why it may not."""
+        ...
+
+    def leave(self, session: str) -> None:
+        """A session's worker is dead."""
+        ...
 
 
 class Agent:
@@ -264,7 +281,8 @@ class Agent:
         """Gives the client to a worker and waits for the session's end.
 
         With a refusal the worker tells the client so, in the protocol that only it speaks. If the
-        client asked for the server by the `name` of a session, the certificate is for that too.
+        client asked for the server by the `name` of a session or a lease, the certificate is for
+        that too.
         """
         session_id = secrets.token_hex(8)
         try:
@@ -278,12 +296,18 @@ class Agent:
             await worker.process.end()
             return
         session = Session(session_id, address, worker, self._log)
-        session.refused = refusal is not None
         self._sessions[session_id] = session
+        entry = None
+        if refusal is None and (leases := self._offer.leases) is not None:
+            try:
+                entry = leases.enter(lease_of(name) or "", session_id)
+            except Closed as closed:
+                refusal = str(closed)
+        session.refused = refusal is not None
         try:
-            names = [name] if session_of(name) else []
+            names = [name] if session_of(name) or lease_of(name) else []
             certificate, key = self._offer.issuer.issue(session_id, names)
-            assignment = {
+            assignment: Message = {
                 "session": session_id,
                 "pool": self._offer.issuer.pool,
                 "peer": address,
@@ -292,6 +316,9 @@ class Agent:
                 "refuse": refusal,
                 "grace_s": self._offer.grace,
             }
+            if entry is not None:
+                assignment["owners"] = list(entry.owners)
+                assignment["devices"] = [ordinal for ordinal, _, _ in entry.parts]
             worker.serve(assignment, client, session.event)
         except OSError as error:
             self._log.error("connection dropped", address=address, cause=str(error))
@@ -304,6 +331,18 @@ class Agent:
             if client >= 0:
                 os.close(client)
             del self._sessions[session_id]
+            if entry is not None and self._offer.leases is not None:
+                self._offer.leases.leave(session_id)
+
+    async def end_session(self, session_id: str, reason: str) -> None:
+        """Ends a session whose lease is over."""
+        session = self._sessions.get(session_id)
+        if session is not None:
+            self._log.warning("session is ended", session=session_id, cause=reason)
+            await session.worker.process.end()
+
+
+LEASE_NAME = re.compile(rf"(?:[0-9a-f]{{16}}\.)?(l-[0-9a-z]{{1,32}})\.lease\.{SERVER_NAME}")
 
 
 def _keep(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> None:
@@ -316,7 +355,14 @@ def _keep(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> None
 def session_of(name: str) -> str | None:
     """The session that a TLS server name asks to resume, or None: it asks for a new one."""
     session, _, server = name.partition(".")
-    return session if server == SERVER_NAME and re.fullmatch("[0-9a-f]{16}", session) else None
+    known = server == SERVER_NAME or LEASE_NAME.fullmatch(server)
+    return session if known and re.fullmatch("[0-9a-f]{16}", session) else None
+
+
+def lease_of(name: str) -> str | None:
+    """The lease that a TLS server name asks to use, or None."""
+    found = LEASE_NAME.fullmatch(name)
+    return found[1] if found else None
 
 
 def listen(address: str) -> socket.socket:

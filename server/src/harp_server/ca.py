@@ -3,6 +3,8 @@
     root (ca.pem)
     ├── server intermediate   signs sessions of one server; path length 0, server use only
     │   └── session leaf      made for one session by that server's agent, 24 hours
+    ├── agent leaf            that server's agent towards the scheduler, client use only
+    ├── scheduler leaf        a scheduler towards everybody, server use only
     └── user leaf             a person or a service of a tenant, client use only
 
 Identities are SPIFFE URIs in the certificates. A server intermediate is limited to server use, so
@@ -28,6 +30,9 @@ from harp_client.errors import HarpError
 SERVER_NAME = "harp-server"
 """DNS name in every session certificate: what clients check, wherever the server runs. A session's
 own name before it and a dot is what its client asks for to resume it."""
+
+SCHEDULER_NAME = "harp-scheduler"
+"""DNS name in every scheduler's certificate: what agents and people check, wherever it runs."""
 
 ROOT_DAYS = 3650
 SERVER_DAYS = 365
@@ -84,6 +89,13 @@ class SessionIssuer:
     pool: str
     root_pem: bytes
     intermediate: KeyPair
+    agent: KeyPair | None = None
+    """What its agent shows the scheduler; None where it serves without one."""
+
+    @property
+    def name(self) -> str:
+        """The server's name in the pool."""
+        return identity(self.intermediate.certificate).rpartition("/")[2]
 
     def issue(self, session: str, names: Sequence[str] = ()) -> tuple[str, str]:
         """A fresh leaf for `session`: (certificate chain, private key), both PEM text.
@@ -103,10 +115,14 @@ class SessionIssuer:
         return chain.decode("ascii"), leaf.key_pem().decode("ascii")
 
     def save(self, folder: Path) -> None:
-        """Writes a server's credentials folder: ca.pem, server.pem, server.key."""
+        """Writes a server's credentials folder: ca.pem, server.pem, server.key, and for its agent
+        agent.pem and agent.key."""
         _write(folder / "ca.pem", self.root_pem)
         _write(folder / "server.pem", self.intermediate.certificate_pem())
         _write(folder / "server.key", self.intermediate.key_pem())
+        if self.agent is not None:
+            _write(folder / "agent.pem", self.agent.certificate_pem())
+            _write(folder / "agent.key", self.agent.key_pem())
 
     @classmethod
     def load(cls, folder: Path) -> "SessionIssuer":
@@ -116,6 +132,9 @@ class SessionIssuer:
             root_pem = (folder / "ca.pem").read_bytes()
             root = x509.load_pem_x509_certificate(root_pem)
             intermediate = KeyPair.load(folder / "server.pem", folder / "server.key")
+            agent = None
+            if (folder / "agent.key").exists():
+                agent = KeyPair.load(folder / "agent.pem", folder / "agent.key")
         except OSError as error:
             raise HarpError(f"no server credentials in {folder}: {error.strerror}", how) from error
         except ValueError as error:
@@ -138,7 +157,7 @@ class SessionIssuer:
                 f"{folder / 'server.pem'} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
                 how,
             )
-        return cls(_pool_of(certificate), root_pem, intermediate)
+        return cls(_pool_of(certificate), root_pem, intermediate, agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +210,25 @@ class Authority:
             path_length=0,
             lifetime=datetime.timedelta(days=SERVER_DAYS),
         )
-        return SessionIssuer(self.pool, self.root.certificate_pem(), intermediate)
+        agent = _certificate(
+            issuer=self.root,
+            common_name=f"agent of {name}",
+            uri=f"spiffe://{self.pool}/server/{name}",
+            usage=ExtendedKeyUsageOID.CLIENT_AUTH,
+            lifetime=datetime.timedelta(days=SERVER_DAYS),
+        )
+        return SessionIssuer(self.pool, self.root.certificate_pem(), intermediate, agent)
+
+    def issue_scheduler(self, name: str, life: datetime.timedelta) -> KeyPair:
+        """A server certificate for the scheduler called `name`."""
+        return _certificate(
+            issuer=self.root,
+            common_name=f"HARP scheduler {name}",
+            uri=f"spiffe://{self.pool}/scheduler/{name}",
+            dns=(SCHEDULER_NAME,),
+            usage=ExtendedKeyUsageOID.SERVER_AUTH,
+            lifetime=life,
+        )
 
     def issue_user(self, tenant: str, user: str, days: int = USER_DAYS) -> KeyPair:
         """A client certificate for `user` of `tenant`."""

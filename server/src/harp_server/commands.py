@@ -21,6 +21,9 @@ SERVER_HELP = """Offer this machine's devices to a pool.
       harp server --credentials pool-ca/servers/gpu1
       harp server --listen 0.0.0.0:7443 --device soft --credentials pool-ca/servers/gpu1
       harp server --device /usr/lib/x86_64-linux-gnu/libcuda.so.1 --credentials /etc/harp
+      harp server --scheduler pool.example:7440 --listen 0.0.0.0:7443 --credentials /etc/harp
+
+    With a scheduler, sessions begin only under its leases; without one, for every user of the pool.
 
     SIGTERM and SIGINT stop it: it accepts nothing more and waits up to --drain seconds for the
     sessions to end. A second signal ends them at once.
@@ -69,6 +72,24 @@ SERVER_HELP = """Offer this machine's devices to a pool.
     help="Seconds that a session waits for its client when the connection breaks.",
 )
 @click.option(
+    "--scheduler",
+    "schedulers",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="The pool's scheduler; once for each, if there are several.",
+)
+@click.option(
+    "--advertise", metavar="HOST:PORT", help="Where programs reach this server (default: --listen)."
+)
+@click.option(
+    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="rack=r1, switch=s3, and so on."
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Folder for what must outlive a restart (default: state in --credentials).",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     default="auto",
@@ -90,6 +111,10 @@ def server(
     max_sessions: int,
     drain: float,
     grace: float,
+    schedulers: tuple[str, ...],
+    advertise: str | None,
+    labels: tuple[str, ...],
+    state: Path | None,
     log_format: str,
     log_level: str,
     ready_fd: int | None,
@@ -102,26 +127,47 @@ def server(
 
     environ = native.without_preload(os.environ)
     parts = native.find(environ)
+    log = Log(log_format, log_level)
+    issuer = SessionIssuer.load(credentials)
+    agents: list[Agent] = []
+    link = None
+    if schedulers:
+        from harp_server.scheduler_link import SchedulerLink
+
+        folder = state or credentials / "state"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+        async def end_session(session: str, reason: str) -> None:
+            await agents[0].end_session(session, reason)
+
+        link = SchedulerLink(schedulers, issuer, folder / "leases.json", end_session, log)
     offer = Offer(
         parts=parts,
         device=Device.resolve(device, parts),
-        issuer=SessionIssuer.load(credentials),
+        issuer=issuer,
         root_certificate=str((credentials / "ca.pem").absolute()),
         environ=worker_environ(environ),
         idle_workers=idle_workers,
         max_sessions=max_sessions,
         grace=grace,
+        leases=link,
     )
-    log = Log(log_format, log_level)
     if warning := open_key(str(credentials), "server.key"):
         log.warning("open key", cause=warning.cause, next=warning.next_step)
     port = open_port(listen)
 
     async def run() -> None:
-        stop = _stop_signals()
+        stop = stop_signals()
         agent = Agent(offer, port, log)
+        agents.append(agent)
+        linked = None
         try:
             offered = await agent.start()
+            if link is not None:
+                from harp_server.inventory import take
+
+                link.offer(await take(offer, advertise or agent.address, labels))
+                linked = asyncio.create_task(link.run())
         except HarpError:
             await agent.stop(0)
             raise
@@ -146,12 +192,16 @@ def server(
             await agent.stop(0)
         again.cancel()
         await stopping
+        if linked is not None:
+            linked.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await linked
         log.info("server stopped")
 
     asyncio.run(run())
 
 
-def _stop_signals() -> "asyncio.Queue[int]":
+def stop_signals() -> "asyncio.Queue[int]":
     """A queue that gets every SIGTERM and SIGINT from now on."""
     asked: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()

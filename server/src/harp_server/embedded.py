@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 from harp_client import native, settings
+from harp_client.attendant import GOODBYE
 from harp_client.errors import HarpError, tell
 from harp_server.agent import Agent, Device, Offer, listen, worker_environ
 from harp_server.ca import Authority, save_user
 from harp_server.logs import Log
 from harp_server.state import StateFolder
 
-GOODBYE = b"q"
 DRAIN_SECONDS = 2.0
 
 

@@ -31,6 +31,9 @@ pub struct Assignment {
     /// a welcome.
     #[serde(default)]
     pub refuse: Option<String>,
+    /// Identities that may have this session: those of its lease. Any user of the pool's where none is named.
+    #[serde(default)]
+    pub owners: Vec<String>,
     /// How long the session is kept when its connection breaks, in seconds; 0 does not keep it.
     #[serde(default)]
     pub grace_s: f64,

@@ -224,8 +224,17 @@ fn let_in(
         .map_err(|error| format!("refused: {error}"))?;
     let Incoming { hello, info, .. } = &incoming;
     let peer = info.peer.clone().unwrap_or_default();
-    if !is_user(&peer) {
-        let cause = format!("the certificate is for {peer:?}, which is no user of a pool");
+    let owners = &assignment.owners;
+    let denial = if !is_user(&peer) {
+        Some(format!(
+            "the certificate is for {peer:?}, which is no user of a pool"
+        ))
+    } else if !owners.is_empty() && !owners.contains(&peer) {
+        Some(format!("the lease belongs to others, and not to {peer:?}"))
+    } else {
+        None
+    };
+    if let Some(cause) = denial {
         incoming.refuse(Refused {
             reason: Reason::Identity.into(),
             text: cause.clone(),

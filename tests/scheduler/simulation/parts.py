@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 from harp_api.control.v1 import agent_pb2 as agent
@@ -28,7 +29,8 @@ from harp_server.admission import Admission, Closed
 from scheduler.simulation.clock import Clock
 
 GRACE = 20.0
-MARGIN = 1.0
+MARGIN = 6.0
+"""More than it takes an agent to see that the grace is over (a heartbeat), and a worker to die."""
 HEARTBEAT = 2.0
 TAKEOVER = 3.0
 """Seconds until a standby leads after the leader has died."""
@@ -213,6 +215,9 @@ class Agent:
     find: Callable[[], Scheduler | None]
     """The scheduler that it reaches now."""
 
+    may_end: Callable[[str], bool]
+    """Whether the sessions of a lease may be ended by orders."""
+
     speed: float = 1.0
     """Of its clock: seconds that it counts in one true second."""
 
@@ -225,6 +230,9 @@ class Agent:
     life: int = 0
     heard_at: float = 0.0
     """In true time: when the report was made that the scheduler last answered."""
+
+    registered_at: float = 0.0
+    """In true time: when the connection began."""
 
     made: dict[int, float] = field(default_factory=dict)
 
@@ -269,7 +277,10 @@ class Agent:
             return
         self.link = Connection(self.clock, self, scheduler)
         scheduler.accept(self.link)
-        register = agent.Register(address=f"{self.name}:7443", report=self._next_report())
+        assert self.admission is not None
+        report = self.admission.register(self.time())
+        self.made[report.number] = self.registered_at = self.clock.now
+        register = agent.Register(address=f"{self.name}:7443", report=report)
         for ordinal in range(self.devices):
             register.devices.add(ordinal=ordinal, kind="gpu", model="soft", memory=self.memory)
         self.link.to_scheduler(agent.FromAgent(register=register))
@@ -291,6 +302,7 @@ class Agent:
             self.admission.heard(message.heard)
             self.heard_at = max(self.heard_at, self.made.get(message.heard.number, 0.0))
             return
+        self.heard_at = max(self.heard_at, self.registered_at)
         if self.admission.take_orders(message.orders):
             self.disk = self.admission.stored()
             self._end_sessions()
@@ -323,17 +335,16 @@ class Agent:
 
     def _end_sessions(self) -> None:
         assert self.admission is not None
-        for session in list(self.admission.to_end):
-            del self.admission.to_end[session]
+        while self.admission.to_end:
+            session, reason = self.admission.to_end.popitem()
             known = self.sessions.get(session)
+            if known is not None and "taken back" in reason:
+                assert self.may_end(known.lease), f"{known} is ended, and nobody said so"
             if known is not None and not known.dying:
                 known.dying = True
                 # A worker takes its time to die.
-                life = self.life
                 self.clock.later(
-                    self.clock.spread(0, 3),
-                    f"{session} is killed",
-                    lambda session=session: self.life == life and self.end(session),
+                    self.clock.spread(0, 3), f"{session} is killed", partial(self.end, session)
                 )
 
 

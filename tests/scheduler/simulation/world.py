@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from harp_scheduler.core.events import Asked, Cordoned, Event, GivenBack, Renewed, Started
@@ -36,8 +36,8 @@ class User:
 
     world: World
     name: str
-    leases: dict[str, str] = field(default_factory=dict)
-    """Leases that were wished for, by the id of their request."""
+    requests: list[str] = field(default_factory=list)
+    """Ids of the requests for leases."""
 
     sessions: list[tuple[Agent, str]] = field(default_factory=list)
     numbers: count[int] = field(default_factory=lambda: count(1))
@@ -50,8 +50,8 @@ class User:
         choice = clock.random.choice(
             ["ask", "ask", "begin", "begin", "begin", "end", "back", "stop", "start"]
         )
-        known = sorted(self.leases.values())
-        if choice == "ask" and len(known) < 6:
+        known = [self.world.created[r] for r in self.requests if r in self.world.created]
+        if choice == "ask" and len(self.requests) < 6:
             self._ask()
         elif choice == "begin" and known:
             self._begin(clock.random.choice(known))
@@ -62,6 +62,8 @@ class User:
             lease = clock.random.choice(known)
             how = clock.random.choice(list(Closing))
             after = After.GONE if choice == "back" else After.STOPPED
+            if how is Closing.FORCE:
+                world.forced.add(lease)
             world.call(GivenBack(self.name, self._request(), lease, how, after))
         elif choice == "start" and known:
             world.call(Started(self.name, self._request(), clock.random.choice(known)))
@@ -83,22 +85,23 @@ class User:
         event = Asked(
             caller=self.name,
             request=request,
-            lease=f"lease-{request}",
+            lease="",
             tenant=TENANT,
             demand=demand,
             host="" if run else f"host-of-{self.name}",
             ttl=10.0 if run else 0.0,
             priority=random.choice([0, 0, 1]),
         )
-        self.leases[request] = event.lease
+        self.requests.append(request)
         self.world.call(event)
         if run and random.random() < 0.8:
-            self._keep(event.lease)  # else its holder dies at once
+            self._keep(request)  # else its holder dies at once
 
-    def _keep(self, lease: str) -> None:
-        if lease in self.leases.values() and self.world.clock.now < ACTIVE:
-            self.world.call(Renewed(lease), tries=1)
-            self.world.clock.later(3.0, "", lambda: self._keep(lease))
+    def _keep(self, request: str) -> None:
+        if self.world.clock.now < ACTIVE:
+            if lease := self.world.created.get(request):
+                self.world.call(Renewed(lease), tries=1)
+            self.world.clock.later(3.0, "", lambda: self._keep(request))
 
     def _begin(self, lease: str) -> None:
         known = self.world.database.records.get(("Lease", lease))
@@ -128,12 +131,27 @@ class World:
                 MEMORY,
                 self._leader,
                 speed=self.clock.spread(0.999, 1.001),
+                may_end=self._may_be_taken,
             )
             for n, devices in enumerate(DEVICES, 1)
         }
         self.users = [User(self, f"user{n}") for n in range(1, 4)]
-        self.created: dict[tuple[str, str], str] = {}
+        self.created: dict[str, str] = {}
+        """The lease that each request was answered with."""
+
+        self.forced: set[str] = set()
+        """Leases that may be taken from programs."""
+
+        self.lease_numbers = count(1)
         self.epochs: dict[int, str] = {}
+
+    def _may_be_taken(self, lease: str) -> bool:
+        """Whether a program may lose this lease: somebody said so, or a server of it was lost."""
+        known = self.database.records.get(("Lease", lease))
+        return lease in self.forced or (
+            isinstance(known, Lease)
+            and (known.state == State.LOST or "was away for too long" in known.reason)
+        )
 
     def _leader(self) -> Scheduler | None:
         """Who an agent or a user reaches: whoever answers that it leads."""
@@ -160,20 +178,21 @@ class World:
         """A call of a user: may be lost, or answered without an answer arriving; tried again."""
         clock = self.clock
 
-        def arrive() -> None:
+        def deliver() -> Outcome | None:
             scheduler = self._leader()
-            outcome = scheduler.handle(event) if scheduler else None
+            sent = event
+            if isinstance(event, Asked):  # the scheduler that answers names the lease
+                sent = replace(event, lease=f"lease{next(self.lease_numbers)}")
+            return scheduler.handle(sent) if scheduler else None
+
+        def arrive() -> None:
+            outcome = deliver()
             if outcome is not None:
                 self._check_answer(event, outcome)
             if clock.chance(0.1):  # the network delivers it twice
-                clock.later(clock.spread(0, 5), "", again)
+                clock.later(clock.spread(0, 5), "", deliver)
             if (outcome is None or clock.chance(0.1)) and tries > 1:
                 clock.later(clock.spread(0.5, 2), "", lambda: self.call(event, tries - 1))
-
-        def again() -> None:
-            scheduler = self._leader()
-            if scheduler:
-                scheduler.handle(event)
 
         if clock.chance(0.1) and tries > 1:
             clock.later(1.0, "", lambda: self.call(event, tries - 1))
@@ -182,8 +201,8 @@ class World:
 
     def _check_answer(self, event: Event, outcome: Outcome) -> None:
         if isinstance(event, Asked) and outcome.refused is None:
-            key = (event.caller, event.request)
-            assert self.created.setdefault(key, outcome.subject) == outcome.subject
+            known = self.created.setdefault(event.request, outcome.subject)
+            assert known == outcome.subject, "one request has made two leases"
 
     def fault(self) -> None:
         """Something breaks."""
@@ -256,6 +275,16 @@ class World:
             for part in record.slices:
                 held[part.device][0] += part.memory
                 held[part.device][1] += part.compute
+        granted = {
+            record.epoch
+            for record in self.database.records.values()
+            if isinstance(record, Lease) and record.slices
+        }
+        for agent in self.agents.values():
+            for session in agent.sessions.values():
+                assert session.epoch in granted, (
+                    f"{session} lives, and its slices are free for others"
+                )
         for device, (memory, compute) in held.items():
             assert memory <= MEMORY, f"{device} is over-granted: {memory} bytes"
             assert compute <= 1000, f"{device} is over-granted: {compute} per mille"
@@ -330,6 +359,7 @@ class World:
 
     def _give_everything_back(self) -> None:
         self.clock.tell("everything is given back")
+        self.forced.update(self.created.values())
         for number, name in enumerate(sorted(self._leading().pool.book.leases)):  # type: ignore[union-attr]
             self.call(GivenBack("admin", f"end-{number}", name, Closing.FORCE), tries=50)
 
@@ -344,9 +374,7 @@ class World:
         whole = Demand(kind="gpu", count=1, memory=MEMORY, compute=1000)
         names = [f"check-{n}" for n in range(sum(DEVICES))]
         for name in names:
-            outcome = leader.handle(
-                Asked("admin", name, name, f"{TENANT}", whole)
-            )
+            outcome = leader.handle(Asked("admin", name, name, f"{TENANT}", whole))
             assert outcome is not None
             assert outcome.refused is None
         book = leader.pool.book

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harp_spec.render import Output
 
-#: Where the ``.proto`` files lie; the Python package has other names, as PyPI's ``harp`` is others'.
+#: Where the ``.proto`` files lie. The Python package has another name: PyPI's ``harp`` is others'.
 PROTO = Path(__file__).resolve().parents[3] / "harp" / "control" / "v1"
 PACKAGE = "harp_api/control/v1"
 TARGET = "proto/src"

@@ -70,9 +70,9 @@ def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
         if new != old:
             book.put(new)
     for key in sorted(book.devices_of[name] - seen):
-        device = book.accelerators[key]
-        if device.present:
-            book.put(replace(device, present=False))
+        gone = book.accelerators[key]
+        if gone.present:
+            book.put(replace(gone, present=False))
     book.arrange(name)
 
 

@@ -1,28 +1,34 @@
 """The life of a lease that has slices: what the servers' reports make of it.
 
-                     grant                all servers admit it          a session begins
-    Pending, Starting ───▶ Attaching, Starting ───▶ Available ◀──────────▶ InUse
-                                   │                    │  ▲                 │
-                     out of reach  ├────────────────────┤  │ back            │
-                                   ▼                    ▼  │                 ▼
-                                         Unavailable ──────┘
-       any of them: given back ───▶ Detaching ───▶ gone, Unavailable (stopped), Starting (queued)
-       any of them: a server away for longer than the grace ───▶ Lost
+                 grant                all servers admit it          a session begins
+Pending, Starting ───▶ Attaching, Starting ───▶ Available ◀──────────▶ InUse
+                               │                    │  ▲                 │
+                 out of reach  ├────────────────────┤  │ back            │
+                               ▼                    ▼  │                 ▼
+                                     Unavailable ──────┘
+   any of them: given back ───▶ Detaching ───▶ gone, Unavailable (stopped), Starting (queued)
+   any of them: a server away for longer than the grace ───▶ Lost
 """
 
 from __future__ import annotations
 
 from harp_api.control.v1 import agent_pb2 as agent
-from harp_scheduler.core.book import Book, is_ordered
+from harp_scheduler.core.book import Book
 from harp_scheduler.core.model import After, Closing, Lease, State
 
 ADMITTED = agent.Held.STATE_ADMITTED
+REFUSED = agent.Held.STATE_REFUSED
 
 
 def withdraw(book: Book, lease: Lease, after: After, reason: str) -> None:
     """Takes a lease back from its servers, which end what uses it."""
     state = State.LOST if after is After.LOST else State.DETACHING
     book.change(lease.id, state=state, closing=Closing.FORCE, after=after, reason=reason)
+
+
+def close(book: Book, lease: Lease, how: Closing, after: After, reason: str) -> None:
+    """Has the servers begin no more sessions; `settle` goes on when they have said so."""
+    book.change(lease.id, state=State.DETACHING, closing=how, after=after, reason=reason)
 
 
 def settle(book: Book, name: str, now: float) -> None:
@@ -36,7 +42,9 @@ def settle(book: Book, name: str, now: float) -> None:
         elif lease.closing is Closing.IF_UNUSED:
             number = sessions(book, lease)
             what = "a program uses it" if number == 1 else f"{number} programs use it"
-            lease = book.change(name, closing=None, after=After.GONE, reason=f"not detached: {what}")
+            lease = book.change(
+                name, closing=None, after=After.GONE, reason=f"not detached: {what}"
+            )
         lease = book.leases[name]
     if lease.closing is Closing.FORCE:
         if is_dead_everywhere(book, lease):
@@ -47,6 +55,13 @@ def settle(book: Book, name: str, now: float) -> None:
     away = [server for server in lease.servers if not book.is_reachable(server)]
     if away:
         book.change(name, state=State.UNAVAILABLE, reason=f"out of reach: {', '.join(away)}")
+    elif refusing := [s for s in lease.servers if has_said(book, s, lease, REFUSED)]:
+        book.change(
+            name,
+            state=State.UNAVAILABLE,
+            reason=f"refused by {', '.join(refusing)}, which had later leases: is the scheduler's "
+            "database an old one?",
+        )
     elif not all(is_admitted(book, server, lease) for server in lease.servers):
         if lease.state is not State.STARTING:
             book.change(name, state=State.ATTACHING, reason="")
@@ -79,8 +94,13 @@ def _ended(book: Book, lease: Lease, now: float) -> None:
 
 def is_admitted(book: Book, server: str, lease: Lease) -> bool:
     """Whether a server has said that sessions of this grant may begin."""
+    return has_said(book, server, lease, ADMITTED)
+
+
+def has_said(book: Book, server: str, lease: Lease, state: agent.Held.State) -> bool:
+    """Whether a server's last report has this grant, in this state."""
     held = book.links[server].held.get(lease.epoch)
-    return held is not None and held.state == ADMITTED
+    return held is not None and held.state == state
 
 
 def sessions(book: Book, lease: Lease) -> int:
@@ -120,21 +140,15 @@ def expire(book: Book, now: float) -> None:
     """Takes back the leases whose holder is gone, and those that were held for long enough."""
     for name in tuple(book.leases):
         lease = book.leases[name]
-        if lease.closing is Closing.FORCE and lease.slices:
-            continue
         if lease.ttl and now - book.renewed.setdefault(name, now) > lease.ttl:
-            if lease.slices and is_ordered(lease) and sessions(book, lease):
-                continue  # a program proves that its holder lives, or lived until now
-            _expired(book, lease, "its holder has not renewed it", now)
-        elif lease.longest and lease.slices:
-            granted = book.granted.setdefault(name, now)
-            if now - granted > lease.longest:
-                _expired(book, lease, "it was held for as long as it may be", now)
-
-
-def _expired(book: Book, lease: Lease, reason: str, now: float) -> None:
-    if not lease.slices:
-        book.drop(lease)
-        return
-    withdraw(book, lease, After.GONE, reason)
-    settle(book, lease.id, now)
+            if not lease.slices:
+                book.drop(lease)
+            elif lease.closing is None and not sessions(book, lease):
+                # A program that begins now, or uses it still, keeps it: its holder lives.
+                reason = "its holder has not renewed it"
+                close(book, lease, Closing.IF_UNUSED, After.GONE, reason)
+                settle(book, name, now)
+        elif lease.longest and lease.slices and lease.closing is not Closing.FORCE:
+            if now - book.granted.setdefault(name, now) > lease.longest:
+                withdraw(book, lease, After.GONE, "it was held for as long as it may be")
+                settle(book, name, now)

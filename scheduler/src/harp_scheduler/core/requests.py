@@ -21,7 +21,7 @@ from harp_scheduler.core.events import (
     TenantSet,
 )
 from harp_scheduler.core.granting import never_in_quota
-from harp_scheduler.core.leases import settle, withdraw
+from harp_scheduler.core.leases import close, settle, withdraw
 from harp_scheduler.core.model import (
     After,
     Closing,
@@ -109,9 +109,7 @@ def give_back(book: Book, given: GivenBack, now: float) -> str:
         withdraw(book, lease, given.after, "given back")
     else:
         reason = "waits for its programs to end" if given.how is Closing.DRAIN else ""
-        book.change(
-            lease.id, state=State.DETACHING, closing=given.how, after=given.after, reason=reason
-        )
+        close(book, lease, given.how, given.after, reason)
     settle(book, lease.id, now)
     return lease.id
 
@@ -164,13 +162,8 @@ def cordon(book: Book, cordoned: Cordoned, now: float) -> str:
         for lease_id in sorted(book.leases_on[name]):
             lease = book.leases[lease_id]
             if lease.closing is None and chosen & {part.device for part in lease.slices}:
-                book.change(
-                    lease_id,
-                    state=State.DETACHING,
-                    closing=Closing.DRAIN,
-                    after=After.QUEUED if lease.host else After.GONE,
-                    reason=f"{subject} is being drained",
-                )
+                after = After.QUEUED if lease.host else After.GONE
+                close(book, lease, Closing.DRAIN, after, f"{subject} is being drained")
                 settle(book, lease_id, now)
     return subject
 

@@ -132,10 +132,12 @@ class Held(_message.Message):
         STATE_WAITING: _ClassVar[Held.State]
         STATE_ADMITTED: _ClassVar[Held.State]
         STATE_ENDING: _ClassVar[Held.State]
+        STATE_REFUSED: _ClassVar[Held.State]
     STATE_UNSPECIFIED: Held.State
     STATE_WAITING: Held.State
     STATE_ADMITTED: Held.State
     STATE_ENDING: Held.State
+    STATE_REFUSED: Held.State
     LEASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,1 @@
+"""The commands of `harp` that speak to a pool's scheduler."""

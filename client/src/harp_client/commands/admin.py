@@ -1,0 +1,170 @@
+"""`harp cordon`, `uncordon`, `drain`, `create`, `delete`: for operators and admins of a pool."""
+
+from __future__ import annotations
+
+import click
+
+from harp_api.control.v1 import pool_pb2 as api
+from harp_client.commands.options import connect, pool_options
+from harp_client.lease import per_mille, seconds, size
+from harp_client.scheduler import request_id
+
+
+@click.command()
+@click.argument("subject")
+@pool_options
+def cordon(subject: str, **pool: str | None) -> None:
+    """Begin no more leases on a server or a device (SERVER, or SERVER/NUMBER).
+
+    \b
+    Examples:
+      harp cordon gpu1
+      harp cordon gpu1/3
+    """
+    _cordon(subject, on=True, drain=False, **pool)
+    click.echo(f"{subject}: cordoned")
+
+
+@click.command()
+@click.argument("subject")
+@pool_options
+def uncordon(subject: str, **pool: str | None) -> None:
+    """Use a cordoned server or device again.
+
+    \b
+    Examples:
+      harp uncordon gpu1
+    """
+    _cordon(subject, on=False, drain=False, **pool)
+    click.echo(f"{subject}: ready")
+
+
+@click.command()
+@click.argument("subject")
+@pool_options
+def drain(subject: str, **pool: str | None) -> None:
+    """Empty a server or a device: no new leases, and those on it end with their programs.
+
+    Attachments then get devices elsewhere.
+
+    \b
+    Examples:
+      harp drain gpu1
+    """
+    _cordon(subject, on=True, drain=True, **pool)
+    click.echo(f"{subject}: draining (harp get leases)")
+
+
+def _cordon(subject: str, on: bool, drain: bool, **pool: str | None) -> None:
+    request = api.CordonRequest(request_id=request_id(), subject=subject, on=on, drain=drain)
+    connect(**pool).call("Cordon", request)
+
+
+@click.group()
+def create() -> None:
+    """Make a profile or a tenant, or change one."""
+
+
+@create.command("profile")
+@click.argument("name")
+@click.option("--kind", default="gpu", show_default=True)
+@click.option("--count", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option("--model", "models", multiple=True, help="Any of these models.")
+@click.option("--memory", metavar="SIZE", help="Memory of each device (8GiB).")
+@click.option("--compute", metavar="SHARE", help="Share of each device (50%).")
+@pool_options
+def create_profile(
+    name: str,
+    kind: str,
+    count: int,
+    models: tuple[str, ...],
+    memory: str | None,
+    compute: str | None,
+    **pool: str | None,
+) -> None:
+    """Name a size, for `harp attach --profile NAME`.
+
+    \b
+    Examples:
+      harp create profile half --compute 50%
+      harp create profile small --memory 4GiB --compute 25%
+    """
+    demand = api.Demand(
+        kind=kind,
+        count=count,
+        models=models,
+        memory=size(memory) if memory else 0,
+        compute=per_mille(compute) if compute else 0,
+    )
+    profile = api.Profile(request_id=request_id(), name=name, demand=demand)
+    connect(**pool).call("SetProfile", profile)
+    click.echo(f"profile {name}: set")
+
+
+@create.command("tenant")
+@click.argument("name")
+@click.option("--devices", type=click.IntRange(0), help="Devices at one time.")
+@click.option("--memory", metavar="SIZE", help="Memory of all devices together.")
+@click.option("--compute", metavar="SHARE", help="Of all devices together (400% is four devices).")
+@click.option("--leases", type=click.IntRange(0), help="Leases, those that wait included.")
+@click.option("--longest", metavar="TIME", help="How long one lease may be held (8h).")
+@pool_options
+def create_tenant(
+    name: str,
+    devices: int | None,
+    memory: str | None,
+    compute: str | None,
+    leases: int | None,
+    longest: str | None,
+    **pool: str | None,
+) -> None:
+    """Make a tenant with a quota, or give it another one; what is not named has no limit.
+
+    \b
+    Examples:
+      harp create tenant research --devices 8 --longest 12h
+    """
+    quota = api.Quota(
+        devices=devices,
+        memory=size(memory) if memory else None,
+        compute=round(float(compute.rstrip("%")) * 10) if compute else None,
+        leases=leases,
+        longest=seconds(longest) if longest else None,
+    )
+    connect(**pool).call("SetTenant", api.Tenant(request_id=request_id(), name=name, quota=quota))
+    click.echo(f"tenant {name}: set")
+
+
+@click.group()
+def delete() -> None:
+    """Forget a server that has gone, or a profile."""
+
+
+@delete.command("server")
+@click.argument("name")
+@pool_options
+def delete_server(name: str, **pool: str | None) -> None:
+    """Forget a server that is not connected and holds no leases.
+
+    \b
+    Examples:
+      harp delete server gpu1
+    """
+    request = api.RemoveRequest(request_id=request_id(), name=name)
+    connect(**pool).call("RemoveServer", request)
+    click.echo(f"server {name}: deleted")
+
+
+@delete.command("profile")
+@click.argument("name")
+@pool_options
+def delete_profile(name: str, **pool: str | None) -> None:
+    """Do not offer a named size any more; leases that used it stay.
+
+    \b
+    Examples:
+      harp delete profile half
+    """
+    request = api.RemoveRequest(request_id=request_id(), name=name)
+    connect(**pool).call("RemoveProfile", request)
+    click.echo(f"profile {name}: deleted")

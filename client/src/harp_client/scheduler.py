@@ -1,0 +1,154 @@
+"""Calls to the pool's scheduler, from this host: finds the one that leads, and tries again.
+
+Every call that changes something has a request id, so that trying again does nothing twice.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import grpc
+
+from harp_api.control.v1 import pool_pb2_grpc
+from harp_client.errors import HarpError
+
+NAME = "harp-scheduler"
+"""DNS name in every scheduler's certificate (harp_server.ca)."""
+
+TRY_SECONDS = 15.0
+"""How long a call goes on trying the addresses that it knows: another scheduler takes over in 5."""
+
+CALL_SECONDS = 70.0
+"""Longest that one call may take; a detach waits for programs to be ended."""
+
+PAUSE = 0.3
+
+OPTIONS = [
+    ("grpc.ssl_target_name_override", NAME),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_retries", 0),
+]
+
+EXIT_CODES = {
+    grpc.StatusCode.NOT_FOUND: 3,
+    grpc.StatusCode.PERMISSION_DENIED: 4,
+    grpc.StatusCode.UNAUTHENTICATED: 4,
+    grpc.StatusCode.FAILED_PRECONDITION: 5,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 5,
+    grpc.StatusCode.UNAVAILABLE: 6,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 6,
+    grpc.StatusCode.INVALID_ARGUMENT: 2,
+}
+
+Answer = TypeVar("Answer")
+
+
+class Scheduler:
+    """The pool's schedulers, of which one leads."""
+
+    def __init__(self, addresses: Sequence[str], credentials: str) -> None:
+        """`credentials`: the user's folder. Raises HarpError where it cannot be read."""
+        self.addresses = list(addresses)
+        parts = []
+        for name in ("ca.pem", "client.key", "client.pem"):
+            path = os.path.join(credentials, name)
+            try:
+                with open(path, "rb") as file:
+                    parts.append(file.read())
+            except OSError as error:
+                raise HarpError(
+                    f"no credentials: {path}: {error.strerror}", "harp join, or --credentials"
+                ) from error
+        self._credentials = grpc.ssl_channel_credentials(*parts)
+        self._channel: grpc.Channel | None = None
+        self._turn = 0
+
+    def again(self) -> "Scheduler":
+        """The same, over a connection of its own: for another thread."""
+        other = object.__new__(Scheduler)
+        other.addresses, other._credentials = self.addresses, self._credentials
+        other._channel, other._turn = None, self._turn
+        return other
+
+    def close(self) -> None:
+        """Closes the connection."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def call(self, name: str, request: Any, seconds: float = TRY_SECONDS) -> Any:
+        """The answer of the scheduler that leads to the call `name`. Raises HarpError."""
+        return self._try(lambda stub: getattr(stub, name)(request, timeout=CALL_SECONDS), seconds)
+
+    def watch(self, name: str, request: Any) -> Iterator[Any]:
+        """The answers of a call that streams; goes on at another scheduler when one is lost."""
+        while True:
+            stream = self._try(lambda stub: _begun(getattr(stub, name)(request)), TRY_SECONDS)
+            try:
+                yield from stream
+                return
+            except grpc.RpcError as error:
+                if not _is_away(error):
+                    raise _told(error) from None
+                self._next()
+
+    def _try(self, call: Callable[[pool_pb2_grpc.PoolStub], Answer], seconds: float) -> Answer:
+        deadline = time.monotonic() + seconds
+        failed = 0
+        while True:
+            try:
+                return call(pool_pb2_grpc.PoolStub(self._connected()))
+            except grpc.RpcError as error:
+                if not _is_away(error) or time.monotonic() > deadline:
+                    raise _told(error, self.addresses) from None
+                failed += 1
+                self._next()
+                if failed % len(self.addresses) == 0:
+                    time.sleep(PAUSE)
+
+    def _connected(self) -> grpc.Channel:
+        if self._channel is None:
+            address = self.addresses[self._turn % len(self.addresses)]
+            self._channel = grpc.secure_channel(address, self._credentials, OPTIONS)
+        return self._channel
+
+    def _next(self) -> None:
+        self.close()
+        self._turn += 1
+
+
+def request_id() -> str:
+    """A new id for one call that changes something."""
+    return uuid.uuid4().hex
+
+
+def _begun(stream: Any) -> Iterator[Any]:
+    """A stream whose first answer has arrived: whether there is a leader is known."""
+    first = next(stream, None)
+
+    def answers() -> Iterator[Any]:
+        if first is not None:
+            yield first
+            yield from stream
+
+    return answers()
+
+
+def _is_away(error: grpc.RpcError) -> bool:
+    return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def _told(error: grpc.RpcError, addresses: Sequence[str] = ()) -> HarpError:
+    """A refusal as the scheduler put it, or that there is none."""
+    code = error.code()
+    cause = error.details() or code.name
+    metadata: Any = error.trailing_metadata() or ()
+    following = next((value for key, value in metadata if key == "harp-next"), "")
+    if code == grpc.StatusCode.UNAVAILABLE and addresses:
+        cause = f"no scheduler at {', '.join(addresses)} leads: {cause}"
+        following = "harp doctor; is `harp scheduler` running there?"
+    return HarpError(cause, str(following), EXIT_CODES.get(code, 1))

@@ -1,0 +1,92 @@
+"""Who calls, and what he may do. Deny by default.
+
+The identity is the SPIFFE URI of the client's certificate, which TLS has checked against the pool's
+authority:
+
+    spiffe://POOL/tenant/TENANT/user/NAME    a person or a service of a tenant
+    spiffe://POOL/server/NAME                the agent of a server
+    spiffe://POOL/host/NAME                  the agent of a host
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, TypeAlias
+
+import grpc
+
+from harp_scheduler.core.refused import Refused
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+IDENTITY = re.compile(
+    r"spiffe://(?P<pool>[^/]+)/(?:tenant/(?P<tenant>[^/]+)/user/(?P<user>[^/]+)"
+    r"|server/(?P<server>[^/]+)|host/(?P<host>[^/]+))"
+)
+
+
+class Role(IntEnum):
+    """What somebody may do in a tenant; each may also do all that those before it may."""
+
+    NONE = 0
+    VIEWER = 1
+    """See the tenant's leases, and the pool's devices."""
+
+    USER = 2
+    """Have leases of his own."""
+
+    OPERATOR = 3
+    """Change everybody's leases in the tenant; with `*`, cordon and drain servers."""
+
+    ADMIN = 4
+    """Set quotas, profiles, roles and tokens."""
+
+
+class Denied(Refused):
+    """The caller may not do this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls."""
+
+    identity: str
+    tenant: str = ""
+    user: str = ""
+    server: str = ""
+    host: str = ""
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    """By tenant; `*` stands for all of them, and for the pool itself."""
+
+    def role(self, tenant: str) -> Role:
+        """The highest role in a tenant; a tenant's own users have USER there."""
+        own = Role.USER if self.tenant and self.tenant == tenant else Role.NONE
+        return max(own, self.roles.get(tenant, Role.NONE), self.roles.get("*", Role.NONE))
+
+    def needs(self, role: Role, tenant: str = "*") -> None:
+        """Raises Denied where the caller's role is less."""
+        if self.role(tenant) < role:
+            where = "the pool" if tenant == "*" else f"tenant {tenant}"
+            raise Denied(
+                f"{self.identity} is not {role.name.lower()} of {where}",
+                "ask an admin of the pool for the role",
+            )
+
+
+def identify(context: Context, pool: str) -> Caller:
+    """Reads the caller's identity from the connection. Raises Denied where there is none."""
+    names = context.peer_identities() or ()
+    for name in names:
+        text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        if (found := IDENTITY.fullmatch(text)) and found["pool"] == pool:
+            return Caller(
+                text,
+                found["tenant"] or "",
+                found["user"] or "",
+                found["server"] or "",
+                found["host"] or "",
+            )
+    raise Denied("the certificate names nobody of this pool", "join the pool: harp join")

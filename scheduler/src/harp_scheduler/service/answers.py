@@ -1,0 +1,42 @@
+"""How a refusal reaches the caller: a gRPC status, one sentence, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from harp_scheduler.core.refused import Conflict, NotFound, OverQuota, Refused
+from harp_scheduler.service.access import Context, Denied
+from harp_scheduler.service.leader import NotLeading
+
+NEXT = "harp-next"
+"""Key of the trailing metadata that says what to do."""
+
+
+class Invalid(Refused):
+    """What was asked makes no sense."""
+
+
+STATUS: dict[type[Refused], grpc.StatusCode] = {
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    OverQuota: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Denied: grpc.StatusCode.PERMISSION_DENIED,
+    Invalid: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+
+@asynccontextmanager
+async def answering(context: Context) -> AsyncIterator[None]:
+    """Ends the call with the status that fits what was raised inside."""
+    try:
+        yield
+    except Refused as refused:
+        status = STATUS.get(type(refused), grpc.StatusCode.FAILED_PRECONDITION)
+        # Metadata is ASCII; names that are not were in the request and stay there.
+        following = refused.next_step.encode("ascii", "replace").decode()
+        await context.abort(status, refused.cause, ((NEXT, following),) if following else ())
+    except NotLeading as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, f"this scheduler does not lead: {error}")

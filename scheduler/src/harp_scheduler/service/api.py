@@ -1,0 +1,355 @@
+"""What people, programs and hosts ask: the service `Pool`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from harp_api.control.v1 import pool_pb2 as api
+from harp_api.control.v1 import pool_pb2_grpc
+from harp_scheduler.core.events import (
+    Asked,
+    Cordoned,
+    Event,
+    GivenBack,
+    ProfileRemoved,
+    ProfileSet,
+    Renewed,
+    ServerRemoved,
+    Started,
+    TenantSet,
+)
+from harp_scheduler.core.model import After, Closing, Lease, Profile, Quota
+from harp_scheduler.core.placement.model import Demand
+from harp_scheduler.core.pool import Outcome
+from harp_scheduler.core.refused import NotFound
+from harp_scheduler.service import views
+from harp_scheduler.service.access import Caller, Context, Role, identify
+from harp_scheduler.service.answers import Invalid, answering
+from harp_scheduler.service.leader import Leader
+from harp_scheduler.store.audit import AuditEntry
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+LETTERS = "use a-z, 0-9, '.', '-' and '_'"
+TTL = 30.0
+"""Seconds that a run's lease lives without being renewed, where the caller does not say."""
+
+TTL_LEAST, TTL_MOST = 5.0, 86_400.0
+COUNT_MOST = 1024
+CLOSING = {
+    api.DetachRequest.HOW_IF_UNUSED: Closing.IF_UNUSED,
+    api.DetachRequest.HOW_DRAIN: Closing.DRAIN,
+    api.DetachRequest.HOW_FORCE: Closing.FORCE,
+}
+SETTLE_SECONDS = 60.0
+"""Longest that a detach waits for the servers to say that nothing uses the lease any more."""
+
+
+class PoolApi(pool_pb2_grpc.PoolServicer):
+    """Answers while this scheduler leads."""
+
+    def __init__(
+        self,
+        pool: str,
+        leader: Callable[[], Leader],
+        roles: Callable[[str], Mapping[str, Role]],
+    ) -> None:
+        """`roles`: of an identity, by tenant. `leader` raises NotLeading."""
+        self._pool = pool
+        self._leader = leader
+        self._roles = roles
+
+    def _caller(self, context: Context) -> Caller:
+        caller = identify(context, self._pool)
+        return Caller(
+            caller.identity,
+            caller.tenant,
+            caller.user,
+            caller.server,
+            caller.host,
+            self._roles(caller.identity),
+        )
+
+    async def _do(
+        self, leader: Leader, caller: Caller, event: Event, verb: str, tenant: str, request: str
+    ) -> str:
+        """Handles one event that changes something, with its line in the audit."""
+
+        book = leader.pool.book
+        before = book.leases.get(getattr(event, "lease", ""))
+
+        def entry(outcome: Outcome) -> AuditEntry:
+            refused = outcome.refused
+            return AuditEntry(
+                caller=caller.identity,
+                verb=verb,
+                subject=outcome.subject,
+                tenant=tenant,
+                request=request,
+                outcome="done" if refused is None else f"refused: {refused.cause}",
+                before=before,
+                after=book.leases.get(outcome.subject),
+            )
+
+        return (await leader.handle(event, entry)).subject
+
+    async def Attach(self, request: api.AttachRequest, context: Context) -> api.Lease:  # noqa: N802
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            tenant = request.tenant or caller.tenant
+            caller.needs(Role.USER, tenant)
+            if request.name and not NAME.fullmatch(request.name):
+                raise Invalid(f"{request.name!r} cannot name a lease", LETTERS)
+            owner = ""
+            if request.host:
+                caller.needs(Role.OPERATOR, tenant)
+                owner = f"spiffe://{self._pool}/host/{request.host}"
+            event = Asked(
+                caller=caller.identity,
+                request=request_id(request.request_id),
+                lease=f"l-{secrets.token_hex(6)}",
+                tenant=tenant,
+                demand=self._demand(leader, request),
+                name=request.name,
+                owner=owner,
+                host=request.host,
+                users=tuple(request.users),
+                priority=request.priority if caller.role(tenant) >= Role.OPERATOR else 0,
+                ttl=0.0 if request.host else bounded(request.ttl or TTL, TTL_LEAST, TTL_MOST),
+                longest=max(0.0, request.longest),
+            )
+            subject = await self._do(leader, caller, event, "attach", tenant, event.request)
+            return view(leader, subject)
+        raise AssertionError
+
+    def _demand(self, leader: Leader, request: api.AttachRequest) -> Demand:
+        if request.profile:
+            profile = leader.pool.book.profiles.get(request.profile)
+            if profile is None:
+                raise NotFound(f"there is no profile {request.profile}", "harp get profiles")
+            return profile.demand
+        return demand(request.demand)
+
+    async def _give_back(
+        self, request: api.DetachRequest, context: Context, after: After, verb: str
+    ) -> api.Lease:
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            lease = self._own(leader, caller, request.lease, request.tenant)
+            event = GivenBack(
+                caller.identity,
+                request_id(request.request_id),
+                lease.id,
+                CLOSING.get(request.how, Closing.IF_UNUSED),
+                after,
+            )
+            await self._do(leader, caller, event, verb, lease.tenant, event.request)
+            if event.how is not Closing.DRAIN:
+                await self._settled(leader, lease.id)
+            return view(leader, lease.id)
+        raise AssertionError
+
+    async def _settled(self, leader: Leader, name: str) -> None:
+        """Waits until a lease that is being given back is so, or is not."""
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                async for _ in leader.changes():
+                    lease = leader.pool.book.leases.get(name)
+                    if lease is None or lease.closing is None:
+                        return
+        except TimeoutError:
+            return  # the answer says that it is still being detached, and why
+
+    async def Detach(self, request: api.DetachRequest, context: Context) -> api.Lease:  # noqa: N802
+        return await self._give_back(request, context, After.GONE, "detach")
+
+    async def Stop(self, request: api.DetachRequest, context: Context) -> api.Lease:  # noqa: N802
+        return await self._give_back(request, context, After.STOPPED, "stop")
+
+    async def Start(self, request: api.StartRequest, context: Context) -> api.Lease:  # noqa: N802
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            lease = self._own(leader, caller, request.lease, request.tenant)
+            event = Started(caller.identity, request_id(request.request_id), lease.id)
+            await self._do(leader, caller, event, "start", lease.tenant, event.request)
+            return view(leader, lease.id)
+        raise AssertionError
+
+    async def Renew(self, request: api.RenewRequest, context: Context) -> api.Lease:  # noqa: N802
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            lease = self._own(leader, caller, request.lease, "")
+            await leader.handle(Renewed(lease.id))
+            return view(leader, lease.id)
+        raise AssertionError
+
+    async def WatchLease(  # noqa: N802
+        self, request: api.WatchLeaseRequest, context: Context
+    ) -> AsyncIterator[api.Lease]:
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            lease = self._own(leader, caller, request.lease, "")
+            before = None
+            async for _ in leader.changes():
+                now = view(leader, lease.id)
+                if now != before:
+                    yield now
+                    before = now
+                if not now.state:
+                    return
+
+    async def Get(self, request: api.GetRequest, context: Context) -> api.Things:  # noqa: N802
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            return things(leader, caller, request)
+        raise AssertionError
+
+    async def Watch(  # noqa: N802
+        self, request: api.GetRequest, context: Context
+    ) -> AsyncIterator[api.Things]:
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            async for _ in leader.changes():
+                yield things(leader, caller, request)
+
+    async def _admin(
+        self, context: Context, role: Role, event: Event, verb: str, request: str
+    ) -> api.Done:
+        async with answering(context):
+            leader, caller = self._leader(), self._caller(context)
+            caller.needs(role)
+            await self._do(leader, caller, event, verb, "*", request)
+        return api.Done()
+
+    async def Cordon(self, request: api.CordonRequest, context: Context) -> api.Done:  # noqa: N802
+        event = Cordoned(request.subject, request.on, request.drain)
+        verb = ("drain" if request.drain else "cordon") if request.on else "uncordon"
+        return await self._admin(context, Role.OPERATOR, event, verb, request.request_id)
+
+    async def RemoveServer(self, request: api.RemoveRequest, context: Context) -> api.Done:  # noqa: N802
+        event = ServerRemoved(request.name)
+        return await self._admin(context, Role.ADMIN, event, "remove server", request.request_id)
+
+    async def SetTenant(self, request: api.Tenant, context: Context) -> api.Done:  # noqa: N802
+        async with answering(context):
+            event = TenantSet(checked_name(request.name, "tenant"), quota(request.quota))
+        return await self._admin(context, Role.ADMIN, event, "set tenant", request.request_id)
+
+    async def SetProfile(self, request: api.Profile, context: Context) -> api.Done:  # noqa: N802
+        async with answering(context):
+            known = Profile(checked_name(request.name, "profile"), demand(request.demand))
+        event = ProfileSet(known)
+        return await self._admin(context, Role.ADMIN, event, "set profile", request.request_id)
+
+    async def RemoveProfile(self, request: api.RemoveRequest, context: Context) -> api.Done:  # noqa: N802
+        event = ProfileRemoved(request.name)
+        return await self._admin(context, Role.ADMIN, event, "remove profile", request.request_id)
+
+    def _own(self, leader: Leader, caller: Caller, name: str, tenant: str) -> Lease:
+        """The lease of this id or name that the caller may change. Raises NotFound, Denied."""
+        book = leader.pool.book
+        lease = book.leases.get(name) or book.leases.get(
+            book.names.get((tenant or caller.tenant, name), "")
+        )
+        if lease is None or not may_see(caller, lease):
+            raise NotFound(f"there is no lease {name}", "harp get leases")
+        if caller.identity != lease.owner:
+            caller.needs(Role.OPERATOR, lease.tenant)
+        return lease
+
+
+def may_see(caller: Caller, lease: Lease) -> bool:
+    return caller.identity == lease.owner or caller.role(lease.tenant) >= Role.VIEWER
+
+
+def view(leader: Leader, name: str) -> api.Lease:
+    """A lease as callers see it; with an empty state where it is gone."""
+    lease = leader.pool.book.leases.get(name)
+    return api.Lease(id=name) if lease is None else views.lease(leader.pool.book, lease)
+
+
+def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Things:
+    """What of the pool was asked for, and the caller may see."""
+    book, wanted = leader.pool.book, set(request.kinds)
+    found = api.Things(revision=leader.revision)
+
+    def takes(kind: str, *names: str) -> bool:
+        return (not wanted or kind in wanted) and (not request.name or request.name in names)
+
+    found.servers.extend(
+        views.server(book, known)
+        for name, known in sorted(book.servers.items())
+        if takes("servers", name)
+    )
+    found.devices.extend(
+        views.devices(
+            book,
+            [known for name, known in sorted(book.accelerators.items()) if takes("devices", name)],
+        )
+    )
+    leases = [
+        lease
+        for lease in book.leases.values()
+        if may_see(caller, lease)
+        and (not request.tenant or lease.tenant == request.tenant)
+        and takes("leases", lease.id, lease.name)
+    ]
+    found.leases.extend(
+        views.lease(book, lease) for lease in sorted(leases, key=lambda lease: lease.order)
+    )
+    found.profiles.extend(
+        views.profile(known)
+        for name, known in sorted(book.profiles.items())
+        if takes("profiles", name)
+    )
+    found.tenants.extend(
+        views.tenant(book, known)
+        for name, known in sorted(book.tenants.items())
+        if takes("tenants", name) and caller.role(name) >= Role.VIEWER
+    )
+    return found
+
+
+def request_id(text: str) -> str:
+    """A request's id. Raises Invalid where there is none, or one of unreasonable length."""
+    if not 1 <= len(text) <= 64 or not text.isascii():
+        raise Invalid("a call that changes something needs a request_id of 1 to 64 characters")
+    return text
+
+
+def checked_name(text: str, what: str) -> str:
+    if not NAME.fullmatch(text):
+        raise Invalid(f"{text!r} cannot name a {what}", LETTERS)
+    return text
+
+
+def demand(asked: api.Demand) -> Demand:
+    """A demand out of a message, with its defaults. Raises Invalid."""
+    count, compute = asked.count or 1, asked.compute or 1000
+    if count > COUNT_MOST:
+        raise Invalid(f"{count} devices are too many", f"ask for at most {COUNT_MOST}")
+    if compute > 1000:
+        raise Invalid(f"{compute} per mille is more than a device", "ask for more devices")
+    return Demand(
+        kind=asked.kind or "gpu",
+        count=count,
+        models=tuple(asked.models),
+        memory=asked.memory,
+        compute=compute,
+        labels=tuple(sorted(asked.labels.items())),
+    )
+
+
+def quota(asked: api.Quota) -> Quota:
+    values = {
+        name: getattr(asked, name)
+        for name in ("devices", "memory", "compute", "leases", "longest")
+        if asked.HasField(name)
+    }
+    return Quota(**values)
+
+
+def bounded(value: float, least: float, most: float) -> float:
+    return min(max(value, least), most)

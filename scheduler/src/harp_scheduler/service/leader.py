@@ -1,0 +1,181 @@
+"""A scheduler that leads: takes events, stores what they change, then tells whoever is to know.
+
+Events that come while a transaction is written are decided together and written by the next one:
+a durable grant costs a share of a write, not a write. Nothing that is not stored leaves here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harp_api.control.v1 import agent_pb2 as agent
+from harp_scheduler.core.book import Key, Number, Record
+from harp_scheduler.core.events import Event, Ticked
+from harp_scheduler.core.pool import Outcome, Pool
+from harp_scheduler.core.refused import Refused
+from harp_scheduler.store.audit import AuditEntry
+
+TICK = 1.0
+"""Seconds between looks at who is silent, and what has expired."""
+
+BATCH = 256
+"""Events that one transaction holds at most."""
+
+
+class NotLeading(Exception):
+    """This scheduler does not lead, or does so no more: the caller goes to another one."""
+
+
+class Durable(Protocol):
+    """What a leader needs of a store."""
+
+    def commit(
+        self,
+        term: int,
+        changes: dict[Key, Record | None],
+        numbers: Sequence[Number],
+        audit: Sequence[AuditEntry] = (),
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class Pending:
+    """One event that waits for its transaction."""
+
+    event: Event
+    audit: Callable[[Outcome], AuditEntry | None]
+    done: asyncio.Future[Outcome]
+
+
+@dataclass(slots=True)
+class Batch:
+    """What several events change together."""
+
+    changes: dict[Key, Record | None] = field(default_factory=dict)
+    numbers: dict[str, Number] = field(default_factory=dict)
+    orders: dict[str, agent.Orders] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+    audit: list[AuditEntry] = field(default_factory=list)
+    answers: list[tuple[Pending, Outcome]] = field(default_factory=list)
+
+    def add(self, pending: Pending, outcome: Outcome) -> None:
+        self.changes |= outcome.changes
+        self.numbers.update((number.name, number) for number in outcome.numbers)
+        self.orders |= outcome.orders
+        self.told |= outcome.told
+        if (entry := pending.audit(outcome)) is not None:
+            self.audit.append(entry)
+        self.answers.append((pending, outcome))
+
+    @property
+    def is_to_be_stored(self) -> bool:
+        return bool(self.changes or self.numbers or self.audit)
+
+
+class Leader:
+    """Runs one `Pool` from the moment that this scheduler leads until it does no more."""
+
+    def __init__(self, pool: Pool, store: Durable, thread: ThreadPoolExecutor) -> None:
+        self.pool = pool
+        self._store = store
+        self._thread = thread
+        self._pending: asyncio.Queue[Pending] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self.revision = 0
+        """Counts what was stored, for watchers."""
+
+        self.links: dict[str, Callable[[agent.ToAgent], None]] = {}
+        """How to send to the agents that are connected here."""
+
+        self.ended: Exception | None = None
+
+    async def run(self) -> None:
+        """Until the leadership is lost, or a store cannot be written: raises why."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._tick())
+                group.create_task(self._work())
+        except BaseException as error:
+            failed = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error
+            self._end(failed if isinstance(failed, Exception) else NotLeading("it is stopping"))
+            raise failed from None
+
+    def _end(self, cause: Exception) -> None:
+        self.ended = cause
+        self._changed.set()
+        while not self._pending.empty():
+            pending = self._pending.get_nowait()
+            if not pending.done.done():
+                pending.done.set_exception(NotLeading(str(cause)))
+
+    async def handle(
+        self,
+        event: Event,
+        audit: Callable[[Outcome], AuditEntry | None] = lambda _: None,
+    ) -> Outcome:
+        """One event. Raises Refused, or NotLeading: then it is not known whether it was stored."""
+        if self.ended is not None:
+            raise NotLeading(str(self.ended))
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._pending.put_nowait(Pending(event, audit, done))
+        outcome = await done
+        if outcome.refused is not None:
+            raise outcome.refused
+        return outcome
+
+    async def changes(self) -> AsyncIterator[int]:
+        """The revision now, and after each change."""
+        while self.ended is None:
+            revision = self.revision
+            yield revision
+            while self.revision == revision and self.ended is None:
+                await self._changed.wait()
+        raise NotLeading(str(self.ended))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            await self.handle(Ticked())
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            waiting = [await self._pending.get()]
+            while len(waiting) < BATCH and not self._pending.empty():
+                waiting.append(self._pending.get_nowait())
+            batch = Batch()
+            try:
+                for pending in waiting:
+                    batch.add(pending, self.pool.handle(pending.event, time.monotonic()))
+                if batch.is_to_be_stored:
+                    await loop.run_in_executor(self._thread, self._commit, batch)
+            except BaseException as error:
+                for pending in waiting:
+                    if not pending.done.done():
+                        pending.done.set_exception(NotLeading(str(error)))
+                raise
+            self._publish(batch)
+
+    def _commit(self, batch: Batch) -> None:
+        term = self.pool.book.term
+        self._store.commit(term, batch.changes, list(batch.numbers.values()), batch.audit)
+
+    def _publish(self, batch: Batch) -> None:
+        for server, orders in batch.orders.items():
+            if send := self.links.get(server):
+                send(agent.ToAgent(orders=orders))
+        for pending, outcome in batch.answers:
+            if not pending.done.done():
+                pending.done.set_result(outcome)
+        if batch.is_to_be_stored or batch.told:
+            self.revision += 1
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+
+__all__ = ["Leader", "NotLeading", "Refused"]

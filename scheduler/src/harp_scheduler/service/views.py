@@ -1,0 +1,125 @@
+"""The pool's records as callers see them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from harp_api.control.v1 import pool_pb2 as api
+from harp_scheduler.core import model
+from harp_scheduler.core.book import Book, unusable
+from harp_scheduler.core.leases import sessions
+from harp_scheduler.core.placement.model import Demand
+
+
+def demand(known: Demand) -> api.Demand:
+    return api.Demand(
+        kind=known.kind,
+        count=known.count,
+        models=known.models,
+        memory=known.memory,
+        compute=known.compute,
+        labels=dict(known.labels),
+    )
+
+
+def lease(book: Book, known: model.Lease) -> api.Lease:
+    view = api.Lease(
+        id=known.id,
+        name=known.name,
+        tenant=known.tenant,
+        owner=known.owner,
+        host=known.host,
+        users=known.users,
+        demand=demand(known.demand),
+        priority=known.priority,
+        state=known.state.value,
+        reason=known.reason,
+        epoch=known.epoch,
+        sessions=sessions(book, known) if known.slices else 0,
+        place=place(book, known),
+        ttl=known.ttl,
+    )
+    for part in known.slices:
+        device = book.accelerators[part.device]
+        view.targets.add(
+            server=device.server,
+            address=book.servers[device.server].address,
+            device=device.id,
+            ordinal=device.ordinal,
+            kind=device.kind,
+            model=device.model,
+            memory=part.memory,
+            compute=part.compute,
+            labels=dict(device.labels),
+        )
+    return view
+
+
+def place(book: Book, known: model.Lease) -> int:
+    """The place in the queue, from 1; 0 for a lease that does not wait."""
+    if not known.waits:
+        return 0
+    return 1 + [name for _, _, name in book.waiting].index(known.id)
+
+
+def server(book: Book, known: model.Server) -> api.Server:
+    link = book.links[known.name]
+    return api.Server(
+        name=known.name,
+        address=known.address,
+        labels=dict(known.labels),
+        connected=link.connected,
+        cordoned=known.cordoned,
+        silent=max(0.0, time.monotonic() - link.heard),
+        devices=len(book.devices_of[known.name]),
+        sessions=sum(held.sessions for held in link.held.values()),
+    )
+
+
+def devices(book: Book, wanted: Iterable[model.Accelerator]) -> list[api.Accelerator]:
+    views = {}
+    for known in wanted:
+        views[known.id] = api.Accelerator(
+            id=known.id,
+            server=known.server,
+            ordinal=known.ordinal,
+            kind=known.kind,
+            model=known.model,
+            memory=known.memory,
+            labels=dict(known.labels),
+            unusable=unusable(book.servers[known.server], book.links[known.server], known),
+            fault=known.fault,
+        )
+    for held in book.leases.values():
+        for part in held.slices:
+            if (view := views.get(part.device)) is not None:
+                view.memory_leased += part.memory
+                view.compute_leased += part.compute
+                view.leases.append(held.name)
+    return list(views.values())
+
+
+def quota(known: model.Quota) -> api.Quota:
+    return api.Quota(
+        devices=known.devices,
+        memory=known.memory,
+        compute=known.compute,
+        leases=known.leases,
+        longest=known.longest,
+    )
+
+
+def tenant(book: Book, known: model.Tenant) -> api.Tenant:
+    used = book.usage[known.name]
+    return api.Tenant(
+        name=known.name,
+        quota=quota(known.quota),
+        used=api.Quota(
+            devices=used.devices, memory=used.memory, compute=used.compute, leases=used.leases
+        ),
+    )
+
+
+def profile(known: model.Profile) -> api.Profile:
+    return api.Profile(name=known.name, demand=demand(known.demand))

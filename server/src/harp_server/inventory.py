@@ -1,0 +1,72 @@
+"""What accelerators a server has, as its agent tells the scheduler."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+
+from harp_api.control.v1 import agent_pb2 as control
+from harp_client.errors import HarpError
+from harp_server.agent import Offer
+from harp_server.scheduler_link import Inventory
+
+PROBE_SECONDS = 60.0
+"""A real driver may take long to wake its devices."""
+
+KIND = "gpu"
+
+
+async def take(offer: Offer, address: str, labels: Sequence[str]) -> Inventory:
+    """Asks the driver, in a process of its own: the agent itself never loads a libcuda.
+
+    `labels` are NAME=VALUE. Raises HarpError.
+    """
+    probe = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "harp_client.probe",
+        offer.device.libcuda,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**offer.environ, "HARP_LOG": "quiet", "PYTHONPATH": ":".join(filter(None, sys.path))},
+    )
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            out, err = await probe.communicate()
+    except TimeoutError:
+        probe.kill()
+        await probe.wait()
+        raise HarpError(
+            f"{offer.device.libcuda} did not list its devices in {PROBE_SECONDS:.0f} s",
+            "harp doctor",
+        ) from None
+    if probe.returncode != 0:
+        said = err.decode(errors="replace").strip().rpartition("\n")[2]
+        raise HarpError(f"{offer.device.libcuda} cannot list its devices: {said}", "harp doctor")
+    found = json.loads(out)
+    version = found["driver_version"]
+    devices = [
+        control.Device(
+            ordinal=ordinal,
+            kind=KIND,
+            model=device["name"],
+            memory=device["memory"],
+            labels={
+                "compute-capability": device["compute_capability"],
+                "cuda": f"{version // 1000}.{version % 1000 // 10}",
+            },
+        )
+        for ordinal, device in enumerate(found["devices"])
+    ]
+    return Inventory(address, devices, parse_labels(labels))
+
+
+def parse_labels(labels: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE words as a map. Raises HarpError."""
+    found = {}
+    for label in labels:
+        name, equals, value = label.partition("=")
+        if not name or not equals:
+            raise HarpError(f"{label!r} is not a label", "write NAME=VALUE, such as rack=r1", 2)
+        found[name] = value
+    return found

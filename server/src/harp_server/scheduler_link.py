@@ -1,0 +1,204 @@
+"""The agent's link to the pool's scheduler: what it has, what it holds, and what it is to hold.
+
+Keeps one call open to the scheduler that leads, of all whose addresses it was given. While none
+can be reached, sessions go on until the leases' grace is over (`admission`).
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from harp_api.control.v1 import agent_pb2 as control
+from harp_api.control.v1 import agent_pb2_grpc
+from harp_client import __version__
+from harp_client.errors import HarpError
+from harp_server.admission import Admission, Entry
+from harp_server.ca import SCHEDULER_NAME, SessionIssuer
+from harp_server.logs import Log
+
+HEARTBEAT = 2.0
+"""Seconds between reports when nothing changes."""
+
+RETRY = (0.2, 3.0)
+"""Seconds before another attempt to connect: at first, and at most."""
+
+SILENCE = 10.0
+"""Seconds without a word from the scheduler after which the connection counts as broken."""
+
+OPTIONS = [
+    ("grpc.ssl_target_name_override", SCHEDULER_NAME),
+    ("grpc.max_receive_message_length", 16 << 20),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_retries", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What the server tells of itself."""
+
+    address: str
+    """Where programs reach its sessions: `HOST:PORT`."""
+
+    devices: Sequence[control.Device]
+    labels: Mapping[str, str]
+
+
+class SchedulerLink:
+    """One agent's link. `end_session` is called with a session and the reason to end it."""
+
+    def __init__(
+        self,
+        schedulers: Sequence[str],
+        issuer: SessionIssuer,
+        state: Path,
+        end_session: Callable[[str, str], Awaitable[None]],
+        log: Log,
+    ) -> None:
+        """`state`: the file that keeps what must outlive this process."""
+        if issuer.agent is None:
+            raise HarpError(
+                "the server's credentials have no agent.pem and agent.key",
+                "issue them anew: harp ca server CA_DIR NAME",
+            )
+        self._schedulers = list(schedulers)
+        self._credentials = grpc.ssl_channel_credentials(
+            issuer.root_pem, issuer.agent.key_pem(), issuer.agent.certificate_pem()
+        )
+        self._state = state
+        self._end_session = end_session
+        self._log = log
+        self._inventory: Inventory | None = None
+        self._admission = Admission({}, boot_time())
+        self._news = asyncio.Event()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._said = ""
+        with contextlib.suppress(FileNotFoundError):
+            self._admission.restore(json.loads(state.read_text()))
+
+    def offer(self, inventory: Inventory) -> None:
+        """Says what there is, before `run`."""
+        self._inventory = inventory
+        self._admission.memory = {device.ordinal: device.memory for device in inventory.devices}
+
+    def enter(self, lease: str, session: str) -> Entry:
+        """A session begins under a lease. Raises Closed."""
+        entry = self._admission.enter(lease, session)
+        self._news.set()
+        return entry
+
+    def leave(self, session: str) -> None:
+        """A session's worker is dead."""
+        self._admission.leave(session)
+        self._news.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch())
+            group.create_task(self._stay_connected())
+
+    async def _watch(self) -> None:
+        """Fences the server when the grace is over, whatever the connection does."""
+        while True:
+            await asyncio.sleep(min(1.0, max(0.1, self._admission.grace / 20)))
+            if self._admission.fence(boot_time()):
+                self._log.error(
+                    "sessions are ended", cause="no word from the scheduler for the leases' grace"
+                )
+            self._end_sessions()
+
+    async def _stay_connected(self) -> None:
+        delay = RETRY[0]
+        while True:
+            for address in self._schedulers:
+                began = time.monotonic()
+                try:
+                    await self._talk(address)
+                    cause = "the scheduler ended the connection"
+                except grpc.aio.AioRpcError as error:
+                    cause = error.details() or error.code().name
+                except TimeoutError:
+                    cause = "no word from the scheduler"
+                if time.monotonic() - began > SILENCE:
+                    delay = RETRY[0]
+                self._say("scheduler out of reach", address, cause)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, RETRY[1])
+
+    def _say(self, event: str, address: str, cause: str) -> None:
+        """Logs a change, and not the same again."""
+        if (said := f"{event} {address} {cause}") != self._said:
+            self._said = said
+            self._log.warning(event, scheduler=address, cause=cause)
+
+    async def _talk(self, address: str) -> None:
+        async with grpc.aio.secure_channel(address, self._credentials, OPTIONS) as channel:
+            call = agent_pb2_grpc.AgentsStub(channel).Connect(self._messages())
+            connected = False
+            while True:
+                async with asyncio.timeout(SILENCE):
+                    message = await call.read()
+                if message is grpc.aio.EOF:
+                    code = await call.code()
+                    details = await call.details()
+                    raise TimeoutError(details or code.name)
+                if not connected:
+                    connected = True
+                    self._said = ""
+                    self._log.info("scheduler connected", scheduler=address)
+                self._take(message)
+
+    async def _messages(self) -> AsyncIterator[control.FromAgent]:
+        inventory = self._inventory
+        assert inventory is not None
+        register = control.Register(
+            version=__version__,
+            address=inventory.address,
+            labels=dict(inventory.labels),
+            devices=inventory.devices,
+            report=self._admission.register(boot_time()),
+        )
+        yield control.FromAgent(register=register)
+        while True:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT):
+                    await self._news.wait()
+            yield control.FromAgent(report=self._admission.report(boot_time()))
+
+    def _take(self, message: control.ToAgent) -> None:
+        if message.HasField("heard"):
+            self._admission.heard(message.heard)
+        elif message.HasField("orders") and self._admission.take_orders(message.orders):
+            self._store()
+            self._end_sessions()
+            self._news.set()
+
+    def _store(self) -> None:
+        partial = self._state.with_name(f".{self._state.name}.new")
+        with partial.open("w") as file:
+            json.dump(self._admission.stored(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, self._state)
+
+    def _end_sessions(self) -> None:
+        while self._admission.to_end:
+            session, reason = self._admission.to_end.popitem()
+            task = asyncio.ensure_future(self._end_session(session, reason))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+
+def boot_time() -> float:
+    """Seconds since the machine was started, those that it slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,321 @@
+"""The scheduler's core: requests, the queue, and the life of a lease. Events in, outcomes out."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from harp_api.control.v1 import agent_pb2 as agent
+from harp_scheduler.core.book import Number
+from harp_scheduler.core.events import (
+    Asked,
+    Connected,
+    Cordoned,
+    Disconnected,
+    GivenBack,
+    Renewed,
+    Reported,
+    ServerRemoved,
+    Started,
+    TenantSet,
+    Ticked,
+)
+from harp_scheduler.core.granting import PATIENCE
+from harp_scheduler.core.model import After, Closing, Lease, Quota, State
+from harp_scheduler.core.placement.model import Demand
+from harp_scheduler.core.pool import Outcome, Pool
+from harp_scheduler.core.refused import Conflict, NotFound, OverQuota
+from harp_server.admission import Admission
+
+GIB = 1 << 30
+GRACE, MARGIN = 20.0, 1.0
+
+
+class Bench:
+    """A pool with servers that answer at once, and a clock that only tests move."""
+
+    def __init__(self, *servers: str, devices: int = 2, quota: Quota | None = None) -> None:
+        self.now = 0.0
+        self.pool = Pool(1, self.now, grace=GRACE, margin=MARGIN)
+        self.agents: dict[str, Admission] = {}
+        self.numbers = count(1)
+        self.do(TenantSet("t", quota or Quota()))
+        for server in servers:
+            self.connect(server, devices)
+
+    def connect(self, server: str, devices: int = 2) -> None:
+        admission = self.agents[server] = Admission(dict.fromkeys(range(devices), GIB), self.now)
+        register = agent.Register(address=f"{server}:7443", report=admission.register(self.now))
+        for ordinal in range(devices):
+            register.devices.add(ordinal=ordinal, kind="gpu", model="m", memory=GIB)
+        self.do(Connected(server, register))
+
+    def do(self, event: object) -> Outcome:
+        """One event, and what the servers then report."""
+        outcome = self.pool.handle(event, self.now)  # type: ignore[arg-type]
+        if outcome.refused is not None:
+            raise outcome.refused
+        for server, orders in outcome.orders.items():
+            self.agents[server].take_orders(orders)
+            self.report(server)
+        return outcome
+
+    def report(self, server: str) -> None:
+        self.do(Reported(server, self.agents[server].report(self.now)))
+
+    def ask(self, *, id: str = "", request: str = "", **demand: object) -> str:
+        number = next(self.numbers)
+        return self.do(
+            Asked(
+                "me",
+                request or f"r{number}",
+                id or f"lease{number}",
+                "t",
+                Demand(kind="gpu", memory=GIB, **demand),  # type: ignore[arg-type]
+                host="host",
+            )
+        ).subject
+
+    def back(self, lease: str, how: Closing = Closing.IF_UNUSED, after: After = After.GONE) -> None:
+        self.do(GivenBack("me", f"b{next(self.numbers)}", lease, how, after))
+
+    def begin(self, server: str, lease: str, session: str = "session") -> None:
+        self.agents[server].enter(lease, session)
+        self.report(server)
+
+    def end(self, server: str, session: str = "session") -> None:
+        self.agents[server].leave(session)
+        self.report(server)
+
+    def lease(self, name: str) -> Lease:
+        return self.pool.book.leases[name]
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.do(Ticked())
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench("s1")
+
+
+def test_a_lease_lives_as_eais_names_it(bench: Bench) -> None:
+    lease = bench.ask()
+    assert bench.lease(lease).state is State.AVAILABLE
+    bench.begin("s1", lease)
+    assert bench.lease(lease).state is State.IN_USE
+    bench.end("s1")
+    assert bench.lease(lease).state is State.AVAILABLE
+    bench.back(lease, after=After.STOPPED)
+    assert (bench.lease(lease).state, bench.lease(lease).slices) == (State.UNAVAILABLE, ())
+    bench.do(Started("me", "again", lease))
+    assert bench.lease(lease).state is State.AVAILABLE
+    bench.back(lease)
+    assert lease not in bench.pool.book.leases
+
+
+def test_detaching_a_lease_in_use_is_refused_and_leaves_it_as_it_was(bench: Bench) -> None:
+    lease = bench.ask()
+    bench.begin("s1", lease)
+    bench.back(lease)
+    assert bench.lease(lease).state is State.IN_USE
+    assert bench.lease(lease).reason == "not detached: a program uses it"
+    bench.begin("s1", lease, "another")
+    bench.back(lease)
+    assert bench.lease(lease).reason == "not detached: 2 programs use it"
+
+
+def test_draining_waits_for_programs_and_forcing_ends_them(bench: Bench) -> None:
+    drained, forced = bench.ask(), bench.ask()
+    bench.begin("s1", drained, "one")
+    bench.begin("s1", forced, "two")
+    bench.back(drained, Closing.DRAIN)
+    assert bench.lease(drained).state is State.DETACHING
+    bench.end("s1", "one")
+    assert drained not in bench.pool.book.leases
+    bench.back(forced, Closing.FORCE)
+    assert list(bench.agents["s1"].to_end) == ["two"]
+    assert forced in bench.pool.book.leases  # its slices are not free before it is dead
+    bench.end("s1", "two")
+    assert forced not in bench.pool.book.leases
+
+
+def test_the_same_request_again_makes_no_second_lease(bench: Bench) -> None:
+    first = bench.ask(id="a", request="r")
+    assert bench.ask(id="b", request="r") == first
+    assert list(bench.pool.book.leases) == [first]
+
+
+def test_what_does_not_fit_waits_and_says_why_and_is_granted_when_it_does(bench: Bench) -> None:
+    first = bench.ask(count=2)
+    second = bench.ask()
+    assert bench.lease(second).state is State.PENDING
+    assert bench.lease(second).reason.startswith("no capacity: ")
+    bench.back(first)
+    assert bench.lease(second).state is State.AVAILABLE
+
+
+def test_a_large_demand_is_passed_over_until_it_has_waited_for_long(bench: Bench) -> None:
+    held = bench.ask()
+    large = bench.ask(count=2)
+    small = bench.ask()
+    assert bench.lease(small).slices
+    bench.back(small)
+    bench.wait(PATIENCE + 1)
+    late = bench.ask()
+    assert not bench.lease(late).slices
+    assert "comes first" in bench.lease(late).reason
+    bench.back(held)
+    assert bench.lease(large).slices
+    assert not bench.lease(late).slices
+
+
+def test_priority_goes_before_arrival(bench: Bench) -> None:
+    held = bench.ask(count=2)
+    low = bench.ask(count=2)
+    high = bench.do(
+        Asked("me", "high", "high", "t", Demand(kind="gpu", count=2, memory=GIB), priority=5)
+    ).subject
+    bench.back(held)
+    assert bench.lease(high).slices
+    assert not bench.lease(low).slices
+
+
+def test_epochs_only_grow_and_are_stored_with_what_they_are_for(bench: Bench) -> None:
+    first = bench.ask()
+    outcome = bench.do(Asked("me", "x", "second", "t", Demand(kind="gpu", memory=GIB)))
+    epochs = [record.epoch for record in outcome.changes.values() if isinstance(record, Lease)]
+    assert epochs == [bench.lease(first).epoch + 1]
+    assert ("epoch", epochs[0]) in outcome.numbers
+
+
+def test_quota_is_for_what_is_held_and_for_what_can_ever_be() -> None:
+    bench = Bench("s1", devices=4, quota=Quota(devices=2, leases=3))
+    with pytest.raises(OverQuota, match="3 devices are wanted, and the tenant may hold 2"):
+        bench.ask(count=3)
+    first = bench.ask(count=2)
+    waiting = bench.ask()
+    assert bench.lease(waiting).reason == "the tenant holds 2 of 2 devices, and 1 are wanted"
+    bench.ask()
+    with pytest.raises(OverQuota, match="has its 3 leases"):
+        bench.ask()
+    bench.back(first)
+    assert bench.lease(waiting).slices
+
+
+def test_a_server_out_of_reach_keeps_its_leases_until_the_grace_is_over(bench: Bench) -> None:
+    lease = bench.ask()
+    bench.do(Disconnected("s1"))
+    assert bench.lease(lease).state is State.UNAVAILABLE
+    assert bench.lease(lease).reason == "out of reach: s1"
+    waiting = bench.ask()
+    assert not bench.lease(waiting).slices
+    bench.wait(GRACE + MARGIN)
+    assert bench.lease(lease).slices
+    bench.wait(0.1)
+    assert (bench.lease(lease).state, bench.lease(lease).slices) == (State.LOST, ())
+    bench.connect("s1")
+    assert bench.lease(waiting).slices
+    bench.do(Started("me", "again", lease))
+    assert bench.lease(lease).state is State.AVAILABLE
+
+
+def test_a_gang_of_which_one_server_is_lost_is_taken_from_the_other() -> None:
+    bench = Bench("s1", "s2")
+    lease = bench.ask(count=4)
+    bench.begin("s1", lease)
+    bench.do(Disconnected("s2"))
+    bench.wait(GRACE - 5)
+    bench.report("s1")
+    bench.wait(MARGIN + 6)
+    assert list(bench.agents["s1"].to_end) == ["session"]
+    assert bench.lease(lease).slices
+    bench.end("s1")
+    assert (bench.lease(lease).state, bench.lease(lease).slices) == (State.LOST, ())
+
+
+def test_a_run_that_is_not_renewed_loses_its_lease_unless_a_program_uses_it(bench: Bench) -> None:
+    demand = Demand(kind="gpu", memory=GIB)
+    for name in ("used", "unused", "renewed"):
+        if name == "renewed":
+            bench.back("unused", Closing.FORCE)
+        bench.do(Asked("me", name, name, "t", demand, ttl=10.0))
+        if name == "used":
+            bench.begin("s1", "used")
+    bench.wait(9)
+    bench.do(Renewed("renewed"))
+    bench.wait(2)
+    assert bench.lease("renewed").slices
+    assert bench.lease("used").state is State.IN_USE
+    bench.end("s1")
+    bench.wait(10)
+    assert not bench.pool.book.leases
+
+
+def test_a_cordoned_device_takes_no_new_lease_and_keeps_the_old(bench: Bench) -> None:
+    first = bench.ask()
+    device = bench.lease(first).slices[0].device
+    bench.do(Cordoned(device, True))
+    assert bench.lease(first).state is State.AVAILABLE
+    second = bench.ask()
+    assert bench.lease(second).slices[0].device != device
+    bench.back(first)
+    third = bench.ask()
+    assert not bench.lease(third).slices
+    bench.do(Cordoned(device, False))
+    assert bench.lease(third).slices
+
+
+def test_a_drained_servers_attachments_move_to_another() -> None:
+    bench = Bench("s1", "s2")
+    lease = bench.ask(count=2)
+    (before,) = bench.lease(lease).servers
+    bench.begin(before, lease)
+    bench.do(Cordoned(before, True, drain=True))
+    assert bench.lease(lease).state is State.DETACHING
+    bench.end(before)
+    (after,) = bench.lease(lease).servers
+    assert after != before
+    assert bench.lease(lease).state is State.AVAILABLE
+
+
+def test_a_faulty_device_is_taken_out_by_itself(bench: Bench) -> None:
+    bench.agents["s1"].faults = {0: "XID 79"}
+    bench.report("s1")
+    leases = [bench.ask(), bench.ask()]
+    assert [bool(bench.lease(lease).slices) for lease in leases] == [True, False]
+    bench.agents["s1"].faults = {0: ""}
+    bench.report("s1")
+    assert bench.lease(leases[1]).slices
+
+
+def test_names_are_unique_in_a_tenant_and_unknown_things_are_said_to_be(bench: Bench) -> None:
+    demand = Demand(kind="gpu", memory=GIB)
+    bench.do(Asked("me", "1", "a", "t", demand, name="train"))
+    with pytest.raises(Conflict, match="already has a lease named train"):
+        bench.do(Asked("me", "2", "b", "t", demand, name="train"))
+    with pytest.raises(NotFound, match="no tenant other"):
+        bench.do(Asked("me", "3", "c", "other", demand))
+    with pytest.raises(NotFound, match="no lease nothing"):
+        bench.back("nothing")
+    with pytest.raises(Conflict, match="is connected"):
+        bench.do(ServerRemoved("s1"))
+
+
+def test_what_was_stored_makes_the_same_pool_again(bench: Bench) -> None:
+    for _ in range(3):
+        bench.ask()
+    book = bench.pool.book
+    records = [
+        *book.servers.values(),
+        *book.accelerators.values(),
+        *book.leases.values(),
+        *book.tenants.values(),
+        *book.requests.values(),
+    ]
+    again = Pool(2, 100.0, records, [Number("epoch", book.epoch), Number("order", book.order)])
+    assert again.book.leases == book.leases
+    assert again.book.waiting == book.waiting
+    assert again.book.usage == book.usage

@@ -127,7 +127,7 @@ def next_orders(book: Book, name: str, grace: float) -> agent.Orders:
         order = orders.leases.add(
             lease=lease.id,
             epoch=lease.epoch,
-            owners=[lease.owner],
+            owners=[lease.owner, *lease.users],
             closed=lease.closing is not None,
         )
         for part in lease.slices:

@@ -127,7 +127,7 @@ class Lease:
     """The host that it is attached to; empty for the lease of one run."""
 
     users: tuple[str, ...] = ()
-    """Local users of the host who may use the attachment."""
+    """Identities, beside the owner, that may use it."""
 
     priority: int = 0
     ttl: float = 0.0

@@ -102,10 +102,14 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
             caller.needs(Role.USER, tenant)
             if request.name and not NAME.fullmatch(request.name):
                 raise Invalid(f"{request.name!r} cannot name a lease", LETTERS)
-            owner = ""
+            owner, users = (
+                "",
+                [f"spiffe://{self._pool}/tenant/{tenant}/user/{user}" for user in request.users],
+            )
             if request.host:
                 caller.needs(Role.OPERATOR, tenant)
                 owner = f"spiffe://{self._pool}/host/{request.host}"
+                users = users or [caller.identity]
             event = Asked(
                 caller=caller.identity,
                 request=request_id(request.request_id),
@@ -115,7 +119,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
                 name=request.name,
                 owner=owner,
                 host=request.host,
-                users=tuple(request.users),
+                users=tuple(users),
                 priority=request.priority if caller.role(tenant) >= Role.OPERATOR else 0,
                 ttl=0.0 if request.host else bounded(request.ttl or TTL, TTL_LEAST, TTL_MOST),
                 longest=max(0.0, request.longest),
@@ -261,7 +265,9 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
 
 
 def may_see(caller: Caller, lease: Lease) -> bool:
-    return caller.identity == lease.owner or caller.role(lease.tenant) >= Role.VIEWER
+    return (
+        caller.identity in (lease.owner, *lease.users) or caller.role(lease.tenant) >= Role.VIEWER
+    )
 
 
 def view(leader: Leader, name: str) -> api.Lease:

@@ -1,0 +1,173 @@
+"""A real pool on this machine: schedulers, servers with soft GPUs, users; each a real process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harp_server.ca import Authority, save_user
+from pool.standins import HARP, HARP_RUN
+
+BOUND = 30.0
+"""Seconds that anything here may take before a test gives up."""
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("uses_a_device.py"))]
+DEVICE_MEMORY = 256 << 20
+
+
+class Cluster:
+    """Everything of one pool, in one folder."""
+
+    def __init__(self, folder: Path, database: str = "", grace: float = 20.0) -> None:
+        self.folder = folder
+        self.ca = folder / "ca"
+        self.database = database or str(folder / "pool.db")
+        self.grace = grace
+        self.authority = Authority.create("lab")
+        self.authority.save(self.ca)
+        self.started: dict[str, subprocess.Popen[str]] = {}
+        self.addresses: dict[str, str] = {}
+        self.environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("HARP_", "XDG_", "CUDA_", "CUPY_"))
+        } | {
+            "HARP_STATE_DIR": str(folder / "state"),
+            "XDG_CONFIG_HOME": str(folder / "config"),
+            "HARP_SOFT_MEMORY": str(DEVICE_MEMORY),
+            "HARP_SOFT_THREADS": "1",
+        }
+        for user, tenant in (("admin", "system"), ("alice", "default"), ("bob", "default")):
+            save_user(
+                folder / user,
+                self.authority.root.certificate_pem(),
+                self.authority.issue_user(tenant, user),
+            )
+
+    def start(self, name: str, command: Sequence[str], **environ: str) -> str:
+        """Starts a process that says its address when it is ready."""
+        ready_read, ready_write = os.pipe()
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.started[name] = subprocess.Popen(
+                [*HARP, *command, "--log-format", "json", "--ready-fd", str(ready_write)],
+                env=self.environ | environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                text=True,
+                pass_fds=[ready_write],
+            )
+        os.close(ready_write)
+        with os.fdopen(ready_read) as ready:
+            address = ready.readline().strip()
+        assert address, f"{name} did not start:\n{self.log(name)}"
+        self.addresses[name] = address
+        return address
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def scheduler(self, name: str = "scheduler") -> str:
+        """Starts a scheduler, at its former address if it had one."""
+        listen = self.addresses.get(name, "127.0.0.1:0")
+        command = ["scheduler", "--ca", str(self.ca), "--listen", listen, "--name", name]
+        command += ["--database", self.database, "--grace", str(self.grace)]
+        return self.start(name, command)
+
+    def server(self, name: str, devices: int = 1, *options: str) -> str:
+        """Starts a server with soft GPUs, and waits until the scheduler has heard of it."""
+        credentials = self.folder / "servers" / name
+        if not credentials.exists():
+            self.authority.issue_server(name).save(credentials)
+        listen = self.addresses.get(name, "127.0.0.1:0")
+        command = ["server", "--credentials", str(credentials), "--listen", listen, *options]
+        for address in self.schedulers:
+            command += ["--scheduler", address]
+        address = self.start(name, command, HARP_SOFT_DEVICES=str(devices))
+        self.wait(lambda: any(s["connected"] for s in self.get("server", name)), f"{name} is known")
+        return address
+
+    @property
+    def schedulers(self) -> list[str]:
+        return [a for name, a in self.addresses.items() if name.startswith("scheduler")]
+
+    def kill(self, name: str, number: int = signal.SIGKILL) -> None:
+        process = self.started.pop(name)
+        process.send_signal(number)
+        process.wait(BOUND)
+
+    def environ_of(self, user: str) -> dict[str, str]:
+        return self.environ | {
+            "HARP_SCHEDULER": ",".join(self.schedulers),
+            "HARP_CREDENTIALS": str(self.folder / user),
+        }
+
+    def harp(self, *words: str, user: str = "admin") -> subprocess.CompletedProcess[str]:
+        """Runs `harp`."""
+        return subprocess.run(
+            [*HARP, *words],
+            env=self.environ_of(user),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def get(self, kind: str, name: str = "", user: str = "admin") -> list[dict[str, Any]]:
+        """The things of a kind."""
+        plural = kind if kind == "queue" else f"{kind}s"
+        done = self.harp("get", plural, "-o", "json", user=user)
+        assert done.returncode == 0, done.stderr
+        items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        return [item for item in items if not name or name in (item.get("name"), item.get("id"))]
+
+    def run(
+        self, *options: str, program: Sequence[str] = PROGRAM, user: str = "alice", host: str = ""
+    ) -> subprocess.Popen[str]:
+        """Starts `harp-run`."""
+        more = {"HARP_HOST": host} if host else {}
+        return subprocess.Popen(
+            [*HARP_RUN, *options, "--", *program],
+            env=self.environ_of(user) | more,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self, condition: Any, what: str, seconds: float = BOUND) -> None:
+        """Polls until `condition` holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            logs = "\n".join(self.log(name) for name in self.started)
+            assert time.monotonic() < deadline, f"still not after {seconds} s: {what}\n{logs}"
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        for process in self.started.values():
+            process.terminate()
+        for process in self.started.values():
+            process.wait(BOUND)
+
+
+def first_line(program: subprocess.Popen[str]) -> str:
+    """What a program says first."""
+    assert program.stdout is not None
+    line = program.stdout.readline().strip()
+    if not line:
+        assert program.stderr is not None
+        return f"nothing; stderr: {program.stderr.read()}"
+    return line
+
+
+def end(program: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Lets a program end; its status, the rest of its output, and its stderr."""
+    out, err = program.communicate(timeout=BOUND)
+    return program.returncode, out.strip(), err

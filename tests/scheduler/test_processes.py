@@ -1,0 +1,161 @@
+"""The real processes of a pool: scheduler, servers, `harp` and `harp-run`, with kills."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scheduler.cluster import PROGRAM, Cluster, end, first_line
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """One scheduler, one server with two devices."""
+    cluster = Cluster(tmp_path)
+    cluster.scheduler()
+    cluster.server("gpu1", 2)
+    yield cluster
+    cluster.close()
+
+
+def states(cluster: Cluster) -> dict[str, str]:
+    return {lease["name"]: lease["state"] for lease in cluster.get("lease")}
+
+
+def attach(cluster: Cluster) -> subprocess.CompletedProcess[str]:
+    """Attaches a device to host web1, for alice."""
+    return cluster.harp(
+        *("attach", "web1", "--tenant", "default", "--user", "alice", "--name", "work", "--wait")
+    )
+
+
+def test_a_host_uses_what_is_attached_to_it_until_it_is_detached(cluster: Cluster) -> None:
+    attached = attach(cluster)
+    assert attached.returncode == 0, attached.stderr
+    assert attached.stdout.startswith("work: Available on gpu1/")
+    refused = end(cluster.run(user="bob", host="web2"))
+    assert refused[0] == 125
+    assert "nothing is attached to host web2" in refused[2]
+    program = cluster.run(host="web1")
+    assert first_line(program).startswith("using")
+    cluster.wait(lambda: states(cluster) == {"work": "InUse"}, "it is in use")
+
+    in_use = cluster.harp("detach", "work", "--tenant", "default")
+    assert in_use.returncode == 5
+    assert "not detached: a program uses it. Next: add --drain to wait, or --force" in in_use.stderr
+    draining = cluster.harp("detach", "work", "--tenant", "default", "--drain")
+    assert draining.returncode == 0
+    assert "Detaching" in draining.stdout
+    assert end(program)[:2] == (0, "ended")
+    cluster.wait(lambda: not states(cluster), "it is detached")
+
+
+def test_forcing_ends_the_program_with_an_error_of_cuda(cluster: Cluster) -> None:
+    attach(cluster)
+    program = cluster.run(host="web1")
+    assert first_line(program).startswith("using")
+    forced = cluster.harp("detach", "work", "--tenant", "default", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert forced.stdout.strip() == "work: detached"
+    status, out, err = end(program)
+    assert (status, out.split()[0]) == (3, "failed"), err
+
+
+def test_a_run_takes_a_lease_and_returns_it(cluster: Cluster) -> None:
+    program = cluster.run("--gpus", "2")
+    assert first_line(program) == "using 2"
+    (lease,) = cluster.get("lease")
+    assert [target["device"] for target in lease["targets"]] == ["gpu1/0", "gpu1/1"]
+    assert end(program)[:2] == (0, "ended")
+    assert not states(cluster)
+
+
+def test_a_killed_run_returns_its_lease(cluster: Cluster) -> None:
+    program = cluster.run("--gpus", "1")
+    assert first_line(program).startswith("using")
+    program.kill()
+    program.communicate()
+    cluster.wait(lambda: not states(cluster), "the lease is returned")
+
+
+def test_without_room_a_run_queues_says_its_place_and_leaves_on_ctrl_c(cluster: Cluster) -> None:
+    first = cluster.run("--gpus", "2")
+    assert first_line(first).startswith("using")
+    second, third = cluster.run("--gpus", "1"), cluster.run("--gpus", "1", "--queue-timeout", "1s")
+    status, _, err = end(third)
+    assert status == 125
+    assert "no device after 1 s in the queue" in err
+    cluster.wait(lambda: len(cluster.get("queue")) == 1, "one waits")
+    second.send_signal(signal.SIGINT)
+    status, _, err = end(second)
+    assert status == 130
+    assert "waits for a device: place 1 in the queue (no capacity" in err
+    assert not cluster.get("queue")
+    waiting = cluster.run("--gpus", "1")
+    cluster.wait(lambda: len(cluster.get("queue")) == 1, "one waits again")
+    assert end(first)[0] == 0
+    assert first_line(waiting).startswith("using")
+    assert end(waiting)[0] == 0
+
+
+def test_sessions_need_a_lease_of_their_own(cluster: Cluster) -> None:
+    without = end(cluster.run("--server", cluster.addresses["gpu1"], program=PROGRAM, user="alice"))
+    assert "take a lease" in without[2]
+    program = cluster.run("--gpus", "1")
+    assert first_line(program).startswith("using")
+    (lease,) = cluster.get("lease")
+    foreign = end(
+        cluster.run(
+            *("--server", cluster.addresses["gpu1"]),
+            *("--server-name", f"{lease['id']}.lease.harp-server", "--ptx"),
+            user="bob",
+        )
+    )
+    assert "the lease belongs to others" in foreign[2]
+    assert end(program)[0] == 0
+
+
+def test_programs_go_on_while_the_scheduler_is_killed_and_started_again(cluster: Cluster) -> None:
+    program = cluster.run("--gpus", "1")
+    assert first_line(program).startswith("using")
+    cluster.kill("scheduler")
+    cluster.scheduler()
+    cluster.wait(lambda: list(states(cluster).values()) == ["InUse"], "it is still in use")
+    assert end(program)[:2] == (0, "ended")
+    cluster.wait(lambda: not states(cluster), "the lease is returned")
+
+
+def test_a_killed_agent_takes_its_sessions_along_and_its_lease_comes_back(cluster: Cluster) -> None:
+    attach(cluster)
+    program = cluster.run(host="web1")
+    assert first_line(program).startswith("using")
+    cluster.kill("gpu1")
+    cluster.wait(lambda: states(cluster) == {"work": "Unavailable"}, "it is out of reach")
+    assert end(program)[1].startswith("failed")
+    cluster.server("gpu1", 2)
+    cluster.wait(lambda: states(cluster) == {"work": "Available"}, "it is back")
+
+
+def test_only_operators_steer_and_what_is_not_there_is_said_to_be(cluster: Cluster) -> None:
+    denied = cluster.harp("cordon", "gpu1", user="alice")
+    assert denied.returncode == 4
+    assert "alice is not operator of the pool. Next: ask an admin" in denied.stderr
+    missing = cluster.harp("detach", "nothing")
+    assert missing.returncode == 3
+    assert "there is no lease nothing. Next: harp get leases" in missing.stderr
+    assert cluster.harp("cordon", "gpu1/0").returncode == 0
+    assert [device["unusable"] for device in cluster.get("device")] == ["cordoned", ""]
+    table = cluster.harp("get", "devices").stdout.splitlines()
+    assert table[0].split()[:4] == ["ID", "STATE", "KIND", "MODEL"]
+    assert table[1].split()[:3] == ["gpu1/0", "cordoned", "gpu"]
+
+
+def test_without_a_scheduler_it_is_said_which_was_tried(cluster: Cluster) -> None:
+    cluster.kill("scheduler")
+    done = cluster.harp("get", "devices")
+    assert done.returncode == 6
+    assert f"no scheduler at {cluster.addresses['scheduler']} leads" in done.stderr

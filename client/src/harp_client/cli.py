@@ -11,6 +11,7 @@ from harp_client.errors import HarpError, tell
 
 EPILOG = """\b
 Examples:
+  harp up                                         a whole pool on this machine
   harp doctor                                     check this host end to end
   harp ca create pool-ca --pool lab               a certificate authority for a pool
   harp server --credentials pool-ca/servers/gpu1  offer this machine's devices
@@ -29,6 +30,7 @@ COMMANDS = {
     "describe": "harp_client.commands.get:describe",
     "detach": "harp_client.commands.leases:detach",
     "doctor": "harp_client.doctor:doctor",
+    "down": "harp_client.commands.local:down",
     "drain": "harp_client.commands.admin:drain",
     "get": "harp_client.commands.get:get",
     "scheduler": "harp_scheduler.commands:scheduler",
@@ -37,6 +39,7 @@ COMMANDS = {
     "start": "harp_client.commands.leases:start",
     "stop": "harp_client.commands.leases:stop",
     "uncordon": "harp_client.commands.admin:uncordon",
+    "up": "harp_client.commands.local:up",
 }
 
 
@@ -97,3 +100,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         status = 1
     sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

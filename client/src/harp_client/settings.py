@@ -143,7 +143,8 @@ HARP_STATE_DIR = Setting(
     "`$XDG_RUNTIME_DIR/harp`, else `harp-UID` in the folder for temporary files",
     RUN,
     "Where an embedded pool keeps the credentials of its one user while it runs, and where "
-    "`harp-run` remembers for an hour whether a server's device is a soft GPU.",
+    "`harp-run` remembers for an hour whether a server's device is a soft GPU. Where it is set, "
+    "`harp up` keeps its pool there too (else in `$XDG_STATE_HOME/harp`).",
 )
 HARP_SOFT_MEMORY = Setting(
     "HARP_SOFT_MEMORY",

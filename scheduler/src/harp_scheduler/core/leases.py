@@ -148,7 +148,11 @@ def expire(book: Book, now: float) -> None:
                 reason = "its holder has not renewed it"
                 close(book, lease, Closing.IF_UNUSED, After.GONE, reason)
                 settle(book, name, now)
-        elif lease.longest and lease.slices and lease.closing is not Closing.FORCE:
-            if now - book.granted.setdefault(name, now) > lease.longest:
-                withdraw(book, lease, After.GONE, "it was held for as long as it may be")
-                settle(book, name, now)
+        elif (
+            lease.longest
+            and lease.slices
+            and lease.closing is not Closing.FORCE
+            and now - book.granted.setdefault(name, now) > lease.longest
+        ):
+            withdraw(book, lease, After.GONE, "it was held for as long as it may be")
+            settle(book, name, now)

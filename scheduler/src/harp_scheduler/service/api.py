@@ -345,6 +345,7 @@ def demand(asked: api.Demand) -> Demand:
         memory=asked.memory,
         compute=compute,
         labels=tuple(sorted(asked.labels.items())),
+        same_server="require" if asked.same_server else "prefer",
     )
 
 

@@ -20,6 +20,7 @@ def demand(known: Demand) -> api.Demand:
         memory=known.memory,
         compute=known.compute,
         labels=dict(known.labels),
+        same_server=known.same_server == "require",
     )
 
 

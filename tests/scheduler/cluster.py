@@ -81,15 +81,20 @@ class Cluster:
         command += ["--database", self.database, "--grace", str(self.grace)]
         return self.start(name, command)
 
-    def server(self, name: str, devices: int = 1, *options: str) -> str:
-        """Starts a server with soft GPUs, and waits until the scheduler has heard of it."""
+    def server(
+        self, name: str, devices: int = 1, *options: str, schedulers: Sequence[str] = ()
+    ) -> str:
+        """Starts a server with soft GPUs, and waits until the scheduler has heard of it.
+
+        `schedulers` are the addresses that it is given, if they are not those of the schedulers.
+        """
         credentials = self.folder / "servers" / name
         if not credentials.exists():
             self.authority.issue_server(name).save(credentials)
         listen = self.addresses.get(name, "127.0.0.1:0")
         command = ["server", "--credentials", str(credentials), "--listen", listen, *options]
-        for address in self.schedulers:
-            command += ["--scheduler", address]
+        for scheduler in schedulers or self.schedulers:
+            command += ["--scheduler", scheduler]
         address = self.start(name, command, HARP_SOFT_DEVICES=str(devices))
         self.wait(lambda: any(s["connected"] for s in self.get("server", name)), f"{name} is known")
         return address

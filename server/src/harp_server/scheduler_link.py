@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -79,6 +80,7 @@ class SchedulerLink:
         self._inventory: Inventory | None = None
         self._admission = Admission({}, boot_time())
         self._news = asyncio.Event()
+        self._fenced = asyncio.Event()
         self._ending: set[asyncio.Task[None]] = set()
         self._said = ""
         with contextlib.suppress(FileNotFoundError):
@@ -111,6 +113,8 @@ class SchedulerLink:
         while True:
             await asyncio.sleep(min(1.0, max(0.1, self._admission.grace / 20)))
             if self._admission.fence(boot_time()):
+                # A new connection brings new orders: the lease may still be wanted here.
+                self._fenced.set()
                 self._log.error(
                     "sessions are ended", cause="no word from the scheduler for the leases' grace"
                 )
@@ -144,9 +148,9 @@ class SchedulerLink:
         async with grpc.aio.secure_channel(address, self._credentials, OPTIONS) as channel:
             call = agent_pb2_grpc.AgentsStub(channel).Connect(self._messages())
             connected = False
+            self._fenced.clear()
             while True:
-                async with asyncio.timeout(SILENCE):
-                    message = await call.read()
+                message = await self._read(call)
                 if message is grpc.aio.EOF:
                     code = await call.code()
                     details = await call.details()
@@ -156,6 +160,21 @@ class SchedulerLink:
                     self._said = ""
                     self._log.info("scheduler connected", scheduler=address)
                 self._take(message)
+
+    async def _read(self, call: Any) -> Any:
+        """The next message, or EOF. Raises TimeoutError when none comes, or too late ones."""
+        reading = asyncio.ensure_future(call.read())
+        fenced = asyncio.ensure_future(self._fenced.wait())
+        try:
+            await asyncio.wait(
+                {reading, fenced}, timeout=SILENCE, return_when=asyncio.FIRST_COMPLETED
+            )
+            if fenced.done() or not reading.done():
+                raise TimeoutError
+            return reading.result()
+        finally:
+            fenced.cancel()
+            reading.cancel()
 
     async def _messages(self) -> AsyncIterator[control.FromAgent]:
         inventory = self._inventory

@@ -171,6 +171,10 @@ class Connection:
         self.alive = True
         self._arrives = [0.0, 0.0]
 
+    def stall(self, side: int, seconds: float) -> None:
+        """Nothing of one direction arrives for so long; nothing of it is lost."""
+        self._arrives[side] = max(self._arrives[side], self.clock.now + seconds)
+
     def _deliver(self, side: int, call: Callable[[], None]) -> None:
         if not self.alive:
             return
@@ -264,6 +268,9 @@ class Agent:
             self.clock.tell(f"{self.name} fences itself")
             # It was not heard for the grace, by its own clock.
             assert self.clock.now - self.heard_at >= GRACE / self.speed - 1e-6
+            if self.link:  # it may only be slow: a new one brings new orders
+                self.link.cut()
+                self.link = None
         self._end_sessions()
         if self.link is None:
             self._connect()

@@ -210,13 +210,19 @@ class World:
         if clock.now > ACTIVE:
             return
         clock.later(clock.spread(1, 12), "", self.fault)
-        kind = clock.random.choice(["cut", "cut", "agent", "scheduler", "second leader", "cordon"])
+        kind = clock.random.choice(
+            ["cut", "cut", "stall", "agent", "scheduler", "second leader", "cordon"]
+        )
         agent = clock.random.choice(list(self.agents.values()))
         if kind == "cut" and agent.link:
             clock.tell(f"{agent.name} is cut off")
             agent.link.cut()
             if clock.chance(0.3):
                 self._keep_away(agent)
+        elif kind == "stall" and agent.link:
+            side = clock.random.choice([0, 1])
+            clock.tell(f"{agent.name} {('hears', 'is heard')[side]} late")
+            agent.link.stall(side, clock.spread(1, 1.6 * GRACE))
         elif kind == "agent" and agent.admission is not None:
             clock.tell(f"the agent of {agent.name} is killed")
             agent.die()

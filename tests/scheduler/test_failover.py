@@ -1,4 +1,4 @@
-"""Several schedulers on one PostgreSQL, all of it real: kills, restarts, and nothing given twice."""
+"""Several schedulers on one PostgreSQL, all of it real: kills, restarts, nothing given twice."""
 
 from __future__ import annotations
 

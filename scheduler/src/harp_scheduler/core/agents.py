@@ -10,6 +10,10 @@ from harp_scheduler.core.events import Connected, Disconnected, Reported
 from harp_scheduler.core.leases import settle, withdraw
 from harp_scheduler.core.model import Accelerator, After, Closing, Server
 
+LABELS_MOST, WORD_MOST = 64, 256
+"""Labels of one thing, and the letters of each; what is more is cut off."""
+
+MEMORY_MOST = 1 << 50
 DEVICES_MAX = 256
 """Devices of one server; more are not taken into the inventory."""
 
@@ -19,7 +23,7 @@ def connect(book: Book, event: Connected, now: float) -> None:
     name, register = event.server, event.register
     old = book.servers.get(name)
     server = replace(
-        old or Server(name), address=register.address, labels=as_pairs(register.labels)
+        old or Server(name), address=register.address[:WORD_MOST], labels=as_pairs(register.labels)
     )
     if server != old:
         book.put(server)
@@ -59,12 +63,12 @@ def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
             id=key,
             server=name,
             ordinal=device.ordinal,
-            kind=device.kind,
-            model=device.model,
-            memory=device.memory,
+            kind=device.kind[:WORD_MOST],
+            model=device.model[:WORD_MOST],
+            memory=min(device.memory, MEMORY_MOST),
             labels=as_pairs(device.labels),
             cordoned=old.cordoned if old else False,
-            fault=device.fault,
+            fault=device.fault[:WORD_MOST],
             version=old.version if old else 0,
         )
         if new != old:
@@ -87,7 +91,7 @@ def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: flo
     for ordinal, fault in said.faults.items():
         device = book.accelerators.get(f"{name}/{ordinal}")
         if device is not None and device.fault != fault:
-            book.put(replace(device, fault=fault))
+            book.put(replace(device, fault=fault[:WORD_MOST]))
             book.arrange(name)
     settle_server(book, name, now)
 
@@ -144,4 +148,5 @@ def next_orders(book: Book, name: str, grace: float) -> agent.Orders:
 
 def as_pairs(labels: object) -> tuple[tuple[str, str], ...]:
     """A map of labels as a value that can be compared and hashed."""
-    return tuple(sorted(dict(labels).items()))  # type: ignore[call-overload]
+    items = sorted(dict(labels).items())[:LABELS_MOST]  # type: ignore[call-overload]
+    return tuple((name[:WORD_MOST], value[:WORD_MOST]) for name, value in items)

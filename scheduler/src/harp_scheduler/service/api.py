@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -33,11 +34,18 @@ from harp_scheduler.store.audit import AuditEntry
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 LETTERS = "use a-z, 0-9, '.', '-' and '_'"
+KINDS = ("gpu", "fpga", "npu", "cpu")
+MEMORY_MOST = 1 << 50
 TTL = 30.0
 """Seconds that a run's lease lives without being renewed, where the caller does not say."""
 
 TTL_LEAST, TTL_MOST = 5.0, 86_400.0
+LONGEST_MOST = 10 * 365 * 86_400.0
 COUNT_MOST = 1024
+USERS_MOST = 256
+WORDS_MOST, WORD_MOST = 64, 256
+"""Models and labels of one demand, and the letters of each."""
+
 CLOSING = {
     api.DetachRequest.HOW_IF_UNUSED: Closing.IF_UNUSED,
     api.DetachRequest.HOW_DRAIN: Closing.DRAIN,
@@ -100,11 +108,12 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
             leader, caller = self._leader(), self._caller(context)
             tenant = request.tenant or caller.tenant
             caller.needs(Role.USER, tenant)
-            if request.name and not NAME.fullmatch(request.name):
-                raise Invalid(f"{request.name!r} cannot name a lease", LETTERS)
+            for text, what in ((request.name, "lease"), (request.host, "host")):
+                if text:
+                    checked_name(text, what)
             owner, users = (
                 "",
-                [f"spiffe://{self._pool}/tenant/{tenant}/user/{user}" for user in request.users],
+                [self._user(tenant, user) for user in request.users[:USERS_MOST]],
             )
             if request.host:
                 caller.needs(Role.OPERATOR, tenant)
@@ -122,11 +131,15 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
                 users=tuple(users),
                 priority=request.priority if caller.role(tenant) >= Role.OPERATOR else 0,
                 ttl=0.0 if request.host else bounded(request.ttl or TTL, TTL_LEAST, TTL_MOST),
-                longest=max(0.0, request.longest),
+                longest=bounded(request.longest, 0.0, LONGEST_MOST),
             )
             subject = await self._do(leader, caller, event, "attach", tenant, event.request)
             return view(leader, subject)
         raise AssertionError
+
+    def _user(self, tenant: str, name: str) -> str:
+        """The identity of a tenant's user."""
+        return f"spiffe://{self._pool}/tenant/{tenant}/user/{checked_name(name, 'user')}"
 
     def _demand(self, leader: Leader, request: api.AttachRequest) -> Demand:
         if request.profile:
@@ -338,6 +351,14 @@ def demand(asked: api.Demand) -> Demand:
         raise Invalid(f"{count} devices are too many", f"ask for at most {COUNT_MOST}")
     if compute > 1000:
         raise Invalid(f"{compute} per mille is more than a device", "ask for more devices")
+    if asked.memory > MEMORY_MOST:
+        raise Invalid(f"{asked.memory} bytes are more than any device has")
+    if max(len(asked.models), len(asked.labels)) > WORDS_MOST:
+        raise Invalid(f"a demand names at most {WORDS_MOST} models and {WORDS_MOST} labels")
+    if any(len(w) > WORD_MOST for w in (*asked.models, *asked.labels, *asked.labels.values())):
+        raise Invalid(f"models and labels have at most {WORD_MOST} letters")
+    if asked.kind not in ("", *KINDS):
+        raise Invalid(f"{asked.kind!r} is no kind of accelerator", f"known: {', '.join(KINDS)}")
     return Demand(
         kind=asked.kind or "gpu",
         count=count,
@@ -355,8 +376,15 @@ def quota(asked: api.Quota) -> Quota:
         for name in ("devices", "memory", "compute", "leases", "longest")
         if asked.HasField(name)
     }
+    if "longest" in values:
+        values["longest"] = bounded(values["longest"], 0.0, LONGEST_MOST)
+    if max(values.get("memory", 0), values.get("compute", 0)) > MEMORY_MOST:
+        raise Invalid("a quota of that much is none", "leave it out: no limit")
     return Quota(**values)
 
 
 def bounded(value: float, least: float, most: float) -> float:
+    """A number of seconds within limits. Raises Invalid where it is none."""
+    if not math.isfinite(value):
+        raise Invalid(f"{value} is no time")
     return min(max(value, least), most)

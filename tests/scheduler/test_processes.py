@@ -62,7 +62,8 @@ def test_forcing_ends_the_program_with_an_error_of_cuda(cluster: Cluster) -> Non
     assert forced.returncode == 0, forced.stderr
     assert forced.stdout.strip() == "work: detached"
     status, out, err = end(program)
-    assert (status, out.split()[0]) == (3, "failed"), err
+    assert (status, out.split()[0]) == (3, "failed")
+    assert "the lease of this session was taken back" in err
 
 
 def test_a_run_takes_a_lease_and_returns_it(cluster: Cluster) -> None:

@@ -6,6 +6,7 @@ from then on only hears what the worker reports.
 """
 
 import asyncio
+import contextlib
 import functools
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harp_client.errors import HarpError
+from harp_client.errors import HarpError, printable
 from harp_client.native import NativeParts
 from harp_server.admission import Closed, Entry
 from harp_server.ca import SERVER_NAME, SessionIssuer
@@ -37,6 +38,9 @@ still on its way out, and with it what it holds of the device."""
 
 WAITING_AT_ONCE = 64
 """Clients that may wait so; others are refused at once."""
+
+LAST_WORD_SECONDS = 1.0
+"""What a worker gets to tell its client why the session ends."""
 
 REFUSALS_AT_ONCE = 4
 """Clients that may be told at a time why there is no session for them; others are cut off."""
@@ -335,11 +339,17 @@ class Agent:
                 self._offer.leases.leave(session_id)
 
     async def end_session(self, session_id: str, reason: str) -> None:
-        """Ends a session whose lease is over."""
+        """Ends a session whose lease is over; the program is told the reason."""
         session = self._sessions.get(session_id)
-        if session is not None:
-            self._log.warning("session is ended", session=session_id, cause=reason)
-            await session.worker.process.end()
+        if session is None:
+            return
+        self._log.warning("session is ended", session=session_id, cause=reason)
+        process = session.worker.process
+        with contextlib.suppress(OSError):
+            process.send({"end": printable(reason)})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(process.exited), LAST_WORD_SECONDS)
+        await process.end()
 
 
 LEASE_NAME = re.compile(rf"(?:[0-9a-f]{{16}}\.)?(l-[0-9a-z]{{1,32}})\.lease\.{SERVER_NAME}")

@@ -39,7 +39,23 @@ pub struct Assignment {
     pub grace_s: f64,
 }
 
-/// What the agent sends with the socket of a client that has come back, in the session's life.
+/// What the agent says in the session's life.
+#[derive(Debug)]
+pub enum Word {
+    /// A client has come back: with the socket of its connection.
+    Return(Return, TcpStream),
+    /// The session is to end, for a reason that the client is told.
+    End(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Said {
+    End { end: String },
+    Return(Return),
+}
+
+/// What the agent sends with the socket of a client that has come back.
 #[derive(Debug, Deserialize)]
 pub struct Return {
     /// A certificate of this session, leaf first, and its leaf's key: the first one may have expired.
@@ -130,19 +146,29 @@ impl Control {
 
     /// Waits for the assignment and its socket. `None` when the agent has closed its end instead.
     pub fn assignment(&self) -> Result<Option<(Assignment, TcpStream)>, String> {
-        self.message_with_socket("assignment")
+        let heard = self.message("assignment")?;
+        heard
+            .map(|(assignment, socket)| Ok((assignment, with_socket("assignment", socket)?)))
+            .transpose()
     }
 
-    /// Takes the message about a client that has come back, and its socket. `None` when the agent has closed its end.
-    pub fn client_return(&self) -> Result<Option<(Return, TcpStream)>, String> {
-        self.message_with_socket("message")
+    /// Takes what the agent says next. `None` when it has closed its end.
+    pub fn word(&self) -> Result<Option<Word>, String> {
+        let heard = self.message("message")?;
+        heard
+            .map(|(said, socket)| match said {
+                Said::End { end } => Ok(Word::End(end)),
+                Said::Return(message) => Ok(Word::Return(message, with_socket("message", socket)?)),
+            })
+            .transpose()
     }
 
-    fn message_with_socket<M: DeserializeOwned>(
+    /// One message, and the first socket that came with it.
+    fn message<M: DeserializeOwned>(
         &self,
         what: &str,
-    ) -> Result<Option<(M, TcpStream)>, String> {
-        let (message, mut sockets) = self
+    ) -> Result<Option<(M, Option<OwnedFd>)>, String> {
+        let (message, sockets) = self
             .receive()
             .map_err(|e| format!("cannot read the control socket: {e}"))?;
         if message.is_empty() {
@@ -150,12 +176,7 @@ impl Control {
         }
         let understood = serde_json::from_slice(&message)
             .map_err(|e| format!("the agent's {what} is not understood: {e}"))?;
-        if sockets.is_empty() {
-            return Err(format!(
-                "the agent's {what} came without the client's socket"
-            ));
-        }
-        Ok(Some((understood, TcpStream::from(sockets.swap_remove(0)))))
+        Ok(Some((understood, sockets.into_iter().next())))
     }
 
     fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
@@ -203,6 +224,12 @@ impl Control {
             Ok((message, sockets))
         }
     }
+}
+
+fn with_socket(what: &str, socket: Option<OwnedFd>) -> Result<TcpStream, String> {
+    socket
+        .map(TcpStream::from)
+        .ok_or_else(|| format!("the agent's {what} came without the client's socket"))
 }
 
 impl AsRawFd for Control {

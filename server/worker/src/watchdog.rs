@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use harp_transport::{accept_with, AcceptError, LinkError, ServerConfig, Tuning};
 
-use crate::control::{Event, Return};
+use crate::control::{Event, Return, Word};
 use crate::session::{Ending, Shared};
 
 /// How often a session that sits in a wait looks for input of another client thread.
@@ -160,10 +160,11 @@ impl Watchdog {
         self.ending.end(&error.to_string())
     }
 
-    /// Takes what the agent has to say: a client that has come back, or that it is gone itself.
+    /// Takes what the agent has to say: a client that has come back, the session's end, or that it is gone itself.
     fn hear_agent(&self) {
-        let (message, socket) = match self.ending.control().client_return() {
-            Ok(Some(returned)) => returned,
+        let (message, socket) = match self.ending.control().word() {
+            Ok(Some(Word::Return(message, socket))) => (message, socket),
+            Ok(Some(Word::End(reason))) => self.end_because(reason),
             Ok(None) => self.ending.end("the agent is gone"),
             Err(cause) => self.ending.end(&cause),
         };
@@ -196,9 +197,16 @@ impl Watchdog {
 
     fn end_on_request(&self) -> ! {
         if let Some(session) = self.session.get() {
-            say_goodbye(session, "the server ends this session");
+            say_goodbye(session, "the server ends this session".to_owned());
         }
         self.ending.end("terminated")
+    }
+
+    fn end_because(&self, reason: String) -> ! {
+        if let Some(session) = self.session.get() {
+            say_goodbye(session, reason.clone());
+        }
+        self.ending.end(&reason)
     }
 }
 
@@ -218,11 +226,11 @@ fn let_back_in(
 }
 
 /// Tells the client why, without waiting long for one that does not read.
-fn say_goodbye(shared: &Arc<Shared>, reason: &'static str) {
+fn say_goodbye(shared: &Arc<Shared>, reason: String) {
     let (said, when_said) = mpsc::channel();
     let shared = shared.clone();
     let speaker = thread::Builder::new().spawn(move || {
-        shared.replies.say_goodbye(reason);
+        shared.replies.say_goodbye(&reason);
         let _ = said.send(());
     });
     if speaker.is_ok() {

@@ -1,0 +1,141 @@
+"""A backup of either dialect restores into either, and no number goes back."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from harp_scheduler.core.book import Number
+from harp_scheduler.store import archive
+from harp_scheduler.store.audit import AuditEntry
+from harp_scheduler.store.errors import NoBackup, WrongDatabase
+from harp_scheduler.store.store import Store
+from scheduler.store.samples import POOL, changes, key_of
+
+Open = Callable[[str], Store]
+NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """A store with something in every table."""
+    term = store.lead("test")
+    assert term is not None
+    entries = [AuditEntry("admin", "test", f"{number}\0") for number in range(5)]
+    store.commit(term, changes(*POOL), [Number("epoch", 5), Number("order", 1)], entries)
+    store.bind_role("alice", "admin")
+    store.record_certificate("01", "server/gpu1", NOW)
+    store.step_down()
+    return store
+
+
+@pytest.mark.parametrize("into", ["sqlite", "postgresql"])
+def test_everything_is_restored_and_numbers_go_on(
+    into: str,
+    filled: Store,
+    tmp_path: Path,
+    new_database: Callable[[str], str],
+    open_store: Open,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(archive, "ROWS", 2)
+    token, secret = filled.create_token(
+        "host", expires=NOW + timedelta(hours=1), now=NOW, creator="admin"
+    )
+    backup = tmp_path / "backup.db"
+    filled.backup(backup)
+    term = filled.lead("later")
+    assert term is not None
+    filled.commit(term, dict.fromkeys(changes(*POOL)))
+
+    restored = open_store(new_database(into))
+    restored.restore(backup, [AuditEntry("admin", "restore", "pool")])
+    records, numbers = restored.load()
+    assert {key_of(record): record for record in records} == changes(*POOL)
+    assert sorted(numbers) == [("epoch", 5 + archive.STEP), ("order", 1)]
+    assert [row.subject for row in restored.audit()] == [*(f"{n}\0" for n in range(5)), "pool"]
+    assert restored.verify_audit() is None
+    assert restored.take_token(token.id, secret, NOW) == token
+    assert restored.roles() == filled.roles()
+    assert restored.certificates() == filled.certificates()
+    assert not restored.leads
+    new_term = restored.lead("new")
+    assert new_term is not None
+    assert new_term > term + archive.STEP / 2
+    restored.commit(new_term, changes(*POOL), [Number("epoch", 6 + archive.STEP)])
+
+
+def test_numbers_go_on_from_the_higher_of_both(
+    filled: Store, url: str, tmp_path: Path, new_database: Callable[[str], str], open_store: Open
+) -> None:
+    filled.backup(tmp_path / "backup.db")
+    target = open_store(new_database("sqlite"))
+    for _ in range(9):
+        target.step_down()
+        term = target.lead("test")
+    assert term == 9
+    target.commit(9, {}, [Number("epoch", 1000)])
+    target.step_down()
+    target.restore(tmp_path / "backup.db")
+    assert target.leader().term == 9 + archive.STEP
+    assert dict(target.load()[1])["epoch"] == 1000 + archive.STEP
+
+
+def test_a_backup_is_one_private_file_that_replaces_the_last_one(
+    filled: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    for _ in range(2):
+        filled.backup(folder / "backup.db")
+    (backup,) = folder.iterdir()
+    assert stat.S_IMODE(backup.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(backup)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with pytest.raises(NoBackup):
+        filled.backup(folder / "none" / "backup.db")
+
+
+def test_only_an_empty_database_is_restored_into(
+    filled: Store, tmp_path: Path, new_database: Callable[[str], str], open_store: Open
+) -> None:
+    backup = tmp_path / "backup.db"
+    filled.backup(backup)
+    before = filled.leader()
+    with pytest.raises(NoBackup, match="is not empty"):
+        filled.restore(backup)
+    assert filled.leader() == before
+    assert {key_of(record) for record in filled.load()[0]} == set(changes(*POOL))
+
+    used = new_database("sqlite")
+    leader = open_store(used)
+    leader.lead("test")
+    with pytest.raises(NoBackup, match="a scheduler leads"):
+        open_store(used).restore(backup)
+
+
+def test_what_is_no_backup_is_refused(store: Store, filled: Store, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    with pytest.raises(NoBackup, match="there is no backup"):
+        store.restore(backup)
+    backup.write_text("not a database, whatever it is called" * 100)
+    with pytest.raises(NoBackup, match="is not a backup"):
+        store.restore(backup)
+    backup.unlink()
+    with closing(sqlite3.connect(backup)) as connection:
+        connection.execute("CREATE TABLE pool (term INTEGER)")
+    with pytest.raises(NoBackup, match="is not a backup"):
+        store.restore(backup)
+    filled.backup(backup)
+    with closing(sqlite3.connect(backup)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'f00d'")
+        connection.commit()
+    with pytest.raises(WrongDatabase, match=r"backup\.db has revision f00d of a newer"):
+        store.restore(backup)

@@ -74,6 +74,8 @@ lint: $(VENV)/.ready
 bench: build client-environments
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/placement.py
+	$(BIN)/python bench/store.py
+	$(BIN)/python bench/attach.py
 
 simulate: $(VENV)/.ready
 	$(BIN)/python -m harp_scheduler.simulate $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))

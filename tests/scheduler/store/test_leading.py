@@ -229,6 +229,37 @@ def test_a_commit_during_the_restart_is_told_so(postgres: Postgres, open_store: 
     store.close()
 
 
+def holder_of_the_seat(url: str) -> int:
+    """The process of the server that serves the connection that holds a schema's seat."""
+    query = (
+        "SELECT pid FROM pg_locks"
+        " WHERE locktype = 'advisory' AND objid = hashtext(current_schema())::oid"
+    )
+    with psycopg.connect(url) as connection:
+        ((pid,),) = connection.execute(query).fetchall()
+    return int(pid)
+
+
+def test_a_server_that_does_not_answer_counts_as_gone(postgres: Postgres, open_store: Open) -> None:
+    """As behind a network that is cut: nothing closes the connection, nothing comes."""
+    url = postgres.new_database()
+    store = open_store(url)
+    lost = threading.Event()
+    term = store.lead("test", lost.set)
+    assert term is not None
+    silent = holder_of_the_seat(url)
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        assert lost.wait(BOUND)
+        assert not store.leads
+        with pytest.raises(StoreUnavailable, match="held the leadership"):
+            store.commit(term, changes(DEVICE))
+        assert store.lead("test") is None, "the server still keeps the lock"
+    finally:
+        os.kill(silent, signal.SIGCONT)
+    assert lead_soon(store) == term + 1
+
+
 def test_a_lost_seat_is_told_and_can_be_taken_again(postgres: Postgres, open_store: Open) -> None:
     url = postgres.new_database()
     store, standby = open_store(url), open_store(url)
@@ -236,11 +267,7 @@ def test_a_lost_seat_is_told_and_can_be_taken_again(postgres: Postgres, open_sto
     term = store.lead("test", lost.set)
     assert term is not None
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_locks"
-            " WHERE locktype = 'advisory' AND database ="
-            " (SELECT oid FROM pg_database WHERE datname = current_database())"
-        )
+        connection.execute("SELECT pg_terminate_backend(%s)", (holder_of_the_seat(url),))
     assert lost.wait(BOUND)
     with pytest.raises(StoreUnavailable, match="held the leadership"):
         store.commit(term, changes(DEVICE))

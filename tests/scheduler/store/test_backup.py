@@ -52,6 +52,7 @@ def test_everything_is_restored_and_numbers_go_on(
     filled.backup(backup)
     term = filled.lead("later")
     assert term is not None
+    filled.load()
     filled.commit(term, dict.fromkeys(changes(*POOL)))
 
     restored = open_store(new_database(into))
@@ -68,6 +69,7 @@ def test_everything_is_restored_and_numbers_go_on(
     new_term = restored.lead("new")
     assert new_term is not None
     assert new_term > term + archive.STEP / 2
+    restored.load()
     restored.commit(new_term, changes(*POOL), [Number("epoch", 6 + archive.STEP)])
 
 

@@ -8,17 +8,7 @@ from pathlib import Path
 import pytest
 
 from harp_scheduler.store.store import Store
-from scheduler.store.postgres import Postgres, binaries
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    programs = binaries()
-    if programs is None:
-        pytest.skip("there is no PostgreSQL here; apt-get install postgresql enables this")
-    server = Postgres(programs)
-    yield server
-    server.remove()
+from scheduler.store.postgres import Postgres
 
 
 @pytest.fixture

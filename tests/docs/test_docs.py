@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def test_every_dependency_has_its_reason() -> None:
                 package = how.get("package", name) if isinstance(how, dict) else name
                 used.add(str(package))
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
-    for line in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
-        used.add(re.split(r"[>=<]", line)[0].lower())
+    for line in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
+        used.add(re.split(r"[\[>=<]", line)[0].lower())
     ours = {name for name in used if name.startswith("harp-")}
     assert used - ours - told == set()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
 from hypothesis import strategies as st
 
 from harp_scheduler.core.book import Key, Record
 from harp_scheduler.core.model import (
     Accelerator,
-    After,
     Closing,
     Lease,
     Profile,
@@ -21,79 +24,42 @@ from harp_scheduler.core.placement.model import Demand, Slice
 
 # Any text that protobuf can carry: a lone surrogate it cannot.
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-whole = st.integers(0, 2**63 - 1)
-seconds = st.floats(0, allow_nan=False, allow_infinity=False)
-pairs = st.lists(st.tuples(texts, texts), max_size=3).map(tuple)
-few_texts = st.lists(texts, max_size=3).map(tuple)
-demands = st.builds(
-    Demand,
-    kind=texts,
-    count=st.integers(1, 1000),
-    models=few_texts,
-    memory=whole,
-    compute=st.integers(1, 1000),
-    labels=pairs,
-)
-slices = st.builds(Slice, device=texts, memory=whole, compute=st.integers(0, 1000))
-
-RECORDS: dict[type, st.SearchStrategy[Record]] = {
-    Server: st.builds(
-        Server,
-        name=texts,
-        address=texts,
-        labels=pairs,
-        cordoned=st.booleans(),
-        draining=st.booleans(),
-    ),
-    Accelerator: st.builds(
-        Accelerator,
-        id=texts,
-        server=texts,
-        ordinal=st.integers(0, 2**32 - 1),
-        kind=texts,
-        model=texts,
-        memory=whole,
-        labels=pairs,
-        cordoned=st.booleans(),
-        fault=texts,
-        present=st.booleans(),
-        version=whole,
-    ),
-    Lease: st.builds(
-        Lease,
-        id=texts,
-        tenant=texts,
-        owner=texts,
-        demand=demands,
-        order=whole,
-        name=texts,
-        host=texts,
-        users=few_texts,
-        priority=st.integers(-(2**31), 2**31 - 1),
-        ttl=seconds,
-        longest=seconds,
-        state=st.sampled_from(State),
-        reason=texts,
-        slices=st.lists(slices, max_size=3).map(tuple),
-        epoch=whole,
-        closing=st.none() | st.sampled_from(Closing),
-        after=st.sampled_from(After),
-    ),
-    Tenant: st.builds(
-        Tenant,
-        name=texts,
-        quota=st.builds(
-            Quota,
-            devices=st.none() | whole,
-            memory=st.none() | whole,
-            compute=st.none() | whole,
-            leases=st.none() | whole,
-            longest=st.none() | seconds,
-        ),
-    ),
-    Profile: st.builds(Profile, name=texts, demand=demands),
-    Request: st.builds(Request, caller=texts, id=texts, subject=texts),
+PLAIN: dict[Any, st.SearchStrategy[Any]] = {
+    str: texts,
+    int: st.integers(-(2**63), 2**63 - 1),
+    float: st.floats(allow_nan=False),
+    bool: st.booleans(),
 }
+WHOLE = st.integers(1, 2**63 - 1)
+POSITIVE = {"count": st.integers(1, 2**31), "compute": st.integers(1, 1000)}
+POSITIVE |= dict.fromkeys(("memory", "cpu_milli", "host_memory"), WHOLE)
+"""What a demand refuses to be made with otherwise."""
+
+
+def any_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a type, whatever fields it has or will have."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind in PLAIN:
+        return PLAIN[kind]
+    if kind is NoneType:
+        return st.none()
+    if origin in (Union, UnionType):
+        return st.one_of(map(any_of, arguments))
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is frozenset:
+        return st.frozensets(any_of(arguments[0]), max_size=3)
+    if origin is tuple and arguments[1:] == (...,):
+        return st.lists(any_of(arguments[0]), max_size=3).map(tuple)
+    if origin is tuple:
+        return st.tuples(*map(any_of, arguments))
+    if is_dataclass(kind):
+        hints = {name: any_of(hint) for name, hint in get_type_hints(kind).items()}
+        return st.builds(kind, **(hints | (POSITIVE if kind is Demand else {})))
+    return st.sampled_from(list(kind))
+
+
+RECORDS = get_args(Record)
 
 
 def key_of(record: Record) -> Key:

@@ -29,6 +29,8 @@ from harp_scheduler.core.model import After, Closing, Quota, State
 from harp_scheduler.core.placement.model import Demand, Slice
 from harp_scheduler.store.canonical import canonical, frozen
 
+Labels = tuple[tuple[str, str], ...]
+
 ESCAPE, ITSELF, ZERO = "\ufdd0", "\ufdd1", "\ufdd2"
 """Characters that Unicode leaves to programs: how a NUL is stored, which PostgreSQL refuses."""
 
@@ -70,27 +72,18 @@ class Choice(TypeDecorator[StrEnum]):
 
 
 @lru_cache(maxsize=1 << 14)
-def _read(kind: str, text: str) -> Any:
+def _read(kind: Any, text: str) -> Any:
     """Equal texts become one value: of the demands and labels of 100,000 leases few differ."""
-    value = frozen(text)
-    match kind:
-        case "demand":
-            return Demand(**value)
-        case "slices":
-            return tuple(Slice(**part) for part in value)
-        case "quota":
-            return Quota(**value)
-    return value
+    return frozen(kind, text)
 
 
 class Parts(TypeDecorator[Any]):
-    """A value made of parts, as canonical JSON. `kind` says what it becomes when it is read:
-    `demand`, `slices`, `quota`; anything else: tuples and texts."""
+    """A value of a type that is made of parts, as canonical JSON."""
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, kind: str = "") -> None:
+    def __init__(self, kind: Any) -> None:
         super().__init__()
         self.kind = kind
 
@@ -152,7 +145,7 @@ servers = Table(
     metadata,
     Column("name", AnyText, primary_key=True),
     _column("address", AnyText),
-    _column("labels", Parts()),
+    _column("labels", Parts(Labels)),
     _column("cordoned", Boolean),
     _column("draining", Boolean),
 )
@@ -166,7 +159,7 @@ accelerators = Table(
     _column("kind", AnyText),
     _column("model", AnyText),
     _column("memory", BigInteger),
-    _column("labels", Parts()),
+    _column("labels", Parts(Labels)),
     _column("cordoned", Boolean),
     _column("fault", AnyText),
     _column("present", Boolean),
@@ -179,17 +172,17 @@ leases = Table(
     Column("id", AnyText, primary_key=True),
     _column("tenant", AnyText),
     _column("owner", AnyText),
-    _column("demand", Parts("demand")),
+    _column("demand", Parts(Demand)),
     _column("order", BigInteger),
     _column("name", AnyText),
     _column("host", AnyText),
-    _column("users", Parts()),
+    _column("users", Parts(tuple[str, ...])),
     _column("priority", BigInteger),
     _column("ttl", Double),
     _column("longest", Double),
     _column("state", Choice(State)),
     _column("reason", AnyText),
-    _column("slices", Parts("slices")),
+    _column("slices", Parts(tuple[Slice, ...])),
     _column("epoch", BigInteger),
     _column("closing", Choice(Closing), nullable=True),
     _column("after", Choice(After)),
@@ -199,14 +192,14 @@ tenants = Table(
     "tenants",
     metadata,
     Column("name", AnyText, primary_key=True),
-    _column("quota", Parts("quota")),
+    _column("quota", Parts(Quota)),
 )
 
 profiles = Table(
     "profiles",
     metadata,
     Column("name", AnyText, primary_key=True),
-    _column("demand", Parts("demand")),
+    _column("demand", Parts(Demand)),
 )
 
 requests = Table(
@@ -246,7 +239,7 @@ tokens = Table(
     _column("role", Text),
     _column("name", AnyText),
     _column("tenant", AnyText),
-    _column("labels", Parts()),
+    _column("labels", Parts(Labels)),
     _column("uses_left", BigInteger),
     _column("expires", Moment),
     _column("revoked", Boolean),

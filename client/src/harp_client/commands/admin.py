@@ -62,7 +62,13 @@ def _cordon(subject: str, on: bool, drain: bool, **pool: str | None) -> None:
 
 @click.group()
 def create() -> None:
-    """Make a profile or a tenant, or change one."""
+    """Make a profile or a tenant, or change one.
+
+    \b
+    Examples:
+      harp create profile half --compute 50%
+      harp create tenant research --devices 8
+    """
 
 
 @create.command("profile")
@@ -137,7 +143,13 @@ def create_tenant(
 
 @click.group()
 def delete() -> None:
-    """Forget a server that has gone, or a profile."""
+    """Forget a server that has gone, or a profile.
+
+    \b
+    Examples:
+      harp delete server gpu1
+      harp delete profile half
+    """
 
 
 @delete.command("server")

@@ -47,6 +47,8 @@ def test_the_readmes_authority(environ: dict[str, str], tmp_path: Path) -> None:
     assert names == {
         "pool-ca/ca.key",
         "pool-ca/ca.pem",
+        "pool-ca/servers/gpu1/agent.key",
+        "pool-ca/servers/gpu1/agent.pem",
         "pool-ca/servers/gpu1/ca.pem",
         "pool-ca/servers/gpu1/server.key",
         "pool-ca/servers/gpu1/server.pem",

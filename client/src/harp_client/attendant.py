@@ -39,8 +39,9 @@ class Attendant:
         lifeline_read, self._lifeline = os.pipe()
         ready_read, ready_write = os.pipe()
         # -P: the folder that the program runs in may hold modules of any name.
-        command = [sys.executable, "-P", "-m", module, *arguments]
+        command = [sys.executable, "-P", "-m", module]
         command += ["--lifeline-fd", str(lifeline_read), "--ready-fd", str(ready_write)]
+        command += arguments
         try:
             # A session of its own: the terminal's signals are for the program.
             self.process = subprocess.Popen(

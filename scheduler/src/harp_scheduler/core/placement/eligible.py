@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harp_scheduler.core.placement.machines import Machines
+from harp_scheduler.core.placement.machines import Machines, Row
 from harp_scheduler.core.placement.model import Demand, Device, Machine, labels_match
+from harp_scheduler.core.placement.standing import lengthened
 
 NONE, SOME, ALL = 0, 1, 2
 
@@ -42,12 +43,12 @@ class Labelled:
 
     def update(self, row: int) -> None:
         """Looks at a machine anew."""
-        while row >= len(self.status):
-            self.status = np.concatenate((self.status, np.zeros_like(self.status)))
-        self.status[row] = self._look(self._machines.rows[row].machine)
+        self.status = lengthened(self.status, row + 1)
+        self.status[row] = self._look(self._machines.rows[row])
 
-    def _look(self, machine: Machine) -> int:
-        if not any(device.labels for device in machine.devices):
+    def _look(self, row: Row) -> int:
+        machine = row.machine
+        if not row.has_device_labels:
             return ALL if labels_match(self._labels, {}, machine.labels) else NONE
         matches = [
             labels_match(self._labels, device.labels, machine.labels) for device in machine.devices

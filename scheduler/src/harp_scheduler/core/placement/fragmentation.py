@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harp_scheduler.core.placement.model import WHOLE
-from harp_scheduler.core.placement.standing import Ints, Remainders, Standings, grown, takes
+from harp_scheduler.core.placement.standing import Ints, Remainders, Standings, lengthened, takes
 from harp_scheduler.core.placement.workload import Typical
 
 SQUARINGS = 3
@@ -83,8 +83,7 @@ class Fragmentation:
         left = self._remainders
         if self._known < left.count:
             self._extend_models()
-            while len(self._fits) < left.count:
-                self._fits = grown(self._fits, 0)
+            self._fits = lengthened(self._fits, left.count)
             new = slice(self._known, left.count)
             self._fits[new] = (left.compute[new, None] >= self._compute) & (
                 left.memory[new, None] >= self._memory[left.model[new]]
@@ -118,26 +117,27 @@ class Fragmentation:
 
     def usable_of(self, standings: Standings, numbers: Ints) -> Ints:
         """Usable compute of machines that stand like this: worked out once for all demands."""
-        while len(self._usable) < standings.count:
-            self._usable = np.concatenate((self._usable, np.full_like(self._usable, UNKNOWN)))
+        self._usable = lengthened(self._usable, standings.count, UNKNOWN)
         new = numbers[self._usable[numbers] == UNKNOWN]
         if len(new):
             hosted = self.hosted(standings.cpu[new], standings.memory[new])
             self._usable[new] = self.usable(standings.devices[new], hosted)
         return self._usable[numbers]
 
-    def usable_after_each(self, devices: Ints, taken: Ints, hosted: Floats) -> Ints:
-        """Usable compute of each machine, for each of its devices, once that one has the remainder
-        `taken`. Column by column this is `usable`, without the work that they share."""
-        fits, fits_taken = self.fits()[devices], self.fits()[taken]
-        counts = fits.sum(1)[:, None, :] - fits + fits_taken
-        chances = hosted[:, None, :] * (counts >= self._counts)
-        chance = np.matmul(chances, fits.transpose(0, 2, 1))
-        each = np.arange(devices.shape[1])
-        chance[:, each, each] = (chances * fits_taken).sum(2)
-        compute = np.repeat(self._remainders.compute[devices][:, None, :], len(each), 1)
-        compute[:, each, each] = self._remainders.compute[taken]
-        usable: Ints = _worth(compute, chance).sum(2)
+    def usable_after(
+        self, devices: Ints, hosted: Floats, lines: Ints, columns: Ints, taken: Ints
+    ) -> Ints:
+        """Usable compute of machines (`lines`) once one of their devices (`columns`) has the
+        remainder `taken`: `usable`, without the work that the columns of a line share."""
+        fits = self.fits()
+        fits_before = fits[devices]
+        changed = devices[lines]
+        counts = fits_before.sum(1)[lines] - fits[changed[np.arange(len(lines)), columns]]
+        changed[np.arange(len(lines)), columns] = taken
+        hosted = hosted[lines] if len(hosted) > 1 else hosted
+        chances = hosted * (counts + fits[taken] >= self._counts)
+        chance = np.matmul(fits[changed], chances[:, :, None])[:, :, 0]
+        usable: Ints = _worth(self._remainders.compute[changed], chance).sum(1)
         return usable
 
 

@@ -16,7 +16,7 @@ from harp_scheduler.core.placement.model import (
     Placed,
     Slice,
 )
-from harp_scheduler.core.placement.standing import Ints, Remainders, Standings, grown
+from harp_scheduler.core.placement.standing import Ints, Remainders, Standings, lengthened
 
 NOTHING = Machine("", ())
 """Stands in a row that no machine has."""
@@ -40,6 +40,8 @@ class Row:
 
     machine: Machine
     remainders: list[int]
+    has_device_labels: bool = False
+    """Whether any of its devices has labels of its own."""
 
 
 class Machines:
@@ -110,7 +112,8 @@ class Machines:
             device.id for device in machine.devices
         }:
             self.unusable.pop(gone, None)
-        self.rows[row] = Row(machine, [0] * len(machine.devices))
+        labels = any(device.labels for device in machine.devices)
+        self.rows[row] = Row(machine, [0] * len(machine.devices), labels)
         for slot, device in enumerate(machine.devices):
             self._place_of[device.id] = row << 16 | slot
         self._restate(row, range(len(machine.devices)))
@@ -131,11 +134,11 @@ class Machines:
 
     def set_usable(self, device: str, reason: str) -> None:
         """Whether new slices may be of a device: an empty reason says that they may."""
+        was = self.unusable.pop(device, "")
         if reason:
             self.unusable[device] = reason
-        elif self.unusable.pop(device, None) is None:
-            return
-        self._restate_device(device)
+        if bool(reason) != bool(was):
+            self._restate_device(device)
 
     def take(self, placed: Placed) -> None:
         """Commits a placement, wholly or not at all. Raises ConflictError where it is not free."""
@@ -225,9 +228,7 @@ class Machines:
         else:
             row = len(self.rows)
             self.rows.append(Row(NOTHING, []))
-            if row == len(self.standing):
-                self.standing = grown(self.standing, 0)
-                self.standing[row:] = self._nothing
+            self.standing = lengthened(self.standing, row + 1, self._nothing)
         self._row_of[name] = row
         self._rank = None
         return row

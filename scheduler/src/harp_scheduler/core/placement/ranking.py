@@ -12,7 +12,7 @@ from harp_scheduler.core.placement.eligible import ALL, SOME, Allowed
 from harp_scheduler.core.placement.fragmentation import UNIT, Fragmentation, quantised
 from harp_scheduler.core.placement.machines import Machines
 from harp_scheduler.core.placement.model import WHOLE, Demand
-from harp_scheduler.core.placement.standing import ABSENT, Ints
+from harp_scheduler.core.placement.standing import ABSENT, Ints, lengthened
 
 UNFIT = -1
 UNKNOWN = -2
@@ -55,12 +55,11 @@ class Ranking:
 
     def after(self, devices: Ints) -> Ints:
         """What is left of each remainder once a slice is taken; ABSENT where none fits."""
-        while len(self._after) < self._machines.remainders.count:
-            self._after = np.concatenate((self._after, np.full_like(self._after, UNKNOWN)))
+        self._after = lengthened(self._after, self._machines.remainders.count, UNKNOWN)
         found = self._after[devices]
         new = found == UNKNOWN
         if new.any():
-            numbers = np.unique(devices[new])
+            numbers = _distinct(devices[new])
             left = self._machines.remainders.less(numbers, self.size)
             self._after[numbers] = left
             found = self._after[devices]
@@ -77,9 +76,8 @@ class Ranking:
         machines = self._machines
         rows = len(machines.rows)
         if len(self.scores) < rows:
-            longer = np.full(rows, UNFIT, np.int32)
-            longer[: len(self.scores)] = self.scores
-            self.scores = longer
+            more = np.full(rows - len(self.scores), UNFIT, np.int32)
+            self.scores = np.concatenate((self.scores, more))
         if self.seen < machines.forgotten:
             self.scores = self.known(machines.standing[:rows])[:, 0].copy()
         elif changed := machines.changed[self.seen - machines.forgotten :]:
@@ -88,19 +86,18 @@ class Ranking:
 
     def known(self, standings: Ints) -> Ints:
         """Score, pick and room of each standing, worked out where they are not known."""
-        while len(self._by_standing) < self._machines.standings.count:
-            longer = np.full((2 * len(self._by_standing), 3), UNKNOWN, np.int32)
-            longer[: len(self._by_standing)] = self._by_standing
-            self._by_standing = longer
+        count = self._machines.standings.count
+        self._by_standing = lengthened(self._by_standing, count, UNKNOWN)
         found = self._by_standing[standings]
         new = found[:, 0] == UNKNOWN
         if new.any():
-            numbers = np.unique(standings[new])
+            numbers = _distinct(standings[new])
             for first in range(0, len(numbers), BATCH):
                 some = numbers[first : first + BATCH]
                 devices = self._machines.standings.devices[some]
                 scored = self.score(some, devices, self.after(devices))
-                self._by_standing[some] = np.stack((scored.score, scored.pick, scored.room), 1)
+                for column, values in enumerate((scored.score, scored.pick, scored.room)):
+                    self._by_standing[some, column] = values
             found = self._by_standing[standings]
         return found
 
@@ -159,7 +156,8 @@ class Ranking:
         be left of each device (ABSENT: it must not be used)."""
         standings, size = self._machines.standings, self.size
         room = (after != ABSENT).sum(1)
-        result = Scored(np.full(len(room), UNFIT), np.full(len(room), ABSENT), room)
+        nothing = np.zeros(len(room), np.int64)
+        result = Scored(nothing + UNFIT, nothing, room)
         fit = np.flatnonzero(
             (room >= size.count)
             & (standings.cpu[numbers] >= size.cpu_milli)
@@ -175,14 +173,13 @@ class Ranking:
                 each = np.where(after != ABSENT, each, UNFIT)
             best = each.argmax(1)
             lines = np.arange(len(fit))
-            result.score[fit] = each[lines, best] * LEVELS + self._rank(devices)
+            score = each[lines, best] * LEVELS
+            result.score[fit] = score if size.count else score + self._rank(devices)
             result.pick[fit] = devices[lines, best]
         return result
 
     def _rank(self, devices: Ints) -> Ints:
         """Among equal scores: who asks for no device goes where the least is idle."""
-        if self.size.count:
-            return np.zeros(len(devices), np.int64)
         ranks: Ints = LEVELS - 1 - self._machines.remainders.compute[devices].sum(1)
         return np.maximum(0, ranks)
 
@@ -200,11 +197,18 @@ class Ranking:
         hosted = judge.hosted(
             standings.cpu[numbers] - size.cpu_milli, standings.memory[numbers] - size.host_memory
         )
-        if size.count == 1:
-            usable = judge.usable_after_each(devices, after, hosted)
-        else:
-            usable = judge.usable(self._taken(devices, after), hosted)[:, None]
-        return quantised(size.count * size.compute * UNIT + usable - before[:, None])
+        gradient = size.count * size.compute * UNIT - before
+        if size.count != 1:
+            gradient += judge.usable(self._taken(devices, after), hosted)
+            return quantised(gradient)[:, None]
+        # Devices that are alike stand side by side: the first speaks for all.
+        fits = after != ABSENT
+        fits[:, 1:] &= after[:, 1:] != after[:, :-1]
+        lines, columns = np.nonzero(fits)
+        usable = judge.usable_after(devices, hosted, lines, columns, after[fits])
+        scores = np.full(devices.shape, UNFIT, np.int64)
+        scores[fits] = quantised(gradient[lines] + usable)
+        return scores
 
     def _tightness(self, devices: Ints, after: Ints) -> Ints:
         """Score by how little is left, half for the device and half for its machine: what is done
@@ -216,3 +220,10 @@ class Ranking:
         if size.count == 1:
             score = score + 50 - 50 * compute[after] // WHOLE
         return score
+
+
+def _distinct(numbers: Ints) -> Ints:
+    """The different ones, in order. They are few most often, which numpy takes long for."""
+    if len(numbers) > 64:
+        return np.unique(numbers)
+    return np.array(sorted(set(numbers.tolist())))

@@ -22,11 +22,13 @@ NEVER = 1 << 62
 """Bytes: more than any device has."""
 
 
-def grown(column: NDArray[Any], size: int) -> NDArray[Any]:
-    """A copy of the column with room for `size` more entries than twice its own."""
-    wider = np.zeros((2 * len(column) + size, *column.shape[1:]), column.dtype)
-    wider[: len(column)] = column
-    return wider
+def lengthened(column: NDArray[Any], least: int, filler: int = 0) -> NDArray[Any]:
+    """The column if it has at least so many entries, else a copy with more than enough of them."""
+    if len(column) >= least:
+        return column
+    longer = np.full((max(2 * len(column), least), *column.shape[1:]), filler, column.dtype)
+    longer[: len(column)] = column
+    return longer
 
 
 class Remainders:
@@ -63,10 +65,9 @@ class Remainders:
         if known is None:
             known = self._numbers[key] = self.count
             self.count += 1
-            if known == len(self.compute):
-                self.compute, self.memory, self.model = (
-                    grown(column, 0) for column in (self.compute, self.memory, self.model)
-                )
+            self.compute, self.memory, self.model = (
+                lengthened(each, self.count) for each in (self.compute, self.memory, self.model)
+            )
             self.compute[known] = compute if usable else 0
             self.memory[known] = memory if usable else -1
             self.model[known] = of
@@ -114,10 +115,9 @@ class Standings:
         if known is None:
             known = self._numbers[key] = self.count
             self.count += 1
-            if known == len(self.cpu):
-                self.devices, self.cpu, self.memory = (
-                    grown(column, 0) for column in (self.devices, self.cpu, self.memory)
-                )
+            self.devices, self.cpu, self.memory = (
+                lengthened(each, self.count) for each in (self.devices, self.cpu, self.memory)
+            )
             if len(ordered) > self.devices.shape[1]:
                 more = len(ordered) - self.devices.shape[1]
                 self.devices = np.pad(self.devices, ((0, 0), (0, more)))

@@ -58,6 +58,7 @@ def test_wheel_holds_the_native_parts(wheel: Path, tmp_path: Path) -> None:
     for part, product in LAYOUT.items():
         assert (tmp_path / "harp_client" / "native" / part).read_text() == f"{product}\n"
     assert "harp_server/agent.py" in names
+    assert any(name.startswith("harp_scheduler/store/migrations/versions/r") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -34,28 +34,30 @@ def _plain(value: object) -> object:
 def frozen(kind: Any, text: str) -> Any:
     """The value of a type that `canonical` wrote: a dataclass, a tuple, a frozenset, of such or of
     what JSON knows, or None. A field that was not there when it was written has its default."""
-    return _freeze(kind, json.loads(text))
+    return _maker(kind)(json.loads(text))
 
 
-def _freeze(kind: Any, value: Any) -> Any:
-    origin, arguments = get_origin(kind), get_args(kind)
-    if value is None:
-        return None
-    if origin in (Union, types.UnionType):
-        (kind,) = (one for one in arguments if one is not types.NoneType)
-        return _freeze(kind, value)
-    if origin is tuple and arguments[1:] == (...,):
-        return tuple(_freeze(arguments[0], part) for part in value)
-    if origin is tuple:
-        return tuple(map(_freeze, arguments, value))
-    if origin is frozenset:
-        return frozenset(_freeze(arguments[0], part) for part in value)
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = _hints(kind)
-        return kind(**{name: _freeze(hints[name], part) for name, part in value.items()})
+def _same(value: Any) -> Any:
     return value
 
 
 @lru_cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _maker(kind: Any) -> Callable[[Any], Any]:
+    """What makes a value of a type out of what JSON has for it."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        (there,) = (_maker(one) for one in arguments if one is not types.NoneType)
+        return lambda value: None if value is None else there(value)
+    if origin is frozenset or (origin is tuple and arguments[1:] == (...,)):
+        part = _maker(arguments[0])
+        made: Callable[[Any], Any] = origin
+        return made if part is _same else lambda value: made(map(part, value))
+    if origin is tuple:
+        parts = [_maker(one) for one in arguments]
+        if all(part is _same for part in parts):
+            return tuple
+        return lambda value: tuple(make(one) for make, one in zip(parts, value, strict=True))
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        fields = {name: _maker(hint) for name, hint in get_type_hints(kind).items()}
+        return lambda value: kind(**{name: fields[name](one) for name, one in value.items()})
+    return _same

@@ -24,7 +24,7 @@ from harp_scheduler.core.events import (
 from harp_scheduler.core.granting import PATIENCE
 from harp_scheduler.core.model import After, Closing, Lease, Quota, State
 from harp_scheduler.core.placement.model import Demand
-from harp_scheduler.core.pool import Outcome, Pool
+from harp_scheduler.core.pool import LEARN_AGAIN, Outcome, Pool
 from harp_scheduler.core.refused import Conflict, NotFound, OverQuota
 from harp_server.admission import Admission
 
@@ -302,6 +302,16 @@ def test_names_are_unique_in_a_tenant_and_unknown_things_are_said_to_be(bench: B
         bench.back("nothing")
     with pytest.raises(Conflict, match="is connected"):
         bench.do(ServerRemoved("s1"))
+
+
+def test_the_placement_learns_which_demands_arrive(bench: Bench) -> None:
+    typical: list[object] = []
+    bench.pool.book.placement.set_workload = typical.append  # type: ignore[method-assign,assignment]
+    for _ in range(3):
+        bench.ask()
+    bench.wait(LEARN_AGAIN)
+    bench.wait(1)
+    assert typical == [((Demand(kind="gpu", memory=GIB), 1.0),)]
 
 
 def test_what_was_stored_makes_the_same_pool_again(bench: Bench) -> None:

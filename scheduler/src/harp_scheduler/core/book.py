@@ -27,6 +27,7 @@ from harp_scheduler.core.model import (
 )
 from harp_scheduler.core.placement.engine import Placement
 from harp_scheduler.core.placement.model import Device, Machine, Placed
+from harp_scheduler.core.placement.workload import Workload
 
 Record = Server | Accelerator | Lease | Tenant | Profile | Request
 Key = tuple[str, str]
@@ -80,6 +81,9 @@ class Book:
     def __init__(self, term: int, placement: Placement, now: float) -> None:
         self.term = term
         self.placement = placement
+        self.workload = Workload()
+        """Which demands arrive: what a fragment is depends on it."""
+
         self.began = now
         self.epoch = 0
         self.order = 0
@@ -119,6 +123,7 @@ class Book:
         for record in records:
             if isinstance(record, Lease):
                 self.put(record)
+                self.workload.observe(record.demand)
         self.changes.clear()
         self.told.clear()
         self.reordered = set(self.servers)

@@ -41,6 +41,9 @@ GRACE = 300.0
 """Seconds that sessions go on while their server's agent and the scheduler do not hear each other:
 a scheduler can be replaced in the meantime. A server that comes back later has lost its leases."""
 
+LEARN_AGAIN = 600.0
+"""Seconds between looks at which demands arrive: all scores are worked out anew then."""
+
 MARGIN = 5.0
 """Seconds that the scheduler waits beyond the grace: the two clocks may run at different speeds."""
 
@@ -84,6 +87,12 @@ class Pool:
         self.margin = margin
         self.book = Book(term, placement or Placement(), now)
         self.book.load(records, numbers)
+        self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        """Has the placement score by what arrives in this pool."""
+        self._learned = now
+        self.book.placement.set_workload(self.book.workload.typical())
 
     def handle(self, event: Event, now: float) -> Outcome:
         """Takes one event. `now` never goes back."""
@@ -110,6 +119,8 @@ class Pool:
     def _tick(self, now: float) -> None:
         agents.fence_silent(self.book, self.grace + self.margin, now)
         expire(self.book, now)
+        if now - self._learned >= LEARN_AGAIN:
+            self._learn(now)
         # Who has waited for long may now keep others back.
         self.book.capacity_changed = bool(self.book.waiting)
 

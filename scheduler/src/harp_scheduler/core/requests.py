@@ -84,6 +84,7 @@ def ask(book: Book, asked: Asked, now: float) -> str:
     )
     book.waiting_since[asked.lease] = book.renewed[asked.lease] = now
     book.capacity_changed = True
+    book.workload.observe(asked.demand)
     remember(book, asked.caller, asked.request, asked.lease)
     return asked.lease
 

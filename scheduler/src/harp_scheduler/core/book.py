@@ -98,6 +98,9 @@ class Book:
         self.leases_on: dict[str, set[str]] = defaultdict(set)
         self.names: dict[tuple[str, str], str] = {}
         self.usage: dict[str, Usage] = defaultdict(Usage)
+        self.timed: set[str] = set()
+        """Leases that end when their time is over."""
+
         self.waiting: list[tuple[int, int, str]] = []
         """The queue: (less priority, order, lease), sorted."""
 
@@ -208,8 +211,11 @@ class Book:
             del self.names[old.tenant, old.name]
             if old.waits:
                 del self.waiting[bisect_left(self.waiting, place_in_queue(old))]
+        self.timed.discard(known.id)
         if new is not None:
             self.names[new.tenant, new.name] = new.id
+            if new.ttl or new.longest:
+                self.timed.add(new.id)
             if new.waits:
                 insort(self.waiting, place_in_queue(new))
         self._slices_change(old, new)

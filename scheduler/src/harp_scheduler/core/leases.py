@@ -138,7 +138,7 @@ def is_dead(book: Book, server: str, lease: Lease) -> bool:
 
 def expire(book: Book, now: float) -> None:
     """Takes back the leases whose holder is gone, and those that were held for long enough."""
-    for name in tuple(book.leases):
+    for name in sorted(book.timed):
         lease = book.leases[name]
         if lease.ttl and now - book.renewed.setdefault(name, now) > lease.ttl:
             if not lease.slices:

@@ -172,7 +172,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         """Waits until a lease that is being given back is so, or is not."""
         try:
             async with asyncio.timeout(SETTLE_SECONDS):
-                async for _ in leader.changes():
+                async for _ in leader.changes(name):
                     lease = leader.pool.book.leases.get(name)
                     if lease is None or lease.closing is None:
                         return
@@ -209,7 +209,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
             leader, caller = self._leader(), self._caller(context)
             lease = self._own(leader, caller, request.lease, "")
             before = None
-            async for _ in leader.changes():
+            async for _ in leader.changes(lease.id):
                 now = view(leader, lease.id)
                 if now != before:
                     yield now

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -85,7 +86,9 @@ class Leader:
         self._store = store
         self._thread = thread
         self._pending: asyncio.Queue[Pending] = asyncio.Queue()
-        self._changed = asyncio.Event()
+        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        """Who waits for changes: of one lease, or under the empty name of anything."""
+
         self.revision = 0
         """Counts what was stored, for watchers."""
 
@@ -107,7 +110,7 @@ class Leader:
 
     def _end(self, cause: Exception) -> None:
         self.ended = cause
-        self._changed.set()
+        self._wake(self._watchers)
         while not self._pending.empty():
             pending = self._pending.get_nowait()
             if not pending.done.done():
@@ -128,14 +131,25 @@ class Leader:
             raise outcome.refused
         return outcome
 
-    async def changes(self) -> AsyncIterator[int]:
-        """The revision now, and after each change."""
-        while self.ended is None:
-            revision = self.revision
-            yield revision
-            while self.revision == revision and self.ended is None:
-                await self._changed.wait()
-        raise NotLeading(str(self.ended))
+    async def changes(self, lease: str = "") -> AsyncIterator[int]:
+        """The revision now, and after each change of a lease, or of anything."""
+        changed = asyncio.Event()
+        self._watchers[lease].add(changed)
+        try:
+            while self.ended is None:
+                changed.clear()
+                yield self.revision
+                await changed.wait()
+            raise NotLeading(str(self.ended))
+        finally:
+            self._watchers[lease].discard(changed)
+            if not self._watchers[lease]:
+                del self._watchers[lease]
+
+    def _wake(self, names: Iterable[str]) -> None:
+        for name in tuple(names):
+            for changed in self._watchers.get(name, ()):
+                changed.set()
 
     async def _tick(self) -> None:
         while True:
@@ -174,8 +188,9 @@ class Leader:
                 pending.done.set_result(outcome)
         if batch.is_to_be_stored or batch.told:
             self.revision += 1
-            changed, self._changed = self._changed, asyncio.Event()
-            changed.set()
+            # Who waits in the queue has another place when one before it has gone.
+            waiting = self.pool.book.waiting_since.keys() if batch.told else set()
+            self._wake({"", *batch.told} | (self._watchers.keys() & waiting))
 
 
 __all__ = ["Leader", "NotLeading", "Refused"]

@@ -180,27 +180,35 @@ def progress(text: str) -> None:
 
 def show(outcomes: list[Outcome], seeds: int) -> None:
     """The table, for a person."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"GPUs allocated at 130 % demand, in per cent ({seeds} seeds)")
-    table.add_column("list")
-    for column in ("FGD, published", "next best, published", "CPU beside GPUs", "pool"):
-        table.add_column(column, justify="right")
+    table = Table(
+        title=f"GPUs allocated at 130 % demand, per cent of all ({seeds} seeds)\n"
+        "published: FGD and the next best; here: CPU beside the GPUs, and pooled",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("list", no_wrap=True)
+    for column in ("FGD", "next best", "beside", "min", "max", "pooled", "min", "max"):
+        table.add_column(column, justify="right", no_wrap=True)
     for each in outcomes:
+        published = each.published
         table.add_row(
             each.name,
-            f"{each.published.fgd:.2f}",
-            f"{each.published.next_best:.2f} {each.published.next_best_policy}",
-            spread(each.with_host),
-            spread(each.pooled),
+            f"{published.fgd:.2f}",
+            f"{published.next_best_policy} {published.next_best:.2f}",
+            *(f"{value:.2f}" for value in (*spread(each.with_host), *spread(each.pooled))),
         )
     Console().print(table)
 
 
-def spread(values: tuple[float, ...]) -> str:
-    """Mean, and the range."""
-    return f"{sum(values) / len(values):.2f} ({min(values):.2f}…{max(values):.2f})"
+def spread(values: tuple[float, ...]) -> tuple[float, float, float]:
+    """Mean, least and most."""
+    return sum(values) / len(values), min(values), max(values)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

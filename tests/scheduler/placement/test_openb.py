@@ -75,7 +75,7 @@ def test_the_table_shows_both_beside_what_was_published(small: Path) -> None:
     ran = CliRunner().invoke(main, ["--data", str(small), "--lists", "default", "--seeds", "1"])
     assert ran.exit_code == 0, ran.output
     assert "70.00" in ran.stdout
-    assert "60.00 BestFit" in ran.stdout
+    assert "BestFit 60.00" in ran.stdout
 
 
 def test_missing_lists_are_told_with_what_to_do(tmp_path: Path) -> None:

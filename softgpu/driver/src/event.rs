@@ -123,9 +123,13 @@ impl Event {
     /// Milliseconds from this event to `end`.
     ///
     /// # Errors
-    /// `CUDA_ERROR_INVALID_HANDLE` where one was never recorded or takes no time,
-    /// `CUDA_ERROR_NOT_READY` where one was not reached yet.
+    /// `CUDA_ERROR_INVALID_HANDLE` where one was never recorded or takes no time, or where they are of
+    /// two devices; `CUDA_ERROR_NOT_READY` where one was not reached yet.
     pub fn elapsed(&self, end: &Event) -> Outcome<f32> {
+        let device = |event: &Event| event.context.upgrade().map(|it| it.device.ordinal);
+        if device(self) != device(end) {
+            return Err(CUDA_ERROR_INVALID_HANDLE);
+        }
         let time = |event: &Event| {
             let recording = event.latest().filter(|_| event.timed);
             let recording = recording.ok_or(CUDA_ERROR_INVALID_HANDLE)?;

@@ -14,6 +14,7 @@ pub mod push;
 pub mod record;
 pub mod reply;
 pub mod twin;
+pub mod windows;
 
 pub use decoder::{DecodeError, Decoder};
 pub use encoder::Encoder;

@@ -80,6 +80,8 @@ class Offer:
     max_sessions: int = 64
     grace: float = 30.0
     """Seconds that a session is kept when its connection breaks."""
+    devices: tuple[int, ...] | None = None
+    """Which of the driver's devices sessions get, in this order; None for all."""
 
     leases: "Leases | None" = None
     """What may begin here and what must end, by the scheduler's word; None: whoever is a user of
@@ -143,12 +145,19 @@ class Agent:
                 f"cannot execute {self._offer.parts.gate}: {error.strerror}", "harp doctor"
             ) from error
         try:
-            return await self._idle.probe()
+            offered = await self._idle.probe()
         except (HarpError, TimeoutError) as error:
             cause = error.cause if isinstance(error, HarpError) else "it was not ready in time"
             raise HarpError(
                 f"no worker can offer {self._offer.device.libcuda}: {cause}", "harp doctor"
             ) from error
+        count = int(str(offered.get("devices", 0)))
+        if missing := [number for number in self._offer.devices or () if number >= count]:
+            raise HarpError(
+                f"there is no device {missing[0]}: the driver has {count}",
+                f"choose among 0 to {count - 1}",
+            )
+        return offered
 
     async def stop(self, drain_seconds: float) -> None:
         """Accepts nothing more, lets sessions end for `drain_seconds`, ends what is left."""
@@ -319,6 +328,7 @@ class Agent:
                 "key_pem": key,
                 "refuse": refusal,
                 "grace_s": self._offer.grace,
+                "devices": self._offer.devices,
             }
             if entry is not None:
                 assignment["owners"] = list(entry.owners)

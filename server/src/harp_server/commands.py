@@ -21,6 +21,7 @@ SERVER_HELP = """Offer this machine's devices to a pool.
       harp server --credentials pool-ca/servers/gpu1
       harp server --listen 0.0.0.0:7443 --device soft --credentials pool-ca/servers/gpu1
       harp server --device /usr/lib/x86_64-linux-gnu/libcuda.so.1 --credentials /etc/harp
+      harp server --devices 0,2 --credentials /etc/harp
       harp server --scheduler pool.example:7440 --listen 0.0.0.0:7443 --credentials /etc/harp
 
     With a scheduler, sessions begin only under its leases; without one, for every user of the pool.
@@ -30,12 +31,31 @@ SERVER_HELP = """Offer this machine's devices to a pool.
     """
 
 
+def device_numbers(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of `--devices`. Raises HarpError where they are none, or one comes twice."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(map(int, text.split(",")))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise HarpError(f"--devices {text}: not a list of devices", "write it like 0,2", 2)
+    return numbers
+
+
 @click.command(help=SERVER_HELP)
 @click.option(
     "--listen", default="127.0.0.1:7443", show_default=True, help="HOST:PORT; port 0 picks one."
 )
 @click.option(
     "--device", default="soft", show_default=True, help="soft, or the path of a libcuda.so.1."
+)
+@click.option(
+    "--devices",
+    callback=lambda _context, _option, value: device_numbers(value),
+    metavar="N,N",
+    help="Offer only these of the driver's devices, in this order (default: all).",
 )
 @click.option(
     "--credentials",
@@ -106,6 +126,7 @@ SERVER_HELP = """Offer this machine's devices to a pool.
 def server(
     listen: str,
     device: str,
+    devices: tuple[int, ...] | None,
     credentials: Path,
     idle_workers: int,
     max_sessions: int,
@@ -151,6 +172,7 @@ def server(
         max_sessions=max_sessions,
         grace=grace,
         leases=link,
+        devices=devices,
     )
     if warning := open_key(str(credentials), "server.key"):
         log.warning("open key", cause=warning.cause, next=warning.next_step)
@@ -176,7 +198,7 @@ def server(
             address=agent.address,
             pool=offer.issuer.pool,
             device=device,
-            devices=offered.get("devices"),
+            devices=offered.get("devices") if devices is None else list(devices),
             driver_version=offered.get("driver_version"),
             jail=offered.get("landlock"),
         )

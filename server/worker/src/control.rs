@@ -37,6 +37,10 @@ pub struct Assignment {
     /// How long the session is kept when its connection breaks, in seconds; 0 does not keep it.
     #[serde(default)]
     pub grace_s: f64,
+    /// The driver's numbers of the session's devices, in the order in which the client is to number them; all of the
+    /// driver's where this is not said.
+    #[serde(default)]
+    pub devices: Option<Vec<usize>>,
 }
 
 /// What the agent says in the session's life.

@@ -15,7 +15,7 @@
 //! | direction | message |
 //! |---|---|
 //! | out | `{"event":"ready","devices":1,"driver_version":13000,"soft":true,"landlock":"full","start_ms":12}` |
-//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"refuse":"why"}`; unknown fields are ignored |
+//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"devices":[0,2],"refuse":"why"}`; unknown fields are ignored |
 //! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
 //! | in, with the socket of the client that has come back | `{"cert_pem":…,"key_pem":…,"peer":"192.0.2.1:40000"}` |
 //! | out | `{"event":"interrupted","session":"s-1","cause":…}`, `{"event":"resumed","session":"s-1","after":0.02}` |
@@ -48,6 +48,8 @@ use harp_transport::proto::refused::Reason;
 use harp_transport::{
     accept_with, Incoming, Keeping, Observed, Observer, Refused, ServerConfig, Tuning, Welcome,
 };
+
+use harp_wire::windows;
 
 use control::{Assignment, Control, Event};
 use generated::driver::Driver;
@@ -134,7 +136,7 @@ impl Worker {
     }
 
     /// Waits for the assignment and serves the session. Returns only if there is none.
-    fn serve(self) -> ExitCode {
+    fn serve(mut self) -> ExitCode {
         use std::os::fd::AsRawFd;
         match watchdog::wait_idle(self.control.as_raw_fd(), &self.end_requests) {
             Ok(watchdog::Idle::EndRequested) => return ExitCode::SUCCESS,
@@ -149,6 +151,10 @@ impl Worker {
             Err(cause) => ending.end(&cause),
         };
         ending.session_begins(&assignment.session);
+        if let Err(cause) = self.snapshot.assign(assignment.devices.as_deref()) {
+            ending.end(&format!("the assignment: {cause}"));
+        }
+        let devices = self.snapshot.ordinals();
 
         let watched = Arc::new(OnceLock::new());
         let mut tuning = self.tuning;
@@ -175,7 +181,7 @@ impl Worker {
             &certificates,
             tuning,
             &assignment,
-            &self.snapshot,
+            (self.driver, &mut self.snapshot),
             &ending,
         ) {
             Ok((sender, receiver)) => {
@@ -184,7 +190,7 @@ impl Worker {
                 if let Err(error) = replies.clone().watch_output() {
                     ending.end(&format!("cannot watch what the device prints: {error}"));
                 }
-                let session = Session::new(self.driver, replies.clone());
+                let session = Session::new(self.driver, devices, replies.clone());
                 let shared = Arc::new(Shared {
                     driver: self.driver,
                     replies,
@@ -217,7 +223,7 @@ fn let_in(
     certificates: &ServerConfig,
     tuning: Tuning,
     assignment: &Assignment,
-    snapshot: &Snapshot,
+    (driver, snapshot): (&Driver, &mut Snapshot),
     ending: &Arc<Ending>,
 ) -> Result<(harp_transport::Sender, harp_transport::Receiver), String> {
     let incoming = accept_with(client, certificates, HANDSHAKE_TIMEOUT, tuning)
@@ -264,6 +270,9 @@ fn let_in(
         tls: info.tls_version,
         cipher: &info.cipher,
     });
+    if let Some(Ok(first)) = hello.options.get(windows::OPTION).map(|text| text.parse()) {
+        snapshot.place_windows(first, |first| driver.move_windows(first));
+    }
     let snapshot = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
     let welcome = Welcome {
         session: assignment.session.clone(),

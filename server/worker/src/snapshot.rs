@@ -5,16 +5,13 @@ use std::ffi::{c_char, CStr};
 
 use harp_cuda_abi::errors::error_name;
 use harp_cuda_abi::types::{CUdevice, CUresult, CUuuid, CU_DEVICE_ATTRIBUTE_MAX};
+use harp_wire::windows;
 use serde::Serialize;
 
 use crate::generated::driver::Driver;
 
 /// What the soft GPU calls its devices.
 const SOFT_NAME: &str = "HARP Soft GPU";
-
-/// Where the soft GPU's device memory lies: a window of this size for each device, from this address on.
-const SOFT_FIRST_WINDOW: u64 = 0x2000_0000_0000;
-const SOFT_WINDOW_BYTES: u64 = 1 << 40;
 
 /// The devices of this worker.
 #[derive(Debug, Serialize)]
@@ -28,6 +25,9 @@ pub struct Snapshot {
 
 #[derive(Debug, Serialize)]
 pub struct Device {
+    /// The driver's number for it.
+    #[serde(skip)]
+    ordinal: CUdevice,
     name: String,
     /// 32 hexadecimal digits.
     uuid: String,
@@ -62,6 +62,45 @@ pub fn take(driver: &Driver) -> Result<Snapshot, String> {
     })
 }
 
+impl Snapshot {
+    /// Keeps those of the driver's devices that an assignment names, in its order; all where it names none.
+    ///
+    /// # Errors
+    /// A sentence, where there is no such device or it is named twice.
+    pub fn assign(&mut self, ordinals: Option<&[usize]>) -> Result<(), String> {
+        let Some(ordinals) = ordinals else {
+            return Ok(());
+        };
+        let mut all: Vec<_> = self.devices.drain(..).map(Some).collect();
+        let take = |ordinal: &usize| {
+            let device = all.get_mut(*ordinal).and_then(Option::take);
+            device.ok_or_else(|| format!("there is no device {ordinal} here, or it is named twice"))
+        };
+        self.devices = ordinals.iter().map(take).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// The driver's numbers of the devices, in the order of the session's.
+    pub fn ordinals(&self) -> Vec<CUdevice> {
+        self.devices.iter().map(|device| device.ordinal).collect()
+    }
+
+    /// Has the driver move the devices' windows as the client wishes, where it has windows and can. Where they
+    /// are afterwards is in the snapshot.
+    pub fn place_windows(&mut self, first: u64, move_windows: impl FnOnce(u64) -> CUresult) {
+        let last = self.devices.iter().map(|device| device.ordinal).max();
+        let count = last.map_or(0, |last| last as usize + 1);
+        if !self.soft || !windows::is_place(first, count) || move_windows(first) != 0 {
+            return;
+        }
+        for device in &mut self.devices {
+            if let Some((base, _)) = &mut device.window {
+                *base = first + device.ordinal as u64 * windows::SIZE;
+            }
+        }
+    }
+}
+
 fn device(driver: &Driver, ordinal: i32) -> Result<Device, String> {
     let mut handle: CUdevice = 0;
     let mut name = [0; 256];
@@ -93,12 +132,11 @@ fn device(driver: &Driver, ordinal: i32) -> Result<Device, String> {
     };
     let name = text(&name);
     let window = (name == SOFT_NAME).then(|| {
-        (
-            SOFT_FIRST_WINDOW + ordinal as u64 * SOFT_WINDOW_BYTES,
-            SOFT_WINDOW_BYTES,
-        )
+        let below = ordinal as u64 * windows::SIZE;
+        (windows::REGION.start + below, windows::SIZE)
     });
     Ok(Device {
+        ordinal: handle,
         name,
         uuid: uuid
             .bytes
@@ -145,4 +183,62 @@ pub fn prepare(driver: &Driver) -> Result<(), String> {
     // SAFETY: the pointer is to a live variable.
     let status = unsafe { (driver.cuDevicePrimaryCtxRetain)(&mut context, 0) };
     check("cuDevicePrimaryCtxRetain", status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soft(count: i32) -> Snapshot {
+        let device = |ordinal| Device {
+            ordinal,
+            name: SOFT_NAME.to_owned(),
+            uuid: String::new(),
+            total_memory: 0,
+            pci_bus_id: String::new(),
+            attributes: BTreeMap::new(),
+            window: Some((
+                windows::REGION.start + ordinal as u64 * windows::SIZE,
+                windows::SIZE,
+            )),
+        };
+        Snapshot {
+            driver_version: 13000,
+            devices: (0..count).map(device).collect(),
+            soft: true,
+        }
+    }
+
+    #[test]
+    fn an_assignment_chooses_devices_in_its_order() {
+        let mut snapshot = soft(4);
+        snapshot.assign(Some(&[3, 1])).unwrap();
+        assert_eq!(snapshot.ordinals(), [3, 1]);
+        assert!(soft(2)
+            .assign(Some(&[2]))
+            .unwrap_err()
+            .contains("no device 2"));
+        assert!(soft(2).assign(Some(&[1, 1])).is_err());
+        let mut all = soft(2);
+        all.assign(None).unwrap();
+        assert_eq!(all.ordinals(), [0, 1]);
+    }
+
+    #[test]
+    fn windows_move_whole_or_not_at_all() {
+        let bases = |first, status| {
+            let mut snapshot = soft(3);
+            snapshot.assign(Some(&[2, 0])).unwrap();
+            snapshot.place_windows(first, |_| status);
+            let base = |device: &Device| device.window.unwrap().0 / windows::SIZE;
+            snapshot.devices.iter().map(base).collect::<Vec<_>>()
+        };
+        assert_eq!(bases(40 * windows::SIZE, 0), [42, 40]);
+        assert_eq!(bases(40 * windows::SIZE, 1), [34, 32]);
+        assert_eq!(
+            bases(62 * windows::SIZE, 0),
+            [34, 32],
+            "the third would lie outside"
+        );
+    }
 }

@@ -4,10 +4,12 @@ mod support;
 
 use std::path::PathBuf;
 
+use harp_cuda_abi::types::CUDA_ERROR_INVALID_DEVICE;
+use harp_transport::Hello;
 use harp_wire::calls::*;
-use harp_wire::{CallId, HandleKind};
+use harp_wire::{windows, CallId, HandleKind};
 use serde_json::Value;
-use support::{copy_out, Client, Worker};
+use support::{copy_out, Client, Worker, USER};
 
 /// `scale` multiplies each of n floats by one of its own; `forever` does not end.
 const CODE: &[u8] = b"
@@ -45,21 +47,92 @@ LOOP:
 ";
 
 /// The soft GPU's library, which cargo builds for these tests.
-fn start() -> Worker {
+fn library() -> PathBuf {
     let folder = std::env::current_exe().unwrap();
-    let library: PathBuf = folder.parent().unwrap().join("libharp_softgpu.so");
-    Worker::start_with(&library, &["--prepare"])
+    folder.parent().unwrap().join("libharp_softgpu.so")
 }
 
-fn load(client: &mut Client) -> u64 {
-    let context = HandleKind::Context.handle(1);
+fn start() -> Worker {
+    Worker::start_with(&library(), &["--prepare"])
+}
+
+fn retain(client: &mut Client, serial: u64, device: i32) -> u32 {
+    let context = HandleKind::Context.handle(serial);
     let retained = client.ask(1, CallId::cuDevicePrimaryCtxRetain, &|e| {
-        encode_cuDevicePrimaryCtxRetain(e, context, 0);
+        encode_cuDevicePrimaryCtxRetain(e, context, device);
     });
-    assert_eq!(retained.status, 0);
     client.tell(1, CallId::harp_set_current, &|e| {
         encode_harp_set_current(e, context)
     });
+    retained.status
+}
+
+/// The first addresses of the devices that a session was welcomed with, in windows.
+fn windows_of(client: &Client) -> Vec<u64> {
+    let snapshot: Value = serde_json::from_slice(&client.welcome.snapshot).unwrap();
+    let devices = snapshot["devices"].as_array().unwrap();
+    let base = |device: &Value| device["window"][0].as_u64().unwrap();
+    devices
+        .iter()
+        .map(|device| base(device) / windows::SIZE)
+        .collect()
+}
+
+#[test]
+fn a_session_has_the_devices_of_its_assignment_at_the_addresses_of_its_hello() {
+    let mut worker = Worker::start_in(&library(), &["--prepare"], &[("HARP_SOFT_DEVICES", "4")]);
+    worker.devices = Some(vec![2, 0]);
+    let mut hello = Hello::current();
+    let first = windows::REGION.start / windows::SIZE + 1;
+    let wish = (first * windows::SIZE).to_string();
+    hello.options.insert(windows::OPTION.to_owned(), wish);
+    let mut client = worker.connect(USER, hello).unwrap();
+    assert_eq!(windows_of(&client), [first + 2, first]);
+    for (device, window) in [(0, first + 2), (1, first)] {
+        assert_eq!(retain(&mut client, device + 1, device as i32), 0);
+        assert_eq!(client.allocate(1, 4096) / windows::SIZE, window);
+    }
+    for device in [2, -1, i32::MAX] {
+        let context = HandleKind::Context.handle(9);
+        let refused = client.ask(1, CallId::cuDevicePrimaryCtxRetain, &|e| {
+            encode_cuDevicePrimaryCtxRetain(e, context, device);
+        });
+        assert_eq!(refused.status, CUDA_ERROR_INVALID_DEVICE, "{device}");
+    }
+}
+
+#[test]
+fn addresses_that_a_client_must_not_wish_for_are_not_given() {
+    let end = windows::REGION.end / windows::SIZE;
+    let usual = windows::REGION.start / windows::SIZE;
+    for wish in ["", "-1", "4096", &u64::MAX.to_string()] {
+        let worker = start();
+        let mut hello = Hello::current();
+        hello
+            .options
+            .insert(windows::OPTION.to_owned(), wish.to_owned());
+        assert_eq!(windows_of(&worker.connect(USER, hello).unwrap()), [usual]);
+    }
+    for (wish, given) in [(end - 1, end - 1), (end, usual), (0, usual)] {
+        let worker = start();
+        let mut hello = Hello::current();
+        let wish = (wish * windows::SIZE).to_string();
+        hello.options.insert(windows::OPTION.to_owned(), wish);
+        assert_eq!(windows_of(&worker.connect(USER, hello).unwrap()), [given]);
+    }
+}
+
+#[test]
+fn an_assignment_of_a_device_that_is_not_there_ends_the_worker() {
+    let mut worker = start();
+    worker.devices = Some(vec![0, 1]);
+    assert!(worker.connect(USER, Hello::current()).is_err());
+    let cause = worker.end()["cause"].as_str().unwrap().to_owned();
+    assert!(cause.contains("there is no device 1"), "{cause}");
+}
+
+fn load(client: &mut Client) -> u64 {
+    assert_eq!(retain(client, 1, 0), 0);
     client.tell(1, CallId::harp_blob_append, &|e| {
         encode_harp_blob_append(e, 5);
         e.bytes(CODE);

@@ -16,6 +16,7 @@ use crate::execution::queue::Queue;
 use crate::memory::heap::Heap;
 use crate::memory::host;
 use crate::memory::pool::{MemoryPool, POOLS};
+use crate::memory::window::WINDOW_SIZE;
 use crate::module;
 use crate::settings::settings;
 
@@ -215,6 +216,36 @@ pub fn initialize() -> Outcome {
 pub fn devices() -> Outcome<&'static [Device]> {
     lifecycle::check()?;
     Ok(known_devices())
+}
+
+/// Moves the windows of all devices, which have not been used yet: the first to start at `first`, each
+/// other one after the one before.
+///
+/// # Errors
+/// As [`Heap::move_window`], and then none has moved; as [`devices`].
+pub fn move_windows(first: u64) -> Outcome {
+    let devices = devices()?;
+    let before: Vec<u64> = devices.iter().map(|device| device.heap.base()).collect();
+    let wanted = devices
+        .iter()
+        .map(|device| u64::from(device.place) * WINDOW_SIZE);
+    let wanted: Vec<u64> = wanted.map(|above| first.saturating_add(above)).collect();
+    // Each goes to where another one may be, which has to have gone first.
+    let mut order: Vec<usize> = (0..devices.len()).collect();
+    order.sort_by_key(|index| wanted[*index]);
+    if before.iter().min() < wanted.iter().min() {
+        order.reverse();
+    }
+    for (moved, index) in order.iter().enumerate() {
+        if let Err(code) = devices[*index].heap.move_window(wanted[*index]) {
+            for index in order[..moved].iter().rev() {
+                // There it was just now.
+                let _ = devices[*index].heap.move_window(before[*index]);
+            }
+            return Err(code);
+        }
+    }
+    Ok(())
 }
 
 /// All devices, none before initialisation.

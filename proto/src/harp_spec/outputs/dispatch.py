@@ -39,6 +39,8 @@ class Execution:
     call: Call
     #: (variable, look-up, C type) of every handle that the call uses.
     lookups: tuple[tuple[str, str, str], ...]
+    #: Device numbers, which are the session's and become the driver's.
+    devices: tuple[str, ...]
     #: (variable, C type, initial value) of everything the driver writes.
     locals: tuple[tuple[str, str, str], ...]
     arguments: tuple[str, ...]
@@ -103,6 +105,7 @@ def execution(call: Call) -> Execution:
     return Execution(
         call,
         lookups=tuple(lookup for p in params if (lookup := lookup_of(p))),
+        devices=tuple(rust.identifier(p.name) for p in params if is_device(p)),
         locals=tuple(local for p in params if (local := local_of(p))),
         arguments=tuple(argument_of(p, call) for p in call.params),
         creates=created[0] if created else None,
@@ -113,6 +116,10 @@ def execution(call: Call) -> Execution:
         ),
         outputs=tuple(output_of(p) for p in params if isinstance(p.role, Out)),
     )
+
+
+def is_device(param: Param) -> bool:
+    return param.role == Value() and param.c_type == "CUdevice"
 
 
 def lookup_of(param: Param) -> tuple[str, str, str] | None:
@@ -144,6 +151,8 @@ def local_of(param: Param) -> tuple[str, str, str] | None:
 def argument_of(param: Param, call: Call) -> str:
     name = rust.identifier(param.name)
     match param.role:
+        case Value() if is_device(param):
+            return name
         case Value():
             cast = " as usize" if number_type(param.c_type) == "usize" else ""
             return f"args.{name}{cast}"

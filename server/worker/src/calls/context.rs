@@ -15,8 +15,12 @@ pub fn cuDevicePrimaryCtxReset_v2(
 ) -> Result<CUresult, Violation> {
     let args = CuDevicePrimaryCtxReset_v2Args::decode(d)?;
     let context = live!(cx.handles.get(HandleKind::Context, args.context));
+    let device = match cx.device(args.dev) {
+        Ok(device) => device,
+        Err(code) => return Ok(code),
+    };
     // SAFETY: a number; the driver checks it.
-    let status = unsafe { (cx.driver.cuDevicePrimaryCtxReset_v2)(args.dev) };
+    let status = unsafe { (cx.driver.cuDevicePrimaryCtxReset_v2)(device) };
     if status == 0 {
         cx.handles.context_ended(context);
     }

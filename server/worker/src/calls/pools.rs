@@ -15,6 +15,10 @@ pub fn cuMemPoolCreate(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuMemPoolCreateArgs::decode(d)?;
+    let place = match location(cx, args.location_type, args.location) {
+        Ok(place) => place,
+        Err(code) => return Ok(code),
+    };
     // A pool that can be exported would hand out a descriptor of this machine.
     let status = if args.handle_types != CU_MEM_HANDLE_TYPE_NONE {
         CUDA_ERROR_NOT_SUPPORTED
@@ -23,7 +27,7 @@ pub fn cuMemPoolCreate(
         let mut properties: CUmemPoolProps = unsafe { MaybeUninit::zeroed().assume_init() };
         properties.allocType = args.alloc_type;
         properties.handleTypes = args.handle_types;
-        properties.location = location(args.location_type, args.location);
+        properties.location = place;
         properties.maxSize = args.max_bytes as usize;
         properties.usage = args.usage as u16;
         let mut pool = std::ptr::null_mut();
@@ -76,13 +80,19 @@ pub fn cuMemPoolSetAccess(
     }
     let pool = live!(cx.handles.get(HandleKind::Pool, args.pool));
     let places = args.location_types.iter().zip(&args.locations);
-    let access: Vec<CUmemAccessDesc> = places
+    let access: Result<Vec<CUmemAccessDesc>, CUresult> = places
         .zip(&args.flags)
-        .map(|((kind, id), flags)| CUmemAccessDesc {
-            location: location(*kind, *id),
-            flags: *flags,
+        .map(|((kind, id), flags)| {
+            Ok(CUmemAccessDesc {
+                location: location(cx, *kind, *id)?,
+                flags: *flags,
+            })
         })
         .collect();
+    let access = match access {
+        Ok(access) => access,
+        Err(code) => return Ok(code),
+    };
     // SAFETY: see the module.
     Ok(unsafe { (cx.driver.cuMemPoolSetAccess)(pool, access.as_ptr(), access.len()) })
 }
@@ -94,7 +104,10 @@ pub fn cuMemPoolGetAccess(
 ) -> Result<CUresult, Violation> {
     let args = CuMemPoolGetAccessArgs::decode(d)?;
     let pool = live!(cx.handles.get(HandleKind::Pool, args.pool));
-    let mut place = location(args.location_type, args.location);
+    let mut place = match location(cx, args.location_type, args.location) {
+        Ok(place) => place,
+        Err(code) => return Ok(code),
+    };
     let mut flags = 0;
     // SAFETY: see the module.
     let status = unsafe { (cx.driver.cuMemPoolGetAccess)(&mut flags, pool, &mut place) };
@@ -102,10 +115,14 @@ pub fn cuMemPoolGetAccess(
     Ok(status)
 }
 
-fn location(kind: u32, id: i32) -> CUmemLocation {
+/// A place for memory, with the driver's number where it is a device.
+fn location(cx: &Session, kind: u32, id: i32) -> Result<CUmemLocation, CUresult> {
     // SAFETY: numbers.
     let mut location: CUmemLocation = unsafe { MaybeUninit::zeroed().assume_init() };
     location.type_ = kind;
-    location.anonymous.id = id;
-    location
+    location.anonymous.id = match kind {
+        CU_MEM_LOCATION_TYPE_DEVICE => cx.device(id)?,
+        _ => id,
+    };
+    Ok(location)
 }

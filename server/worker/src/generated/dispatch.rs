@@ -141,8 +141,12 @@ pub fn execute(
 
 fn cuDevicePrimaryCtxRetain(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
     let args = CuDevicePrimaryCtxRetainArgs::decode(d)?;
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
     let mut pctx: CUcontext = core::ptr::null_mut();
-    let status = unsafe { (cx.driver.cuDevicePrimaryCtxRetain)(&mut pctx, args.dev) };
+    let status = unsafe { (cx.driver.cuDevicePrimaryCtxRetain)(&mut pctx, dev) };
     if status == CUDA_SUCCESS {
         cx.handles
             .created(HandleKind::Context, args.pctx, pctx.cast(), status)?;
@@ -158,7 +162,11 @@ fn cuDevicePrimaryCtxRelease_v2(d: &mut Decoder, cx: &mut Session) -> Result<CUr
             return Ok(code);
         }
     };
-    let status = unsafe { (cx.driver.cuDevicePrimaryCtxRelease_v2)(args.dev) };
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
+    let status = unsafe { (cx.driver.cuDevicePrimaryCtxRelease_v2)(dev) };
     if status == CUDA_SUCCESS {
         cx.handles.remove(HandleKind::Context, args.context);
     }
@@ -167,8 +175,12 @@ fn cuDevicePrimaryCtxRelease_v2(d: &mut Decoder, cx: &mut Session) -> Result<CUr
 
 fn cuCtxCreate_v2(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
     let args = CuCtxCreate_v2Args::decode(d)?;
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
     let mut pctx: CUcontext = core::ptr::null_mut();
-    let status = unsafe { (cx.driver.cuCtxCreate_v2)(&mut pctx, args.flags, args.dev) };
+    let status = unsafe { (cx.driver.cuCtxCreate_v2)(&mut pctx, args.flags, dev) };
     if status == CUDA_SUCCESS {
         cx.handles
             .created(HandleKind::Context, args.pctx, pctx.cast(), status)?;
@@ -420,9 +432,12 @@ fn cuKernelGetAttribute(
             return Ok(code);
         }
     };
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
     let mut pi: i32 = 0;
-    let status =
-        unsafe { (cx.driver.cuKernelGetAttribute)(&mut pi, args.attrib, kernel, args.dev) };
+    let status = unsafe { (cx.driver.cuKernelGetAttribute)(&mut pi, args.attrib, kernel, dev) };
     if status == CUDA_SUCCESS {
         encode_cuKernelGetAttribute_reply(out, pi);
     }
@@ -437,8 +452,11 @@ fn cuKernelSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, V
             return Ok(code);
         }
     };
-    let status =
-        unsafe { (cx.driver.cuKernelSetAttribute)(args.attrib, args.val, kernel, args.dev) };
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
+    let status = unsafe { (cx.driver.cuKernelSetAttribute)(args.attrib, args.val, kernel, dev) };
     Ok(status)
 }
 
@@ -598,8 +616,12 @@ fn cuMemPoolTrimTo(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violat
 
 fn cuDeviceGetDefaultMemPool(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
     let args = CuDeviceGetDefaultMemPoolArgs::decode(d)?;
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
     let mut pool_out: CUmemoryPool = core::ptr::null_mut();
-    let status = unsafe { (cx.driver.cuDeviceGetDefaultMemPool)(&mut pool_out, args.dev) };
+    let status = unsafe { (cx.driver.cuDeviceGetDefaultMemPool)(&mut pool_out, dev) };
     if status == CUDA_SUCCESS {
         cx.handles
             .created(HandleKind::Pool, args.pool_out, pool_out.cast(), status)?;
@@ -615,7 +637,11 @@ fn cuDeviceSetMemPool(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Vio
             return Ok(code);
         }
     };
-    let status = unsafe { (cx.driver.cuDeviceSetMemPool)(args.dev, pool) };
+    let dev = match cx.device(args.dev) {
+        Ok(number) => number,
+        Err(code) => return Ok(code),
+    };
+    let status = unsafe { (cx.driver.cuDeviceSetMemPool)(dev, pool) };
     Ok(status)
 }
 

@@ -248,6 +248,7 @@ pub struct Driver {
         CUtensorMapFloatOOBfill,
     ) -> CUresult,
     pub cuTensorMapReplaceAddress: unsafe extern "C" fn(*mut CUtensorMap, *mut c_void) -> CUresult,
+    move_windows: unsafe extern "C" fn(u64) -> CUresult,
 }
 
 impl Driver {
@@ -946,8 +947,18 @@ impl Driver {
                 >(
                     library.symbol(&[c"cuTensorMapReplaceAddress"])
                 ),
+                move_windows: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(u64) -> CUresult,
+                >(library.symbol(&[c"harp_soft_move_windows"])),
             }
         })
+    }
+
+    /// Has a soft GPU's device addresses start at `first`; `CUDA_ERROR_NOT_SUPPORTED` from any other driver.
+    pub fn move_windows(&self, first: u64) -> CUresult {
+        // SAFETY: a soft GPU takes any number and says what is wrong with it.
+        unsafe { (self.move_windows)(first) }
     }
 }
 

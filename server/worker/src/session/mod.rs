@@ -48,7 +48,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use harp_cuda_abi::types::{CUcontext, CUresult};
+use harp_cuda_abi::types::{CUcontext, CUdevice, CUresult, CUDA_ERROR_INVALID_DEVICE};
 use harp_wire::Parameter;
 
 use blobs::Blobs;
@@ -61,6 +61,8 @@ use crate::generated::driver::Driver;
 /// What a call may read and change while it is executed.
 pub struct Session {
     pub driver: &'static Driver,
+    /// The driver's numbers of the session's devices.
+    devices: Vec<CUdevice>,
     pub handles: HandleTable,
     pub threads: ClientThreads,
     pub blobs: Blobs,
@@ -84,9 +86,11 @@ pub struct Session {
 unsafe impl Send for Session {}
 
 impl Session {
-    pub fn new(driver: &'static Driver, replies: Arc<Replies>) -> Self {
+    /// A session with those of the driver's devices, in this order.
+    pub fn new(driver: &'static Driver, devices: Vec<CUdevice>, replies: Arc<Replies>) -> Self {
         Self {
             driver,
+            devices,
             handles: HandleTable::new(ThreadStreams::new(driver)),
             threads: ClientThreads::new(),
             blobs: Blobs::default(),
@@ -99,6 +103,17 @@ impl Session {
             twins: Twins::default(),
             wait: None,
         }
+    }
+
+    /// The driver's number of a device of the session.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_DEVICE`, as from a driver that has no other devices.
+    pub fn device(&self, number: CUdevice) -> Result<CUdevice, CUresult> {
+        let known = usize::try_from(number)
+            .ok()
+            .and_then(|index| self.devices.get(index));
+        known.copied().ok_or(CUDA_ERROR_INVALID_DEVICE)
     }
 
     /// The call waits, and is answered when that is over.

@@ -82,6 +82,8 @@ pub struct Worker {
     pub control: Option<OwnedFd>,
     pub authority: Authority,
     pub ready: Value,
+    /// The driver's devices that an assignment names.
+    pub devices: Option<Vec<usize>>,
     /// The authority's certificate, and what the worker writes to stderr.
     folder: tempfile::TempDir,
 }
@@ -92,6 +94,11 @@ impl Worker {
     }
 
     pub fn start_with(libcuda: &std::path::Path, extra: &[&str]) -> Self {
+        Self::start_in(libcuda, extra, &[])
+    }
+
+    /// A worker with variables in its environment.
+    pub fn start_in(libcuda: &std::path::Path, extra: &[&str], variables: &[(&str, &str)]) -> Self {
         let authority = Authority::new();
         let folder = tempfile::tempdir().unwrap();
         let ca = folder.path().join("ca.pem");
@@ -103,6 +110,7 @@ impl Worker {
             .args(["--control-fd", &fd.to_string(), "--libcuda"])
             .arg(libcuda);
         command.arg("--ca").arg(&ca).args(extra);
+        command.envs(variables.iter().copied());
         // A regular file, as a service's log may be.
         command.stderr(File::create(folder.path().join(STDERR)).unwrap());
         // SAFETY: fcntl is async-signal-safe.
@@ -119,6 +127,7 @@ impl Worker {
             control: Some(ours),
             authority,
             ready: Value::Null,
+            devices: None,
             folder,
         };
         worker.ready = worker.event();
@@ -171,7 +180,10 @@ impl Worker {
         let (cert_pem, key_pem) = self
             .authority
             .issue(&[SERVER_NAME], "spiffe://test/session/s-1");
-        let assignment = json!({"session": "s-1", "cert_pem": cert_pem, "key_pem": key_pem});
+        let devices = &self.devices;
+        let assignment = json!({
+            "session": "s-1", "cert_pem": cert_pem, "key_pem": key_pem, "devices": devices
+        });
         send(
             self.control.as_ref().unwrap(),
             &assignment,

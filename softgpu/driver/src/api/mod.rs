@@ -18,6 +18,7 @@ mod managed;
 mod memory;
 mod modules;
 mod occupancy;
+mod placement;
 mod pointers;
 mod pools;
 mod stream_values;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Free ranges by start and by length; neighbours are joined.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct FreeRanges {
     by_start: BTreeMap<u64, u64>,
     by_length: BTreeSet<(u64, u64)>,

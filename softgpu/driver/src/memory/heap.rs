@@ -79,10 +79,8 @@ impl Heap {
     /// As for [`Window::reserve`].
     pub fn new(ordinal: usize, total: u64) -> Outcome<Self> {
         let window = Window::reserve(ordinal)?;
-        // The first slab stays unused: a null pointer plus a large offset faults.
-        let addresses = FreeRanges::of(window.base() + SLAB, WINDOW_SIZE - SLAB);
         let space = Space {
-            addresses,
+            addresses: all_addresses(&window),
             pieces: FreeRanges::default(),
             pieces_free: 0,
             used: 0,
@@ -93,6 +91,25 @@ impl Heap {
             space: Mutex::new(space),
             allocations: RwLock::default(),
         })
+    }
+
+    /// The window's first address.
+    pub fn base(&self) -> u64 {
+        self.window.base()
+    }
+
+    /// Moves a window that nothing has been taken from.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` where something has; as [`Window::move_to`].
+    pub fn move_window(&self, base: u64) -> Outcome {
+        let mut space = self.space();
+        if space.addresses != all_addresses(&self.window) {
+            return Err(CUDA_ERROR_INVALID_VALUE);
+        }
+        self.window.move_to(base)?;
+        space.addresses = all_addresses(&self.window);
+        Ok(())
     }
 
     /// Bytes free and in total.
@@ -334,6 +351,11 @@ impl DeviceMemory for Heap {
     }
 }
 
+/// What a window has to give. Its first slab stays unused: a null pointer plus a large offset faults.
+fn all_addresses(window: &Window) -> FreeRanges {
+    FreeRanges::of(window.base() + SLAB, WINDOW_SIZE - SLAB)
+}
+
 fn take_addresses(space: &mut Space, size: u64) -> Outcome<u64> {
     space
         .addresses
@@ -378,6 +400,24 @@ mod tests {
         let again = heap.allocate(64 * MIB, 1, Origin::Plain).unwrap();
         heap.free(again).unwrap();
         assert_eq!(heap.info(), (64 * MIB, 64 * MIB));
+    }
+
+    #[test]
+    fn a_window_that_is_used_stays_where_it_is() {
+        let heap = heap(14);
+        let before = heap.allocate(1000, 1, Origin::Plain).unwrap();
+        let to = heap.window.base() + WINDOW_SIZE;
+        assert_eq!(heap.move_window(to), Err(CUDA_ERROR_INVALID_VALUE));
+        assert!(heap.holds(before, 1000));
+    }
+
+    #[test]
+    fn what_is_allocated_in_a_moved_window_lies_there() {
+        let heap = heap(15);
+        let to = heap.window.base() + 2 * WINDOW_SIZE;
+        heap.move_window(to).unwrap();
+        let start = heap.allocate(5 * MIB, 1, Origin::Plain).unwrap();
+        assert!(heap.owns(start) && (to..to + WINDOW_SIZE).contains(&start));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Device addresses are addresses of this process. The window is reserved without access, so that
 //! no host pointer ever looks like a device pointer and a stray access faults.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use harp_cuda_abi::types::CUDA_ERROR_OUT_OF_MEMORY;
 
 use crate::call::Outcome;
@@ -17,7 +19,7 @@ pub const PAGE: u64 = 4096;
 /// The reserved addresses of one device.
 #[derive(Debug)]
 pub struct Window {
-    base: u64,
+    base: AtomicU64,
 }
 
 impl Window {
@@ -28,39 +30,39 @@ impl Window {
     /// `CUDA_ERROR_OUT_OF_MEMORY` where the process has no such range of addresses left.
     pub fn reserve(ordinal: usize) -> Outcome<Self> {
         let wanted = FIRST_WINDOW + ordinal as u64 * WINDOW_SIZE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        let map = |address: u64, flags| {
-            // SAFETY: without MAP_FIXED no existing mapping is touched.
-            let mapped = unsafe {
-                libc::mmap(
-                    address as *mut _,
-                    WINDOW_SIZE as usize,
-                    libc::PROT_NONE,
-                    flags,
-                    -1,
-                    0,
-                )
-            };
-            if mapped == libc::MAP_FAILED {
-                return None;
-            }
-            keep_from_children(mapped as u64, WINDOW_SIZE);
-            Some(mapped as u64)
-        };
-        let base = map(wanted, flags | libc::MAP_FIXED_NOREPLACE)
-            .or_else(|| map(0, flags))
+        let base = map(wanted, libc::MAP_FIXED_NOREPLACE)
+            .or_else(|| map(0, 0))
             .ok_or(CUDA_ERROR_OUT_OF_MEMORY)?;
-        Ok(Self { base })
+        Ok(Self {
+            base: AtomicU64::new(base),
+        })
+    }
+
+    /// Moves a window in which nothing is backed.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OUT_OF_MEMORY` where something else is there; the window stays where it is.
+    pub fn move_to(&self, base: u64) -> Outcome {
+        if base == self.base() {
+            return Ok(());
+        }
+        let moved = map(base, libc::MAP_FIXED_NOREPLACE).filter(|mapped| *mapped == base);
+        let before = self
+            .base
+            .swap(moved.ok_or(CUDA_ERROR_OUT_OF_MEMORY)?, Ordering::Relaxed);
+        // SAFETY: mapped by `map`, and nothing in it is in use.
+        unsafe { libc::munmap(before as *mut _, WINDOW_SIZE as usize) };
+        Ok(())
     }
 
     /// First address.
     pub fn base(&self) -> u64 {
-        self.base
+        self.base.load(Ordering::Relaxed)
     }
 
     /// Whether `address` lies in this window.
     pub fn contains(&self, address: u64) -> bool {
-        address.wrapping_sub(self.base) < WINDOW_SIZE
+        address.wrapping_sub(self.base()) < WINDOW_SIZE
     }
 
     /// Backs a range with zeroed memory. `start` and `length` are multiples of [`PAGE`].
@@ -103,6 +105,19 @@ impl Window {
     }
 }
 
+/// Maps a window without access.
+fn map(address: u64, how: libc::c_int) -> Option<u64> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | how;
+    let (wanted, length) = (address as *mut _, WINDOW_SIZE as usize);
+    // SAFETY: without MAP_FIXED no existing mapping is touched.
+    let mapped = unsafe { libc::mmap(wanted, length, libc::PROT_NONE, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return None;
+    }
+    keep_from_children(mapped as u64, WINDOW_SIZE);
+    Some(mapped as u64)
+}
+
 /// Device memory is the device's, not the process's: a forked child, where no call works, has none,
 /// and the parent need not copy what it writes while a child lives.
 fn keep_from_children(start: u64, length: u64) {
@@ -113,7 +128,7 @@ fn keep_from_children(start: u64, length: u64) {
 impl Drop for Window {
     fn drop(&mut self) {
         // SAFETY: the window was mapped by `reserve` and its owner is gone.
-        unsafe { libc::munmap(self.base as *mut _, WINDOW_SIZE as usize) };
+        unsafe { libc::munmap(self.base() as *mut _, WINDOW_SIZE as usize) };
     }
 }
 
@@ -138,5 +153,18 @@ mod tests {
         assert_eq!(unsafe { *word }, 0);
         assert!(window.contains(start) && !window.contains(window.base() - 1));
         assert!(!window.contains(window.base() + WINDOW_SIZE));
+    }
+
+    #[test]
+    fn a_window_moves_where_nothing_is() {
+        let (window, other) = (Window::reserve(40).unwrap(), Window::reserve(41).unwrap());
+        let before = window.base();
+        assert_eq!(window.move_to(other.base()), Err(CUDA_ERROR_OUT_OF_MEMORY));
+        assert_eq!(window.base(), before);
+        let free = other.base() + WINDOW_SIZE;
+        window.move_to(free).unwrap();
+        assert!(window.contains(free) && !window.contains(before));
+        window.back(free, PAGE).unwrap();
+        other.move_to(before).unwrap();
     }
 }

@@ -12,7 +12,9 @@ use harp_wire::HandleKind;
 use super::device::device;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
-use crate::session::{self, handles, session};
+use crate::session::addresses::Owner;
+use crate::session::handles::session_of;
+use crate::session::{self, handles, sessions, Sessions};
 
 /// What the client knows of a context.
 pub struct Context {
@@ -46,8 +48,9 @@ static TRANSITION: Mutex<()> = Mutex::new(());
 /// Primary contexts by device, made at first mention; their handles never change.
 static PRIMARY: Mutex<Vec<(CUdevice, u64)>> = Mutex::new(Vec::new());
 
-fn new_context(device: CUdevice, flags: c_uint, primary: bool) -> u64 {
-    let handle = handles::create(HandleKind::Context);
+/// A handle of a context on a device, which `session` has.
+fn new_context(device: CUdevice, session: usize, flags: c_uint, primary: bool) -> u64 {
+    let handle = handles::create(HandleKind::Context, session);
     let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
     let primary = primary.then(Retains::default);
     handles::attach(
@@ -119,12 +122,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// The handle of a device's primary context, without retaining it.
 pub fn primary_context(number: CUdevice) -> Result<CUcontext, CUresult> {
-    device(session()?, number)?;
+    let session = device(sessions()?, number)?.session;
     let mut primary = lock(&PRIMARY);
     if let Some((_, handle)) = primary.iter().find(|(device, _)| *device == number) {
         return Ok(*handle as CUcontext);
     }
-    let handle = new_context(number, 0, true);
+    let handle = new_context(number, session, 0, true);
     primary.push((number, handle));
     Ok(handle as CUcontext)
 }
@@ -145,7 +148,7 @@ fn primary(number: CUdevice) -> Result<Primary, CUresult> {
         handle,
         context,
         retains,
-        ordinal: device(session()?, number)?.ordinal,
+        ordinal: device(sessions()?, number)?.ordinal,
     })
 }
 
@@ -158,15 +161,49 @@ pub fn current_life() -> Result<(u64, u32), CUresult> {
     ))
 }
 
+/// Makes a context current for as long as this lives.
+pub struct Visit(());
+
+impl Visit {
+    /// Of a live context.
+    pub fn of(context: u64) -> Visit {
+        stack::push(context as CUcontext);
+        Visit(())
+    }
+
+    /// Of the context whose device memory an address is, where the current one is another server's: a
+    /// call goes to the memory's server, and would find no context there.
+    pub fn to_memory(sessions: &Sessions, address: CUdeviceptr) -> Option<Visit> {
+        if !sessions.several() {
+            return None;
+        }
+        let current = current_context().ok()?;
+        match sessions.addresses.find(address)?.owner {
+            Owner::Device { context, .. } if session_of(current as u64) != session_of(context) => {
+                Some(Visit::of(context))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        stack::pop();
+    }
+}
+
 /// What the client forgets when a context ends.
 fn ended(context: CUcontext) {
     if let Ok(known) = known(context) {
         known.lives.fetch_add(1, Ordering::Relaxed);
     }
     harp_driver_front::context_storage::context_ended(context);
-    if let Ok(session) = session() {
-        session.addresses.remove_context(context as u64);
-        session.twins.end_context(context as u64);
+    if let Ok(sessions) = sessions() {
+        sessions.addresses.remove_context(context as u64);
+        for session in sessions.iter() {
+            session.end_twins_of(context as u64);
+        }
     }
     session::context_changed();
 }
@@ -263,12 +300,12 @@ pub unsafe fn cuCtxCreate_v2(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice)
     if pctx.is_null() || flags & !KNOWN_FLAGS != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let ordinal = match session().and_then(|session| device(session, dev)) {
-        Ok(device) => device.ordinal,
+    let device = match sessions().and_then(|sessions| device(sessions, dev)) {
+        Ok(device) => device,
         Err(code) => return code,
     };
-    let handle = new_context(dev, flags, false) as CUcontext;
-    let status = unsafe { forward::cuCtxCreate_v2(handle, flags, ordinal) };
+    let handle = new_context(dev, device.session, flags, false) as CUcontext;
+    let status = unsafe { forward::cuCtxCreate_v2(handle, flags, device.ordinal) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Context, handle);
         return status;
@@ -322,7 +359,7 @@ pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
 }
 
 pub unsafe fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
-    match session().and_then(|_| named(ctx)) {
+    match sessions().and_then(|_| named(ctx)) {
         Ok(_) => {
             stack::push(ctx);
             CUDA_SUCCESS
@@ -332,7 +369,7 @@ pub unsafe fn cuCtxPushCurrent_v2(ctx: CUcontext) -> CUresult {
 }
 
 pub unsafe fn cuCtxPopCurrent_v2(pctx: *mut CUcontext) -> CUresult {
-    if let Err(code) = session() {
+    if let Err(code) = sessions() {
         return code;
     }
     match stack::pop() {
@@ -345,7 +382,7 @@ pub unsafe fn cuCtxPopCurrent_v2(pctx: *mut CUcontext) -> CUresult {
 }
 
 pub unsafe fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
-    let checked = session().and_then(|_| {
+    let checked = sessions().and_then(|_| {
         if ctx.is_null() {
             Ok(())
         } else {
@@ -362,7 +399,7 @@ pub unsafe fn cuCtxSetCurrent(ctx: CUcontext) -> CUresult {
 }
 
 pub unsafe fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
-    match session() {
+    match sessions() {
         Ok(_) => unsafe { put(pctx, stack::current()) },
         Err(code) => code,
     }
@@ -370,7 +407,7 @@ pub unsafe fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
 
 pub unsafe fn cuCtxGetDevice(dev: *mut CUdevice) -> CUresult {
     // An un-retained primary context has a device too.
-    match session().and_then(|_| known(stack::current())) {
+    match sessions().and_then(|_| known(stack::current())) {
         Ok(context) => unsafe { put(dev, context.device) },
         Err(code) => code,
     }
@@ -378,7 +415,7 @@ pub unsafe fn cuCtxGetDevice(dev: *mut CUdevice) -> CUresult {
 
 pub unsafe fn cuCtxGetDevice_v2(dev: *mut CUdevice, ctx: CUcontext) -> CUresult {
     let context = if ctx.is_null() { stack::current() } else { ctx };
-    match session().and_then(|_| known(context)) {
+    match sessions().and_then(|_| known(context)) {
         Ok(context) => unsafe { put(dev, context.device) },
         Err(code) => code,
     }
@@ -386,21 +423,21 @@ pub unsafe fn cuCtxGetDevice_v2(dev: *mut CUdevice, ctx: CUcontext) -> CUresult 
 
 pub unsafe fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint) -> CUresult {
     let context = if ctx.is_null() { stack::current() } else { ctx };
-    match session().and_then(|_| known(context)) {
+    match sessions().and_then(|_| known(context)) {
         Ok(_) => unsafe { put(version, API_VERSION) },
         Err(code) => code,
     }
 }
 
 pub unsafe fn cuCtxGetFlags(flags: *mut c_uint) -> CUresult {
-    match session().and_then(|_| known(current_context()?)) {
+    match sessions().and_then(|_| known(current_context()?)) {
         Ok(context) => unsafe { put(flags, context.flags.load(Ordering::Relaxed)) },
         Err(code) => code,
     }
 }
 
 pub unsafe fn cuCtxSetFlags(flags: c_uint) -> CUresult {
-    match session().and_then(|_| known(current_context()?)) {
+    match sessions().and_then(|_| known(current_context()?)) {
         Ok(context) => {
             context.flags.store(flags, Ordering::Relaxed);
             CUDA_SUCCESS
@@ -410,14 +447,14 @@ pub unsafe fn cuCtxSetFlags(flags: c_uint) -> CUresult {
 }
 
 pub unsafe fn cuCtxGetId(ctx: CUcontext, id: *mut c_ulonglong) -> CUresult {
-    match session().and_then(|_| id_of(ctx)) {
+    match sessions().and_then(|_| id_of(ctx)) {
         Ok(known) => unsafe { put(id, known) },
         Err(code) => code,
     }
 }
 
 pub unsafe fn cuCtxSynchronize() -> CUresult {
-    match session().and_then(|_| current_context()) {
+    match sessions().and_then(|_| current_context()) {
         Ok(_) => unsafe { forward::cuCtxSynchronize() },
         Err(code) => code,
     }
@@ -427,11 +464,34 @@ pub unsafe fn cuCtxSynchronize_v2(ctx: CUcontext) -> CUresult {
     if ctx.is_null() || ctx == stack::current() {
         return unsafe { cuCtxSynchronize() };
     }
-    if let Err(code) = session().and_then(|_| known(ctx)) {
+    if let Err(code) = sessions().and_then(|_| known(ctx)) {
         return code;
     }
-    stack::push(ctx);
-    let status = unsafe { cuCtxSynchronize() };
-    stack::pop();
-    status
+    let _visit = Visit::of(ctx as u64);
+    unsafe { cuCtxSynchronize() }
+}
+
+/// Devices of two servers do not reach each other's memory.
+pub unsafe fn cuCtxEnablePeerAccess(peer: CUcontext, flags: c_uint) -> CUresult {
+    match reaches(peer) {
+        Ok(true) => unsafe { forward::cuCtxEnablePeerAccess(peer, flags) },
+        Ok(false) => CUDA_ERROR_PEER_ACCESS_UNSUPPORTED,
+        Err(code) => code,
+    }
+}
+
+pub unsafe fn cuCtxDisablePeerAccess(peer: CUcontext) -> CUresult {
+    match reaches(peer) {
+        Ok(true) => unsafe { forward::cuCtxDisablePeerAccess(peer) },
+        Ok(false) => CUDA_ERROR_PEER_ACCESS_NOT_ENABLED,
+        Err(code) => code,
+    }
+}
+
+/// Whether a context is of the current one's server.
+fn reaches(peer: CUcontext) -> Result<bool, CUresult> {
+    sessions()?;
+    let current = current_context()? as u64;
+    known(peer)?;
+    Ok(session_of(current) == session_of(peer as u64))
 }

@@ -8,9 +8,10 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::{encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
 use harp_wire::CallId;
 
+use super::copy_between::{on_device, Way};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
-use crate::session::{self, checks, handles, session, Session};
+use crate::session::{checks, handles, sessions, Session, Sessions};
 
 /// Large copies travel in pieces of this many bytes, so that neither side holds all of it and the
 /// device's copy overlaps the wire's.
@@ -20,19 +21,15 @@ const PIECES_AHEAD: usize = 16;
 /// The stream argument of a copy that CUDA calls synchronous.
 pub const SYNCHRONOUS: u64 = u64::MAX;
 
-/// Whether an address is the device's.
-pub fn is_device(session: &Session, address: CUdeviceptr) -> bool {
-    match session.addresses.find(address) {
+/// Whether an address is a device's.
+pub fn is_device(sessions: &Sessions, address: CUdeviceptr) -> bool {
+    match sessions.addresses.find(address) {
         Some(range) => !matches!(range.owner, Owner::Host { .. }),
-        // Registered memory where the device sees it.
-        None => session.twins.holds(address, 1),
+        // Registered memory where the devices see it.
+        None => sessions
+            .iter()
+            .any(|session| session.twins.holds(address, 1)),
     }
-}
-
-/// Refuses at once what CUDA refuses at once: no context, or bytes that are not one allocation's.
-pub fn check_span(address: CUdeviceptr, bytes: usize) -> Result<(), CUresult> {
-    checks::context()?;
-    checks::device_span(address, bytes as u64)
 }
 
 pub fn result(outcome: Result<(), CUresult>) -> CUresult {
@@ -54,20 +51,20 @@ pub unsafe fn to_device(
     stream: u64,
 ) -> Result<(), CUresult> {
     if bytes == 0 {
-        return checks::context();
+        return checks::context().map(drop);
     }
-    check_span(destination, bytes)?;
+    let way = Way::to(destination, bytes, stream)?;
     if source.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    wait_for_writers(source, stream)?;
+    wait_for_writers(&way, source)?;
     // SAFETY: the caller passes `bytes` readable bytes.
     let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
     for (index, piece) in source.chunks(PIECE).enumerate() {
         let at = destination + (index * PIECE) as u64;
-        check(session::one_way_bytes(
+        check(way.session.one_way_bytes(
             CallId::cuMemcpyHtoD_v2,
-            |encoder| encode_cuMemcpyHtoD_v2(encoder, at, stream),
+            |encoder| encode_cuMemcpyHtoD_v2(encoder, at, way.stream),
             piece,
         ))?;
     }
@@ -77,8 +74,10 @@ pub unsafe fn to_device(
 /// Page-locked memory is read when the stream gets there. Reading it at the call gives the same
 /// bytes, unless a kernel or a host function that is queued before changes them: then the stream
 /// comes first.
-fn wait_for_writers(source: *const c_void, stream: u64) -> Result<(), CUresult> {
-    let session = session()?;
+fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult> {
+    let Way {
+        session, stream, ..
+    } = *way;
     if session.twins.device_address(source as usize).is_some() {
         return check(match stream {
             // SAFETY: plain values.
@@ -89,7 +88,7 @@ fn wait_for_writers(source: *const c_void, stream: u64) -> Result<(), CUresult> 
     if stream == SYNCHRONOUS || !session.callbacks.any() {
         return Ok(());
     }
-    match session.addresses.find(source as u64) {
+    match sessions()?.addresses.find(source as u64) {
         // SAFETY: plain values.
         Some(_) => check(unsafe { forward::cuStreamSynchronize(stream as CUstream) }),
         None => Ok(()),
@@ -107,13 +106,16 @@ struct Piece {
 ///
 /// # Safety
 /// Every destination is writable for its bytes.
-unsafe fn receive(pieces: impl Iterator<Item = Piece>, stream: u64) -> Result<(), CUresult> {
+unsafe fn receive(way: &Way, pieces: impl Iterator<Item = Piece>) -> Result<(), CUresult> {
+    let Way {
+        session, stream, ..
+    } = *way;
     let mut asked = std::collections::VecDeque::with_capacity(PIECES_AHEAD);
     let mut outcome = Ok(());
     for piece in pieces {
         // SAFETY: the caller's promise; every ticket is waited for below, error or not.
         let ticket = unsafe {
-            session::ask_bytes(
+            session.ask_bytes(
                 CallId::cuMemcpyDtoH_v2,
                 |encoder| {
                     encode_cuMemcpyDtoH_v2(encoder, piece.source, piece.bytes as u64, stream);
@@ -128,7 +130,7 @@ unsafe fn receive(pieces: impl Iterator<Item = Piece>, stream: u64) -> Result<()
         }
         if asked.len() == PIECES_AHEAD {
             if let Some(ticket) = asked.pop_front() {
-                outcome = outcome.and(check(session::finish_bytes(ticket)));
+                outcome = outcome.and(check(session.finish_bytes(ticket)));
             }
         }
         if outcome.is_err() {
@@ -136,7 +138,7 @@ unsafe fn receive(pieces: impl Iterator<Item = Piece>, stream: u64) -> Result<()
         }
     }
     for ticket in asked {
-        outcome = outcome.and(check(session::finish_bytes(ticket)));
+        outcome = outcome.and(check(session.finish_bytes(ticket)));
     }
     outcome
 }
@@ -150,21 +152,23 @@ fn pieces(destination: *mut u8, source: CUdeviceptr, bytes: usize) -> impl Itera
     })
 }
 
+/// Copies to the program's memory; returns the session that the bytes came from.
 pub unsafe fn to_host(
     destination: *mut c_void,
     source: CUdeviceptr,
     bytes: usize,
     stream: u64,
-) -> Result<(), CUresult> {
+) -> Result<&'static Session, CUresult> {
     if bytes == 0 {
         return checks::context();
     }
-    check_span(source, bytes)?;
+    let way = Way::to(source, bytes, stream)?;
     if destination.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     // SAFETY: the caller's buffer.
-    unsafe { receive(pieces(destination.cast(), source, bytes), stream) }
+    unsafe { receive(&way, pieces(destination.cast(), source, bytes)) }?;
+    Ok(way.session)
 }
 
 pub unsafe fn cuMemcpyHtoD_v2(
@@ -193,10 +197,9 @@ pub unsafe fn cuMemcpyDtoH_v2(
     bytes: usize,
 ) -> CUresult {
     result(
-        unsafe { to_host(destination, source, bytes, SYNCHRONOUS) }.and_then(|()| {
+        unsafe { to_host(destination, source, bytes, SYNCHRONOUS) }
             // The copy has waited for the work before it.
-            check(session()?.twins.pull())
-        }),
+            .and_then(|session| check(session.pull_twins())),
     )
 }
 
@@ -210,7 +213,8 @@ pub unsafe fn cuMemcpyDtoHAsync_v2(
 ) -> CUresult {
     result(
         handles::live_stream(stream)
-            .and_then(|stream| unsafe { to_host(destination, source, bytes, stream) }),
+            .and_then(|stream| unsafe { to_host(destination, source, bytes, stream) })
+            .map(drop),
     )
 }
 
@@ -221,8 +225,8 @@ unsafe fn unified(
     bytes: usize,
     stream: Option<CUstream>,
 ) -> CUresult {
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
     let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream);
@@ -231,18 +235,20 @@ unsafe fn unified(
         Err(code) => return code,
     };
     unsafe {
-        match (is_device(session, destination), is_device(session, source)) {
-            (true, true) => match stream {
-                Some(stream) => forward::cuMemcpyDtoDAsync_v2(destination, source, bytes, stream),
-                None => forward::cuMemcpyDtoD_v2(destination, source, bytes),
-            },
+        match (
+            is_device(sessions, destination),
+            is_device(sessions, source),
+        ) {
+            (true, true) => on_device(destination, source, bytes, stream),
             (true, false) => result(to_device(
                 destination,
                 source as *const c_void,
                 bytes,
                 ordered,
             )),
-            (false, true) => result(to_host(destination as *mut c_void, source, bytes, ordered)),
+            (false, true) => {
+                result(to_host(destination as *mut c_void, source, bytes, ordered).map(drop))
+            }
             (false, false) => {
                 // What the stream holds comes first, then the bytes move here.
                 let status = match stream {

@@ -8,11 +8,11 @@ use harp_wire::calls::{
 };
 use harp_wire::{CallId, Encoder};
 
-use super::copy::{
-    check, check_span, cuMemcpy, cuMemcpyAsync, is_device, result, PIECE, SYNCHRONOUS,
-};
+use super::context::Visit;
+use super::copy::{check, cuMemcpy, cuMemcpyAsync, is_device, result, PIECE, SYNCHRONOUS};
+use super::copy_between::{is_within_one, Way};
 use crate::generated::forward;
-use crate::session::{self, handles, session};
+use crate::session::{checks, handles, sessions};
 
 /// One side of a shaped copy: where its first byte is, and the bytes from row to row and from
 /// slice to slice.
@@ -71,19 +71,13 @@ unsafe fn copy_box(
     shape: Shape,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
-    let session = session()?;
+    let sessions = sessions()?;
     if shape.width == 0 || shape.height == 0 || shape.depth == 0 {
         return Ok(());
     }
     let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream)?;
-    let to_device = is_device(session, to.address);
-    let from_device = is_device(session, from.address);
-    if to_device {
-        check_span(to.address, to.span(shape))?;
-    }
-    if from_device {
-        check_span(from.address, from.span(shape))?;
-    }
+    let to_device = is_device(sessions, to.address);
+    let from_device = is_device(sessions, from.address);
     if to.is_solid(shape) && from.is_solid(shape) {
         let bytes = shape.width * shape.height * shape.depth;
         return check(match stream {
@@ -92,7 +86,22 @@ unsafe fn copy_box(
         });
     }
     match (to_device, from_device) {
-        (true, true) => on_device(to, from, shape, stream),
+        (true, true) if is_within_one(to.address, from.address, stream)? => {
+            on_device(to, from, shape, stream)
+        }
+        (true, true) => {
+            let mut held = vec![0_u8; shape.width * shape.height * shape.depth];
+            let between = Side {
+                address: held.as_mut_ptr() as u64,
+                row: shape.width,
+                slice: shape.width * shape.height,
+            };
+            // SAFETY: `held` has room for the box, packed, until both copies are done.
+            unsafe {
+                box_to_host(&between, from, shape, ordered)?;
+                box_to_device(to, &between, shape, ordered)
+            }
+        }
         (true, false) => unsafe { box_to_device(to, from, shape, ordered) },
         (false, true) => unsafe { box_to_host(to, from, shape, ordered) },
         (false, false) => {
@@ -115,34 +124,37 @@ fn on_device(
     shape: Shape,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
-    let stream = handles::live_stream(stream.unwrap_or(std::ptr::null_mut()))?;
-    check(session::one_way(
-        CallId::harp_copy_box_on_device,
-        |encoder| {
-            encode_harp_copy_box_on_device(
-                encoder,
-                to.address,
-                to.row as u64,
-                to.slice as u64,
-                from.address,
-                from.row as u64,
-                from.slice as u64,
-                shape.width as u64,
-                shape.height as u64,
-                shape.depth as u64,
-                stream,
-            );
-        },
-    ))
+    let (session, stream) = checks::stream(stream.unwrap_or(std::ptr::null_mut()))?;
+    let _visit = Visit::to_memory(sessions()?, to.address);
+    checks::device_span(session, to.address, to.span(shape) as u64)?;
+    checks::device_span(session, from.address, from.span(shape) as u64)?;
+    check(session.one_way(CallId::harp_copy_box_on_device, |encoder| {
+        encode_harp_copy_box_on_device(
+            encoder,
+            to.address,
+            to.row as u64,
+            to.slice as u64,
+            from.address,
+            from.row as u64,
+            from.slice as u64,
+            shape.width as u64,
+            shape.height as u64,
+            shape.depth as u64,
+            stream,
+        );
+    }))
 }
 
 unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
+    let way = Way::to(to.address, to.span(shape), stream)?;
     let mut packed = Vec::new();
     for (z, first, rows) in runs(shape) {
         if rows == 1 {
             let source = from.row_at(z, first) as *const c_void;
             // SAFETY: the caller's row.
-            unsafe { super::copy::to_device(to.row_at(z, first), source, shape.width, stream) }?;
+            unsafe {
+                super::copy::to_device(to.row_at(z, first), source, shape.width, way.stream)
+            }?;
             continue;
         }
         packed.clear();
@@ -160,26 +172,26 @@ unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Re
                 shape.width as u64,
                 rows as u64,
                 1,
-                stream,
+                way.stream,
             );
         };
-        check(session::one_way_bytes(
-            CallId::harp_copy_box_to_device,
-            encode,
-            &packed,
-        ))?;
+        check(
+            way.session
+                .one_way_bytes(CallId::harp_copy_box_to_device, encode, &packed),
+        )?;
     }
     Ok(())
 }
 
 unsafe fn box_to_host(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
+    let way = Way::to(from.address, from.span(shape), stream)?;
     let mut packed = Vec::new();
     for (z, first, rows) in runs(shape) {
         if rows == 1 {
             let destination = to.row_at(z, first) as *mut c_void;
             // SAFETY: the caller's row.
             unsafe {
-                super::copy::to_host(destination, from.row_at(z, first), shape.width, stream)
+                super::copy::to_host(destination, from.row_at(z, first), shape.width, way.stream)
             }?;
             continue;
         }
@@ -193,15 +205,16 @@ unsafe fn box_to_host(to: &Side, from: &Side, shape: Shape, stream: u64) -> Resu
                 shape.width as u64,
                 rows as u64,
                 1,
-                stream,
+                way.stream,
             );
         };
         // SAFETY: `packed` lives until the ticket has been waited for, right here.
         let ticket = unsafe {
             let (at, len) = (packed.as_mut_ptr(), packed.len());
-            session::ask_bytes(CallId::harp_copy_box_to_host, encode, at, len)
+            way.session
+                .ask_bytes(CallId::harp_copy_box_to_host, encode, at, len)
         }?;
-        check(session::finish_bytes(ticket))?;
+        check(way.session.finish_bytes(ticket))?;
         for (y, row) in (first..).zip(packed.chunks_exact(shape.width)) {
             let destination = to.row_at(z, y) as *mut u8;
             // SAFETY: the caller's row.

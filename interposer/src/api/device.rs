@@ -1,4 +1,4 @@
-//! Devices: every answer comes from the snapshot that the server sent when the session began.
+//! Devices: every answer comes from the snapshots that the servers sent when the sessions began.
 
 use std::ffi::{c_char, c_int, c_uint, CStr};
 
@@ -6,26 +6,26 @@ use harp_cuda_abi::types::*;
 
 use super::outputs::{put, put_text};
 use crate::session::snapshot::Device;
-use crate::session::{session, Session};
+use crate::session::{sessions, Sessions};
 
-/// A device of the session by the number the program uses.
-pub fn device(session: &'static Session, number: CUdevice) -> Result<&'static Device, CUresult> {
+/// A device by the number the program uses.
+pub fn device(sessions: &'static Sessions, number: CUdevice) -> Result<&'static Device, CUresult> {
     usize::try_from(number)
         .ok()
-        .and_then(|index| session.snapshot.devices.get(index))
+        .and_then(|index| sessions.devices.get(index))
         .ok_or(CUDA_ERROR_INVALID_DEVICE)
 }
 
 fn with_device(number: CUdevice, act: impl FnOnce(&'static Device) -> CUresult) -> CUresult {
-    match session().and_then(|session| device(session, number)) {
+    match sessions().and_then(|sessions| device(sessions, number)) {
         Ok(device) => act(device),
         Err(code) => code,
     }
 }
 
 pub unsafe fn cuDeviceGetCount(count: *mut c_int) -> CUresult {
-    match session() {
-        Ok(session) => unsafe { put(count, session.snapshot.devices.len() as c_int) },
+    match sessions() {
+        Ok(sessions) => unsafe { put(count, sessions.devices.len() as c_int) },
         Err(code) => code,
     }
 }
@@ -88,15 +88,15 @@ pub unsafe fn cuDeviceGetByPCIBusId(dev: *mut CUdevice, text: *const c_char) -> 
     if text.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
     // SAFETY: the caller passes a C string.
     let wanted = unsafe { CStr::from_ptr(text) }
         .to_string_lossy()
         .to_lowercase();
-    let found = session.snapshot.devices.iter().position(|device| {
+    let found = sessions.devices.iter().position(|device| {
         let full = device.pci_bus_id.to_lowercase();
         // The domain and the function may be left out.
         full == wanted
@@ -187,10 +187,10 @@ pub unsafe fn cuDriverGetVersion(version: *mut c_int) -> CUresult {
     // by cuInit, which programs check.
     const WITHOUT_SERVER: c_int = 13000;
     let known = match crate::session::begun() {
-        Some(session) => Ok(session),
+        Some(sessions) => Ok(sessions),
         None => crate::session::connected(),
     };
-    let known = known.map_or(WITHOUT_SERVER, |session| session.snapshot.driver_version);
+    let known = known.map_or(WITHOUT_SERVER, |sessions| sessions.driver_version);
     unsafe { put(version, known) }
 }
 
@@ -199,7 +199,7 @@ pub unsafe fn cuInit(flags: c_uint) -> CUresult {
         return CUDA_ERROR_INVALID_VALUE;
     }
     match crate::session::attach_program() {
-        Ok(session) if session.snapshot.devices.is_empty() => CUDA_ERROR_NO_DEVICE,
+        Ok(sessions) if sessions.devices.is_empty() => CUDA_ERROR_NO_DEVICE,
         Ok(_) => {
             super::front::install();
             CUDA_SUCCESS

@@ -8,21 +8,20 @@ use harp_driver_front::{DeviceIdentity, FrontDriver};
 
 use super::{context, module, outputs};
 use crate::generated::exports::address_of;
-use crate::session::{connected, session};
+use crate::session::{connected, sessions};
 
 struct Remote;
 
 impl FrontDriver for Remote {
     fn driver_version(&self) -> i32 {
-        connected().map_or(0, |session| session.snapshot.driver_version)
+        connected().map_or(0, |sessions| sessions.driver_version)
     }
 
     fn devices(&self) -> Vec<DeviceIdentity> {
-        let Ok(session) = session() else {
+        let Ok(sessions) = sessions() else {
             return Vec::new();
         };
-        session
-            .snapshot
+        sessions
             .devices
             .iter()
             .map(|device| {

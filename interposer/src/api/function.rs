@@ -11,10 +11,13 @@ use harp_wire::{calls, CallId, FunctionInfo, HandleKind, Parameter};
 
 use super::context::{current_device, current_life};
 use super::device::device;
+use super::library::look_up_kernel;
 use super::module::look_up;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
-use crate::session::{handles, session};
+use crate::session::handles::session_of;
+use crate::session::snapshot::Device;
+use crate::session::{checks, handles, sessions, Session};
 
 /// `CUfunction_attribute` values that a server reports.
 const ATTRIBUTES: usize = 16;
@@ -35,6 +38,8 @@ pub struct Function {
     attributes: [AtomicI32; ATTRIBUTES],
     /// Of a kernel: the function it has in each life of a context that asked for one.
     functions: Mutex<Vec<((u64, u32), u64)>>,
+    /// Of a kernel: its handles with other servers than the one that its own handle is of.
+    elsewhere: Mutex<Vec<u64>>,
 }
 
 impl Function {
@@ -50,6 +55,7 @@ impl Function {
             launched: AtomicBool::new(false),
             attributes,
             functions: Mutex::default(),
+            elsewhere: Mutex::default(),
         }
     }
 
@@ -89,15 +95,35 @@ fn in_context(kernel: &Function) -> Result<&'static Function, CUresult> {
     if let Some((_, id)) = functions.iter().find(|(made_in, _)| *made_in == life) {
         return described(*id);
     }
+    let session = checks::context()?;
+    let own = with_server(kernel, session)?;
     let id = look_up(
+        session,
         CallId::cuKernelGetFunction,
         HandleKind::Function,
         kernel.owner,
         kernel.name.clone(),
-        |encoder, function, _| calls::encode_cuKernelGetFunction(encoder, function, kernel.id),
+        |encoder, function, _| calls::encode_cuKernelGetFunction(encoder, function, own),
     )?;
     functions.push((life, id));
     described(id)
+}
+
+/// A kernel's handle with a server: its own, or one for the same kernel of the library there.
+fn with_server(kernel: &Function, session: &Session) -> Result<u64, CUresult> {
+    if session_of(kernel.id) == session.number {
+        return Ok(kernel.id);
+    }
+    let mut elsewhere = lock(&kernel.elsewhere);
+    let known = elsewhere
+        .iter()
+        .find(|id| session_of(**id) == session.number);
+    if let Some(id) = known {
+        return Ok(*id);
+    }
+    let id = look_up_kernel(session, kernel.owner, kernel.name.clone())?;
+    elsewhere.push(id);
+    Ok(id)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -129,23 +155,29 @@ fn with(
     found: Result<&'static Function, CUresult>,
     answer: impl FnOnce(&'static Function) -> CUresult,
 ) -> CUresult {
-    match session().and(found) {
+    match sessions().and(found) {
         Ok(function) => answer(function),
         Err(code) => code,
     }
 }
 
-/// As [`with`], for calls about a kernel on a device, which the server knows by another number.
+/// As [`with`], for calls about a kernel on a device.
 fn with_kernel(
     raw: CUkernel,
     number: CUdevice,
-    answer: impl FnOnce(&'static Function, CUdevice) -> CUresult,
+    answer: impl FnOnce(&'static Function, &'static Device) -> CUresult,
 ) -> CUresult {
-    let found = kernel(raw).and_then(|kernel| Ok((kernel, device(session()?, number)?.ordinal)));
+    let found = kernel(raw).and_then(|kernel| Ok((kernel, device(sessions()?, number)?)));
     match found {
-        Ok((kernel, ordinal)) => answer(kernel, ordinal),
+        Ok((kernel, device)) => answer(kernel, device),
         Err(code) => code,
     }
+}
+
+/// How a device's server knows a kernel and the device.
+fn there(kernel: &Function, device: &Device) -> Result<(CUkernel, CUdevice), CUresult> {
+    let own = with_server(kernel, sessions()?.of_device(device))?;
+    Ok((own as CUkernel, device.ordinal))
 }
 
 /// An attribute that is known, or what the server answers by `ask`: why there is none only the driver
@@ -201,13 +233,16 @@ pub unsafe fn cuKernelGetAttribute(
     raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    with_kernel(raw, dev, |known, ordinal| {
+    with_kernel(raw, dev, |known, device| {
         // The current context's function tells the same of its own device.
         let here = current_device().is_ok_and(|current| current == dev);
         let function = here.then(|| in_context(known).ok()).flatten();
         let answer = function.and_then(|function| function.attribute(attribute));
-        attribute_or(answer, value, || unsafe {
-            forward::cuKernelGetAttribute(value, attribute, raw, ordinal)
+        attribute_or(answer, value, || match there(known, device) {
+            Ok((own, ordinal)) => unsafe {
+                forward::cuKernelGetAttribute(value, attribute, own, ordinal)
+            },
+            Err(code) => code,
         })
     })
 }
@@ -218,11 +253,18 @@ pub unsafe fn cuKernelSetAttribute(
     raw: CUkernel,
     dev: CUdevice,
 ) -> CUresult {
-    with_kernel(raw, dev, |known, ordinal| {
-        let status = unsafe { forward::cuKernelSetAttribute(attribute, value, raw, ordinal) };
+    with_kernel(raw, dev, |known, device| {
+        let (own, ordinal) = match there(known, device) {
+            Ok(both) => both,
+            Err(code) => return code,
+        };
+        let status = unsafe { forward::cuKernelSetAttribute(attribute, value, own, ordinal) };
         if status == CUDA_SUCCESS {
             let functions = lock(&known.functions);
-            for function in functions.iter().flat_map(|(_, id)| described(*id)) {
+            let there = functions
+                .iter()
+                .filter(|(_, id)| session_of(*id) == device.session);
+            for function in there.flat_map(|(_, id)| described(*id)) {
                 function.keep(attribute, value);
             }
         }
@@ -313,7 +355,7 @@ pub unsafe fn cuKernelGetLibrary(library: *mut CUlibrary, raw: CUkernel) -> CUre
 }
 
 pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, raw: CUkernel) -> CUresult {
-    match session().and(kernel(raw)).and_then(in_context) {
+    match sessions().and(kernel(raw)).and_then(in_context) {
         Ok(found) => unsafe { put(function, found.id as CUfunction) },
         Err(code) => code,
     }

@@ -7,19 +7,18 @@ use harp_wire::calls::encode_cuLaunchHostFunc;
 use harp_wire::CallId;
 
 use crate::session::callbacks::HostFunction;
-use crate::session::{checks, one_way, queue_host_function, session};
+use crate::session::checks;
 
 fn launch(stream: CUstream, function: HostFunction) -> CUresult {
-    let checked = session().and_then(|session| Ok((session, checks::stream(stream)?)));
-    let (session, stream) = match checked {
+    let (session, stream) = match checks::stream(stream) {
         Ok(both) => both,
         Err(code) => return code,
     };
-    let number = match queue_host_function(session, function) {
+    let number = match session.queue_host_function(function) {
         Ok(number) => number,
         Err(code) => return code,
     };
-    let status = one_way(CallId::cuLaunchHostFunc, |encoder| {
+    let status = session.one_way(CallId::cuLaunchHostFunc, |encoder| {
         encode_cuLaunchHostFunc(encoder, stream, number);
     });
     if status != CUDA_SUCCESS {

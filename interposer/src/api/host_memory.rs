@@ -11,13 +11,13 @@ use super::copy::result;
 use super::managed::no_longer_shared;
 use super::outputs::put;
 use crate::session::addresses::Owner;
-use crate::session::{session, twins, Session};
+use crate::session::{sessions, twins, Sessions};
 
 pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
     if pointer.is_null() || flags & !host_memory::ALLOCATION_FLAGS != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let (session, context) = match usable_context() {
+    let (sessions, context) = match usable_context() {
         Ok(both) => both,
         Err(code) => return code,
     };
@@ -32,16 +32,18 @@ pub unsafe fn cuMemHostAlloc(pointer: *mut *mut c_void, bytes: usize, flags: c_u
         registered: false,
         context: context as u64,
     };
-    session.addresses.insert(mapped as u64, bytes as u64, owner);
+    sessions
+        .addresses
+        .insert(mapped as u64, bytes as u64, owner);
     unsafe { put(pointer, mapped) }
 }
 
-/// The session and the current context, on whose device no kernel has failed.
-fn usable_context() -> Result<(&'static Session, CUcontext), CUresult> {
-    let session = session()?;
+/// The sessions and the current context, on whose device no kernel has failed.
+fn usable_context() -> Result<(&'static Sessions, CUcontext), CUresult> {
+    let sessions = sessions()?;
     let context = current_context()?;
-    session.check_fault()?;
-    Ok((session, context))
+    sessions.of(context as u64).check_fault()?;
+    Ok((sessions, context))
 }
 
 pub unsafe fn cuMemAllocHost_v2(pointer: *mut *mut c_void, bytes: usize) -> CUresult {
@@ -49,15 +51,15 @@ pub unsafe fn cuMemAllocHost_v2(pointer: *mut *mut c_void, bytes: usize) -> CUre
 }
 
 pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
     if pointer.is_null() {
         return CUDA_SUCCESS;
     }
     let base = pointer as u64;
-    match session
+    match sessions
         .addresses
         .find(base)
         .filter(|range| range.base == base)
@@ -71,8 +73,8 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
                 }
             ) =>
         {
-            session.addresses.remove(base);
-            let ended = no_longer_shared(session, &range);
+            sessions.addresses.remove(base);
+            let ended = no_longer_shared(sessions, &range);
             // SAFETY: placed by cuMemHostAlloc with this length, and forgotten just now.
             unsafe { twins::vacate(base, range.size) };
             result(ended)
@@ -85,14 +87,14 @@ pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: c_
     if pointer.is_null() || bytes == 0 || flags & !host_memory::REGISTRATION_FLAGS != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let (session, context) = match usable_context() {
+    let (sessions, context) = match usable_context() {
         Ok(both) => both,
         Err(code) => return code,
     };
     if !host_memory::is_mapped(pointer as usize, bytes) {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    if session.addresses.find(pointer as u64).is_some() {
+    if sessions.addresses.find(pointer as u64).is_some() {
         return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
     }
     let owner = Owner::Host {
@@ -100,19 +102,19 @@ pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: c_
         registered: true,
         context: context as u64,
     };
-    session
+    sessions
         .addresses
         .insert(pointer as u64, bytes as u64, owner);
     CUDA_SUCCESS
 }
 
 pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
     let base = pointer as u64;
-    let registered = session.addresses.find(base).filter(|range| {
+    let registered = sessions.addresses.find(base).filter(|range| {
         matches!(
             range.owner,
             Owner::Host {
@@ -123,8 +125,8 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
     });
     match registered {
         Some(range) if range.base == base => {
-            session.addresses.remove(base);
-            result(no_longer_shared(session, &range))
+            sessions.addresses.remove(base);
+            result(no_longer_shared(sessions, &range))
         }
         Some(_) => CUDA_ERROR_INVALID_VALUE,
         None => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
@@ -132,7 +134,7 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
 }
 
 pub unsafe fn cuMemHostGetFlags(flags: *mut c_uint, pointer: *mut c_void) -> CUresult {
-    match session().map(|session| session.addresses.find(pointer as u64)) {
+    match sessions().map(|sessions| sessions.addresses.find(pointer as u64)) {
         Ok(Some(range)) => match range.owner {
             Owner::Host { flags: known, .. } => unsafe { put(flags, host_memory::flags(known)) },
             Owner::Device { .. } | Owner::Managed { .. } => CUDA_ERROR_INVALID_VALUE,

@@ -9,7 +9,7 @@ use harp_driver_front::notice_once;
 use harp_wire::calls::encode_harp_blob_append;
 use harp_wire::CallId;
 
-use crate::session::{one_way_bytes, session};
+use crate::session::Session;
 
 /// An image leaves in pieces of this many bytes.
 const PIECE: usize = 1 << 20;
@@ -53,54 +53,38 @@ pub struct Uploaded {
     pub blob: u64,
 }
 
-/// Sends the image at `pointer`: a fatbin wrapper, a bare fatbin, an ELF or NUL-terminated PTX.
+/// The image at `pointer`: a fatbin wrapper, a bare fatbin, an ELF or NUL-terminated PTX.
 ///
 /// # Errors
-/// `CUDA_ERROR_INVALID_IMAGE` when it is none of these, or as [`upload_image`].
+/// `CUDA_ERROR_INVALID_IMAGE` when it is none of these.
 ///
 /// # Safety
 /// `pointer` is NULL or points at an image as `cuModuleLoadData` takes it.
-pub unsafe fn upload_at(pointer: *const c_void) -> Result<Uploaded, Refusal> {
+pub unsafe fn image_at(pointer: *const c_void) -> Result<Vec<u8>, Refusal> {
     if pointer.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE.into());
     }
     // SAFETY: the caller's promise.
-    upload_image(unsafe { harp_cuda_image::flatten(pointer) }?)
+    Ok(unsafe { harp_cuda_image::flatten(pointer) }?)
 }
 
-/// Sends a module image. A soft GPU executes PTX and nothing else: of a fatbin only what it will
-/// take is sent, which for a library of many architectures is a small part.
+/// What a session's devices need of a module image. A soft GPU executes PTX and nothing else: of a
+/// fatbin only what it will take is sent, which for a library of many architectures is a small part.
 ///
 /// # Errors
-/// `CUDA_ERROR_NO_BINARY_FOR_GPU` where a soft GPU finds no PTX, or what the session failed with.
-pub fn upload_image(image: Vec<u8>) -> Result<Uploaded, Refusal> {
-    let Some(arch) = soft_architecture()? else {
-        return Ok(upload(&image)?);
-    };
-    Ok(upload(&reduce(image, arch)?)?)
-}
-
-/// The architecture (86) of the server's devices, where they are soft ones.
-fn soft_architecture() -> Result<Option<u32>, CUresult> {
-    let snapshot = &session()?.snapshot;
-    let Some(device) = snapshot.devices.first().filter(|_| snapshot.soft) else {
-        return Ok(None);
-    };
-    let number = |attribute: CUdevice_attribute| {
-        let value = device.attribute(attribute as i32);
-        value.and_then(|value| u32::try_from(value).ok())
-    };
-    let major = number(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
-    let minor = number(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
-    Ok(major.zip(minor).map(|(major, minor)| major * 10 + minor))
+/// `CUDA_ERROR_NO_BINARY_FOR_GPU` where a soft GPU finds no PTX.
+pub fn needed(session: &Session, image: Vec<u8>) -> Result<Vec<u8>, Refusal> {
+    match session.soft_architecture {
+        Some(architecture) => Ok(reduce(image, architecture)?),
+        None => Ok(image),
+    }
 }
 
 /// Sends bytes as they are.
-pub fn upload(image: &[u8]) -> Result<Uploaded, CUresult> {
-    session()?;
+pub fn upload(session: &Session, image: &[u8]) -> Result<Uploaded, CUresult> {
     let blob = LAST_BLOB.fetch_add(1, Ordering::Relaxed) + 1;
     for piece in image.chunks(PIECE) {
-        let status = one_way_bytes(
+        let status = session.one_way_bytes(
             CallId::harp_blob_append,
             |e| encode_harp_blob_append(e, blob),
             piece,

@@ -8,7 +8,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId};
 
 use super::image::Refusal;
-use crate::session::request;
+use crate::session::Session;
 
 /// The options of one call. What they name in the program's memory stays there as long as this.
 #[derive(Default)]
@@ -95,12 +95,13 @@ impl JitOptions {
         refusal.code
     }
 
-    /// Fills the program's buffers with what the compiler said at this thread's last load or link.
-    pub fn report(&self) {
+    /// Fills the program's buffers with what the compiler said at this thread's last load or link in a
+    /// session.
+    pub fn report(&self, session: &Session) {
         if self.log_bytes() == 0 {
             return;
         }
-        request(
+        session.request(
             CallId::harp_jit_logs,
             calls::encode_harp_jit_logs,
             |decoder| {

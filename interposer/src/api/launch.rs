@@ -14,7 +14,7 @@ use super::function::{launchable, Function};
 use super::launch_attributes::LaunchAttributes;
 use super::managed::before_launch;
 use super::stream::context_of;
-use crate::session::{self, handles, session};
+use crate::session::{checks, handles, sessions, Sessions};
 
 /// `CU_LAUNCH_PARAM_*`: markers in the `extra` list.
 const PARAM_END: usize = 0;
@@ -116,8 +116,8 @@ impl Parameters {
 }
 
 /// Refuses a grid or block that no kernel of the device can have.
-fn check_dimensions(launch: &Launch) -> Result<(), CUresult> {
-    let device = device(session()?, current_device()?)?;
+fn check_dimensions(sessions: &'static Sessions, launch: &Launch) -> Result<(), CUresult> {
+    let device = device(sessions, current_device()?)?;
     let limit = |attribute| device.attribute(attribute as i32).unwrap_or(i32::MAX) as u64;
     let limits = [
         (launch.block[0], CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X),
@@ -161,15 +161,17 @@ unsafe fn launch(
     thread_local! {
         static SPACE: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
     }
-    let session = session()?;
+    let sessions = sessions()?;
     let context = current_context()?;
+    let session = sessions.of(context as u64);
     session.check_fault()?;
     let function = launchable(raw)?;
+    checks::belongs(session, function.id)?;
     let stream = handles::live_stream(launch.stream)?;
     if context_of(launch.stream)? != context as u64 {
         return Err(CUDA_ERROR_INVALID_HANDLE);
     }
-    check_dimensions(launch)?;
+    check_dimensions(sessions, launch)?;
     // What a first launch fails with (loading, compiling), or one that cannot fit, only the server
     // knows; any other launch does not wait.
     let waits =
@@ -177,7 +179,7 @@ unsafe fn launch(
     let send = |space: &mut Vec<u8>| {
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;
-        before_launch(session, space)?;
+        before_launch(sessions, session, space)?;
         let extended = !launch.attributes.is_empty();
         let call = match extended {
             true => CallId::cuLaunchKernelEx,
@@ -197,9 +199,9 @@ unsafe fn launch(
             }
         };
         let status = if waits {
-            session::request(call, encode, |_| ())
+            session.request(call, encode, |_| ())
         } else {
-            session::one_way(call, encode)
+            session.one_way(call, encode)
         };
         if status != CUDA_SUCCESS {
             return Err(status);

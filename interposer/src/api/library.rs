@@ -1,63 +1,132 @@
 //! Libraries: modules that belong to no context; a kernel handle is good in all of them.
 
-use std::ffi::{c_char, c_uint, c_void};
-use std::sync::Mutex;
+use std::ffi::{c_char, c_uint, c_void, CString};
+use std::sync::{Mutex, MutexGuard};
 
 use harp_cuda_abi::types::*;
 use harp_wire::calls;
 use harp_wire::{CallId, HandleKind};
 
-use super::context::current_life;
-use super::image::{self, Refusal, Uploaded};
+use super::context::{current_context, current_life};
+use super::image::{self, Refusal};
 use super::jit_options::JitOptions;
-use super::module::{look_up, name_argument, put_variable};
+use super::module::{look_up, name_argument, put_variable, Module};
 use super::outputs::put;
 use crate::generated::forward;
-use crate::session::{handles, request, session};
+use crate::session::handles::session_of;
+use crate::session::{checks, handles, sessions, Session};
 
 /// What the client knows of a library.
-#[derive(Default)]
 struct Library {
     /// The module it has in each life of a context that asked for one.
     modules: Mutex<Vec<((u64, u32), u64)>>,
+    /// For other servers than the one that its handle is of: there it is loaded when it is first used.
+    source: Option<Source>,
+    /// Its handles with those that have loaded it.
+    elsewhere: Mutex<Vec<u64>>,
+}
+
+/// What a library is loaded from.
+struct Source {
+    image: Vec<u8>,
+    names: Vec<u32>,
+    values: Vec<u64>,
+}
+
+impl Library {
+    fn known(id: u64) -> Result<&'static Library, CUresult> {
+        // SAFETY: every library handle that a program has is given a Library when it is made.
+        unsafe { handles::attached::<Library>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
+/// A library's handle with a server, which has loaded it when this returns.
+fn with_server(owner: u64, session: &Session) -> Result<u64, CUresult> {
+    if session_of(owner) == session.number {
+        return Ok(owner);
+    }
+    let library = Library::known(owner)?;
+    let mut elsewhere = lock(&library.elsewhere);
+    let known = elsewhere
+        .iter()
+        .find(|id| session_of(**id) == session.number);
+    if let Some(id) = known {
+        return Ok(*id);
+    }
+    let source = library.source.as_ref().ok_or(CUDA_ERROR_INVALID_HANDLE)?;
+    let image = image::needed(session, source.image.clone()).map_err(|refusal| refusal.code)?;
+    let id = load_there(session, &image, &source.names, &source.values, 0)?;
+    elsewhere.push(id);
+    Ok(id)
+}
+
+/// Loads what a session's devices need of a library, as that is.
+fn load_there(
+    session: &Session,
+    image: &[u8],
+    names: &[u32],
+    values: &[u64],
+    log_bytes: u32,
+) -> Result<u64, CUresult> {
+    let blob = image::upload(session, image)?.blob;
+    let handle = handles::create(HandleKind::Library, session.number);
+    let status = session.request(
+        CallId::cuLibraryLoadData,
+        |encoder| {
+            calls::encode_cuLibraryLoadData(encoder, handle, blob, names, values, log_bytes);
+        },
+        |_| (),
+    );
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Library, handle as CUlibrary);
+        return Err(status);
+    }
+    Ok(handle)
 }
 
 /// Loads an image and reports to the log buffers among the options.
 unsafe fn load_at(
     library: *mut CUlibrary,
-    upload: impl FnOnce() -> Result<Uploaded, Refusal>,
+    image: impl FnOnce() -> Result<Vec<u8>, Refusal>,
     options: &JitOptions,
 ) -> CUresult {
     if library.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let loaded = session()
-        .map_err(Refusal::from)
-        .and_then(|_| upload())
-        .and_then(|image| load(image, options));
-    match loaded {
+    match image().and_then(|image| load(image, options)) {
         Ok(handle) => unsafe { put(library, handle) },
         Err(refusal) => options.refuse(&refusal),
     }
 }
 
-fn load(image: Uploaded, options: &JitOptions) -> Result<CUlibrary, Refusal> {
-    let handle = handles::create(HandleKind::Library);
-    handles::attach(handle, Library::default());
-    let status = request(
-        CallId::cuLibraryLoadData,
-        |encoder| {
-            let (names, values) = (&options.names, &options.values);
-            let log_bytes = options.log_bytes();
-            calls::encode_cuLibraryLoadData(encoder, handle, image.blob, names, values, log_bytes);
-        },
-        |_| (),
-    );
-    options.report();
-    if status != CUDA_SUCCESS {
-        handles::destroy(HandleKind::Library, handle as CUlibrary);
-        return Err(status.into());
+fn load(image: Vec<u8>, options: &JitOptions) -> Result<CUlibrary, Refusal> {
+    let sessions = sessions()?;
+    let session = sessions.any();
+    let same_devices = |other: &Session| other.soft_architecture == session.soft_architecture;
+    let (mut kept, mut needed) = (None, image);
+    if sessions.several() && !sessions.iter().all(same_devices) {
+        kept = Some(needed.clone());
     }
+    needed = image::needed(session, needed)?;
+    let (names, values) = (&options.names, &options.values);
+    let loaded = load_there(session, &needed, names, values, options.log_bytes());
+    options.report(session);
+    let handle = loaded?;
+    let source = sessions.several().then(|| Source {
+        image: kept.unwrap_or(needed),
+        names: names.clone(),
+        values: values.clone(),
+    });
+    let library = Library {
+        modules: Mutex::default(),
+        source,
+        elsewhere: Mutex::default(),
+    };
+    handles::attach(handle, library);
     Ok(handle as CUlibrary)
 }
 
@@ -76,7 +145,7 @@ pub unsafe fn cuLibraryLoadData(
     // SAFETY: the program passes arrays of `count` elements, and an image.
     unsafe {
         let options = JitOptions::new(count, options, values);
-        load_at(library, || image::upload_at(code), &options)
+        load_at(library, || image::image_at(code), &options)
     }
 }
 
@@ -91,16 +160,22 @@ pub unsafe fn cuLibraryLoadFromFile(
     library_count: c_uint,
 ) -> CUresult {
     let _ = (library_options, library_values, library_count);
-    let upload = || image::upload_image(unsafe { image::read_file(path) }?);
     // SAFETY: the program passes arrays of `count` elements.
     unsafe {
         let options = JitOptions::new(count, options, values);
-        load_at(library, upload, &options)
+        load_at(library, || Ok(image::read_file(path)?), &options)
     }
 }
 
 pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
     let status = unsafe { forward::cuLibraryUnload(library) };
+    if let Ok(known) = Library::known(library as u64) {
+        for other in std::mem::take(&mut *lock(&known.elsewhere)) {
+            // SAFETY: a live handle. A server that is lost has nothing to unload.
+            unsafe { forward::cuLibraryUnload(other as CUlibrary) };
+            handles::destroy(HandleKind::Library, other as CUlibrary);
+        }
+    }
     handles::destroy(HandleKind::Library, library);
     status
 }
@@ -113,52 +188,63 @@ pub unsafe fn cuLibraryGetKernel(
     if kernel.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let found = session()
-        .and_then(|_| handles::live(HandleKind::Library, library))
-        .and_then(|owner| {
-            // SAFETY: the caller passes a C string.
-            let name = unsafe { name_argument(name) }?;
-            look_up(
-                CallId::cuLibraryGetKernel,
-                HandleKind::Kernel,
-                owner,
-                name,
-                |encoder, handle, name| {
-                    calls::encode_cuLibraryGetKernel(encoder, handle, owner, name)
-                },
-            )
-        });
-    match found {
+    let found = || {
+        let sessions = sessions()?;
+        let owner = handles::live(HandleKind::Library, library)?;
+        // SAFETY: the caller passes a C string.
+        let name = unsafe { name_argument(name) }?;
+        // The server that is current is the one that will be asked for the kernel's function.
+        let session = match sessions.several() {
+            true => sessions.any(),
+            false => sessions.of(owner),
+        };
+        look_up_kernel(session, owner, name)
+    };
+    match found() {
         Ok(handle) => unsafe { put(kernel, handle as CUkernel) },
         Err(code) => code,
     }
+}
+
+/// Looks a kernel of a library up with a server.
+pub fn look_up_kernel(session: &Session, owner: u64, name: CString) -> Result<u64, CUresult> {
+    let library = with_server(owner, session)?;
+    look_up(
+        session,
+        CallId::cuLibraryGetKernel,
+        HandleKind::Kernel,
+        owner,
+        name,
+        |encoder, handle, name| calls::encode_cuLibraryGetKernel(encoder, handle, library, name),
+    )
 }
 
 pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> CUresult {
     if module.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let life = match session().and_then(|_| current_life()) {
-        Ok(life) => life,
+    let found = || {
+        let session = checks::context()?;
+        let life = current_life()?;
+        let owner = handles::live(HandleKind::Library, library)?;
+        Ok((
+            session,
+            life,
+            Library::known(owner)?,
+            with_server(owner, session)?,
+        ))
+    };
+    let (session, life, known, own) = match found() {
+        Ok(found) => found,
         Err(code) => return code,
     };
-    let owner = match handles::live(HandleKind::Library, library) {
-        Ok(owner) => owner,
-        Err(code) => return code,
-    };
-    // SAFETY: every library handle is given a Library when it is made.
-    let Some(known) = (unsafe { handles::attached::<Library>(owner) }) else {
-        return CUDA_ERROR_INVALID_HANDLE;
-    };
-    let mut modules = known
-        .modules
-        .lock()
-        .unwrap_or_else(|poison| poison.into_inner());
+    let mut modules = lock(&known.modules);
     if let Some((_, module_id)) = modules.iter().find(|(made_in, _)| *made_in == life) {
         return unsafe { put(module, *module_id as CUmodule) };
     }
-    let made = handles::create(HandleKind::Module);
-    let status = unsafe { forward::cuLibraryGetModule(made as CUmodule, library) };
+    let made = handles::create(HandleKind::Module, session.number);
+    handles::attach(made, Module { context: life.0 });
+    let status = unsafe { forward::cuLibraryGetModule(made as CUmodule, own as CUlibrary) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, made as CUmodule);
         return status;
@@ -173,14 +259,24 @@ pub unsafe fn cuLibraryGetGlobal(
     library: CUlibrary,
     name: *const c_char,
 ) -> CUresult {
-    let (mut address, mut size) = (0, 0);
-    let status = unsafe { forward::cuLibraryGetGlobal(&mut address, &mut size, library, name) };
-    let found = if status == CUDA_SUCCESS {
-        Ok((address, size))
-    } else {
-        Err(status)
+    let found = || {
+        let context = current_context()? as u64;
+        let session = checks::context()?;
+        let own = with_server(handles::live(HandleKind::Library, library)?, session)?;
+        let (mut address, mut size) = (0, 0);
+        // SAFETY: local storage, and the program's name.
+        let status =
+            unsafe { forward::cuLibraryGetGlobal(&mut address, &mut size, own as CUlibrary, name) };
+        match status {
+            CUDA_SUCCESS => Ok((context, (address, size))),
+            code => Err(code),
+        }
     };
-    unsafe { put_variable(pointer, bytes, found) }
+    match found() {
+        // SAFETY: the program's pointers.
+        Ok((context, found)) => unsafe { put_variable(pointer, bytes, context, Ok(found)) },
+        Err(code) => code,
+    }
 }
 
 pub unsafe fn cuLibraryGetManaged(
@@ -192,7 +288,7 @@ pub unsafe fn cuLibraryGetManaged(
     // Memory can be managed, variables cannot.
     let _ = (pointer, bytes);
     // SAFETY: the caller passes a C string.
-    match session().and_then(|_| unsafe { name_argument(name) }) {
+    match sessions().and_then(|_| unsafe { name_argument(name) }) {
         Ok(_) => match handles::live(HandleKind::Library, library) {
             Ok(_) => CUDA_ERROR_NOT_FOUND,
             Err(code) => code,

@@ -7,14 +7,13 @@ use std::sync::OnceLock;
 use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, HandleKind};
 
-use super::context::current_context;
 use super::copy::{check, result};
 use super::image;
 use super::jit_options::JitOptions;
 use super::module::name_argument;
 use super::outputs::put;
 use crate::generated::forward;
-use crate::session::{handles, request, session};
+use crate::session::{checks, handles, Session};
 
 /// What the client keeps for a link.
 struct Link {
@@ -23,12 +22,12 @@ struct Link {
     image: OnceLock<Vec<u8>>,
 }
 
-fn known(state: CUlinkState) -> Result<(u64, &'static Link), CUresult> {
-    session()?;
-    let id = handles::live(HandleKind::Link, state)?;
+fn known(state: CUlinkState) -> Result<(&'static Session, u64, &'static Link), CUresult> {
+    let (session, id) = checks::live(HandleKind::Link, state)?;
     // SAFETY: every link handle is given a Link when it is made.
     let link = unsafe { handles::attached::<Link>(id) };
-    link.map(|link| (id, link)).ok_or(CUDA_ERROR_INVALID_HANDLE)
+    link.map(|link| (session, id, link))
+        .ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
 pub unsafe fn cuLinkCreate_v2(
@@ -40,17 +39,18 @@ pub unsafe fn cuLinkCreate_v2(
     if state.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    if let Err(code) = session().and_then(|_| current_context()) {
-        return code;
-    }
-    let handle = handles::create(HandleKind::Link);
+    let session = match checks::context() {
+        Ok(session) => session,
+        Err(code) => return code,
+    };
+    let handle = handles::create(HandleKind::Link, session.number);
     let link = Link {
         // SAFETY: the program passes arrays of `count` elements.
         options: unsafe { JitOptions::new(count, options, values) },
         image: OnceLock::new(),
     };
     let Link { options, .. } = handles::attach(handle, link);
-    let status = request(
+    let status = session.request(
         CallId::cuLinkCreate_v2,
         |encoder| {
             let (names, values) = (&options.names, &options.values);
@@ -58,7 +58,7 @@ pub unsafe fn cuLinkCreate_v2(
         },
         |_| (),
     );
-    options.report();
+    options.report(session);
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Link, handle as CUlinkState);
         return status;
@@ -73,11 +73,11 @@ fn add(
     name: *const c_char,
     options: &JitOptions,
 ) -> Result<(), CUresult> {
-    let (id, link) = known(state)?;
+    let (session, id, link) = known(state)?;
     // SAFETY: the program passes a C string or NULL.
     let name = unsafe { name_argument(name) }.unwrap_or_default();
-    let blob = image::upload(data)?.blob;
-    let status = request(
+    let blob = image::upload(session, data)?.blob;
+    let status = session.request(
         CallId::cuLinkAddData_v2,
         |encoder| {
             let (names, values) = (&options.names, &options.values);
@@ -85,7 +85,7 @@ fn add(
         },
         |_| (),
     );
-    link.options.report();
+    link.options.report(session);
     check(status)
 }
 
@@ -129,17 +129,17 @@ pub unsafe fn cuLinkComplete(
     image: *mut *mut c_void,
     size: *mut usize,
 ) -> CUresult {
-    let (id, link) = match known(state) {
+    let (session, id, link) = match known(state) {
         Ok(found) => found,
         Err(code) => return code,
     };
     let mut linked = Vec::new();
-    let status = request(
+    let status = session.request(
         CallId::cuLinkComplete,
         |encoder| calls::encode_cuLinkComplete(encoder, id),
         |decoder| linked = calls::CuLinkCompleteReply::read(decoder).image.to_vec(),
     );
-    link.options.report();
+    link.options.report(session);
     if status != CUDA_SUCCESS {
         return status;
     }

@@ -7,14 +7,15 @@ use harp_cuda_abi::types::*;
 use harp_driver_front::managed;
 use harp_wire::twin::PAGE;
 
-use super::context::{current_context, current_device};
+use super::context::{current_context, current_device, Visit};
 use super::copy::{check, result};
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
-use crate::session::{checks, session, twins, Session};
+use crate::session::{checks, sessions, twins, Session, Sessions};
 
-/// The device's address of an allocation's first byte, which has a twin from now on.
+/// The address that devices have of an allocation's first byte, which has a twin in this session from
+/// now on. It is one address for all servers.
 ///
 /// # Errors
 /// What the server refuses a twin with: `CUDA_ERROR_OUT_OF_MEMORY`, `CUDA_ERROR_NOT_SUPPORTED`.
@@ -27,7 +28,12 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
         Owner::Managed { context, .. } | Owner::Host { context, .. } => context,
     };
     let (memory, bytes) = (range.base as usize, range.size as usize);
-    let address = if twins::is_placed(range.base) {
+    let elsewhere = sessions()?
+        .iter()
+        .find_map(|other| other.twins.device_address(memory));
+    let address = if let Some(address) = elsewhere {
+        address
+    } else if twins::is_placed(range.base) {
         range.base
     } else {
         // The device sees the program's own memory at another address, as far into a page.
@@ -35,7 +41,7 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
         let place = twins::place(bytes + into_page as usize, libc::PROT_NONE);
         place.ok_or(CUDA_ERROR_OUT_OF_MEMORY)? as u64 + into_page
     };
-    check(session.twins.create(address, memory, bytes, context))?;
+    check(session.create_twin(address, memory, bytes, context))?;
     Ok(address)
 }
 
@@ -43,15 +49,26 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
 ///
 /// # Errors
 /// What waiting for the device fails with.
-pub fn no_longer_shared(session: &Session, range: &Range) -> Result<(), CUresult> {
-    let Some(address) = session.twins.device_address(range.base as usize) else {
+pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresult> {
+    let mut shared = None;
+    for session in sessions.iter() {
+        let Some(address) = session.twins.device_address(range.base as usize) else {
+            continue;
+        };
+        // Another server's work is waited for in the context that was current there.
+        let made_in = session.twins.made_in(address);
+        let made_in = made_in.filter(|_| sessions.several() && !session.is_current());
+        let _visit = made_in.map(Visit::of);
+        if current_context().is_ok() {
+            // SAFETY: no arguments.
+            check(unsafe { forward::cuCtxSynchronize() })?;
+        }
+        session.destroy_twin(address);
+        shared = Some(address);
+    }
+    let Some(address) = shared else {
         return Ok(());
     };
-    if current_context().is_ok() {
-        // SAFETY: no arguments.
-        check(unsafe { forward::cuCtxSynchronize() })?;
-    }
-    session.twins.destroy(address);
     if address != range.base {
         let start = address / PAGE * PAGE;
         // SAFETY: the addresses that `shared_with_device` set aside.
@@ -69,7 +86,7 @@ pub unsafe fn cuMemAllocManaged(
         return CUDA_ERROR_INVALID_VALUE;
     }
     let allocated = || {
-        let session = session()?;
+        let session = checks::context()?;
         let (context, device) = (current_context()? as u64, current_device()?);
         if bytes == 0 || !managed::may_be_allocated(flags) {
             return Err(CUDA_ERROR_INVALID_VALUE);
@@ -77,14 +94,14 @@ pub unsafe fn cuMemAllocManaged(
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let memory = twins::place(bytes, access).ok_or(CUDA_ERROR_OUT_OF_MEMORY)?;
         let base = memory as u64;
-        let created = session.twins.create(base, memory as usize, bytes, context);
+        let created = session.create_twin(base, memory as usize, bytes, context);
         if created != CUDA_SUCCESS {
             // SAFETY: just mapped, and nobody knows of it.
             unsafe { twins::vacate(base, bytes as u64) };
             return Err(created);
         }
         let owner = Owner::Managed { device, context };
-        session.addresses.insert(base, bytes as u64, owner);
+        sessions()?.addresses.insert(base, bytes as u64, owner);
         Ok(base)
     };
     match allocated() {
@@ -94,9 +111,9 @@ pub unsafe fn cuMemAllocManaged(
 }
 
 /// Frees a managed allocation.
-pub fn free(session: &Session, range: &Range) -> CUresult {
-    session.addresses.remove(range.base);
-    let ended = no_longer_shared(session, range);
+pub fn free(sessions: &Sessions, range: &Range) -> CUresult {
+    sessions.addresses.remove(range.base);
+    let ended = no_longer_shared(sessions, range);
     // SAFETY: placed by cuMemAllocManaged with this length, and forgotten just now.
     unsafe { twins::vacate(range.base, range.size) };
     result(ended)
@@ -111,9 +128,8 @@ pub unsafe fn cuMemHostGetDevicePointer_v2(
         return CUDA_ERROR_INVALID_VALUE;
     }
     let found = || {
-        let session = session()?;
-        current_context()?;
-        let range = session.addresses.find(pointer as u64);
+        let session = checks::context()?;
+        let range = sessions()?.addresses.find(pointer as u64);
         let range = range.filter(|range| matches!(range.owner, Owner::Host { .. }));
         let range = range.ok_or(CUDA_ERROR_INVALID_VALUE)?;
         let base = shared_with_device(session, &range)?;
@@ -133,7 +149,7 @@ pub unsafe fn cuStreamAttachMemAsync(
 ) -> CUresult {
     let attached = || {
         checks::stream(stream)?;
-        let range = session()?.addresses.find_managed(pointer, 0);
+        let range = sessions()?.addresses.find_managed(pointer, 0);
         let range = range.ok_or(CUDA_ERROR_INVALID_VALUE)?;
         let allocation = range.base..range.base + range.size;
         managed::attach(allocation, pointer, bytes as u64, flags, stream)
@@ -150,7 +166,7 @@ pub unsafe fn cuMemPrefetchAsync(
 ) -> CUresult {
     let refused = || {
         checks::stream(stream)?;
-        let found = session()?.addresses.find_managed(pointer, bytes as u64);
+        let found = sessions()?.addresses.find_managed(pointer, bytes as u64);
         Err(match found {
             Some(_) => CUDA_ERROR_INVALID_DEVICE,
             None => CUDA_ERROR_INVALID_VALUE,
@@ -167,7 +183,7 @@ pub unsafe fn cuMemAdvise(
 ) -> CUresult {
     let taken = || {
         checks::context()?;
-        let found = session()?.addresses.find_managed(pointer, bytes as u64);
+        let found = sessions()?.addresses.find_managed(pointer, bytes as u64);
         found.ok_or(CUDA_ERROR_INVALID_VALUE)?;
         managed::advise(advice, device)
     };
@@ -179,14 +195,24 @@ pub unsafe fn cuMemAdvise(
 ///
 /// # Errors
 /// As for [`shared_with_device`].
-pub fn before_launch(session: &Session, parameters: &[u8]) -> Result<(), CUresult> {
+pub fn before_launch(
+    sessions: &Sessions,
+    session: &Session,
+    parameters: &[u8],
+) -> Result<(), CUresult> {
+    if sessions.several() && session.twins.are_behind(sessions.addresses.managed_made()) {
+        // The kernel may find pointers to managed memory in any memory that it reads.
+        for range in sessions.addresses.managed() {
+            shared_with_device(session, &range)?;
+        }
+    }
     let words = parameters.chunks_exact(8);
     for word in words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))) {
         if twins::is_placed(word) {
-            if let Some(range) = session.addresses.find(word) {
+            if let Some(range) = sessions.addresses.find(word) {
                 shared_with_device(session, &range)?;
             }
         }
     }
-    check(session.twins.push())
+    check(session.push_twins())
 }

@@ -3,35 +3,60 @@
 use std::ffi::c_uint;
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::notice_once;
 
-use super::context::{current_context, current_device};
+use super::context::{current_context, device_of, Visit};
 use super::outputs::put;
 use crate::generated::forward;
-use crate::session::addresses::Owner;
-use crate::session::{session, Session};
+use crate::session::addresses::{Owner, Range};
+use crate::session::{checks, sessions, Sessions};
 
-/// Remembers what the server allocated in the current context.
-fn remember(session: &Session, address: CUdeviceptr, bytes: usize) {
-    if let (Ok(context), Ok(device)) = (current_context(), current_device()) {
-        let owner = Owner::Device {
-            device,
-            context: context as u64,
+/// Remembers device memory of a context.
+///
+/// # Errors
+/// `CUDA_ERROR_OUT_OF_MEMORY`, and a line on stderr, where another server has memory at the same
+/// addresses: the program could not tell them apart.
+pub fn remember(
+    sessions: &Sessions,
+    context: u64,
+    address: CUdeviceptr,
+    bytes: usize,
+) -> Result<(), CUresult> {
+    let own = sessions.of(context);
+    let device = device_of(context);
+    if sessions.several() {
+        let taken = sessions.addresses.overlapping(address, bytes as u64);
+        let foreign = |range: &Range| {
+            sessions
+                .of_range(range)
+                .filter(|other| other.number != own.number)
         };
-        session.addresses.insert(address, bytes as u64, owner);
+        if let Some(other) = taken.iter().find_map(foreign) {
+            notice_once(&format!(
+                "the devices of {} and {} have given out the same address {address:#x}, and a \
+                 program cannot use both: run it again, or on devices of one server",
+                own.server, other.server
+            ));
+            return Err(CUDA_ERROR_OUT_OF_MEMORY);
+        }
     }
+    let owner = Owner::Device { device, context };
+    sessions.addresses.insert(address, bytes as u64, owner);
+    Ok(())
 }
 
-/// An allocation by `allocate`, remembered on success.
+/// An allocation by `allocate`, remembered on success; `free` takes one back that cannot be used.
 unsafe fn allocated(
     pointer: *mut CUdeviceptr,
     bytes: usize,
     allocate: impl FnOnce(*mut CUdeviceptr) -> CUresult,
+    free: impl FnOnce(CUdeviceptr) -> CUresult,
 ) -> CUresult {
     if pointer.is_null() || bytes == 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let session = match session().and_then(|s| current_context().map(|_| s)) {
-        Ok(session) => session,
+    let (sessions, context) = match sessions().and_then(|s| Ok((s, current_context()? as u64))) {
+        Ok(both) => both,
         Err(code) => return code,
     };
     let mut address = 0;
@@ -39,15 +64,24 @@ unsafe fn allocated(
     if status != CUDA_SUCCESS {
         return status;
     }
-    remember(session, address, bytes);
+    if let Err(code) = remember(sessions, context, address, bytes) {
+        free(address);
+        return code;
+    }
     unsafe { put(pointer, address) }
 }
 
 pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize) -> CUresult {
     unsafe {
-        allocated(pointer, bytes, |address| {
-            forward::cuMemAlloc_v2(address, bytes)
-        })
+        allocated(
+            pointer,
+            bytes,
+            |address| forward::cuMemAlloc_v2(address, bytes),
+            |address| match checks::context() {
+                Ok(session) => forward::cuMemFree_v2(session, address),
+                Err(code) => code,
+            },
+        )
     }
 }
 
@@ -75,8 +109,8 @@ pub unsafe fn cuMemAllocPitch_v2(
 }
 
 pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
     // Without a current context it frees as with one.
@@ -86,16 +120,17 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     if pointer == 0 {
         return CUDA_SUCCESS;
     }
-    if let Some(range) = session.addresses.find_managed(pointer, 0) {
+    if let Some(range) = sessions.addresses.find_managed(pointer, 0) {
         return match range.base == pointer {
-            true => super::managed::free(session, &range),
+            true => super::managed::free(sessions, &range),
             false => CUDA_ERROR_INVALID_VALUE,
         };
     }
+    let _visit = Visit::to_memory(sessions, pointer);
     // Forgotten before the server frees it: from then on another thread may get this address.
-    match session.addresses.remove_device(pointer) {
-        true => unsafe { forward::cuMemFree_v2(pointer) },
-        false => CUDA_ERROR_INVALID_VALUE,
+    match sessions.addresses.remove_device(pointer) {
+        Some(context) => unsafe { forward::cuMemFree_v2(sessions.of(context), pointer) },
+        None => CUDA_ERROR_INVALID_VALUE,
     }
 }
 
@@ -105,9 +140,12 @@ pub unsafe fn cuMemAllocAsync(
     stream: CUstream,
 ) -> CUresult {
     unsafe {
-        allocated(pointer, bytes, |address| {
-            forward::cuMemAllocAsync(address, bytes, stream)
-        })
+        allocated(
+            pointer,
+            bytes,
+            |address| forward::cuMemAllocAsync(address, bytes, stream),
+            |address| forward::cuMemFreeAsync(address, stream),
+        )
     }
 }
 
@@ -118,20 +156,29 @@ pub unsafe fn cuMemAllocFromPoolAsync(
     stream: CUstream,
 ) -> CUresult {
     unsafe {
-        allocated(pointer, bytes, |address| {
-            forward::cuMemAllocFromPoolAsync(address, bytes, pool, stream)
-        })
+        allocated(
+            pointer,
+            bytes,
+            |address| forward::cuMemAllocFromPoolAsync(address, bytes, pool, stream),
+            |address| forward::cuMemFreeAsync(address, stream),
+        )
     }
 }
 
 pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CUresult {
-    let session = match session() {
-        Ok(session) => session,
-        Err(code) => return code,
+    let freed = || {
+        let (session, _) = checks::stream(stream)?;
+        let sessions = sessions()?;
+        if sessions.several() {
+            // The memory of another server's device is not this stream's to free.
+            checks::device_span(session, pointer, 0)?;
+        }
+        let known = sessions.addresses.remove_device(pointer);
+        known.map(drop).ok_or(CUDA_ERROR_INVALID_VALUE)
     };
-    match session.addresses.remove_device(pointer) {
-        true => unsafe { forward::cuMemFreeAsync(pointer, stream) },
-        false => CUDA_ERROR_INVALID_VALUE,
+    match freed() {
+        Ok(()) => unsafe { forward::cuMemFreeAsync(pointer, stream) },
+        Err(code) => code,
     }
 }
 
@@ -140,7 +187,7 @@ pub unsafe fn cuMemGetAddressRange_v2(
     size: *mut usize,
     pointer: CUdeviceptr,
 ) -> CUresult {
-    match session().map(|session| session.addresses.find(pointer)) {
+    match sessions().map(|sessions| sessions.addresses.find(pointer)) {
         Ok(Some(range)) => unsafe {
             super::outputs::put_if_wanted(base, range.base);
             super::outputs::put_if_wanted(size, range.size as usize);

@@ -5,15 +5,23 @@ use std::ffi::{c_uchar, c_uint, c_ushort};
 
 use harp_cuda_abi::types::*;
 
+use super::context::Visit;
 use crate::generated::forward;
-use crate::session::session;
+use crate::session::{checks, sessions};
 
 /// The stream of a call that names none.
 const OWN_STREAM: CUstream = std::ptr::null_mut();
 
-/// Waits for the fill if it was of this process's memory.
-unsafe fn settle(status: CUresult, address: CUdeviceptr) -> CUresult {
-    let shared = session().is_ok_and(|session| session.twins.holds(address, 1));
+/// Fills memory, of another server's device in a context there, and waits for the fill if it was of
+/// this process's memory.
+unsafe fn settled(address: CUdeviceptr, fill: impl FnOnce() -> CUresult) -> CUresult {
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
+        Err(code) => return code,
+    };
+    let _visit = Visit::to_memory(sessions, address);
+    let status = fill();
+    let shared = checks::context().is_ok_and(|session| session.twins.holds(address, 1));
     match status {
         CUDA_SUCCESS if shared => unsafe { forward::cuStreamSynchronize(OWN_STREAM) },
         status => status,
@@ -21,18 +29,27 @@ unsafe fn settle(status: CUresult, address: CUdeviceptr) -> CUresult {
 }
 
 pub unsafe fn cuMemsetD8_v2(address: CUdeviceptr, value: c_uchar, count: usize) -> CUresult {
-    let status = unsafe { forward::cuMemsetD8Async(address, value, count, OWN_STREAM) };
-    unsafe { settle(status, address) }
+    unsafe {
+        settled(address, || {
+            forward::cuMemsetD8Async(address, value, count, OWN_STREAM)
+        })
+    }
 }
 
 pub unsafe fn cuMemsetD16_v2(address: CUdeviceptr, value: c_ushort, count: usize) -> CUresult {
-    let status = unsafe { forward::cuMemsetD16Async(address, value, count, OWN_STREAM) };
-    unsafe { settle(status, address) }
+    unsafe {
+        settled(address, || {
+            forward::cuMemsetD16Async(address, value, count, OWN_STREAM)
+        })
+    }
 }
 
 pub unsafe fn cuMemsetD32_v2(address: CUdeviceptr, value: c_uint, count: usize) -> CUresult {
-    let status = unsafe { forward::cuMemsetD32Async(address, value, count, OWN_STREAM) };
-    unsafe { settle(status, address) }
+    unsafe {
+        settled(address, || {
+            forward::cuMemsetD32Async(address, value, count, OWN_STREAM)
+        })
+    }
 }
 
 pub unsafe fn cuMemsetD2D8_v2(
@@ -42,9 +59,11 @@ pub unsafe fn cuMemsetD2D8_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    let status =
-        unsafe { forward::cuMemsetD2D8Async(address, pitch, value, width, height, OWN_STREAM) };
-    unsafe { settle(status, address) }
+    unsafe {
+        settled(address, || {
+            forward::cuMemsetD2D8Async(address, pitch, value, width, height, OWN_STREAM)
+        })
+    }
 }
 
 pub unsafe fn cuMemsetD2D16_v2(
@@ -54,9 +73,11 @@ pub unsafe fn cuMemsetD2D16_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    let status =
-        unsafe { forward::cuMemsetD2D16Async(address, pitch, value, width, height, OWN_STREAM) };
-    unsafe { settle(status, address) }
+    unsafe {
+        settled(address, || {
+            forward::cuMemsetD2D16Async(address, pitch, value, width, height, OWN_STREAM)
+        })
+    }
 }
 
 pub unsafe fn cuMemsetD2D32_v2(
@@ -66,7 +87,9 @@ pub unsafe fn cuMemsetD2D32_v2(
     width: usize,
     height: usize,
 ) -> CUresult {
-    let status =
-        unsafe { forward::cuMemsetD2D32Async(address, pitch, value, width, height, OWN_STREAM) };
-    unsafe { settle(status, address) }
+    unsafe {
+        settled(address, || {
+            forward::cuMemsetD2D32Async(address, pitch, value, width, height, OWN_STREAM)
+        })
+    }
 }

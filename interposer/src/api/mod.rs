@@ -7,6 +7,7 @@
 
 mod context;
 mod copy;
+mod copy_between;
 mod copy_shaped;
 mod device;
 mod event;
@@ -33,6 +34,7 @@ mod tensor_map;
 
 pub use context::*;
 pub use copy::*;
+pub use copy_between::*;
 pub use copy_shaped::*;
 pub use device::*;
 pub use event::*;

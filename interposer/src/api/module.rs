@@ -5,14 +5,15 @@ use std::ffi::{c_char, c_uint, c_void, CStr, CString};
 use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
-use super::context::{current_context, current_device};
+use super::context::current_context;
 use super::function;
 use super::image::{self, Refusal, Uploaded};
 use super::jit_options::JitOptions;
+use super::memory::remember;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
-use crate::session::addresses::Owner;
-use crate::session::{handles, request, session};
+use crate::session::handles::session_of;
+use crate::session::{checks, handles, sessions, Session};
 
 /// A C string argument.
 ///
@@ -26,10 +27,18 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
     Ok(unsafe { CStr::from_ptr(text) }.to_owned())
 }
 
-/// Loads an uploaded image into the current context.
-fn load(image: Uploaded, options: &JitOptions) -> Result<CUmodule, Refusal> {
-    let handle = handles::create(HandleKind::Module);
-    let status = request(
+/// What the client knows of a module.
+pub struct Module {
+    /// The context that it was loaded in.
+    pub context: u64,
+}
+
+/// Loads an image that the server of the current context holds there.
+fn load(session: &Session, image: Uploaded, options: &JitOptions) -> Result<CUmodule, Refusal> {
+    let context = current_context()? as u64;
+    let handle = handles::create(HandleKind::Module, session.number);
+    handles::attach(handle, Module { context });
+    let status = session.request(
         CallId::cuModuleLoadData,
         |encoder| {
             let (names, values) = (&options.names, &options.values);
@@ -38,7 +47,7 @@ fn load(image: Uploaded, options: &JitOptions) -> Result<CUmodule, Refusal> {
         },
         |_| (),
     );
-    options.report();
+    options.report(session);
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, handle as CUmodule);
         return Err(status.into());
@@ -49,18 +58,18 @@ fn load(image: Uploaded, options: &JitOptions) -> Result<CUmodule, Refusal> {
 /// Loads an image and reports to the log buffers among the options.
 unsafe fn load_at(
     module: *mut CUmodule,
-    upload: impl FnOnce() -> Result<Uploaded, Refusal>,
+    image: impl FnOnce() -> Result<Vec<u8>, Refusal>,
     options: &JitOptions,
 ) -> CUresult {
     if module.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let loaded = session()
-        .and_then(|_| current_context())
-        .map_err(Refusal::from)
-        .and_then(|_| upload())
-        .and_then(|image| load(image, options));
-    match loaded {
+    let loaded = || {
+        let session = checks::context()?;
+        let image = image::needed(session, image()?)?;
+        load(session, image::upload(session, &image)?, options)
+    };
+    match loaded() {
         Ok(handle) => unsafe { put(module, handle) },
         Err(refusal) => options.refuse(&refusal),
     }
@@ -68,7 +77,7 @@ unsafe fn load_at(
 
 pub unsafe fn cuModuleLoadData(module: *mut CUmodule, pointer: *const c_void) -> CUresult {
     let none = JitOptions::default();
-    unsafe { load_at(module, || image::upload_at(pointer), &none) }
+    unsafe { load_at(module, || image::image_at(pointer), &none) }
 }
 
 pub unsafe fn cuModuleLoadDataEx(
@@ -81,7 +90,7 @@ pub unsafe fn cuModuleLoadDataEx(
     // SAFETY: the program passes arrays of `count` elements, and an image.
     unsafe {
         let options = JitOptions::new(count, options, values);
-        load_at(module, || image::upload_at(pointer), &options)
+        load_at(module, || image::image_at(pointer), &options)
     }
 }
 
@@ -91,8 +100,7 @@ pub unsafe fn cuModuleLoadFatBinary(module: *mut CUmodule, pointer: *const c_voi
 
 pub unsafe fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresult {
     let none = JitOptions::default();
-    let upload = || image::upload_image(unsafe { image::read_file(path) }?);
-    unsafe { load_at(module, upload, &none) }
+    unsafe { load_at(module, || Ok(image::read_file(path)?), &none) }
 }
 
 pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
@@ -103,15 +111,16 @@ pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
 
 /// Looks a function or kernel up by name in its owner; the server's reply describes it.
 pub fn look_up(
+    session: &Session,
     call: CallId,
     kind: HandleKind,
     owner: u64,
     name: CString,
     encode: impl FnOnce(&mut harp_wire::Encoder, u64, &CStr),
 ) -> Result<u64, CUresult> {
-    let handle = handles::create(kind);
+    let handle = handles::create(kind, session.number);
     let mut info = FunctionInfo::default();
-    let status = request(
+    let status = session.request(
         call,
         |encoder| encode(encoder, handle, &name),
         |decoder| info = FunctionInfo::read(decoder),
@@ -132,50 +141,48 @@ pub unsafe fn cuModuleGetFunction(
     if function.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let found = session()
-        .and_then(|_| handles::live(HandleKind::Module, module))
-        .and_then(|owner| {
-            // SAFETY: the caller passes a C string.
-            let name = unsafe { name_argument(name) }?;
-            look_up(
-                CallId::cuModuleGetFunction,
-                HandleKind::Function,
-                owner,
-                name,
-                |encoder, handle, name| {
-                    calls::encode_cuModuleGetFunction(encoder, handle, owner, name)
-                },
-            )
-        });
+    let found = checks::live(HandleKind::Module, module).and_then(|(session, owner)| {
+        // SAFETY: the caller passes a C string.
+        let name = unsafe { name_argument(name) }?;
+        look_up(
+            session,
+            CallId::cuModuleGetFunction,
+            HandleKind::Function,
+            owner,
+            name,
+            |encoder, handle, name| calls::encode_cuModuleGetFunction(encoder, handle, owner, name),
+        )
+    });
     match found {
         Ok(handle) => unsafe { put(function, handle as CUfunction) },
         Err(code) => code,
     }
 }
 
-/// Stores where a variable is, and remembers it as device memory.
+/// Stores where a variable is, and remembers it as device memory of a context.
 ///
 /// # Safety
 /// Both pointers are NULL or writable.
 pub unsafe fn put_variable(
     pointer: *mut CUdeviceptr,
     bytes: *mut usize,
+    context: u64,
     found: Result<(CUdeviceptr, usize), CUresult>,
 ) -> CUresult {
-    let (address, size) = match found {
+    let remembered = || {
+        let (address, size) = found?;
+        let sessions = sessions()?;
+        let known = sessions.addresses.find(address);
+        let known = known.and_then(|range| sessions.of_range(&range));
+        if known.is_none_or(|known| known.number != session_of(context)) {
+            remember(sessions, context, address, size)?;
+        }
+        Ok((address, size))
+    };
+    let (address, size) = match remembered() {
         Ok(found) => found,
         Err(code) => return code,
     };
-    if let (Ok(session), Ok(context), Ok(device)) = (session(), current_context(), current_device())
-    {
-        if session.addresses.find(address).is_none() {
-            let owner = Owner::Device {
-                device,
-                context: context as u64,
-            };
-            session.addresses.insert(address, size as u64, owner);
-        }
-    }
     unsafe {
         put_if_wanted(pointer, address);
         put_if_wanted(bytes, size);
@@ -196,7 +203,10 @@ pub unsafe fn cuModuleGetGlobal_v2(
     } else {
         Err(status)
     };
-    unsafe { put_variable(pointer, bytes, found) }
+    // SAFETY: every module handle is given a Module when it is made.
+    let known = unsafe { handles::attached::<Module>(module as u64) };
+    let context = known.map_or(0, |module| module.context);
+    unsafe { put_variable(pointer, bytes, context, found) }
 }
 
 /// The functions of a module, in the server's order.
@@ -215,9 +225,9 @@ pub fn functions(module: CUmodule) -> Result<Vec<CUfunction>, CUresult> {
 }
 
 fn names(module: CUmodule) -> Result<Vec<CString>, CUresult> {
-    let owner = handles::live(HandleKind::Module, module)?;
+    let (session, owner) = checks::live(HandleKind::Module, module)?;
     let mut names = Vec::new();
-    let status = request(
+    let status = session.request(
         CallId::harp_module_functions,
         |encoder| calls::encode_harp_module_functions(encoder, owner),
         |decoder| {
@@ -232,7 +242,7 @@ fn names(module: CUmodule) -> Result<Vec<CString>, CUresult> {
 }
 
 pub unsafe fn cuModuleGetFunctionCount(count: *mut c_uint, module: CUmodule) -> CUresult {
-    match session().and_then(|_| names(module)) {
+    match names(module) {
         Ok(names) => unsafe { put(count, names.len() as c_uint) },
         Err(code) => code,
     }
@@ -246,7 +256,7 @@ pub unsafe fn cuModuleEnumerateFunctions(
     if into.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    match session().and_then(|_| functions(module)) {
+    match functions(module) {
         Ok(found) => {
             for (index, function) in found.iter().take(room as usize).enumerate() {
                 // SAFETY: the caller has room for `room` handles.

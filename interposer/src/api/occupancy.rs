@@ -12,7 +12,7 @@ use super::function::launchable;
 use super::launch_attributes::LaunchAttributes;
 use super::outputs::put;
 use crate::generated::forward;
-use crate::session::{request, session};
+use crate::session::{checks, sessions};
 
 pub unsafe fn cuOccupancyMaxPotentialBlockSize(
     min_grid: *mut c_int,
@@ -46,8 +46,8 @@ pub unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
     limit: c_int,
     flags: c_uint,
 ) -> CUresult {
-    let found = session().and_then(|session| {
-        let device = device(session, current_device()?)?;
+    let found = sessions().and_then(|sessions| {
+        let device = device(sessions, current_device()?)?;
         let function = launchable(function)?;
         Ok((device, function))
     });
@@ -117,12 +117,14 @@ unsafe fn ask_about_clusters(
     }
     // SAFETY: the caller passes a CUlaunchConfig with `numAttrs` attributes.
     let config = unsafe { &*config };
-    let found = session().and_then(|_| {
-        let function = launchable(function)?;
+    let found = checks::context().and_then(|session| {
+        let function = checks::belongs(session, launchable(function)?.id)?;
         // SAFETY: as above.
-        Ok((function.id, unsafe { LaunchAttributes::read(config) }?))
+        Ok((session, function, unsafe {
+            LaunchAttributes::read(config)
+        }?))
     });
-    let (function, attributes) = match found {
+    let (session, function, attributes) = match found {
         Ok(found) => found,
         Err(code) => return code,
     };
@@ -130,7 +132,7 @@ unsafe fn ask_about_clusters(
     let block = [config.blockDimX, config.blockDimY, config.blockDimZ];
     let cluster = attributes.cluster.unwrap_or_default();
     let mut found = 0;
-    let status = request(
+    let status = session.request(
         call,
         |e| {
             encode(

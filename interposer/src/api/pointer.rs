@@ -6,7 +6,7 @@ use harp_cuda_abi::types::*;
 
 use super::outputs::put;
 use crate::session::addresses::{Owner, Range};
-use crate::session::{session, twins};
+use crate::session::{sessions, twins};
 
 /// `cuPointerGetAttribute`: one attribute; memory that CUDA does not know is an invalid value.
 pub unsafe fn cuPointerGetAttribute(
@@ -14,11 +14,11 @@ pub unsafe fn cuPointerGetAttribute(
     attribute: CUpointer_attribute,
     pointer: CUdeviceptr,
 ) -> CUresult {
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
-    match session.addresses.find(pointer) {
+    match sessions.addresses.find(pointer) {
         Some(range) => unsafe { put_attribute(data, attribute, pointer, &range) },
         None => CUDA_ERROR_INVALID_VALUE,
     }
@@ -34,11 +34,11 @@ pub unsafe fn cuPointerGetAttributes(
     if attributes.is_null() || data.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let session = match session() {
-        Ok(session) => session,
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
         Err(code) => return code,
     };
-    let range = session.addresses.find(pointer);
+    let range = sessions.addresses.find(pointer);
     for index in 0..count as usize {
         // SAFETY: both arrays have `count` elements.
         let (attribute, to) = unsafe { (*attributes.add(index), *data.add(index)) };
@@ -117,7 +117,7 @@ unsafe fn put_attribute(
 fn on_device(range: &Range) -> Result<u64, CUresult> {
     match twins::is_placed(range.base) {
         true => Ok(range.base),
-        false => super::managed::shared_with_device(session()?, range),
+        false => super::managed::shared_with_device(sessions()?.any(), range),
     }
 }
 

@@ -9,7 +9,8 @@ use harp_wire::{calls, CallId, HandleKind};
 use super::device::device;
 use super::outputs::put;
 use crate::generated::forward;
-use crate::session::{handles, request, session};
+use crate::session::handles::session_of;
+use crate::session::{checks, handles, sessions};
 
 /// The default and the current pool of a device.
 struct DevicePools {
@@ -21,14 +22,14 @@ struct DevicePools {
 static POOLS: Mutex<Vec<DevicePools>> = Mutex::new(Vec::new());
 
 fn with_pools<T>(number: CUdevice, act: impl FnOnce(&mut DevicePools) -> T) -> Result<T, CUresult> {
-    let ordinal = device(session()?, number)?.ordinal;
+    let device = device(sessions()?, number)?;
     let mut pools = POOLS.lock().unwrap_or_else(|poison| poison.into_inner());
     if let Some(found) = pools.iter_mut().find(|pools| pools.device == number) {
         return Ok(act(found));
     }
-    let handle = handles::create(HandleKind::Pool);
+    let handle = handles::create(HandleKind::Pool, device.session);
     // SAFETY: plain values.
-    match unsafe { forward::cuDeviceGetDefaultMemPool(handle as CUmemoryPool, ordinal) } {
+    match unsafe { forward::cuDeviceGetDefaultMemPool(handle as CUmemoryPool, device.ordinal) } {
         CUDA_SUCCESS => {
             pools.push(DevicePools {
                 device: number,
@@ -60,11 +61,12 @@ pub unsafe fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUre
 }
 
 pub unsafe fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> CUresult {
-    let checked = session()
-        .and_then(|session| device(session, dev))
-        .and_then(|device| Ok((device.ordinal, handles::live(HandleKind::Pool, pool)?)));
+    let checked = sessions()
+        .and_then(|sessions| device(sessions, dev))
+        .and_then(|device| Ok((device, handles::live(HandleKind::Pool, pool)?)));
     let (ordinal, handle) = match checked {
-        Ok(both) => both,
+        Ok((device, handle)) if session_of(handle) == device.session => (device.ordinal, handle),
+        Ok(_) => return CUDA_ERROR_INVALID_VALUE,
         Err(code) => return code,
     };
     let status = unsafe { forward::cuDeviceSetMemPool(ordinal, pool) };
@@ -86,12 +88,16 @@ pub unsafe fn cuMemPoolCreate(pool: *mut CUmemoryPool, props: *const CUmemPoolPr
     }
     // SAFETY: the location's number is a device's.
     let number = unsafe { props.location.anonymous.id };
-    let ordinal = match session().and_then(|session| device(session, number)) {
-        Ok(device) => device.ordinal,
+    let found = sessions().and_then(|sessions| {
+        let device = device(sessions, number)?;
+        Ok((sessions.of_device(device), device.ordinal))
+    });
+    let (session, ordinal) = match found {
+        Ok(found) => found,
         Err(code) => return code,
     };
-    let handle = handles::create(HandleKind::Pool);
-    let status = request(
+    let handle = handles::create(HandleKind::Pool, session.number);
+    let status = session.request(
         CallId::cuMemPoolCreate,
         |encoder| {
             calls::encode_cuMemPoolCreate(
@@ -132,8 +138,8 @@ pub unsafe fn cuMemPoolSetAttribute(
     if value.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let handle = match session().and_then(|_| handles::live(HandleKind::Pool, pool)) {
-        Ok(handle) => handle,
+    let (session, handle) = match checks::live(HandleKind::Pool, pool) {
+        Ok(found) => found,
         Err(code) => return code,
     };
     // SAFETY: the attribute says how large the value is.
@@ -144,7 +150,7 @@ pub unsafe fn cuMemPoolSetAttribute(
             value.cast::<u64>().read_unaligned()
         }
     };
-    request(
+    session.request(
         CallId::cuMemPoolSetAttribute,
         |encoder| calls::encode_cuMemPoolSetAttribute(encoder, handle, attribute, value),
         |_| (),
@@ -156,12 +162,12 @@ pub unsafe fn cuMemPoolGetAttribute(
     attribute: CUmemPool_attribute,
     value: *mut c_void,
 ) -> CUresult {
-    let handle = match session().and_then(|_| handles::live(HandleKind::Pool, pool)) {
-        Ok(handle) => handle,
+    let (session, handle) = match checks::live(HandleKind::Pool, pool) {
+        Ok(found) => found,
         Err(code) => return code,
     };
     let mut known = 0;
-    let status = request(
+    let status = session.request(
         CallId::cuMemPoolGetAttribute,
         |encoder| calls::encode_cuMemPoolGetAttribute(encoder, handle, attribute),
         |decoder| known = calls::CuMemPoolGetAttributeReply::read(decoder).value,

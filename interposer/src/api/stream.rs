@@ -9,7 +9,8 @@ use harp_wire::HandleKind;
 use super::context::{current_context, current_device};
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
-use crate::session::{handles, session};
+use crate::session::handles::session_of;
+use crate::session::{handles, sessions};
 
 /// What a stream was made with.
 struct Stream {
@@ -36,7 +37,7 @@ fn clamped(priority: c_int) -> c_int {
 
 /// What is known of a stream argument; the default streams belong to the current context.
 fn known(stream: CUstream) -> Result<Stream, CUresult> {
-    session()?;
+    sessions()?;
     let id = handles::live_stream(stream)?;
     if id <= handles::STREAM_PER_THREAD {
         let context = current_context()? as u64;
@@ -47,14 +48,21 @@ fn known(stream: CUstream) -> Result<Stream, CUresult> {
             device: current_device()?,
         });
     }
-    // SAFETY: every stream handle is given a Stream when it is made.
-    let stream = unsafe { handles::attached::<Stream>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)?;
-    Ok(Stream { ..*stream })
+    Ok(Stream { ..*made(id)? })
 }
 
 /// The context that a stream argument belongs to.
 pub fn context_of(stream: CUstream) -> Result<u64, CUresult> {
-    known(stream).map(|stream| stream.context)
+    match handles::live_stream(stream)? {
+        id if id <= handles::STREAM_PER_THREAD => current_context().map(|context| context as u64),
+        id => made(id).map(|stream| stream.context),
+    }
+}
+
+/// What is known of a created stream.
+fn made(id: u64) -> Result<&'static Stream, CUresult> {
+    // SAFETY: every stream handle is given a Stream when it is made.
+    unsafe { handles::attached::<Stream>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
 fn with(stream: CUstream, act: impl FnOnce(Stream) -> CUresult) -> CUresult {
@@ -77,12 +85,12 @@ pub unsafe fn cuStreamCreateWithPriority(
         return CUDA_ERROR_INVALID_VALUE;
     }
     let (context, device) =
-        match session().and_then(|_| Ok((current_context()? as u64, current_device()?))) {
+        match sessions().and_then(|_| Ok((current_context()? as u64, current_device()?))) {
             Ok(both) => both,
             Err(code) => return code,
         };
     let priority = clamped(priority);
-    let made = handles::create(HandleKind::Stream);
+    let made = handles::create(HandleKind::Stream, session_of(context));
     handles::attach(
         made,
         Stream {

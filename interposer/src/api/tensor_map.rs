@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, Encoder};
 
-use crate::session::request;
+use crate::session::sessions;
 
 /// Ranks that a tensor map can have.
 const RANKS: std::ops::RangeInclusive<u32> = 1..=5;
@@ -63,10 +63,22 @@ unsafe fn array<T: Copy>(from: *const T, count: usize) -> Option<Vec<T>> {
     Some(unsafe { std::slice::from_raw_parts(from, count) }.to_vec())
 }
 
-/// Asks for a map and stores it.
-fn ask(map: *mut CUtensorMap, call: CallId, encode: impl FnOnce(&mut Encoder)) -> CUresult {
+/// Asks the server whose memory is at `address` for a map, and stores it.
+fn ask(
+    map: *mut CUtensorMap,
+    address: *mut c_void,
+    call: CallId,
+    encode: impl FnOnce(&mut Encoder),
+) -> CUresult {
+    let sessions = match sessions() {
+        Ok(sessions) => sessions,
+        Err(code) => return code,
+    };
+    let range = sessions.addresses.find(address as u64);
+    let home = range.and_then(|range| sessions.of_range(&range));
+    let session = home.unwrap_or_else(|| sessions.any());
     let mut bytes = Vec::new();
-    let status = request(call, encode, |decoder| bytes = decoder.bytes().to_vec());
+    let status = session.request(call, encode, |decoder| bytes = decoder.bytes().to_vec());
     if status != CUDA_SUCCESS {
         return status;
     }
@@ -98,7 +110,7 @@ pub unsafe fn cuTensorMapEncodeTiled(
     let (Some(tensor), Some(boxed), false) = (tensor, boxed, map.is_null()) else {
         return CUDA_ERROR_INVALID_VALUE;
     };
-    ask(map, CallId::cuTensorMapEncodeTiled, |encoder| {
+    ask(map, address, CallId::cuTensorMapEncodeTiled, |encoder| {
         calls::encode_cuTensorMapEncodeTiled(
             encoder,
             tensor.data_type,
@@ -143,7 +155,7 @@ pub unsafe fn cuTensorMapEncodeIm2col(
     let ((Some(lower), Some(upper)), false) = (corners, map.is_null()) else {
         return CUDA_ERROR_INVALID_VALUE;
     };
-    ask(map, CallId::cuTensorMapEncodeIm2col, |encoder| {
+    ask(map, address, CallId::cuTensorMapEncodeIm2col, |encoder| {
         calls::encode_cuTensorMapEncodeIm2col(
             encoder,
             tensor.data_type,
@@ -174,7 +186,7 @@ pub unsafe fn cuTensorMapReplaceAddress(map: *mut CUtensorMap, address: *mut c_v
         .iter()
         .flat_map(|word| word.to_le_bytes())
         .collect();
-    ask(map, CallId::cuTensorMapReplaceAddress, |encoder| {
+    ask(map, address, CallId::cuTensorMapReplaceAddress, |encoder| {
         calls::encode_cuTensorMapReplaceAddress(encoder, &bytes, address as u64);
     })
 }

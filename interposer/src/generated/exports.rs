@@ -65,13 +65,13 @@ pub unsafe extern "C" fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
 #[no_mangle]
 pub unsafe extern "C" fn cuCtxDisablePeerAccess(peerContext: CUcontext) -> CUresult {
     harp_driver_front::guard("cuCtxDisablePeerAccess", || unsafe {
-        crate::generated::forward::cuCtxDisablePeerAccess(peerContext)
+        crate::api::cuCtxDisablePeerAccess(peerContext)
     })
 }
 #[no_mangle]
 pub unsafe extern "C" fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32) -> CUresult {
     harp_driver_front::guard("cuCtxEnablePeerAccess", || unsafe {
-        crate::generated::forward::cuCtxEnablePeerAccess(peerContext, Flags)
+        crate::api::cuCtxEnablePeerAccess(peerContext, Flags)
     })
 }
 #[no_mangle]
@@ -1401,7 +1401,7 @@ pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2(
     hStream: CUstream,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyDtoDAsync_v2", || unsafe {
-        crate::generated::forward::cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, hStream)
+        crate::api::cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, hStream)
     })
 }
 #[no_mangle]
@@ -1412,12 +1412,7 @@ pub unsafe extern "C" fn cuMemcpyDtoDAsync_v2_ptsz(
     hStream: CUstream,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyDtoDAsync_v2_ptsz", || unsafe {
-        crate::generated::forward::cuMemcpyDtoDAsync_v2(
-            dstDevice,
-            srcDevice,
-            ByteCount,
-            per_thread(hStream),
-        )
+        crate::api::cuMemcpyDtoDAsync_v2(dstDevice, srcDevice, ByteCount, per_thread(hStream))
     })
 }
 #[no_mangle]
@@ -1427,7 +1422,7 @@ pub unsafe extern "C" fn cuMemcpyDtoD_v2(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyDtoD_v2", || unsafe {
-        crate::generated::forward::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
+        crate::api::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
     })
 }
 #[no_mangle]
@@ -1438,7 +1433,7 @@ pub unsafe extern "C" fn cuMemcpyDtoD_v2_ptds(
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyDtoD_v2_ptds", || unsafe {
         harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
+            crate::api::cuMemcpyDtoD_v2(dstDevice, srcDevice, ByteCount)
         })
     })
 }
@@ -1539,9 +1534,7 @@ pub unsafe extern "C" fn cuMemcpyPeer(
     ByteCount: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyPeer", || unsafe {
-        crate::generated::forward::cuMemcpyPeer(
-            dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-        )
+        crate::api::cuMemcpyPeer(dstDevice, dstContext, srcDevice, srcContext, ByteCount)
     })
 }
 #[no_mangle]
@@ -1554,7 +1547,7 @@ pub unsafe extern "C" fn cuMemcpyPeerAsync(
     hStream: CUstream,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyPeerAsync", || unsafe {
-        crate::generated::forward::cuMemcpyPeerAsync(
+        crate::api::cuMemcpyPeerAsync(
             dstDevice, dstContext, srcDevice, srcContext, ByteCount, hStream,
         )
     })
@@ -1569,7 +1562,7 @@ pub unsafe extern "C" fn cuMemcpyPeerAsync_ptsz(
     hStream: CUstream,
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyPeerAsync_ptsz", || unsafe {
-        crate::generated::forward::cuMemcpyPeerAsync(
+        crate::api::cuMemcpyPeerAsync(
             dstDevice,
             dstContext,
             srcDevice,
@@ -1589,9 +1582,7 @@ pub unsafe extern "C" fn cuMemcpyPeer_ptds(
 ) -> CUresult {
     harp_driver_front::guard("cuMemcpyPeer_ptds", || unsafe {
         harp_driver_front::per_thread_stream(|| {
-            crate::generated::forward::cuMemcpyPeer(
-                dstDevice, dstContext, srcDevice, srcContext, ByteCount,
-            )
+            crate::api::cuMemcpyPeer(dstDevice, dstContext, srcDevice, srcContext, ByteCount)
         })
     })
 }
@@ -2439,7 +2430,7 @@ pub unsafe extern "C" fn cuStreamWaitEvent(
     Flags: u32,
 ) -> CUresult {
     harp_driver_front::guard("cuStreamWaitEvent", || unsafe {
-        crate::generated::forward::cuStreamWaitEvent(hStream, hEvent, Flags)
+        crate::api::cuStreamWaitEvent(hStream, hEvent, Flags)
     })
 }
 #[no_mangle]
@@ -2449,7 +2440,7 @@ pub unsafe extern "C" fn cuStreamWaitEvent_ptsz(
     Flags: u32,
 ) -> CUresult {
     harp_driver_front::guard("cuStreamWaitEvent_ptsz", || unsafe {
-        crate::generated::forward::cuStreamWaitEvent(per_thread(hStream), hEvent, Flags)
+        crate::api::cuStreamWaitEvent(per_thread(hStream), hEvent, Flags)
     })
 }
 #[no_mangle]

@@ -4,6 +4,10 @@
 //! Safety: every function here is the body of the C function of its name, under the contract of
 //! cuda.h: pointers that are not null are good for what the call reads and writes. Handles that a
 //! call makes are taken by value where hand-written code (in `api`) makes and ends them itself.
+//!
+//! A call goes to the session of the current context where it needs one, else of its first handle;
+//! all its other handles must be of that session. The session of a call without either is its first
+//! argument.
 #![allow(non_snake_case)]
 #![allow(
     clippy::missing_safety_doc,
@@ -18,7 +22,7 @@ use harp_wire::calls::*;
 use harp_wire::{CallId, HandleKind};
 
 use crate::api::launchable;
-use crate::session::{checks, handles, one_way, request};
+use crate::session::{checks, handles, sessions, Session};
 
 /// The value of a call whose checks may end it early.
 fn answer(call: impl FnOnce() -> Result<CUresult, CUresult>) -> CUresult {
@@ -36,7 +40,8 @@ fn refuse(wrong: bool) -> Result<(), CUresult> {
 pub unsafe fn cuDevicePrimaryCtxRetain(pctx: CUcontext, dev: CUdevice) -> CUresult {
     answer(|| {
         let pctx_id = pctx as u64;
-        Ok(request(
+        let session = sessions()?.of(pctx_id);
+        Ok(session.request(
             CallId::cuDevicePrimaryCtxRetain,
             |e| encode_cuDevicePrimaryCtxRetain(e, pctx_id, dev),
             |_| (),
@@ -46,8 +51,8 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: CUcontext, dev: CUdevice) -> CUresu
 
 pub unsafe fn cuDevicePrimaryCtxRelease_v2(context: CUcontext, dev: CUdevice) -> CUresult {
     answer(|| {
-        let context_id = handles::live(HandleKind::Context, context)?;
-        Ok(request(
+        let (session, context_id) = checks::live(HandleKind::Context, context)?;
+        Ok(session.request(
             CallId::cuDevicePrimaryCtxRelease_v2,
             |e| encode_cuDevicePrimaryCtxRelease_v2(e, context_id, dev),
             |_| (),
@@ -57,8 +62,8 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(context: CUcontext, dev: CUdevice) ->
 
 pub unsafe fn cuDevicePrimaryCtxReset_v2(context: CUcontext, dev: CUdevice) -> CUresult {
     answer(|| {
-        let context_id = handles::live(HandleKind::Context, context)?;
-        Ok(request(
+        let (session, context_id) = checks::live(HandleKind::Context, context)?;
+        Ok(session.request(
             CallId::cuDevicePrimaryCtxReset_v2,
             |e| encode_cuDevicePrimaryCtxReset_v2(e, context_id, dev),
             |_| (),
@@ -69,7 +74,8 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(context: CUcontext, dev: CUdevice) -> C
 pub unsafe fn cuCtxCreate_v2(pctx: CUcontext, flags: u32, dev: CUdevice) -> CUresult {
     answer(|| {
         let pctx_id = pctx as u64;
-        Ok(request(
+        let session = sessions()?.of(pctx_id);
+        Ok(session.request(
             CallId::cuCtxCreate_v2,
             |e| encode_cuCtxCreate_v2(e, pctx_id, flags, dev),
             |_| (),
@@ -79,8 +85,8 @@ pub unsafe fn cuCtxCreate_v2(pctx: CUcontext, flags: u32, dev: CUdevice) -> CUre
 
 pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
     answer(|| {
-        let ctx_id = handles::live(HandleKind::Context, ctx)?;
-        Ok(request(
+        let (session, ctx_id) = checks::live(HandleKind::Context, ctx)?;
+        Ok(session.request(
             CallId::cuCtxDestroy_v2,
             |e| encode_cuCtxDestroy_v2(e, ctx_id),
             |_| (),
@@ -90,20 +96,16 @@ pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
 
 pub unsafe fn cuCtxSynchronize() -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(request(
-            CallId::cuCtxSynchronize,
-            encode_cuCtxSynchronize,
-            |_| (),
-        ))
+        let session = checks::context()?;
+        Ok(session.request(CallId::cuCtxSynchronize, encode_cuCtxSynchronize, |_| ()))
     })
 }
 
 pub unsafe fn cuCtxGetLimit(pvalue: *mut usize, limit: CUlimit) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(pvalue.is_null())?;
-        Ok(request(
+        Ok(session.request(
             CallId::cuCtxGetLimit,
             |e| encode_cuCtxGetLimit(e, limit),
             |d| {
@@ -116,8 +118,8 @@ pub unsafe fn cuCtxGetLimit(pvalue: *mut usize, limit: CUlimit) -> CUresult {
 
 pub unsafe fn cuCtxSetLimit(limit: CUlimit, value: usize) -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(request(
+        let session = checks::context()?;
+        Ok(session.request(
             CallId::cuCtxSetLimit,
             |e| encode_cuCtxSetLimit(e, limit, value as u64),
             |_| (),
@@ -127,9 +129,9 @@ pub unsafe fn cuCtxSetLimit(limit: CUlimit, value: usize) -> CUresult {
 
 pub unsafe fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(pconfig.is_null())?;
-        Ok(request(
+        Ok(session.request(
             CallId::cuCtxGetCacheConfig,
             encode_cuCtxGetCacheConfig,
             |d| {
@@ -142,9 +144,9 @@ pub unsafe fn cuCtxGetCacheConfig(pconfig: *mut CUfunc_cache) -> CUresult {
 
 pub unsafe fn cuCtxSetCacheConfig(config: CUfunc_cache) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(config & !(CU_FUNC_CACHE_PREFER_EQUAL) != 0)?;
-        Ok(one_way(CallId::cuCtxSetCacheConfig, |e| {
+        Ok(session.one_way(CallId::cuCtxSetCacheConfig, |e| {
             encode_cuCtxSetCacheConfig(e, config)
         }))
     })
@@ -155,8 +157,8 @@ pub unsafe fn cuCtxGetStreamPriorityRange(
     greatestPriority: *mut i32,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(request(
+        let session = checks::context()?;
+        Ok(session.request(
             CallId::cuCtxGetStreamPriorityRange,
             encode_cuCtxGetStreamPriorityRange,
             |d| {
@@ -174,8 +176,8 @@ pub unsafe fn cuCtxGetStreamPriorityRange(
 
 pub unsafe fn cuCtxResetPersistingL2Cache() -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(request(
+        let session = checks::context()?;
+        Ok(session.request(
             CallId::cuCtxResetPersistingL2Cache,
             encode_cuCtxResetPersistingL2Cache,
             |_| (),
@@ -185,9 +187,9 @@ pub unsafe fn cuCtxResetPersistingL2Cache() -> CUresult {
 
 pub unsafe fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32) -> CUresult {
     answer(|| {
-        checks::context()?;
-        let peerContext_id = handles::live(HandleKind::Context, peerContext)?;
-        Ok(request(
+        let session = checks::context()?;
+        let peerContext_id = checks::live_in(session, HandleKind::Context, peerContext)?;
+        Ok(session.request(
             CallId::cuCtxEnablePeerAccess,
             |e| encode_cuCtxEnablePeerAccess(e, peerContext_id, Flags),
             |_| (),
@@ -197,9 +199,9 @@ pub unsafe fn cuCtxEnablePeerAccess(peerContext: CUcontext, Flags: u32) -> CUres
 
 pub unsafe fn cuCtxDisablePeerAccess(peerContext: CUcontext) -> CUresult {
     answer(|| {
-        checks::context()?;
-        let peerContext_id = handles::live(HandleKind::Context, peerContext)?;
-        Ok(request(
+        let session = checks::context()?;
+        let peerContext_id = checks::live_in(session, HandleKind::Context, peerContext)?;
+        Ok(session.request(
             CallId::cuCtxDisablePeerAccess,
             |e| encode_cuCtxDisablePeerAccess(e, peerContext_id),
             |_| (),
@@ -209,9 +211,9 @@ pub unsafe fn cuCtxDisablePeerAccess(peerContext: CUcontext) -> CUresult {
 
 pub unsafe fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(pConfig.is_null())?;
-        Ok(request(
+        Ok(session.request(
             CallId::cuCtxGetSharedMemConfig,
             encode_cuCtxGetSharedMemConfig,
             |d| {
@@ -224,14 +226,14 @@ pub unsafe fn cuCtxGetSharedMemConfig(pConfig: *mut CUsharedconfig) -> CUresult 
 
 pub unsafe fn cuCtxSetSharedMemConfig(config: CUsharedconfig) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(
             config
                 & !(CU_SHARED_MEM_CONFIG_FOUR_BYTE_BANK_SIZE
                     | CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE)
                 != 0,
         )?;
-        Ok(one_way(CallId::cuCtxSetSharedMemConfig, |e| {
+        Ok(session.one_way(CallId::cuCtxSetSharedMemConfig, |e| {
             encode_cuCtxSetSharedMemConfig(e, config)
         }))
     })
@@ -239,8 +241,8 @@ pub unsafe fn cuCtxSetSharedMemConfig(config: CUsharedconfig) -> CUresult {
 
 pub unsafe fn cuModuleUnload(hmod: CUmodule) -> CUresult {
     answer(|| {
-        let hmod_id = handles::live(HandleKind::Module, hmod)?;
-        Ok(one_way(CallId::cuModuleUnload, |e| {
+        let (session, hmod_id) = checks::live(HandleKind::Module, hmod)?;
+        Ok(session.one_way(CallId::cuModuleUnload, |e| {
             encode_cuModuleUnload(e, hmod_id)
         }))
     })
@@ -253,10 +255,10 @@ pub unsafe fn cuModuleGetGlobal_v2(
     name: *const c_char,
 ) -> CUresult {
     answer(|| {
-        let hmod_id = handles::live(HandleKind::Module, hmod)?;
+        let (session, hmod_id) = checks::live(HandleKind::Module, hmod)?;
         refuse(name.is_null())?;
         let name = unsafe { CStr::from_ptr(name) };
-        Ok(request(
+        Ok(session.request(
             CallId::cuModuleGetGlobal_v2,
             |e| encode_cuModuleGetGlobal_v2(e, hmod_id, name),
             |d| {
@@ -274,8 +276,8 @@ pub unsafe fn cuModuleGetGlobal_v2(
 
 pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
     answer(|| {
-        let library_id = handles::live(HandleKind::Library, library)?;
-        Ok(one_way(CallId::cuLibraryUnload, |e| {
+        let (session, library_id) = checks::live(HandleKind::Library, library)?;
+        Ok(session.one_way(CallId::cuLibraryUnload, |e| {
             encode_cuLibraryUnload(e, library_id)
         }))
     })
@@ -283,10 +285,10 @@ pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
 
 pub unsafe fn cuLibraryGetModule(pMod: CUmodule, library: CUlibrary) -> CUresult {
     answer(|| {
-        checks::context()?;
-        let library_id = handles::live(HandleKind::Library, library)?;
+        let session = checks::context()?;
+        let library_id = checks::live_in(session, HandleKind::Library, library)?;
         let pMod_id = pMod as u64;
-        Ok(request(
+        Ok(session.request(
             CallId::cuLibraryGetModule,
             |e| encode_cuLibraryGetModule(e, pMod_id, library_id),
             |_| (),
@@ -301,11 +303,11 @@ pub unsafe fn cuLibraryGetGlobal(
     name: *const c_char,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
-        let library_id = handles::live(HandleKind::Library, library)?;
+        let session = checks::context()?;
+        let library_id = checks::live_in(session, HandleKind::Library, library)?;
         refuse(name.is_null())?;
         let name = unsafe { CStr::from_ptr(name) };
-        Ok(request(
+        Ok(session.request(
             CallId::cuLibraryGetGlobal,
             |e| encode_cuLibraryGetGlobal(e, library_id, name),
             |d| {
@@ -329,7 +331,8 @@ pub unsafe fn cuFuncGetAttribute(
     answer(|| {
         refuse(pi.is_null())?;
         let hfunc_id = launchable(hfunc)?.id;
-        Ok(request(
+        let session = sessions()?.of(hfunc_id);
+        Ok(session.request(
             CallId::cuFuncGetAttribute,
             |e| encode_cuFuncGetAttribute(e, attrib, hfunc_id),
             |d| {
@@ -347,7 +350,8 @@ pub unsafe fn cuFuncSetAttribute(
 ) -> CUresult {
     answer(|| {
         let hfunc_id = launchable(hfunc)?.id;
-        Ok(request(
+        let session = sessions()?.of(hfunc_id);
+        Ok(session.request(
             CallId::cuFuncSetAttribute,
             |e| encode_cuFuncSetAttribute(e, hfunc_id, attrib, value),
             |_| (),
@@ -363,8 +367,8 @@ pub unsafe fn cuKernelGetAttribute(
 ) -> CUresult {
     answer(|| {
         refuse(pi.is_null())?;
-        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
-        Ok(request(
+        let (session, kernel_id) = checks::live(HandleKind::Kernel, kernel)?;
+        Ok(session.request(
             CallId::cuKernelGetAttribute,
             |e| encode_cuKernelGetAttribute(e, attrib, kernel_id, dev),
             |d| {
@@ -382,8 +386,8 @@ pub unsafe fn cuKernelSetAttribute(
     dev: CUdevice,
 ) -> CUresult {
     answer(|| {
-        let kernel_id = handles::live(HandleKind::Kernel, kernel)?;
-        Ok(request(
+        let (session, kernel_id) = checks::live(HandleKind::Kernel, kernel)?;
+        Ok(session.request(
             CallId::cuKernelSetAttribute,
             |e| encode_cuKernelSetAttribute(e, attrib, val, kernel_id, dev),
             |_| (),
@@ -393,18 +397,16 @@ pub unsafe fn cuKernelSetAttribute(
 
 pub unsafe fn cuLinkDestroy(state: CUlinkState) -> CUresult {
     answer(|| {
-        let state_id = handles::live(HandleKind::Link, state)?;
-        Ok(one_way(CallId::cuLinkDestroy, |e| {
-            encode_cuLinkDestroy(e, state_id)
-        }))
+        let (session, state_id) = checks::live(HandleKind::Link, state)?;
+        Ok(session.one_way(CallId::cuLinkDestroy, |e| encode_cuLinkDestroy(e, state_id)))
     })
 }
 
 pub unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(dptr.is_null())?;
-        Ok(request(
+        Ok(session.request(
             CallId::cuMemAlloc_v2,
             |e| encode_cuMemAlloc_v2(e, bytesize as u64),
             |d| {
@@ -415,9 +417,9 @@ pub unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult
     })
 }
 
-pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
+pub unsafe fn cuMemFree_v2(session: &Session, dptr: CUdeviceptr) -> CUresult {
     answer(|| {
-        Ok(request(
+        Ok(session.request(
             CallId::cuMemFree_v2,
             |e| encode_cuMemFree_v2(e, dptr),
             |_| (),
@@ -427,11 +429,9 @@ pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
 
 pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(request(
-            CallId::cuMemGetInfo_v2,
-            encode_cuMemGetInfo_v2,
-            |d| {
+        let session = checks::context()?;
+        Ok(
+            session.request(CallId::cuMemGetInfo_v2, encode_cuMemGetInfo_v2, |d| {
                 let reply = CuMemGetInfo_v2Reply::read(d);
                 if !free.is_null() {
                     unsafe { free.write_unaligned(reply.free as usize) };
@@ -439,8 +439,8 @@ pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
                 if !total.is_null() {
                     unsafe { total.write_unaligned(reply.total as usize) };
                 }
-            },
-        ))
+            }),
+        )
     })
 }
 
@@ -451,8 +451,8 @@ pub unsafe fn cuMemAllocAsync(
 ) -> CUresult {
     answer(|| {
         refuse(dptr.is_null())?;
-        let hStream_id = checks::stream(hStream)?;
-        Ok(request(
+        let (session, hStream_id) = checks::stream(hStream)?;
+        Ok(session.request(
             CallId::cuMemAllocAsync,
             |e| encode_cuMemAllocAsync(e, bytesize as u64, hStream_id),
             |d| {
@@ -471,9 +471,9 @@ pub unsafe fn cuMemAllocFromPoolAsync(
 ) -> CUresult {
     answer(|| {
         refuse(dptr.is_null())?;
-        let pool_id = handles::live(HandleKind::Pool, pool)?;
-        let hStream_id = checks::stream(hStream)?;
-        Ok(request(
+        let (session, pool_id) = checks::live(HandleKind::Pool, pool)?;
+        let hStream_id = checks::stream_in(session, hStream)?;
+        Ok(session.request(
             CallId::cuMemAllocFromPoolAsync,
             |e| encode_cuMemAllocFromPoolAsync(e, bytesize as u64, pool_id, hStream_id),
             |d| {
@@ -486,8 +486,8 @@ pub unsafe fn cuMemAllocFromPoolAsync(
 
 pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
     answer(|| {
-        let hStream_id = checks::stream(hStream)?;
-        Ok(one_way(CallId::cuMemFreeAsync, |e| {
+        let (session, hStream_id) = checks::stream(hStream)?;
+        Ok(session.one_way(CallId::cuMemFreeAsync, |e| {
             encode_cuMemFreeAsync(e, dptr, hStream_id)
         }))
     })
@@ -495,8 +495,8 @@ pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
 
 pub unsafe fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
     answer(|| {
-        let pool_id = handles::live(HandleKind::Pool, pool)?;
-        let status = one_way(CallId::cuMemPoolDestroy, |e| {
+        let (session, pool_id) = checks::live(HandleKind::Pool, pool)?;
+        let status = session.one_way(CallId::cuMemPoolDestroy, |e| {
             encode_cuMemPoolDestroy(e, pool_id)
         });
         if status == CUDA_SUCCESS {
@@ -508,8 +508,8 @@ pub unsafe fn cuMemPoolDestroy(pool: CUmemoryPool) -> CUresult {
 
 pub unsafe fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUresult {
     answer(|| {
-        let pool_id = handles::live(HandleKind::Pool, pool)?;
-        Ok(request(
+        let (session, pool_id) = checks::live(HandleKind::Pool, pool)?;
+        Ok(session.request(
             CallId::cuMemPoolTrimTo,
             |e| encode_cuMemPoolTrimTo(e, pool_id, minBytesToKeep as u64),
             |_| (),
@@ -520,7 +520,8 @@ pub unsafe fn cuMemPoolTrimTo(pool: CUmemoryPool, minBytesToKeep: usize) -> CUre
 pub unsafe fn cuDeviceGetDefaultMemPool(pool_out: CUmemoryPool, dev: CUdevice) -> CUresult {
     answer(|| {
         let pool_out_id = pool_out as u64;
-        Ok(request(
+        let session = sessions()?.of(pool_out_id);
+        Ok(session.request(
             CallId::cuDeviceGetDefaultMemPool,
             |e| encode_cuDeviceGetDefaultMemPool(e, pool_out_id, dev),
             |_| (),
@@ -530,8 +531,8 @@ pub unsafe fn cuDeviceGetDefaultMemPool(pool_out: CUmemoryPool, dev: CUdevice) -
 
 pub unsafe fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> CUresult {
     answer(|| {
-        let pool_id = handles::live(HandleKind::Pool, pool)?;
-        Ok(request(
+        let (session, pool_id) = checks::live(HandleKind::Pool, pool)?;
+        Ok(session.request(
             CallId::cuDeviceSetMemPool,
             |e| encode_cuDeviceSetMemPool(e, dev, pool_id),
             |_| (),
@@ -546,10 +547,10 @@ pub unsafe fn cuMemcpyDtoDAsync_v2(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, ByteCount as u64)?;
-        checks::device_span(srcDevice, ByteCount as u64)?;
-        Ok(one_way(CallId::cuMemcpyDtoDAsync_v2, |e| {
+        let (session, hStream_id) = checks::stream(hStream)?;
+        checks::device_span(session, dstDevice, ByteCount as u64)?;
+        checks::device_span(session, srcDevice, ByteCount as u64)?;
+        Ok(session.one_way(CallId::cuMemcpyDtoDAsync_v2, |e| {
             encode_cuMemcpyDtoDAsync_v2(e, dstDevice, srcDevice, ByteCount as u64, hStream_id)
         }))
     })
@@ -564,12 +565,12 @@ pub unsafe fn cuMemcpyPeerAsync(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        let dstContext_id = handles::live(HandleKind::Context, dstContext)?;
-        let srcContext_id = handles::live(HandleKind::Context, srcContext)?;
-        let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, ByteCount as u64)?;
-        checks::device_span(srcDevice, ByteCount as u64)?;
-        Ok(one_way(CallId::cuMemcpyPeerAsync, |e| {
+        let (session, dstContext_id) = checks::live(HandleKind::Context, dstContext)?;
+        let srcContext_id = checks::live_in(session, HandleKind::Context, srcContext)?;
+        let hStream_id = checks::stream_in(session, hStream)?;
+        checks::device_span(session, dstDevice, ByteCount as u64)?;
+        checks::device_span(session, srcDevice, ByteCount as u64)?;
+        Ok(session.one_way(CallId::cuMemcpyPeerAsync, |e| {
             encode_cuMemcpyPeerAsync(
                 e,
                 dstDevice,
@@ -591,12 +592,12 @@ pub unsafe fn cuMemcpyPeer(
     ByteCount: usize,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
-        let dstContext_id = handles::live(HandleKind::Context, dstContext)?;
-        let srcContext_id = handles::live(HandleKind::Context, srcContext)?;
-        checks::device_span(dstDevice, ByteCount as u64)?;
-        checks::device_span(srcDevice, ByteCount as u64)?;
-        Ok(one_way(CallId::cuMemcpyPeer, |e| {
+        let session = checks::context()?;
+        let dstContext_id = checks::live_in(session, HandleKind::Context, dstContext)?;
+        let srcContext_id = checks::live_in(session, HandleKind::Context, srcContext)?;
+        checks::device_span(session, dstDevice, ByteCount as u64)?;
+        checks::device_span(session, srcDevice, ByteCount as u64)?;
+        Ok(session.one_way(CallId::cuMemcpyPeer, |e| {
             encode_cuMemcpyPeer(
                 e,
                 dstDevice,
@@ -616,9 +617,9 @@ pub unsafe fn cuMemsetD8Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, (N as u64).saturating_mul(1_u64))?;
-        Ok(one_way(CallId::cuMemsetD8Async, |e| {
+        let (session, hStream_id) = checks::stream(hStream)?;
+        checks::device_span(session, dstDevice, (N as u64).saturating_mul(1_u64))?;
+        Ok(session.one_way(CallId::cuMemsetD8Async, |e| {
             encode_cuMemsetD8Async(e, dstDevice, uc, N as u64, hStream_id)
         }))
     })
@@ -632,9 +633,9 @@ pub unsafe fn cuMemsetD16Async(
 ) -> CUresult {
     answer(|| {
         refuse(dstDevice % 2 != 0)?;
-        let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, (N as u64).saturating_mul(2_u64))?;
-        Ok(one_way(CallId::cuMemsetD16Async, |e| {
+        let (session, hStream_id) = checks::stream(hStream)?;
+        checks::device_span(session, dstDevice, (N as u64).saturating_mul(2_u64))?;
+        Ok(session.one_way(CallId::cuMemsetD16Async, |e| {
             encode_cuMemsetD16Async(e, dstDevice, us, N as u64, hStream_id)
         }))
     })
@@ -648,9 +649,9 @@ pub unsafe fn cuMemsetD32Async(
 ) -> CUresult {
     answer(|| {
         refuse(dstDevice % 4 != 0)?;
-        let hStream_id = checks::stream(hStream)?;
-        checks::device_span(dstDevice, (N as u64).saturating_mul(4_u64))?;
-        Ok(one_way(CallId::cuMemsetD32Async, |e| {
+        let (session, hStream_id) = checks::stream(hStream)?;
+        checks::device_span(session, dstDevice, (N as u64).saturating_mul(4_u64))?;
+        Ok(session.one_way(CallId::cuMemsetD32Async, |e| {
             encode_cuMemsetD32Async(e, dstDevice, ui, N as u64, hStream_id)
         }))
     })
@@ -666,14 +667,15 @@ pub unsafe fn cuMemsetD2D8Async(
 ) -> CUresult {
     answer(|| {
         refuse(Height as u64 > 1 && (dstPitch as u64) < (Width as u64).saturating_mul(1_u64))?;
-        let hStream_id = checks::stream(hStream)?;
+        let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(
+            session,
             dstDevice,
             (dstPitch as u64)
                 .saturating_mul((Height as u64).saturating_sub(1_u64))
                 .saturating_add((Width as u64).saturating_mul(1_u64)),
         )?;
-        Ok(one_way(CallId::cuMemsetD2D8Async, |e| {
+        Ok(session.one_way(CallId::cuMemsetD2D8Async, |e| {
             encode_cuMemsetD2D8Async(
                 e,
                 dstDevice,
@@ -701,14 +703,15 @@ pub unsafe fn cuMemsetD2D16Async(
             Height as u64 > 1
                 && ((dstPitch as u64) < (Width as u64).saturating_mul(2_u64) || dstPitch % 2 != 0),
         )?;
-        let hStream_id = checks::stream(hStream)?;
+        let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(
+            session,
             dstDevice,
             (dstPitch as u64)
                 .saturating_mul((Height as u64).saturating_sub(1_u64))
                 .saturating_add((Width as u64).saturating_mul(2_u64)),
         )?;
-        Ok(one_way(CallId::cuMemsetD2D16Async, |e| {
+        Ok(session.one_way(CallId::cuMemsetD2D16Async, |e| {
             encode_cuMemsetD2D16Async(
                 e,
                 dstDevice,
@@ -736,14 +739,15 @@ pub unsafe fn cuMemsetD2D32Async(
             Height as u64 > 1
                 && ((dstPitch as u64) < (Width as u64).saturating_mul(4_u64) || dstPitch % 4 != 0),
         )?;
-        let hStream_id = checks::stream(hStream)?;
+        let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(
+            session,
             dstDevice,
             (dstPitch as u64)
                 .saturating_mul((Height as u64).saturating_sub(1_u64))
                 .saturating_add((Width as u64).saturating_mul(4_u64)),
         )?;
-        Ok(one_way(CallId::cuMemsetD2D32Async, |e| {
+        Ok(session.one_way(CallId::cuMemsetD2D32Async, |e| {
             encode_cuMemsetD2D32Async(
                 e,
                 dstDevice,
@@ -763,10 +767,10 @@ pub unsafe fn cuStreamCreateWithPriority(
     priority: i32,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(flags & !(CU_STREAM_NON_BLOCKING) != 0)?;
         let phStream_id = phStream as u64;
-        Ok(one_way(CallId::cuStreamCreateWithPriority, |e| {
+        Ok(session.one_way(CallId::cuStreamCreateWithPriority, |e| {
             encode_cuStreamCreateWithPriority(e, phStream_id, flags, priority)
         }))
     })
@@ -774,8 +778,8 @@ pub unsafe fn cuStreamCreateWithPriority(
 
 pub unsafe fn cuStreamDestroy_v2(hStream: CUstream) -> CUresult {
     answer(|| {
-        let hStream_id = handles::live(HandleKind::Stream, hStream)?;
-        let status = one_way(CallId::cuStreamDestroy_v2, |e| {
+        let (session, hStream_id) = checks::live(HandleKind::Stream, hStream)?;
+        let status = session.one_way(CallId::cuStreamDestroy_v2, |e| {
             encode_cuStreamDestroy_v2(e, hStream_id)
         });
         if status == CUDA_SUCCESS {
@@ -787,8 +791,8 @@ pub unsafe fn cuStreamDestroy_v2(hStream: CUstream) -> CUresult {
 
 pub unsafe fn cuStreamSynchronize(hStream: CUstream) -> CUresult {
     answer(|| {
-        let hStream_id = checks::stream(hStream)?;
-        Ok(request(
+        let (session, hStream_id) = checks::stream(hStream)?;
+        Ok(session.request(
             CallId::cuStreamSynchronize,
             |e| encode_cuStreamSynchronize(e, hStream_id),
             |_| (),
@@ -798,8 +802,8 @@ pub unsafe fn cuStreamSynchronize(hStream: CUstream) -> CUresult {
 
 pub unsafe fn cuStreamQuery(hStream: CUstream) -> CUresult {
     answer(|| {
-        let hStream_id = checks::stream(hStream)?;
-        Ok(request(
+        let (session, hStream_id) = checks::stream(hStream)?;
+        Ok(session.request(
             CallId::cuStreamQuery,
             |e| encode_cuStreamQuery(e, hStream_id),
             |_| (),
@@ -809,10 +813,10 @@ pub unsafe fn cuStreamQuery(hStream: CUstream) -> CUresult {
 
 pub unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags: u32) -> CUresult {
     answer(|| {
-        let hStream_id = checks::stream(hStream)?;
-        let hEvent_id = handles::live(HandleKind::Event, hEvent)?;
+        let (session, hStream_id) = checks::stream(hStream)?;
+        let hEvent_id = checks::live_in(session, HandleKind::Event, hEvent)?;
         refuse(Flags & !(CU_EVENT_WAIT_EXTERNAL) != 0)?;
-        Ok(one_way(CallId::cuStreamWaitEvent, |e| {
+        Ok(session.one_way(CallId::cuStreamWaitEvent, |e| {
             encode_cuStreamWaitEvent(e, hStream_id, hEvent_id, Flags)
         }))
     })
@@ -820,13 +824,13 @@ pub unsafe fn cuStreamWaitEvent(hStream: CUstream, hEvent: CUevent, Flags: u32) 
 
 pub unsafe fn cuEventCreate(phEvent: CUevent, Flags: u32) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(
             Flags & !(CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS)
                 != 0,
         )?;
         let phEvent_id = phEvent as u64;
-        Ok(one_way(CallId::cuEventCreate, |e| {
+        Ok(session.one_way(CallId::cuEventCreate, |e| {
             encode_cuEventCreate(e, phEvent_id, Flags)
         }))
     })
@@ -834,8 +838,8 @@ pub unsafe fn cuEventCreate(phEvent: CUevent, Flags: u32) -> CUresult {
 
 pub unsafe fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
     answer(|| {
-        let hEvent_id = handles::live(HandleKind::Event, hEvent)?;
-        let status = one_way(CallId::cuEventDestroy_v2, |e| {
+        let (session, hEvent_id) = checks::live(HandleKind::Event, hEvent)?;
+        let status = session.one_way(CallId::cuEventDestroy_v2, |e| {
             encode_cuEventDestroy_v2(e, hEvent_id)
         });
         if status == CUDA_SUCCESS {
@@ -847,9 +851,9 @@ pub unsafe fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
 
 pub unsafe fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CUresult {
     answer(|| {
-        let hEvent_id = handles::live(HandleKind::Event, hEvent)?;
-        let hStream_id = checks::stream(hStream)?;
-        Ok(one_way(CallId::cuEventRecord, |e| {
+        let (session, hEvent_id) = checks::live(HandleKind::Event, hEvent)?;
+        let hStream_id = checks::stream_in(session, hStream)?;
+        Ok(session.one_way(CallId::cuEventRecord, |e| {
             encode_cuEventRecord(e, hEvent_id, hStream_id)
         }))
     })
@@ -857,10 +861,10 @@ pub unsafe fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CUresult {
 
 pub unsafe fn cuEventRecordWithFlags(hEvent: CUevent, hStream: CUstream, flags: u32) -> CUresult {
     answer(|| {
-        let hEvent_id = handles::live(HandleKind::Event, hEvent)?;
-        let hStream_id = checks::stream(hStream)?;
+        let (session, hEvent_id) = checks::live(HandleKind::Event, hEvent)?;
+        let hStream_id = checks::stream_in(session, hStream)?;
         refuse(flags & !(CU_EVENT_RECORD_EXTERNAL) != 0)?;
-        Ok(one_way(CallId::cuEventRecordWithFlags, |e| {
+        Ok(session.one_way(CallId::cuEventRecordWithFlags, |e| {
             encode_cuEventRecordWithFlags(e, hEvent_id, hStream_id, flags)
         }))
     })
@@ -868,8 +872,8 @@ pub unsafe fn cuEventRecordWithFlags(hEvent: CUevent, hStream: CUstream, flags: 
 
 pub unsafe fn cuEventQuery(hEvent: CUevent) -> CUresult {
     answer(|| {
-        let hEvent_id = handles::live(HandleKind::Event, hEvent)?;
-        Ok(request(
+        let (session, hEvent_id) = checks::live(HandleKind::Event, hEvent)?;
+        Ok(session.request(
             CallId::cuEventQuery,
             |e| encode_cuEventQuery(e, hEvent_id),
             |_| (),
@@ -879,8 +883,8 @@ pub unsafe fn cuEventQuery(hEvent: CUevent) -> CUresult {
 
 pub unsafe fn cuEventSynchronize(hEvent: CUevent) -> CUresult {
     answer(|| {
-        let hEvent_id = handles::live(HandleKind::Event, hEvent)?;
-        Ok(request(
+        let (session, hEvent_id) = checks::live(HandleKind::Event, hEvent)?;
+        Ok(session.request(
             CallId::cuEventSynchronize,
             |e| encode_cuEventSynchronize(e, hEvent_id),
             |_| (),
@@ -895,9 +899,9 @@ pub unsafe fn cuEventElapsedTime_v2(
 ) -> CUresult {
     answer(|| {
         refuse(pMilliseconds.is_null())?;
-        let hStart_id = handles::live(HandleKind::Event, hStart)?;
-        let hEnd_id = handles::live(HandleKind::Event, hEnd)?;
-        Ok(request(
+        let (session, hStart_id) = checks::live(HandleKind::Event, hStart)?;
+        let hEnd_id = checks::live_in(session, HandleKind::Event, hEnd)?;
+        Ok(session.request(
             CallId::cuEventElapsedTime_v2,
             |e| encode_cuEventElapsedTime_v2(e, hStart_id, hEnd_id),
             |d| {
@@ -915,10 +919,10 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     dynamicSMemSize: usize,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(numBlocks.is_null())?;
-        let func_id = launchable(func)?.id;
-        Ok(request(
+        let func_id = checks::belongs(session, launchable(func)?.id)?;
+        Ok(session.request(
             CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor,
             |e| {
                 encode_cuOccupancyMaxActiveBlocksPerMultiprocessor(
@@ -944,10 +948,10 @@ pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     flags: u32,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(numBlocks.is_null())?;
-        let func_id = launchable(func)?.id;
-        Ok(request(
+        let func_id = checks::belongs(session, launchable(func)?.id)?;
+        Ok(session.request(
             CallId::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
             |e| {
                 encode_cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
@@ -973,10 +977,10 @@ pub unsafe fn cuOccupancyAvailableDynamicSMemPerBlock(
     blockSize: i32,
 ) -> CUresult {
     answer(|| {
-        checks::context()?;
+        let session = checks::context()?;
         refuse(dynamicSmemSize.is_null())?;
-        let func_id = launchable(func)?.id;
-        Ok(request(
+        let func_id = checks::belongs(session, launchable(func)?.id)?;
+        Ok(session.request(
             CallId::cuOccupancyAvailableDynamicSMemPerBlock,
             |e| encode_cuOccupancyAvailableDynamicSMemPerBlock(e, func_id, numBlocks, blockSize),
             |d| {
@@ -989,15 +993,15 @@ pub unsafe fn cuOccupancyAvailableDynamicSMemPerBlock(
 
 pub unsafe fn cuProfilerStart() -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(one_way(CallId::cuProfilerStart, encode_cuProfilerStart))
+        let session = checks::context()?;
+        Ok(session.one_way(CallId::cuProfilerStart, encode_cuProfilerStart))
     })
 }
 
 pub unsafe fn cuProfilerStop() -> CUresult {
     answer(|| {
-        checks::context()?;
-        Ok(one_way(CallId::cuProfilerStop, encode_cuProfilerStop))
+        let session = checks::context()?;
+        Ok(session.one_way(CallId::cuProfilerStop, encode_cuProfilerStop))
     })
 }
 

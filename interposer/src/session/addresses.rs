@@ -46,11 +46,15 @@ impl Range {
 pub struct Addresses {
     ranges: RwLock<BTreeMap<u64, Range>>,
     last_buffer: AtomicU64,
+    managed_made: AtomicU64,
 }
 
 impl Addresses {
     /// Remembers an allocation; one that was known at `base` is replaced.
     pub fn insert(&self, base: u64, size: u64, owner: Owner) {
+        if matches!(owner, Owner::Managed { .. }) {
+            self.managed_made.fetch_add(1, Ordering::Relaxed);
+        }
         let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
         let mut ranges = self
             .ranges
@@ -75,16 +79,18 @@ impl Addresses {
             .remove(&base)
     }
 
-    /// Forgets the device allocation that starts at `base`; false when there is none.
-    pub fn remove_device(&self, base: u64) -> bool {
+    /// Forgets the device allocation that starts at `base`; the context that it was made in, none when
+    /// there is no such allocation.
+    pub fn remove_device(&self, base: u64) -> Option<u64> {
         let mut ranges = self
             .ranges
             .write()
             .unwrap_or_else(|poison| poison.into_inner());
-        let is_device = ranges
-            .get(&base)
-            .is_some_and(|range| matches!(range.owner, Owner::Device { .. }));
-        is_device && ranges.remove(&base).is_some()
+        let Owner::Device { context, .. } = ranges.get(&base)?.owner else {
+            return None;
+        };
+        ranges.remove(&base);
+        Some(context)
     }
 
     /// Forgets all memory of a context that ended.
@@ -107,6 +113,38 @@ impl Addresses {
             .unwrap_or_else(|poison| poison.into_inner());
         let (_, range) = ranges.range(..=address).next_back()?;
         (address - range.base < range.size.max(1)).then_some(*range)
+    }
+
+    /// The allocations that have addresses in `address..address + bytes`.
+    pub fn overlapping(&self, address: u64, bytes: u64) -> Vec<Range> {
+        let ranges = self
+            .ranges
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner());
+        // The one before may reach into it.
+        let before = ranges.range(..address).next_back();
+        let before = before.filter(|(_, range)| range.remaining(address) > 0);
+        let within = ranges.range(address..address.saturating_add(bytes.max(1)));
+        before
+            .into_iter()
+            .chain(within)
+            .map(|(_, range)| *range)
+            .collect()
+    }
+
+    /// How many managed allocations have been made so far.
+    pub fn managed_made(&self) -> u64 {
+        self.managed_made.load(Ordering::Relaxed)
+    }
+
+    /// The managed allocations.
+    pub fn managed(&self) -> Vec<Range> {
+        let ranges = self
+            .ranges
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let is_managed = |range: &&Range| matches!(range.owner, Owner::Managed { .. });
+        ranges.values().filter(is_managed).copied().collect()
     }
 
     /// The managed allocation that holds all of `address..address + bytes`.
@@ -151,6 +189,22 @@ mod tests {
     }
 
     #[test]
+    fn allocations_that_overlap_are_found() {
+        let addresses = Addresses::default();
+        addresses.insert(0x1000, 0x100, DEVICE);
+        addresses.insert(0x3000, 0x100, DEVICE);
+        let bases = |address, bytes| {
+            let found = addresses.overlapping(address, bytes);
+            found.iter().map(|range| range.base).collect::<Vec<_>>()
+        };
+        assert!(bases(0x0f00, 0x100).is_empty());
+        assert_eq!(bases(0x0f00, 0x101), [0x1000]);
+        assert_eq!(bases(0x10ff, 0x10), [0x1000]);
+        assert!(bases(0x1100, 0x1f00).is_empty());
+        assert_eq!(bases(0x1080, 0x3000), [0x1000, 0x3000]);
+    }
+
+    #[test]
     fn buffer_ids_differ_and_host_memory_is_not_the_device() {
         let addresses = Addresses::default();
         addresses.insert(0x1000, 0x100, DEVICE);
@@ -169,10 +223,11 @@ mod tests {
         );
         assert_ne!(device.buffer_id, host.buffer_id);
         assert_eq!(addresses.find_device(0x2000), None);
-        assert!(!addresses.remove_device(0x2000) && !addresses.remove_device(0x1001));
+        assert_eq!(addresses.remove_device(0x2000), None);
+        assert_eq!(addresses.remove_device(0x1001), None);
         addresses.remove_context(9);
         assert_eq!(addresses.find(0x1000), None);
-        assert!(!addresses.remove_device(0x1000));
+        assert_eq!(addresses.remove_device(0x1000), None);
         assert!(addresses.remove(0x2000).is_some());
     }
 }

@@ -1,10 +1,9 @@
-//! Connecting: from the environment to a session, or to a sentence that says what is missing.
+//! Connecting: from the environment to the sessions, or to a sentence that says what is missing.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Thread;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::*;
@@ -14,18 +13,19 @@ use harp_transport::{
     Welcome,
 };
 use harp_wire::push::Push;
+use harp_wire::windows;
 
-use super::addresses::Addresses;
 use super::callbacks::Callbacks;
 use super::faults::Faults;
+use super::handles::MOST_SESSIONS;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::output::Output;
-use super::settings::{say, settings, LogLevel};
-use super::snapshot::Snapshot;
+use super::settings::{say, settings, LogLevel, Target};
+use super::snapshot::{select_visible, Device, Snapshot};
 use super::stats::Stats;
 use super::twins::Twins;
-use super::{life, weather, Session};
+use super::{life, weather, Session, Sessions};
 
 /// No more attempts to connect after a pause of this length.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -54,15 +54,61 @@ fn failure(sentence: impl Into<String>) -> Failure {
     }
 }
 
-/// Connects to the server that the environment names.
-pub fn begin() -> Result<Session, Failure> {
-    let settings = settings();
-    let server = settings.server.as_deref().ok_or_else(|| {
-        failure(
+/// Connects to the servers that the environment names: to all of them, or the program has no device.
+pub fn begin() -> Result<Sessions, Failure> {
+    let targets = settings().servers.as_ref().map_err(failure)?;
+    if targets.is_empty() {
+        return Err(failure(
             "no pool server is configured (HARP_SERVER is not set): start the program with \
              `harp-run -- program`",
-        )
-    })?;
+        ));
+    }
+    if targets.len() > MOST_SESSIONS {
+        return Err(failure(format!(
+            "HARP_SERVER names {} servers, and a program can use {MOST_SESSIONS}",
+            targets.len()
+        )));
+    }
+    let (mut all, mut devices, mut driver_version) = (Vec::new(), Vec::new(), i32::MAX);
+    let mut windows_end = None;
+    for target in targets {
+        let (session, snapshot) = begin_one(target, all.len(), targets.len() > 1, windows_end)?;
+        driver_version = driver_version.min(snapshot.driver_version);
+        let windows = snapshot.devices.iter().filter_map(|device| device.window);
+        windows_end = windows
+            .map(|(base, size)| base + size)
+            .max()
+            .max(windows_end);
+        let chosen = snapshot.choose(target.devices.as_deref());
+        let chosen = chosen.map_err(|number| {
+            failure(format!(
+                "the pool server {} has no device {number}, or it is named twice: see HARP_SERVER",
+                target.server
+            ))
+        })?;
+        for mut device in chosen {
+            device.belong_to(session.number, &devices);
+            devices.push(device);
+        }
+        all.push(session);
+    }
+    select_visible(
+        &mut devices,
+        std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref(),
+    );
+    Ok(Sessions::new(all, devices, driver_version))
+}
+
+/// Begins the session of that number. Its device addresses are to start at `first_window`, above those
+/// of the servers before, where these said what theirs are.
+fn begin_one(
+    target: &Target,
+    number: usize,
+    several: bool,
+    first_window: Option<u64>,
+) -> Result<(Session, Snapshot), Failure> {
+    let settings = settings();
+    let server = target.server.as_str();
     let credentials = settings.credentials.as_deref().ok_or_else(|| {
         failure(format!(
             "no credentials for {server} (HARP_CREDENTIALS is not set): start the program with \
@@ -75,13 +121,19 @@ pub fn begin() -> Result<Session, Failure> {
         key_pem: read(credentials, "client.key")?,
         server_name: settings.server_name.clone(),
     };
-    let hello = Hello {
+    let mut hello = Hello {
         program: program_name(),
         pid: std::process::id(),
         ..Hello::current()
     };
+    if let Some(first) = first_window {
+        hello
+            .options
+            .insert(windows::OPTION.to_owned(), first.to_string());
+    }
+    let name = several.then_some(server);
     let (sender, receiver, welcome, link) =
-        connect(server, &config, &hello).map_err(|error| match error {
+        connect(server, name, &config, &hello).map_err(|error| match error {
             ConnectError::Refused if settings.embedded => ended_with_its_run(),
             error => {
                 let next_step = error.next_step();
@@ -90,8 +142,7 @@ pub fn begin() -> Result<Session, Failure> {
                 ))
             }
         })?;
-    let mut snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
-    snapshot.select_visible(std::env::var("CUDA_VISIBLE_DEVICES").ok().as_deref());
+    let snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     say(
         LogLevel::Debug,
         &format!(
@@ -102,26 +153,31 @@ pub fn begin() -> Result<Session, Failure> {
             link.cipher
         ),
     );
-    reserve_windows(&snapshot)?;
-    Ok(Session {
-        snapshot,
-        addresses: Addresses::default(),
+    reserve_windows(server, &snapshot.devices)?;
+    let session = Session {
+        number,
+        server: server.to_owned(),
+        soft_architecture: snapshot.soft_architecture(),
         callbacks: Callbacks::default(),
         output: Output::default(),
         twins: Twins::default(),
         link,
         keeper: sender.keeper(),
-        outgoing: Outgoing::new(sender),
-        incoming: Incoming::new(receiver, settings.spin, pushed),
+        outgoing: Outgoing::new(sender, number),
+        incoming: Incoming::new(receiver, settings.spin, number, pushed),
         stats: Stats::new(),
         faults: Faults::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),
-    })
+        callback_thread: Mutex::default(),
+    };
+    Ok((session, snapshot))
 }
 
-/// Connects; a connection that breaks while there is no session yet is tried again at once.
+/// Connects; a connection that breaks while there is no session yet is tried again at once. What
+/// happens to the connection later is told with `name`, where there are several.
 fn connect(
     server: &str,
+    name: Option<&str>,
     config: &ClientConfig,
     hello: &Hello,
 ) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
@@ -131,7 +187,7 @@ fn connect(
     loop {
         let resuming = Resuming {
             limit: settings.resume_limit,
-            observer: Arc::new(weather::observe),
+            observer: weather::observer(name),
             start_thread: |name, body| start_thread(name, body).map(drop),
         };
         let left = end.saturating_duration_since(Instant::now());
@@ -145,9 +201,12 @@ fn connect(
     }
 }
 
-fn pushed(push: Push) -> Result<(), String> {
-    let Ok(session) = super::session() else {
+fn pushed(number: usize, push: Push) -> Result<(), String> {
+    let Ok(sessions) = super::sessions() else {
         return Ok(()); // the process is ending
+    };
+    let Some(session) = sessions.iter().nth(number) else {
+        return Ok(());
     };
     match push {
         Push::Callback { callback, status } => session.callbacks.reached(callback, status),
@@ -197,8 +256,8 @@ fn program_name() -> String {
 
 /// Takes the devices' addresses out of this process's own use, so that no host pointer can be
 /// mistaken for a device pointer (DESIGN D6).
-fn reserve_windows(snapshot: &Snapshot) -> Result<(), Failure> {
-    for (base, size) in snapshot.devices.iter().filter_map(|device| device.window) {
+fn reserve_windows(server: &str, devices: &[Device]) -> Result<(), Failure> {
+    for (base, size) in devices.iter().filter_map(|device| device.window) {
         // SAFETY: an inaccessible mapping that replaces nothing (MAP_FIXED_NOREPLACE).
         let mapped = unsafe {
             libc::mmap(
@@ -215,7 +274,7 @@ fn reserve_windows(snapshot: &Snapshot) -> Result<(), Failure> {
         };
         if mapped as u64 != base {
             return Err(failure(format!(
-                "the addresses {base:#x}..{:#x} of a device are in use in this process",
+                "the addresses {base:#x}..{:#x} of a device of {server} are in use in this process",
                 base.saturating_add(size)
             )));
         }
@@ -249,8 +308,8 @@ pub fn start_flusher(session: &'static Session) {
 /// # Errors
 /// `CUDA_ERROR_OPERATING_SYSTEM` where it cannot be started.
 pub fn wake_callback_thread(session: &'static Session) -> Result<(), CUresult> {
-    static THREAD: Mutex<Option<Thread>> = Mutex::new(None);
-    let mut thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let thread = session.callback_thread.lock();
+    let mut thread = thread.unwrap_or_else(PoisonError::into_inner);
     if let Some(thread) = &*thread {
         thread.unpark();
         return Ok(());
@@ -268,7 +327,7 @@ fn run_callbacks(session: &'static Session) {
     loop {
         // What was printed before a host function's turn appears before it runs.
         session.output.write();
-        session.callbacks.run_reached();
+        session.callbacks.run_reached(session);
         if life::is_over() {
             // A host function has forked: this is the child, where nobody will call any more.
             return;

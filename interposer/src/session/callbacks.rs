@@ -13,6 +13,8 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::encode_harp_callback_done;
 use harp_wire::CallId;
 
+use super::Session;
+
 /// What a program queued.
 #[derive(Clone, Copy)]
 pub enum HostFunction {
@@ -88,8 +90,8 @@ impl Callbacks {
         !self.lock().reached.is_empty()
     }
 
-    /// Runs the functions that have been reached, one after the other.
-    pub fn run_reached(&self) {
+    /// Runs the functions of a session that have been reached, one after the other.
+    pub fn run_reached(&self, session: &Session) {
         loop {
             let next = {
                 let mut state = self.lock();
@@ -101,9 +103,7 @@ impl Callbacks {
                 return;
             };
             // The function may look at what kernels before it have written, and write for those after it.
-            if let Ok(session) = super::session() {
-                session.twins.pull();
-            }
+            session.pull_twins();
             // SAFETY: the program gave the function and its data to be called like this, once.
             unsafe {
                 match function {
@@ -120,13 +120,11 @@ impl Callbacks {
             if super::life::is_over() {
                 return; // the locks of this module may be another process's
             }
-            if let Ok(session) = super::session() {
-                session.twins.push();
-            }
-            super::tell(CallId::harp_callback_done, |encoder| {
+            session.push_twins();
+            session.tell(CallId::harp_callback_done, |encoder| {
                 encode_harp_callback_done(encoder, number);
             });
-            super::flush();
+            session.flush();
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The handles that a program holds: typed, client-chosen, checked before anything is sent.
 //!
-//! A handle's value is its wire id: `kind << 56 | generation << 32 | index << 4`. `index` names a
-//! record in an append-only table (so a look-up never locks), `generation` makes a reused record
-//! a different handle, so that a stale one is refused as CUDA refuses it. The low bits are zero as
-//! those of a driver's pointers are: programs keep marks of their own in them (PyTorch does).
+//! A handle's value is its wire id: `kind << 56 | session << 50 | generation << 32 | index << 4`.
+//! `session` says which of the process's sessions it belongs to, so that a call finds its way by any
+//! handle. `index` names a record in an append-only table (so a look-up never locks), `generation`
+//! makes a reused record a different handle, so that a stale one is refused as CUDA refuses it. The
+//! low bits are zero as those of a driver's pointers are: programs keep marks of their own in them
+//! (PyTorch does).
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +18,11 @@ const CHUNK: usize = 1024;
 const CHUNKS: usize = 4096;
 const GENERATION_SHIFT: u32 = 32;
 const INDEX_SHIFT: u32 = 4;
-const GENERATION_MASK: u64 = 0x00ff_ffff;
+const GENERATION_MASK: u64 = (1 << (SESSION_SHIFT - GENERATION_SHIFT)) - 1;
+const SESSION_SHIFT: u32 = 50;
+
+/// Sessions that a process can have.
+pub const MOST_SESSIONS: usize = 64;
 
 /// `CU_STREAM_PER_THREAD`: the greatest stream argument that is a value and not a handle (0 is the
 /// default stream, 1 the legacy one).
@@ -74,11 +80,17 @@ impl Table {
     }
 }
 
-/// Makes a live handle of `kind`.
+/// The session of a handle, by its number; 0 for what is no handle.
+#[inline]
+pub fn session_of(id: u64) -> usize {
+    (id >> SESSION_SHIFT) as usize % MOST_SESSIONS
+}
+
+/// Makes a live handle of `kind` in the session of that number.
 ///
 /// Never fails in practice: four million live handles exhaust the table, after which 0 is returned
 /// and the server refuses the create.
-pub fn create(kind: HandleKind) -> u64 {
+pub fn create(kind: HandleKind, session: usize) -> u64 {
     let mut free = TABLE
         .free
         .lock()
@@ -91,7 +103,10 @@ pub fn create(kind: HandleKind) -> u64 {
         },
     };
     drop(free);
-    let id = (kind as u64) << 56 | generation << GENERATION_SHIFT | (index as u64) << INDEX_SHIFT;
+    let id = (kind as u64) << 56
+        | (session as u64) << SESSION_SHIFT
+        | generation << GENERATION_SHIFT
+        | (index as u64) << INDEX_SHIFT;
     if let Some(record) = TABLE.record(index) {
         record.data.store(ptr::null_mut(), Ordering::Relaxed);
         record.id.store(id, Ordering::Release);
@@ -193,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_handle_is_live_until_it_is_destroyed() {
-        let id = create(HandleKind::Event);
+        let id = create(HandleKind::Event, 0);
         let raw = id as *mut CUevent_st;
         assert_eq!(live(HandleKind::Event, raw), Ok(id));
         destroy(HandleKind::Event, raw);
@@ -202,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_handle_is_aligned_as_a_pointer_is() {
-        let ids = [HandleKind::Stream; 5].map(create);
+        let ids = [HandleKind::Stream; 5].map(|kind| create(kind, 63));
         assert!(ids.iter().all(|id| id % 16 == 0), "{ids:x?}");
         let marked = (ids[0] | 1) as *mut CUstream_st;
         assert_eq!(
@@ -213,7 +228,7 @@ mod tests {
 
     #[test]
     fn a_handle_of_another_kind_is_refused() {
-        let id = create(HandleKind::Event);
+        let id = create(HandleKind::Event, 0);
         assert_eq!(
             live(HandleKind::Stream, id as *mut CUstream_st),
             Err(CUDA_ERROR_INVALID_HANDLE)
@@ -226,9 +241,11 @@ mod tests {
 
     #[test]
     fn a_reused_record_is_another_handle() {
-        let first = create(HandleKind::Module);
+        let first = create(HandleKind::Module, 0);
         destroy(HandleKind::Module, first as *mut CUmod_st);
-        let ids: Vec<u64> = (0..CHUNK + 1).map(|_| create(HandleKind::Module)).collect();
+        let ids: Vec<u64> = (0..CHUNK + 1)
+            .map(|_| create(HandleKind::Module, 0))
+            .collect();
         assert!(ids.iter().all(|id| *id != first));
         assert_eq!(
             live(HandleKind::Module, first as *mut CUmod_st),
@@ -237,8 +254,17 @@ mod tests {
     }
 
     #[test]
+    fn a_handle_says_its_kind_and_its_session() {
+        for session in [0, 1, MOST_SESSIONS - 1] {
+            let id = create(HandleKind::Event, session);
+            assert_eq!(session_of(id), session);
+            assert_eq!(live(HandleKind::Event, id as *mut CUevent_st), Ok(id));
+        }
+    }
+
+    #[test]
     fn attached_data_is_found_again() {
-        let id = create(HandleKind::Function);
+        let id = create(HandleKind::Function, 0);
         attach(id, 7_u32);
         // SAFETY: this test attaches u32.
         assert_eq!(unsafe { attached::<u32>(id) }, Some(&7));

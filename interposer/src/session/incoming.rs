@@ -59,11 +59,13 @@ pub struct Incoming {
     reader: Mutex<Reader>,
     pending: Mutex<Pending>,
     arrived: Condvar,
+    session: usize,
     on_push: OnPush,
 }
 
-/// Hears what the server says without being asked. It must not wait for the program.
-pub type OnPush = fn(Push) -> Result<(), String>;
+/// Hears what the server of a session, by its number, says without being asked. It must not wait for
+/// the program.
+pub type OnPush = fn(usize, Push) -> Result<(), String>;
 
 struct Reader {
     receiver: Receiver,
@@ -75,11 +77,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Incoming {
-    pub fn new(receiver: Receiver, spin: Option<Duration>, on_push: OnPush) -> Incoming {
+    /// The receiving half of the session with that number.
+    pub fn new(
+        receiver: Receiver,
+        spin: Option<Duration>,
+        session: usize,
+        on_push: OnPush,
+    ) -> Incoming {
         Incoming {
             reader: Mutex::new(Reader { receiver, spin }),
             pending: Mutex::default(),
             arrived: Condvar::new(),
+            session,
             on_push,
         }
     }
@@ -206,7 +215,7 @@ impl Incoming {
     fn take_push(&self, body: &[u8]) -> Result<(), String> {
         match Push::decode(&mut Decoder::new(body)) {
             Ok(Some(push)) => {
-                (self.on_push)(push)?;
+                (self.on_push)(self.session, push)?;
                 self.arrived.notify_all();
                 Ok(())
             }

@@ -1,22 +1,22 @@
-//! When the session begins and ends in the life of a process: first call, fork, exit.
+//! When the sessions begin and end in the life of a process: first call, fork, exit.
 
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::lifecycle;
 use harp_driver_front::threads::Uncancelled;
 
 use super::settings::{say, settings, LogLevel};
-use super::{begin, Session};
+use super::{begin, Sessions};
 
 /// How long the exit of a program may wait for its last calls to leave.
 const EXIT_BOUND: Duration = Duration::from_millis(500);
 
-/// How the attempt to begin a session has ended; empty while it is under way.
-type Attempt = OnceLock<Result<&'static Session, CUresult>>;
+/// How the attempt to begin the sessions has ended; empty while it is under way.
+type Attempt = OnceLock<Result<&'static Sessions, CUresult>>;
 
 /// This process's attempt, made once: null before it. A forked child that may still begin for
 /// itself forgets its parent's, be that under way in a thread that the child does not have.
@@ -41,8 +41,8 @@ fn attempt_or_new() -> &'static Attempt {
     })
 }
 
-/// The session, beginning it if need be; for calls that CUDA allows before `cuInit`.
-pub fn connected() -> Result<&'static Session, CUresult> {
+/// The sessions, beginning them if need be; for calls that CUDA allows before `cuInit`.
+pub fn connected() -> Result<&'static Sessions, CUresult> {
     if lifecycle::finished() {
         return Err(CUDA_ERROR_DEINITIALIZED);
     }
@@ -56,47 +56,50 @@ pub fn connected() -> Result<&'static Session, CUresult> {
     });
     let _uncancelled = Uncancelled::new();
     *attempt_or_new().get_or_init(|| {
-        let session: &'static Session = Box::leak(Box::new(begin::begin().map_err(|failure| {
-            say(LogLevel::Quiet, &failure.to_string());
-            failure.code
-        })?));
-        begin::start_flusher(session);
-        Ok(session)
+        let sessions: &'static Sessions =
+            Box::leak(Box::new(begin::begin().map_err(|failure| {
+                say(LogLevel::Quiet, &failure.to_string());
+                failure.code
+            })?));
+        sessions.iter().for_each(begin::start_flusher);
+        Ok(sessions)
     })
 }
 
-/// The session, for every call that needs `cuInit` first.
+/// The sessions, for every call that needs `cuInit` first.
 #[inline]
-pub fn session() -> Result<&'static Session, CUresult> {
+pub fn sessions() -> Result<&'static Sessions, CUresult> {
     lifecycle::check()?;
     begun().ok_or(CUDA_ERROR_NOT_INITIALIZED)
 }
 
-/// The session if there is one, in a forked child its parent's: for what was learned from it.
+/// The sessions if there are any, in a forked child its parent's: for what was learned from them.
 #[inline]
-pub fn begun() -> Option<&'static Session> {
+pub fn begun() -> Option<&'static Sessions> {
     attempt()?.get().copied()?.ok()
 }
 
 /// `cuInit`: from now on the program may call everything.
-pub fn attach_program() -> Result<&'static Session, CUresult> {
+pub fn attach_program() -> Result<&'static Sessions, CUresult> {
     lifecycle::starting()?;
-    let session = connected().inspect_err(|_| lifecycle::start_failed())?;
+    let sessions = connected().inspect_err(|_| lifecycle::start_failed())?;
     lifecycle::start()?;
-    Ok(session)
+    Ok(sessions)
 }
 
-/// True where nothing may touch the network: exit handlers have run, or the connection is that of
+/// True where nothing may touch the network: exit handlers have run, or the connections are those of
 /// the process that this one was forked from.
 pub fn is_over() -> bool {
     lifecycle::finished() || lifecycle::forked()
 }
 
-/// In the child of a fork: the parent keeps the conversation, the child gives up its copy of the
-/// socket without a word.
+/// In the child of a fork: the parent keeps the conversations, the child gives up its copies of the
+/// sockets without a word.
 fn in_child(initialised: bool) {
-    if let Some(session) = begun() {
-        disconnect(session.keeper.socket());
+    if let Some(sessions) = begun() {
+        for session in sessions.iter() {
+            disconnect(session.keeper.socket());
+        }
     }
     if !initialised {
         ATTEMPT.store(null_mut(), Ordering::Release);
@@ -119,11 +122,19 @@ fn disconnect(socket: libc::c_int) {
 }
 
 fn at_exit() {
-    let Some(session) = begun() else {
+    let Some(sessions) = begun() else {
         return;
     };
-    session.outgoing.end(EXIT_BOUND);
+    let end = Instant::now() + EXIT_BOUND;
+    for session in sessions.iter() {
+        // A server that takes nothing costs the others their patience, not their goodbye.
+        let left = end.saturating_duration_since(Instant::now());
+        session.outgoing.end(left.max(Duration::from_millis(1)));
+    }
     if settings().print_stats {
-        say(LogLevel::Quiet, &session.summary());
+        for session in sessions.iter() {
+            let devices = sessions.device_names(session);
+            say(LogLevel::Quiet, &session.summary(&devices));
+        }
     }
 }

@@ -1,11 +1,15 @@
-//! The session: this process's one ordered conversation with a pool server.
+//! Sessions: this process's ordered conversations with pool servers, one with each server that it
+//! has devices of.
 //!
-//! It begins at the first call that needs a device and not before, so that children that never
+//! They begin at the first call that needs a device and not before, so that children that never
 //! use CUDA connect to nothing. Calling threads do their own input and output: [`outgoing`] batches
 //! one-way calls and sends them, [`incoming`] lets one waiting thread read for all, [`output`] writes
 //! what kernels print. Lock order:
 //! `Outgoing::sender` before `Outgoing::queue`; `Incoming::reader` before `Incoming::pending`;
 //! none of the first pair is taken while one of the second is held.
+//!
+//! A call finds its session by a handle among its arguments, which says whose it is; else by an
+//! address, which lies in memory of a context; else by the calling thread's current context.
 
 pub mod addresses;
 mod begin;
@@ -18,6 +22,7 @@ mod life;
 mod outgoing;
 mod output;
 pub mod settings;
+mod several;
 pub mod snapshot;
 mod stats;
 mod thread;
@@ -25,31 +30,36 @@ pub mod twins;
 mod weather;
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
+use std::thread::Thread;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::Uncancelled;
 use harp_transport::{Keeper, LinkInfo};
 use harp_wire::{CallId, Decoder, Encoder};
 
-pub use life::{attach_program, begun, connected, session};
+pub use life::{attach_program, begun, connected, sessions};
+pub use several::Sessions;
 pub use thread::context_changed;
 
-use crate::api::current_device;
-use addresses::Addresses;
+use crate::api::{current_context, current_device};
 use callbacks::{Callbacks, HostFunction};
 use faults::Faults;
 use incoming::{Incoming, Reply};
 use outgoing::Outgoing;
 use output::Output;
 use settings::{say, settings, LogLevel};
-use snapshot::Snapshot;
 use stats::Stats;
 use twins::Twins;
 
 /// A running session.
 pub struct Session {
-    pub snapshot: Snapshot,
-    pub addresses: Addresses,
+    /// Its number among the process's sessions, which its handles carry.
+    pub number: usize,
+    /// `host:port`, as the program was told it.
+    pub server: String,
+    /// The architecture (86) of the server's devices, where they are soft ones.
+    pub soft_architecture: Option<u32>,
     pub callbacks: Callbacks,
     output: Output,
     pub twins: Twins,
@@ -59,8 +69,10 @@ pub struct Session {
     incoming: Incoming,
     stats: Stats,
     faults: Faults,
-    /// The code that every call returns from now on, once the device or the connection is gone.
+    /// The code that every call returns from now on, once the devices or the connection are gone.
     lost: AtomicU32,
+    /// Runs host functions, once there was one.
+    callback_thread: Mutex<Option<Thread>>,
 }
 
 /// A reply that has been asked for and not yet waited for.
@@ -80,10 +92,17 @@ impl Session {
     fn lose(&self, cause: &str) -> CUresult {
         let code = CUDA_ERROR_DEVICE_UNAVAILABLE;
         if self.lost.swap(code, Ordering::Relaxed) == CUDA_SUCCESS && !life::is_over() {
+            let (server, calls) = match begun() {
+                Some(sessions) if sessions.several() => (
+                    format!("the pool server {}", self.server),
+                    "every CUDA call about its devices",
+                ),
+                _ => ("the pool server".to_owned(), "every CUDA call"),
+            };
             say(
                 LogLevel::Quiet,
                 &format!(
-                    "the connection to the pool server is lost: {cause}; every CUDA call now \
+                    "the connection to {server} is lost: {cause}; {calls} now \
                      returns CUDA_ERROR_DEVICE_UNAVAILABLE, start the program again once \
                      `harp doctor` finds the server"
                 ),
@@ -94,16 +113,9 @@ impl Session {
     }
 
     /// One line about what the session did and how it was protected.
-    fn summary(&self) -> String {
-        let devices: Vec<&str> = self
-            .snapshot
-            .devices
-            .iter()
-            .map(|device| device.name.as_str())
-            .collect();
+    fn summary(&self, devices: &str) -> String {
         format!(
-            "{}; {}{}; {} {}",
-            devices.join(", "),
+            "{devices}; {}{}; {} {}",
             self.stats
                 .line(self.outgoing.sent_bytes(), self.incoming.received_bytes()),
             match self.keeper.resumed() {
@@ -119,6 +131,17 @@ impl Session {
     /// Fails with the sticky error of the calling thread's device, if there is one.
     pub fn check_fault(&self) -> Result<(), CUresult> {
         self.faults.check(current_device)
+    }
+
+    /// The calling thread's current context, if it is one of this session's.
+    fn current(&self) -> Option<u64> {
+        let current = current_context().ok()? as u64;
+        (handles::session_of(current) == self.number).then_some(current)
+    }
+
+    /// Whether the calling thread's current context is one of this session's.
+    pub fn is_current(&self) -> bool {
+        self.current().is_some()
     }
 
     /// Appends a call that nobody waits for.
@@ -160,7 +183,8 @@ impl Session {
             Ok(()) => self.lose(&cause),
         })?;
         for code in [reply.status, reply.deferred] {
-            if code != CUDA_SUCCESS {
+            // Of a device that is not current the server knows what stays.
+            if code != CUDA_SUCCESS && self.is_current() {
                 if let Ok(device) = current_device() {
                     self.faults.note(device, code);
                 }
@@ -178,6 +202,141 @@ impl Session {
         }
         Ok(reply)
     }
+
+    /// Makes a call that the program does not wait for.
+    ///
+    /// Its errors must be ones that the client has predicted, or may be reported later: what still
+    /// goes wrong is returned once by the next call that waits. With `HARP_SYNC=1` it waits.
+    pub fn one_way(&self, call: CallId, encode: impl FnOnce(&mut Encoder)) -> CUresult {
+        if settings().every_call_waits {
+            return self.request(call, encode, |_| ());
+        }
+        let posted = self.check_fault().and_then(|()| self.post(call, encode));
+        match posted {
+            Ok(()) => CUDA_SUCCESS,
+            Err(code) => code,
+        }
+    }
+
+    /// Tells the server what is no call of the program's, and so is said whatever has become of the
+    /// device.
+    fn tell(&self, call: CallId, encode: impl FnOnce(&mut Encoder)) {
+        // Who is lost need not hear it.
+        let _ = self.post(call, encode);
+    }
+
+    /// Makes a call and waits for its answer; `outputs` reads what it returned, if it succeeded.
+    pub fn request(
+        &self,
+        call: CallId,
+        encode: impl FnOnce(&mut Encoder),
+        outputs: impl FnOnce(&mut Decoder),
+    ) -> CUresult {
+        let pushed = self.twins_before(call);
+        if pushed != CUDA_SUCCESS {
+            return pushed;
+        }
+        let answer = self
+            .ask(call, encode, None)
+            .and_then(|ticket| self.wait(ticket));
+        let reply = match answer {
+            Ok(reply) => reply,
+            Err(code) => return code,
+        };
+        if reply.status != CUDA_SUCCESS {
+            return reply.status;
+        }
+        let mut decoder = Decoder::new(&reply.body);
+        outputs(&mut decoder);
+        if decoder.finish().is_err() {
+            return CUDA_ERROR_UNKNOWN;
+        }
+        match reply.deferred {
+            CUDA_SUCCESS => self.twins_after(call),
+            code => code,
+        }
+    }
+
+    /// As [`one_way`](Self::one_way) or [`request`](Self::request), for a call whose bytes are sent
+    /// straight from the program's memory.
+    ///
+    /// `encode` writes every argument but the last, which is `payload`.
+    pub fn one_way_bytes(
+        &self,
+        call: CallId,
+        encode: impl FnOnce(&mut Encoder),
+        payload: &[u8],
+    ) -> CUresult {
+        let sent = || {
+            self.alive()?;
+            self.check_fault()?;
+            self.stats.count_call();
+            let waits = settings().every_call_waits;
+            let ticket = waits.then(|| self.incoming.expect(None));
+            self.outgoing
+                .append_bytes(call, ticket, encode, payload)
+                .map_err(|error| self.lose(&error.to_string()))?;
+            let Some(ticket) = ticket else {
+                return Ok(CUDA_SUCCESS);
+            };
+            self.outgoing
+                .flush()
+                .map_err(|error| self.lose(&error.to_string()))?;
+            Ok(outcome(&self.wait(Ticket(ticket))?))
+        };
+        sent().unwrap_or_else(|code| code)
+    }
+
+    /// Asks for bytes that land at `destination`, without waiting yet.
+    ///
+    /// # Safety
+    /// `destination..destination + len` must be writable until [`finish_bytes`](Self::finish_bytes)
+    /// has returned for this ticket, whatever happens.
+    pub unsafe fn ask_bytes(
+        &self,
+        call: CallId,
+        encode: impl FnOnce(&mut Encoder),
+        destination: *mut u8,
+        len: usize,
+    ) -> Result<Ticket, CUresult> {
+        // SAFETY: the caller's promise.
+        let destination = unsafe { incoming::Destination::new(destination, len) };
+        self.ask(call, encode, Some(destination))
+    }
+
+    /// Waits until the bytes of [`ask_bytes`](Self::ask_bytes), asked for in this session, have landed.
+    pub fn finish_bytes(&self, ticket: Ticket) -> CUresult {
+        match self.wait(ticket) {
+            Ok(reply) => outcome(&reply),
+            Err(code) => code,
+        }
+    }
+
+    /// Sends what this process has appended so far.
+    fn flush(&self) {
+        if let Err(error) = self.outgoing.flush() {
+            self.lose(&error.to_string());
+        }
+    }
+
+    /// Gives a host function its number, and sees that a thread is there to run it.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_OPERATING_SYSTEM` where the process may have no such thread.
+    pub fn queue_host_function(&'static self, function: HostFunction) -> Result<u64, CUresult> {
+        let number = self.callbacks.queue(function);
+        begin::wake_callback_thread(self)
+            .inspect_err(|_| self.callbacks.forget(number))
+            .map(|()| number)
+    }
+}
+
+/// What a call without outputs returns: its own failure, else what an earlier one failed with.
+fn outcome(reply: &Reply) -> CUresult {
+    match reply.status {
+        CUDA_SUCCESS => reply.deferred,
+        status => status,
+    }
 }
 
 fn error_name(code: CUresult) -> String {
@@ -185,141 +344,4 @@ fn error_name(code: CUresult) -> String {
         || format!("code {code}"),
         |name| name.to_string_lossy().into_owned(),
     )
-}
-
-/// Makes a call that the program does not wait for.
-///
-/// Its errors must be ones that the client has predicted, or may be reported later: what still
-/// goes wrong is returned once by the next call that waits. With `HARP_SYNC=1` it waits.
-pub fn one_way(call: CallId, encode: impl FnOnce(&mut Encoder)) -> CUresult {
-    if settings().every_call_waits {
-        return request(call, encode, |_| ());
-    }
-    let posted = session().and_then(|session| {
-        session.check_fault()?;
-        session.post(call, encode)
-    });
-    match posted {
-        Ok(()) => CUDA_SUCCESS,
-        Err(code) => code,
-    }
-}
-
-/// Tells the server what is no call of the program's, and so is said whatever has become of the device.
-fn tell(call: CallId, encode: impl FnOnce(&mut Encoder)) {
-    // Who is gone or lost need not hear it.
-    let _ = session().and_then(|session| session.post(call, encode));
-}
-
-/// Makes a call and waits for its answer; `outputs` reads what it returned, if it succeeded.
-pub fn request(
-    call: CallId,
-    encode: impl FnOnce(&mut Encoder),
-    outputs: impl FnOnce(&mut Decoder),
-) -> CUresult {
-    let pushed = twins::before(call);
-    if pushed != CUDA_SUCCESS {
-        return pushed;
-    }
-    let answer = session().and_then(|session| {
-        let ticket = session.ask(call, encode, None)?;
-        session.wait(ticket)
-    });
-    let reply = match answer {
-        Ok(reply) => reply,
-        Err(code) => return code,
-    };
-    if reply.status != CUDA_SUCCESS {
-        return reply.status;
-    }
-    let mut decoder = Decoder::new(&reply.body);
-    outputs(&mut decoder);
-    if decoder.finish().is_err() {
-        return CUDA_ERROR_UNKNOWN;
-    }
-    match reply.deferred {
-        CUDA_SUCCESS => twins::after(call),
-        code => code,
-    }
-}
-
-/// As [`one_way`] or [`request`], for a call whose bytes are sent straight from the program's memory.
-///
-/// `encode` writes every argument but the last, which is `payload`.
-pub fn one_way_bytes(call: CallId, encode: impl FnOnce(&mut Encoder), payload: &[u8]) -> CUresult {
-    let sent = session().and_then(|session| {
-        session.alive()?;
-        session.check_fault()?;
-        session.stats.count_call();
-        let waits = settings().every_call_waits;
-        let ticket = waits.then(|| session.incoming.expect(None));
-        session
-            .outgoing
-            .append_bytes(call, ticket, encode, payload)
-            .map_err(|error| session.lose(&error.to_string()))?;
-        match ticket {
-            None => Ok(CUDA_SUCCESS),
-            Some(ticket) => {
-                session
-                    .outgoing
-                    .flush()
-                    .map_err(|error| session.lose(&error.to_string()))?;
-                let reply = session.wait(Ticket(ticket))?;
-                Ok(if reply.status == CUDA_SUCCESS {
-                    reply.deferred
-                } else {
-                    reply.status
-                })
-            }
-        }
-    });
-    sent.unwrap_or_else(|code| code)
-}
-
-/// Asks for bytes that land at `destination`, without waiting yet.
-///
-/// # Safety
-/// `destination..destination + len` must be writable until [`finish_bytes`] has returned for this
-/// ticket, whatever happens.
-pub unsafe fn ask_bytes(
-    call: CallId,
-    encode: impl FnOnce(&mut Encoder),
-    destination: *mut u8,
-    len: usize,
-) -> Result<Ticket, CUresult> {
-    // SAFETY: the caller's promise.
-    let destination = unsafe { incoming::Destination::new(destination, len) };
-    session()?.ask(call, encode, Some(destination))
-}
-
-/// Waits until the bytes of [`ask_bytes`] have landed.
-pub fn finish_bytes(ticket: Ticket) -> CUresult {
-    match session().and_then(|session| session.wait(ticket)) {
-        Ok(reply) if reply.status == CUDA_SUCCESS => reply.deferred,
-        Ok(reply) => reply.status,
-        Err(code) => code,
-    }
-}
-
-/// Sends what this process has appended so far.
-fn flush() {
-    if let Ok(session) = session() {
-        if let Err(error) = session.outgoing.flush() {
-            session.lose(&error.to_string());
-        }
-    }
-}
-
-/// Gives a host function its number, and sees that a thread is there to run it.
-///
-/// # Errors
-/// `CUDA_ERROR_OPERATING_SYSTEM` where the process may have no such thread.
-pub fn queue_host_function(
-    session: &'static Session,
-    function: HostFunction,
-) -> Result<u64, CUresult> {
-    let number = session.callbacks.queue(function);
-    begin::wake_callback_thread(session)
-        .inspect_err(|_| session.callbacks.forget(number))
-        .map(|()| number)
 }

@@ -29,6 +29,8 @@ const FLUSH_INTERVAL: Duration = Duration::from_micros(50);
 const IDLE_VISITS: u32 = 20;
 
 pub struct Outgoing {
+    /// The number of the session.
+    session: usize,
     queue: Mutex<Encoder>,
     sender: Mutex<Lane>,
     /// True while the flusher comes by on its own.
@@ -51,8 +53,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Outgoing {
-    pub fn new(sender: Sender) -> Outgoing {
+    /// The sending half of the session with that number.
+    pub fn new(sender: Sender, session: usize) -> Outgoing {
         Outgoing {
+            session,
             queue: Mutex::new(Encoder::new()),
             sender: Mutex::new(Lane {
                 sender,
@@ -74,7 +78,7 @@ impl Outgoing {
     ) -> io::Result<()> {
         let waiting = {
             let mut queue = lock(&self.queue);
-            write_record(&mut queue, call, ticket, encode);
+            self.write_record(&mut queue, call, ticket, encode);
             queue.len()
         };
         if ticket.is_some() {
@@ -120,7 +124,7 @@ impl Outgoing {
         let Lane { sender, batch } = &mut *lane;
         batch.clear();
         std::mem::swap(&mut *lock(&self.queue), batch);
-        let start = begin_record(batch, call, ticket);
+        let start = self.begin_record(batch, call, ticket);
         encode(batch);
         batch.u64(payload.len() as u64);
         batch.end_record_with(start, payload.len());
@@ -218,27 +222,28 @@ impl Outgoing {
             }
         }
     }
-}
 
-/// Begins a record, and before it tells the server of this thread's current context when it has
-/// last heard of another.
-fn begin_record(queue: &mut Encoder, call: CallId, ticket: Option<u32>) -> usize {
-    let thread = thread::id();
-    if let Some(context) = thread::unsent_context() {
-        let start = queue.begin_record(CallId::harp_set_current, None, thread);
-        encode_harp_set_current(queue, context);
+    /// Begins a record, and before it tells the server of this thread's current context when it has
+    /// last heard of another.
+    fn begin_record(&self, queue: &mut Encoder, call: CallId, ticket: Option<u32>) -> usize {
+        let thread = thread::id();
+        if let Some(context) = thread::unsent_context(self.session) {
+            let start = queue.begin_record(CallId::harp_set_current, None, thread);
+            encode_harp_set_current(queue, context);
+            queue.end_record(start);
+        }
+        queue.begin_record(call, ticket, thread)
+    }
+
+    fn write_record(
+        &self,
+        queue: &mut Encoder,
+        call: CallId,
+        ticket: Option<u32>,
+        encode: impl FnOnce(&mut Encoder),
+    ) {
+        let start = self.begin_record(queue, call, ticket);
+        encode(queue);
         queue.end_record(start);
     }
-    queue.begin_record(call, ticket, thread)
-}
-
-fn write_record(
-    queue: &mut Encoder,
-    call: CallId,
-    ticket: Option<u32>,
-    encode: impl FnOnce(&mut Encoder),
-) {
-    let start = begin_record(queue, call, ticket);
-    encode(queue);
-    queue.end_record(start);
 }

@@ -16,11 +16,46 @@ pub enum LogLevel {
     Debug,
 }
 
+/// A pool server that the program is to have devices of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// `host:port`.
+    pub server: String,
+    /// Which of the devices that it offers, in the program's order; all where this is not said.
+    pub devices: Option<Vec<usize>>,
+}
+
+impl Target {
+    /// Reads `host:port` or `host:port/0+2`.
+    ///
+    /// # Errors
+    /// A sentence, where the devices are not numbers.
+    fn parse(text: &str) -> Result<Target, String> {
+        let Some((server, devices)) = text.split_once('/') else {
+            let server = text.to_owned();
+            return Ok(Target {
+                server,
+                devices: None,
+            });
+        };
+        let devices: Result<Vec<usize>, _> = devices.split('+').map(str::parse).collect();
+        let devices = devices.map_err(|_| {
+            format!(
+                "HARP_SERVER={text}: after the slash come numbers of devices, such as {server}/0+2"
+            )
+        })?;
+        Ok(Target {
+            server: server.to_owned(),
+            devices: Some(devices),
+        })
+    }
+}
+
 /// Everything that the environment decides.
 #[derive(Debug)]
 pub struct Settings {
-    /// `HARP_SERVER`: `host:port` of the pool server.
-    pub server: Option<String>,
+    /// `HARP_SERVER`: the pool servers, in the order in which their devices are numbered.
+    pub servers: Result<Vec<Target>, String>,
     /// `HARP_CREDENTIALS`: a directory with `ca.pem`, `client.pem` and `client.key`.
     pub credentials: Option<PathBuf>,
     /// `HARP_SERVER_NAME`: the DNS name that the server's certificate must carry.
@@ -54,7 +89,9 @@ impl Settings {
         let number = |name| text(name).and_then(|value| value.parse::<f64>().ok());
         let seconds = |value: f64| Duration::try_from_secs_f64(value).ok();
         Settings {
-            server: text("HARP_SERVER"),
+            servers: text("HARP_SERVER").map_or(Ok(Vec::new()), |list| {
+                list.split(',').map(str::trim).map(Target::parse).collect()
+            }),
             credentials: text("HARP_CREDENTIALS").map(PathBuf::from),
             server_name: text("HARP_SERVER_NAME").unwrap_or_else(|| "harp-server".to_owned()),
             embedded: flag("HARP_EMBEDDED"),
@@ -99,11 +136,29 @@ mod tests {
     #[test]
     fn an_empty_environment_gives_the_defaults() {
         let settings = read(&[]);
-        assert_eq!(settings.server, None);
+        assert_eq!(settings.servers, Ok(Vec::new()));
         assert_eq!(settings.server_name, "harp-server");
         assert_eq!(settings.log, LogLevel::Normal);
         assert_eq!(settings.resume_limit, Duration::from_secs(30));
         assert!(!settings.every_call_waits && !settings.print_stats);
+    }
+
+    #[test]
+    fn several_servers_are_told_apart() {
+        let settings = read(&[("HARP_SERVER", "gpu1:7443/0+2,[::1]:7443")]);
+        let target = |server: &str, devices| Target {
+            server: server.to_owned(),
+            devices,
+        };
+        assert_eq!(
+            settings.servers,
+            Ok(vec![
+                target("gpu1:7443", Some(vec![0, 2])),
+                target("[::1]:7443", None)
+            ])
+        );
+        let wrong = read(&[("HARP_SERVER", "gpu1:7443/first")]);
+        assert!(wrong.servers.unwrap_err().contains("gpu1:7443/0+2"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the server said of its devices when the session began: the source of every local answer.
+//! What the servers said of their devices when the sessions began: the source of every local answer.
 
 use std::collections::HashMap;
 
@@ -20,6 +20,9 @@ pub struct Snapshot {
 /// One device as the program sees it.
 #[derive(Debug, Deserialize)]
 pub struct Device {
+    /// The number of the session with its server.
+    #[serde(skip)]
+    pub session: usize,
     /// The server's number for it.
     #[serde(skip)]
     pub ordinal: i32,
@@ -64,19 +67,65 @@ impl Snapshot {
         Ok(snapshot)
     }
 
-    /// Keeps the devices that `CUDA_VISIBLE_DEVICES` selects, in its order.
-    pub fn select_visible(&mut self, list: Option<&str>) {
-        let uuids: Vec<_> = self.devices.iter().map(|device| device.uuid).collect();
-        let mut devices: Vec<Option<Device>> = self.devices.drain(..).map(Some).collect();
-        let visible = harp_driver_front::visible_devices(list, &uuids);
-        self.devices = visible
-            .into_iter()
-            .filter_map(|index| devices[index].take())
-            .collect();
+    /// The architecture (86) of soft devices; none where kernels run on real ones.
+    pub fn soft_architecture(&self) -> Option<u32> {
+        let device = self.devices.first().filter(|_| self.soft)?;
+        let number = |attribute: CUdevice_attribute| {
+            let value = device.attribute(attribute as i32);
+            value.and_then(|value| u32::try_from(value).ok())
+        };
+        let major = number(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = number(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        Some(major * 10 + minor)
+    }
+
+    /// The devices with those numbers, in their order; all where none are named.
+    ///
+    /// # Errors
+    /// The first number that the server has no device for, or that was named before.
+    pub fn choose(self, numbers: Option<&[usize]>) -> Result<Vec<Device>, usize> {
+        let Some(numbers) = numbers else {
+            return Ok(self.devices);
+        };
+        let mut devices: Vec<Option<Device>> = self.devices.into_iter().map(Some).collect();
+        let take = |number: &usize| {
+            devices
+                .get_mut(*number)
+                .and_then(Option::take)
+                .ok_or(*number)
+        };
+        numbers.iter().map(take).collect()
     }
 }
 
+/// Keeps the devices that `CUDA_VISIBLE_DEVICES` selects, in its order.
+pub fn select_visible(devices: &mut Vec<Device>, list: Option<&str>) {
+    let uuids: Vec<_> = devices.iter().map(|device| device.uuid).collect();
+    let mut all: Vec<Option<Device>> = devices.drain(..).map(Some).collect();
+    let visible = harp_driver_front::visible_devices(list, &uuids);
+    devices.extend(visible.into_iter().filter_map(|index| all[index].take()));
+}
+
 impl Device {
+    /// Gives a device of the session of that number an identity of its own beside those of `others`:
+    /// servers count their buses alike, and soft devices are alike on all servers.
+    pub fn belong_to(&mut self, session: usize, others: &[Device]) {
+        self.session = session;
+        // A PCI domain has 16 bits; those of a machine are small numbers.
+        let domain = session << 8;
+        if let (Some((own, rest)), true) = (self.pci_bus_id.split_once(':'), session > 0) {
+            if let Ok(own) = usize::from_str_radix(own, 16) {
+                self.pci_bus_id = format!("{:04x}:{rest}", own | domain);
+            }
+            if let Some(own) = &mut self.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as usize] {
+                *own |= domain as i32;
+            }
+        }
+        if others.iter().any(|other| other.uuid == self.uuid) {
+            self.uuid[14] ^= session as u8;
+        }
+    }
+
     /// A `CUdevice_attribute`, if the driver has it.
     pub fn attribute(&self, number: i32) -> Option<i32> {
         self.attributes
@@ -154,6 +203,13 @@ mod tests {
 
     #[test]
     fn visible_devices_keep_the_servers_numbers() {
+        let mut devices = two().devices;
+        select_visible(&mut devices, Some("1"));
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].ordinal, 1);
+    }
+
+    fn two() -> Snapshot {
         let mut snapshot = Snapshot::parse(ONE.as_bytes()).unwrap();
         let other = Device {
             ordinal: 1,
@@ -161,9 +217,35 @@ mod tests {
             ..Snapshot::parse(ONE.as_bytes()).unwrap().devices.remove(0)
         };
         snapshot.devices.push(other);
-        snapshot.select_visible(Some("1"));
-        assert_eq!(snapshot.devices.len(), 1);
-        assert_eq!(snapshot.devices[0].ordinal, 1);
+        snapshot
+    }
+
+    #[test]
+    fn devices_are_chosen_by_number_and_each_once() {
+        let ordinals = |numbers: &[usize]| {
+            let chosen = two().choose(Some(numbers));
+            chosen.map(|all| all.iter().map(|device| device.ordinal).collect::<Vec<_>>())
+        };
+        assert_eq!(ordinals(&[1, 0]), Ok(vec![1, 0]));
+        assert_eq!(ordinals(&[2]), Err(2));
+        assert_eq!(ordinals(&[0, 0]), Err(0));
+        assert_eq!(two().choose(None).map(|all| all.len()), Ok(2));
+    }
+
+    #[test]
+    fn devices_of_two_servers_differ() {
+        let [mut first, mut second] =
+            [0, 1].map(|_| Snapshot::parse(ONE.as_bytes()).unwrap().devices.remove(0));
+        first.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as usize] = Some(0);
+        second.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as usize] = Some(0);
+        first.belong_to(0, &[]);
+        assert_eq!(first.pci_bus_id, "0000:01:00.0");
+        let others = [first];
+        second.belong_to(1, &others);
+        assert_ne!(second.uuid, others[0].uuid);
+        assert_eq!(second.pci_bus_id, "0100:01:00.0");
+        let domain = CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as i32;
+        assert_eq!(second.attribute(domain), Some(0x100));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the server must know of each thread: its number, which context is current in it, and that
-//! it has ended.
+//! What the servers must know of each thread: its number, which of their contexts is current in it,
+//! and that it has ended.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,35 +8,47 @@ use harp_driver_front::context_stack;
 use harp_wire::calls::encode_harp_thread_ended;
 use harp_wire::CallId;
 
+use super::handles::{session_of, MOST_SESSIONS};
+use super::sessions;
+
 static LAST_THREAD: AtomicU32 = AtomicU32::new(0);
+/// What a server has been told that has not heard of a thread: to it the thread has no context.
+const NOTHING: (u64, u32) = (u64::MAX, 0);
+
 /// How often a context ended or began anew: what a thread sent before may not hold any more.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
 
 thread_local! {
     static THREAD: Cell<u32> = const { Cell::new(0) };
-    /// The current context that the server was last told of, and the changes by then.
-    static SENT_CONTEXT: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    /// The current context that each server was last told of, and the changes by then.
+    static SENT_CONTEXTS: [Cell<(u64, u32)>; MOST_SESSIONS] =
+        const { [const { Cell::new(NOTHING) }; MOST_SESSIONS] };
     static FAREWELL: Farewell = const { Farewell };
 }
 
-/// Tells the server when a thread that made calls ends.
+/// Tells the servers when a thread that made calls ends.
 struct Farewell;
 
 impl Drop for Farewell {
     fn drop(&mut self) {
         let thread = id();
-        // The session may be over, and then nobody needs to know.
-        super::tell(CallId::harp_thread_ended, |encoder| {
-            encode_harp_thread_ended(encoder, thread);
-        });
+        // The sessions may be over, and then nobody needs to know.
+        if let Ok(sessions) = sessions() {
+            let knows = |number: usize| SENT_CONTEXTS.with(|sent| sent[number].get() != NOTHING);
+            for session in sessions.iter().filter(|session| knows(session.number)) {
+                session.tell(CallId::harp_thread_ended, |encoder| {
+                    encode_harp_thread_ended(encoder, thread);
+                });
+            }
+        }
         // What else runs at the thread's end may still make calls: as another thread, since the
-        // server has forgotten this one.
+        // servers have forgotten this one.
         THREAD.set(0);
-        SENT_CONTEXT.set((0, 0));
+        SENT_CONTEXTS.with(|sent| sent.iter().for_each(|sent| sent.set(NOTHING)));
     }
 }
 
-/// This thread's number in the session, from 1.
+/// This thread's number in all sessions, from 1.
 #[inline]
 pub fn id() -> u32 {
     match THREAD.get() {
@@ -50,20 +62,31 @@ pub fn id() -> u32 {
     }
 }
 
-/// What the server must be told before this thread's next call: a live context, or 0 for none.
+/// What the server of a session must be told before this thread's next call there: a live context of
+/// its own, or 0 for none.
 #[inline]
-pub fn unsent_context() -> Option<u64> {
-    let now = (
-        context_stack::current() as u64,
-        CHANGES.load(Ordering::Relaxed),
-    );
-    if SENT_CONTEXT.replace(now) == now {
-        return None;
+pub fn unsent_context(session: usize) -> Option<u64> {
+    let current = context_stack::current() as u64;
+    let own = if session_of(current) == session {
+        current
+    } else {
+        0
+    };
+    // That there is none does not change with what becomes of contexts.
+    let changes = match own {
+        0 => 0,
+        _ => CHANGES.load(Ordering::Relaxed),
+    };
+    let now = (own, changes);
+    match SENT_CONTEXTS.with(|sent| sent[session].replace(now)) {
+        sent if sent == now => None,
+        NOTHING if own == 0 => None,
+        _ if own == 0 => Some(0),
+        _ => Some(crate::api::current_context().map_or(0, |context| context as u64)),
     }
-    Some(crate::api::current_context().map_or(0, |context| context as u64))
 }
 
-/// Makes every thread tell the server of its context again: one has ended or begun anew.
+/// Makes every thread tell the servers of its context again: one has ended or begun anew.
 pub fn context_changed() {
     CHANGES.fetch_add(1, Ordering::Relaxed);
 }

@@ -4,6 +4,10 @@
 //! device has changed is fetched after every call that has waited. Between these the two sides do not
 //! see each other, as with devices that do not share page tables with the host: a kernel that runs
 //! while the program spins on what it writes is not seen before the program waits.
+//!
+//! Each session has twins of its own, all of them at the addresses that the first one got, so memory
+//! that devices of several servers use has one in each: what one server's device has changed is in the
+//! program's memory after a wait, and from there goes to the others before their next work.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -14,7 +18,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::twin::{collect, lines, LINE, PAGE, REGION};
 use harp_wire::{calls, CallId};
 
-use super::{one_way, one_way_bytes, request, session};
+use super::Session;
 
 /// Changes leave in records of about this many bytes.
 const PIECE: usize = 1 << 20;
@@ -23,10 +27,12 @@ const TRIES: usize = 64;
 /// Distance between places, so that an overrun of one does not reach the next.
 const STEP: u64 = 64 << 10;
 
-/// The twins of this process by the first address that the device has for them.
+/// The twins of a session by the first address that its devices have for them.
 #[derive(Debug, Default)]
 pub struct Twins {
     any: AtomicBool,
+    /// Managed allocations of the process by the time that all of them had twins here.
+    known: AtomicU64,
     all: Mutex<BTreeMap<u64, Twin>>,
 }
 
@@ -36,7 +42,10 @@ struct Twin {
     memory: usize,
     /// What both sides agreed on last.
     shadow: Vec<u8>,
+    /// Whose memory it is: the twin ends with this context.
     context: u64,
+    /// The context of this session that was current when it was made, if one was.
+    made_in: Option<u64>,
 }
 
 /// Calls after which earlier work is known to be over, and before which what the program has written
@@ -64,60 +73,6 @@ impl Twins {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Makes the server's twin of `bytes` at `memory`, which the device is to see at `address`.
-    /// Both are the same for memory that was [placed](place).
-    pub fn create(&self, address: u64, memory: usize, bytes: usize, context: u64) -> CUresult {
-        let mut all = self.lock();
-        if all.contains_key(&address) {
-            return CUDA_SUCCESS;
-        }
-        let base = address / PAGE * PAGE;
-        let pages = (address + bytes as u64).next_multiple_of(PAGE) - base;
-        let status = request(
-            CallId::harp_twin_create,
-            |encoder| calls::encode_harp_twin_create(encoder, base, pages),
-            |_| (),
-        );
-        if status == CUDA_SUCCESS {
-            let shadow = vec![0; bytes];
-            all.insert(
-                address,
-                Twin {
-                    memory,
-                    shadow,
-                    context,
-                },
-            );
-            self.any.store(true, Ordering::Relaxed);
-        }
-        status
-    }
-
-    /// Ends the twin at `address`, if there is one. Whoever calls has waited for the device.
-    pub fn destroy(&self, address: u64) {
-        let mut all = self.lock();
-        if all.remove(&address).is_some() {
-            end(address);
-        }
-        self.any.store(!all.is_empty(), Ordering::Relaxed);
-    }
-
-    /// Ends the twins of a context that has ended.
-    pub fn end_context(&self, context: u64) {
-        if !self.any() {
-            return;
-        }
-        let mut all = self.lock();
-        all.retain(|address, twin| {
-            let stays = twin.context != context;
-            if !stays {
-                end(*address);
-            }
-            stays
-        });
-        self.any.store(!all.is_empty(), Ordering::Relaxed);
-    }
-
     /// Where the device sees the program's memory at `pointer`, if it has a twin.
     pub fn device_address(&self, pointer: usize) -> Option<u64> {
         if !self.any() {
@@ -127,6 +82,16 @@ impl Twins {
             let above = pointer.checked_sub(twin.memory)?;
             (above < twin.shadow.len()).then_some(address + above as u64)
         })
+    }
+
+    /// The context that was current when the twin at `address` was made.
+    pub fn made_in(&self, address: u64) -> Option<u64> {
+        self.lock().get(&address)?.made_in
+    }
+
+    /// Whether managed memory has been made since this was asked last; `made` counts all of the process.
+    pub fn are_behind(&self, made: u64) -> bool {
+        self.known.swap(made, Ordering::Relaxed) != made
     }
 
     /// Whether the device sees one allocation of the program at all of `address..address + bytes`.
@@ -141,40 +106,97 @@ impl Twins {
             room.is_some_and(|room| room > 0 && bytes <= room)
         })
     }
+}
+
+impl Session {
+    /// Makes the server's twin of `bytes` at `memory`, which the device is to see at `address`.
+    /// Both are the same for memory that was [placed](place).
+    pub fn create_twin(&self, address: u64, memory: usize, bytes: usize, context: u64) -> CUresult {
+        let mut all = self.twins.lock();
+        if all.contains_key(&address) {
+            return CUDA_SUCCESS;
+        }
+        let base = address / PAGE * PAGE;
+        let pages = (address + bytes as u64).next_multiple_of(PAGE) - base;
+        let status = self.request(
+            CallId::harp_twin_create,
+            |encoder| calls::encode_harp_twin_create(encoder, base, pages),
+            |_| (),
+        );
+        if status == CUDA_SUCCESS {
+            let shadow = vec![0; bytes];
+            all.insert(
+                address,
+                Twin {
+                    memory,
+                    shadow,
+                    context,
+                    made_in: self.current(),
+                },
+            );
+            self.twins.any.store(true, Ordering::Relaxed);
+        }
+        status
+    }
+
+    /// Ends the server's twin at `address`, if there is one. Whoever calls has waited for the device.
+    pub fn destroy_twin(&self, address: u64) {
+        let mut all = self.twins.lock();
+        if all.remove(&address).is_some() {
+            self.end_twin(address);
+        }
+        self.twins.any.store(!all.is_empty(), Ordering::Relaxed);
+    }
+
+    /// Ends the twins of a context that has ended.
+    pub fn end_twins_of(&self, context: u64) {
+        if !self.twins.any() {
+            return;
+        }
+        let mut all = self.twins.lock();
+        all.retain(|address, twin| {
+            let stays = twin.context != context;
+            if !stays {
+                self.end_twin(*address);
+            }
+            stays
+        });
+        self.twins.any.store(!all.is_empty(), Ordering::Relaxed);
+    }
 
     /// Sends what the program has changed.
-    pub fn push(&self) -> CUresult {
-        if !self.any() {
+    pub fn push_twins(&self) -> CUresult {
+        if !self.twins.any() {
             return CUDA_SUCCESS;
         }
         let mut changed = Vec::new();
-        for (address, twin) in self.lock().iter_mut() {
+        for (address, twin) in self.twins.lock().iter_mut() {
             let (memory, shadow) = (twin.memory as *const u8, &mut twin.shadow);
             let mut from = 0;
             while from < shadow.len() {
                 // SAFETY: the program keeps its memory until it is unregistered or freed, which ends the twin.
                 from = unsafe { collect(memory, *address, shadow, from, PIECE, &mut changed) };
                 if changed.len() >= PIECE {
-                    let status = send(&mut changed);
+                    let status = self.send_changes(&mut changed);
                     if status != CUDA_SUCCESS {
                         return status;
                     }
                 }
             }
         }
-        send(&mut changed)
+        self.send_changes(&mut changed)
     }
 
     /// Fetches what the device has changed.
-    pub fn pull(&self) -> CUresult {
-        if !self.any() {
+    pub fn pull_twins(&self) -> CUresult {
+        if !self.twins.any() {
             return CUDA_SUCCESS;
         }
-        let mut all = self.lock();
+        let mut all = self.twins.lock();
         let mut cursor = 0;
         loop {
             let (mut next, mut sound) = (0, true);
-            let status = request(
+            let status = self.request(
                 CallId::harp_twin_read,
                 |encoder| calls::encode_harp_twin_read(encoder, cursor),
                 |decoder| {
@@ -196,21 +218,39 @@ impl Twins {
             cursor = next;
         }
     }
-}
 
-fn send(changed: &mut Vec<u8>) -> CUresult {
-    if changed.is_empty() {
-        return CUDA_SUCCESS;
+    fn send_changes(&self, changed: &mut Vec<u8>) -> CUresult {
+        if changed.is_empty() {
+            return CUDA_SUCCESS;
+        }
+        let status = self.one_way_bytes(CallId::harp_twin_write, |_| (), changed);
+        changed.clear();
+        status
     }
-    let status = one_way_bytes(CallId::harp_twin_write, |_| (), changed);
-    changed.clear();
-    status
-}
 
-fn end(address: u64) {
-    let _ = one_way(CallId::harp_twin_destroy, |encoder| {
-        calls::encode_harp_twin_destroy(encoder, address / PAGE * PAGE);
-    });
+    fn end_twin(&self, address: u64) {
+        let _ = self.one_way(CallId::harp_twin_destroy, |encoder| {
+            calls::encode_harp_twin_destroy(encoder, address / PAGE * PAGE);
+        });
+    }
+
+    /// What a fence does before: everything that the program has written goes ahead of it.
+    #[inline]
+    pub(super) fn twins_before(&self, call: CallId) -> CUresult {
+        match self.twins.any() && is_fence(call) {
+            true => self.push_twins(),
+            false => CUDA_SUCCESS,
+        }
+    }
+
+    /// What a fence does after it succeeded.
+    #[inline]
+    pub(super) fn twins_after(&self, call: CallId) -> CUresult {
+        match self.twins.any() && is_fence(call) {
+            true => self.pull_twins(),
+            false => CUDA_SUCCESS,
+        }
+    }
 }
 
 /// Stores changes; false if the server sent what are none. What lies in the same page as the program's
@@ -233,22 +273,6 @@ fn store(all: &mut BTreeMap<u64, Twin>, changed: &[u8]) -> bool {
         }
     }
     true
-}
-
-/// What a fence does before: everything that the program has written goes ahead of it.
-pub fn before(call: CallId) -> CUresult {
-    match session() {
-        Ok(session) if session.twins.any() && is_fence(call) => session.twins.push(),
-        _ => CUDA_SUCCESS,
-    }
-}
-
-/// What a fence does after it succeeded.
-pub fn after(call: CallId) -> CUresult {
-    match session() {
-        Ok(session) if session.twins.any() && is_fence(call) => session.twins.pull(),
-        _ => CUDA_SUCCESS,
-    }
 }
 
 /// Maps `bytes` of zeroed memory at an address that a worker can map too; without access where only

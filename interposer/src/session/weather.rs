@@ -1,23 +1,26 @@
 //! What the person at the terminal is told about the network.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
-use harp_transport::Observed;
+use harp_transport::{Observed, Observer};
 
 use super::settings::{say, LogLevel};
 
-/// A line has said that the program waits: another one says when it goes on.
-static WAITS: AtomicBool = AtomicBool::new(false);
-
-/// Hears what happens to the session's connection.
-pub fn observe(what: &Observed<'_>) {
-    if super::life::is_over() {
-        return;
-    }
-    if let Some((level, line)) = line(what, &WAITS) {
-        say(level, &line);
-    }
+/// Hears what happens to a session's connection, and tells it with the server's `name` if it has one.
+pub fn observer(name: Option<&str>) -> Observer {
+    // A line has said that the program waits: another one says when it goes on.
+    let waits = AtomicBool::new(false);
+    let prefix = name.map_or_else(String::new, |name| format!("{name}: "));
+    Arc::new(move |what| {
+        if super::life::is_over() {
+            return;
+        }
+        if let Some((level, line)) = line(what, &waits) {
+            say(level, &format!("{prefix}{line}"));
+        }
+    })
 }
 
 fn line(what: &Observed<'_>, waits: &AtomicBool) -> Option<(LogLevel, String)> {

@@ -38,7 +38,7 @@ class Forward:
 
     call: Call
     parameters: str
-    #: Statements that may refuse the call before anything is sent.
+    #: Statements that find the call's session, and may refuse the call before it is sent.
     checks: tuple[str, ...]
     #: Arguments of the encoding function.
     arguments: tuple[str, ...]
@@ -83,15 +83,21 @@ def names() -> set[str]:
 
 def forward(call: Call) -> Forward:
     params = (*call.carries, *call.params)
-    checks = ["checks::context()?;"] if call.needs_context else []
-    checks += [check for param in params for check in checks_of(call, param)]
+    makes = call.client is None
+    routes = ["context"] if call.needs_context else []
+    routes += [p.name for p in params if isinstance(p.role, Use | Launchable | Stream)]
+    routes += [p.name for p in params if isinstance(p.role, Create) and not makes]
+    #: The first thing that says whose the call is; every other handle has to be of that session.
+    route = routes[0] if routes else None
+    checks = ["let session = checks::context()?;"] if call.needs_context else []
+    checks += [check for p in params for check in checks_of(call, p, p.name == route)]
     checks += [check for param in params for check in span_checks(param)]
     # Last, so that a call that is refused has made nothing.
-    checks += [line for param in params for line in new_handle(call, param)]
-    makes = call.client is None
+    checks += [line for p in params for line in new_handle(call, p, p.name == route)]
+    parameters = [f"{rust.identifier(p.name)}: {rust.type_name(p.c_type)}" for p in params]
     return Forward(
         call,
-        ", ".join(f"{rust.identifier(p.name)}: {rust.type_name(p.c_type)}" for p in params),
+        ", ".join(parameters if route else ["session: &Session", *parameters]),
         tuple(checks),
         tuple(argument for p in params if (argument := argument_of(p))),
         tuple(store_of(p, p.role.optional) for p in params if isinstance(p.role, Out)),
@@ -100,7 +106,8 @@ def forward(call: Call) -> Forward:
     )
 
 
-def checks_of(call: Call, param: Param) -> list[str]:
+def checks_of(call: Call, param: Param, routes: bool) -> list[str]:
+    """Statements about one parameter; where it ``routes``, the session is its handle's."""
     name = rust.identifier(param.name)
     match param.role:
         case Pitch(row=row, rows=rows, unit=unit):
@@ -112,12 +119,21 @@ def checks_of(call: Call, param: Param) -> list[str]:
             return [f"refuse({name} & !({allowed}) != 0)?;"]
         case Device(aligned=unit) if unit > 1:
             return [f"refuse({name} % {unit} != 0)?;"]
+        case Use(kind) if routes:
+            return [f"let (session, {name}_id) = checks::live(HandleKind::{kind}, {name})?;"]
         case Use(kind):
-            return [f"let {name}_id = handles::live(HandleKind::{kind}, {name})?;"]
+            return [f"let {name}_id = checks::live_in(session, HandleKind::{kind}, {name})?;"]
+        case Launchable() if routes:
+            return [
+                f"let {name}_id = launchable({name})?.id;",
+                f"let session = sessions()?.of({name}_id);",
+            ]
         case Launchable():
-            return [f"let {name}_id = launchable({name})?.id;"]
+            return [f"let {name}_id = checks::belongs(session, launchable({name})?.id)?;"]
+        case Stream() if routes:
+            return [f"let (session, {name}_id) = checks::stream({name})?;"]
         case Stream():
-            return [f"let {name}_id = checks::stream({name})?;"]
+            return [f"let {name}_id = checks::stream_in(session, {name})?;"]
         case Create() if call.client is None:
             return [f"refuse({name}.is_null())?;"]
         case Text():
@@ -143,16 +159,20 @@ def span_checks(param: Param) -> list[str]:
         return []
     lengths = [e for e in (param.role.reads, param.role.writes) if e]
     name = rust.identifier(param.name)
-    return [f"checks::device_span({name}, {length_in_rust(length)})?;" for length in lengths]
+    return [
+        f"checks::device_span(session, {name}, {length_in_rust(length)})?;" for length in lengths
+    ]
 
 
-def new_handle(call: Call, param: Param) -> list[str]:
+def new_handle(call: Call, param: Param, routes: bool) -> list[str]:
     if not isinstance(param.role, Create):
         return []
     name = rust.identifier(param.name)
     if call.client is None:
-        return [f"let {name}_id = handles::create(HandleKind::{param.role.kind});"]
-    return [f"let {name}_id = {name} as u64;"]
+        kind = param.role.kind
+        return [f"let {name}_id = handles::create(HandleKind::{kind}, session.number);"]
+    made = f"let {name}_id = {name} as u64;"
+    return [made, f"let session = sessions()?.of({name}_id);"] if routes else [made]
 
 
 def argument_of(param: Param) -> str | None:

@@ -117,10 +117,21 @@ CONTEXT.call(
     record="skip",
 )
 CONTEXT.call("cuCtxResetPersistingL2Cache", 0x020C, REPLY, {})
+REFUSES_SERVERS = Custom("devices of two servers do not reach each other")
 CONTEXT.call(
-    "cuCtxEnablePeerAccess", 0x020D, REPLY, {"peerContext": Use("Context"), "Flags": VALUE}
+    "cuCtxEnablePeerAccess",
+    0x020D,
+    REPLY,
+    {"peerContext": Use("Context"), "Flags": VALUE},
+    client=REFUSES_SERVERS,
 )
-CONTEXT.call("cuCtxDisablePeerAccess", 0x020E, REPLY, {"peerContext": Use("Context")})
+CONTEXT.call(
+    "cuCtxDisablePeerAccess",
+    0x020E,
+    REPLY,
+    {"peerContext": Use("Context")},
+    client=REFUSES_SERVERS,
+)
 CONTEXT.call("cuCtxGetSharedMemConfig", 0x020F, REPLY, {"pConfig": OUT}, record="skip")
 CONTEXT.call(
     "cuCtxSetSharedMemConfig",

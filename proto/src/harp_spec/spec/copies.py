@@ -12,6 +12,7 @@ COPIES = Area("copies", 0x0500)
 
 SPAN_ERRORS = ("INVALID_VALUE", "INVALID_CONTEXT", "INVALID_HANDLE")
 HOST_MEMORY = Custom("reads or writes the program's memory and checks bounds")
+BETWEEN_SERVERS = Custom("between two servers the bytes go through the program")
 CLASSIFIES = "each pointer may be the host's or a device's"
 
 COPIES.wire(
@@ -47,10 +48,11 @@ COPIES.call(
         "ByteCount": VALUE,
         "hStream": ON_STREAM,
     },
+    client=BETWEEN_SERVERS,
     needs_context=False,
     predicts=SPAN_ERRORS,
 )
-COPIES.on_default_stream("cuMemcpyDtoD_v2", "cuMemcpyDtoDAsync_v2")
+COPIES.on_default_stream("cuMemcpyDtoD_v2", "cuMemcpyDtoDAsync_v2", BETWEEN_SERVERS)
 COPIES.call(
     "cuMemcpyPeerAsync",
     0x0504,
@@ -63,6 +65,7 @@ COPIES.call(
         "ByteCount": VALUE,
         "hStream": ON_STREAM,
     },
+    client=BETWEEN_SERVERS,
     needs_context=False,
     predicts=SPAN_ERRORS,
 )
@@ -78,6 +81,7 @@ COPIES.call(
         "srcContext": Use("Context"),
         "ByteCount": VALUE,
     },
+    client=BETWEEN_SERVERS,
     predicts=SPAN_ERRORS,
 )
 for copy in ("cuMemcpy", "cuMemcpyAsync"):

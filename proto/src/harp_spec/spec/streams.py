@@ -67,6 +67,7 @@ STREAMS.call(
     0x0606,
     ONE_WAY,
     {"hStream": STREAM, "hEvent": Use("Event"), "Flags": Value(allowed="CU_EVENT_WAIT_EXTERNAL")},
+    client=Custom("waits for an event of another server's by itself"),
     needs_context=False,
     predicts=("INVALID_VALUE", *ON_STREAM_ERRORS),
 )

@@ -149,13 +149,13 @@ class Area:
         client = Custom(reason or f"travels as {', '.join(carriers)}")
         self.register(Call(name, self.name, sync, via=carriers, client=client))
 
-    def on_default_stream(self, name: str, stream_form: str) -> None:
+    def on_default_stream(self, name: str, stream_form: str, client: Custom | None = None) -> None:
         """A call without a stream: its stream-taking form on the caller's default stream.
 
         For calls that return before the device has worked, as all of these do on device memory.
         """
         self.function(name)
-        self.register(Call(name, self.name, ONE_WAY, on_default_stream=stream_form))
+        self.register(Call(name, self.name, ONE_WAY, on_default_stream=stream_form, client=client))
 
     def local(self, source: str, *names: str) -> None:
         """Calls that the client answers by itself; ``source`` says from what."""

@@ -3,6 +3,7 @@
 direct       the soft GPU inside the program's own process
 pool         through a running `harp server` with the soft GPU
 pool-sync    the same with every call waiting for its reply
+pool2        through two running servers with a soft GPU each: the program sees two devices
 embedded     through the pool that `harp-run` starts when none is configured
 native       the machine's own NVIDIA driver, where there is one
 native-pool  through a running `harp server` on that driver
@@ -26,6 +27,9 @@ NATIVE = ("native", "native-pool")
 
 DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "1GiB"}
 """What the soft GPU looks like in every column, so that answers about it are equal."""
+
+ONE_DEVICE = {"HARP_SOFT_DEVICES": "1"}
+"""What the soft GPU looks like on each of two servers."""
 
 SERIAL = {"HARP_SOFT_SERIAL": "1"}
 """Has the soft GPU do everything in one order."""
@@ -89,6 +93,8 @@ class Columns:
                 return [*HARP_RUN, "--embedded", "--"]
             case "pool":
                 return [*HARP_RUN, *self.server_options(soft), "--"]
+            case "pool2":
+                return [*HARP_RUN, *self.two_servers(), "--"]
             case "pool-sync":
                 return [*HARP_RUN, "--sync", *self.server_options(soft), "--"]
             case "native":
@@ -110,6 +116,20 @@ class Columns:
             self.servers[device] = (pool, server)
         pool, server = self.servers[device]
         return ["--server", server.address, "--credentials", str(pool.user)]
+
+    def two_servers(self) -> list[str]:
+        """The options that send `harp-run` to two servers of one pool, with a soft GPU each."""
+        options = []
+        for number in range(2):
+            name = f"soft-{number}"
+            if name not in self.servers:
+                first = self.servers.get("soft-0")
+                pool = first[0] if first else Pool(self.folder, "two")
+                log = self.folder / f"{name}-server.log"
+                self.servers[name] = (pool, Server(pool, {**self.environ, **ONE_DEVICE}, log))
+            pool, server = self.servers[name]
+            options += ["--server", server.address, "--credentials", str(pool.user)]
+        return options
 
     def close(self) -> None:
         """Stops the servers, which must end in good order."""

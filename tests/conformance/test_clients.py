@@ -32,6 +32,15 @@ CLIENTS = {
 }
 
 
+@pytest.mark.parametrize("column", ["pool", "pool2"])
+def test_cupy_on_two_devices(columns: Columns, column: str) -> None:
+    """Arrays, kernels and streams of two devices, of one server or of two, as directly."""
+    command = [clients_python(), SCRIPTS / "cupy_two_devices.py"]
+    outcome = columns.run(column, command)
+    assert outcome.status == 0, outcome.told()
+    assert outcome.stdout == columns.run("direct", command).stdout, outcome.told()
+
+
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("column", [*SOFT, *NATIVE])
 @pytest.mark.parametrize("name", CLIENTS)

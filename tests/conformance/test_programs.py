@@ -11,6 +11,22 @@ STARTS = ("vector_add", "symbols", "streams_events", "device_reset", "separate_c
 """Programs that are enough to show that a runtime of another release starts and ends well."""
 
 
+TWO_SERVERS = (
+    "device_reset",
+    "host_callback",
+    "managed_memory",
+    "separate_compilation",
+    "shared_memory_with_host",
+    "streams_events",
+    "symbols",
+    "threads_and_streams",
+    "two_devices",
+    "two_devices_in_order",
+)
+"""Programs that also run with their two devices on two servers: those that use both, and some that
+must not notice."""
+
+
 def cases() -> list[object]:
     """(program, variant, column): the first variant of each in all columns, the others in two."""
     found = []
@@ -19,7 +35,10 @@ def cases() -> list[object]:
             first = variant == program.variants[0]
             newest = variant.endswith("-13.5")
             slow = newest and program.name not in STARTS
-            for column in (*SOFT, *NATIVE) if first else ("direct", "pool"):
+            columns = (*SOFT, *NATIVE) if first else ("direct", "pool")
+            if program.name in TWO_SERVERS and (first or program.name == "two_devices"):
+                columns += ("pool2",)
+            for column in columns:
                 marks = [pytest.mark.slow] if slow else []
                 case = f"{program.name}-{variant}-{column}"
                 found.append(pytest.param(program.name, variant, column, id=case, marks=marks))

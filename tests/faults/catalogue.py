@@ -198,6 +198,15 @@ FAULTS = (
         "Take the permissions away; if the machine has other users, ask for new credentials.",
     ),
     Fault(
+        "no_such_device",
+        CONNECT,
+        "`--server HOST:PORT/2` asks for a device that the server does not have",
+        "harp: the pool server … has no device …, or it is named twice: see HARP_SERVER",
+        NO_DEVICE,
+        "A server numbers the devices that it offers from 0.",
+        "Correct the number; `harp doctor` lists the devices of a server.",
+    ),
+    Fault(
         "server_killed",
         LOST,
         "The server is killed, stops, or restarts",
@@ -219,6 +228,18 @@ FAULTS = (
         "want of memory (the server's log and `dmesg` say so), or by a crash of the driver. Other "
         "sessions do not notice.",
         "Read the server's log for the session's end, then start the program again.",
+    ),
+    Fault(
+        "one_of_two_lost",
+        LOST,
+        "One of the servers whose devices a program uses is lost",
+        "harp: the connection to the pool server … is lost: …; every CUDA call about its devices now "
+        "returns CUDA_ERROR_DEVICE_UNAVAILABLE, start the program again once `harp doctor` finds the "
+        "server",
+        UNAVAILABLE,
+        "As if the server were the only one, for its devices. The program can go on with those of the "
+        "other servers.",
+        "Start the program again if it needs all of them.",
     ),
     Fault(
         "out_of_memory",

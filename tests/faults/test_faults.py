@@ -121,6 +121,20 @@ def open_key(stage: Stage) -> Seen:
     return stage.run(stage.server().address, "once")
 
 
+def no_such_device(stage: Stage) -> Seen:
+    address = stage.server().address
+    twice = stage.run(f"{address}/0+0", "once")
+    assert fault("no_such_device").matches(twice.lines[0])
+    return stage.run(f"{address}/2", "once")
+
+
+def one_of_two_lost(stage: Stage) -> Seen:
+    first, second = stage.server(), stage.server()
+    working = stage.start(f"{first.address},{second.address}")
+    first.process.kill()
+    return working.end()
+
+
 def ended_by(stage: Stage, number: signal.Signals, *options: str) -> Seen:
     server = stage.server(*options)
     working = stage.start(server.address)
@@ -332,8 +346,10 @@ SCENARIOS: dict[str, Callable[[Stage], Seen]] = {
         malformed_pem,
         no_credentials,
         open_key,
+        no_such_device,
         server_killed,
         worker_killed,
+        one_of_two_lost,
         out_of_memory,
         unsupported,
         machine_code,

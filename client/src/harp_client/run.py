@@ -20,7 +20,9 @@ Runs an unmodified CUDA program on a device of a HARP pool. Without a pool it st
 run alone, with a soft GPU: a device that executes kernels on the CPU.
 
 Which pool:
-  -s, --server HOST:PORT   use this pool server
+  -s, --server HOST:PORT   use this pool server; HOST:PORT/0+2 asks for two of its devices. Given
+                           again, the program has devices of several servers and numbers them in
+                           this order
   -c, --credentials DIR    ca.pem, client.pem and client.key to show it
       --server-name NAME   name that its certificate must carry (default: harp-server)
       --context NAME       a context of the configuration file
@@ -51,6 +53,7 @@ Examples:
   harp-run --stats -- ./vector_add
   harp-run --gpus 2 --memory 4GiB -- python train.py
   harp-run --server gpu1:7443 --credentials ~/.config/harp/credentials -- python train.py
+  harp-run --server gpu1:7443 --server gpu2:7443/0 -- python train.py
 
 Exit status: the program's; 128+N if signal N ended it; 125 if harp-run itself failed, 126 if the
 program cannot be executed, 127 if it is not found. Environment: see docs/environment.md.
@@ -134,8 +137,9 @@ def _parse(arguments: list[str]) -> Options:
         sys.exit(0)
     if not command:
         raise HarpError("no program given", "harp-run -- PROGRAM; see harp-run --help", 125)
+    servers = [value for name, value in found if name in ("-s", "--server")]
     flags = Flags(
-        server=values.get("s", values.get("server")),
+        server=",".join(servers) or None,
         credentials=values.get("c", values.get("credentials")),
         server_name=values.get("server-name"),
         context=values.get("context"),

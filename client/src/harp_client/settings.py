@@ -35,8 +35,9 @@ HARP_SERVER = Setting(
     "HARP_SERVER",
     "the embedded pool",
     PROGRAM,
-    "Address `HOST:PORT` of the pool server. Set by `harp-run`; read by `harp-run` as the default "
-    "of `--server`.",
+    "Address `HOST:PORT` of the pool server, or of several with commas between them, whose devices "
+    "the program numbers in this order; `HOST:PORT/0+2` takes only these of a server's devices. "
+    "Set by `harp-run`; read by `harp-run` as the default of `--server`.",
 )
 HARP_CREDENTIALS = Setting(
     "HARP_CREDENTIALS",

@@ -1,6 +1,7 @@
 """Which pool a program is to use: flag, then environment, then configuration file, or embedded."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,11 +11,15 @@ from harp_client.errors import HarpError
 CREDENTIAL_FILES = ("ca.pem", "client.pem", "client.key")
 SERVER_NAME = "harp-server"
 
+ONE_SERVER = re.compile(r"[^/,]+:\d+(/\d+(\+\d+)*)?")
+"""`HOST:PORT`, and after a slash the numbers of the devices wanted there: `gpu1:7443/0+2`."""
+
 
 class Target(NamedTuple):
-    """A running pool server and how to be let in."""
+    """Running servers of a pool and how to be let in."""
 
     server: str
+    """One, or several with commas between them: the program numbers their devices in this order."""
     credentials: str
     server_name: str = SERVER_NAME
     ptx: bool | None = None
@@ -54,12 +59,15 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
     Raises HarpError when a server is named but the way to it is not complete.
     """
     context = _context(flags.context or settings.HARP_CONTEXT.get(environ), environ)
-    server = flags.server or settings.HARP_SERVER.get(environ) or context.get("server")
+    configured = context.get("server")
+    if isinstance(configured, list):
+        configured = ",".join(map(str, configured))
+    server = flags.server or settings.HARP_SERVER.get(environ) or configured
     if not server:
         if flags.credentials:
             raise HarpError("--credentials needs a server", "add --server HOST:PORT", 125)
         return None
-    _check_address(server)
+    _check_servers(server)
     credentials = _credentials(flags, context, environ)
     _check_credentials(credentials, server)
     ptx = context.get("ptx")
@@ -71,7 +79,7 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
         or context.get("server_name")
         or SERVER_NAME,
         # What the file says of its own server says nothing of one that a flag names.
-        ptx if server == context.get("server") and isinstance(ptx, bool) else None,
+        ptx if server == configured and isinstance(ptx, bool) else None,
     )
 
 
@@ -101,6 +109,16 @@ def _credentials(flags: Flags, context: dict[str, Any], environ: Mapping[str, st
     return os.path.abspath(
         os.path.expanduser(chosen or os.path.join(config_folder(environ), "credentials"))
     )
+
+
+def _check_servers(servers: str) -> None:
+    for one in servers.split(","):
+        if not ONE_SERVER.fullmatch(one.strip()):
+            raise HarpError(
+                f"server {one!r} is not HOST:PORT",
+                "write it like gpu1.example:7443, or gpu1.example:7443/0+2 for two of its devices",
+                125,
+            )
 
 
 def _check_address(address: str) -> None:

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harp_scheduler.core.placement import machines
 from harp_scheduler.core.placement.engine import Placement
 from harp_scheduler.core.placement.model import WHOLE, Demand, Device, Machine, Placed, Refusal
 from harp_scheduler.core.placement.workload import Typical, typical_of
@@ -204,8 +206,21 @@ def test_a_demand_is_met_wholly_or_refused_for_a_reason(
 
 
 @settings(checked, max_examples=4 * EXAMPLES)
-@given(pools, typicals, steps, st.one_of(sizes, sizes, demands, host_demands))
+@given(
+    pools, typicals, steps, st.one_of(sizes, sizes, demands, host_demands), st.sampled_from((1, 99))
+)
 def test_kept_scores_are_those_worked_out_from_scratch(
+    pool: tuple[Machine, ...],
+    typical: Typical,
+    story: list[tuple[str, object]],
+    demand: Demand,
+    standings_least: int,
+) -> None:
+    with mock.patch.object(machines, "STANDINGS_LEAST", standings_least):
+        compare_scores(pool, typical, story, demand)
+
+
+def compare_scores(
     pool: tuple[Machine, ...],
     typical: Typical,
     story: list[tuple[str, object]],

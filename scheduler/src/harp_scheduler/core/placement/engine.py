@@ -47,8 +47,8 @@ class Placement:
         self._labelled: dict[tuple[tuple[str, str], ...], Labelled] = {}
 
     def set_workload(self, typical: Typical) -> None:
-        """Scores by another workload from now on; without one, by how tightly demands fit. All
-        scores are worked out anew: for a pool of 100,000 devices a matter of a second."""
+        """Scores by another workload from now on; without one, by how tightly demands fit. Each
+        size is scored anew when it is next asked for: milliseconds where devices are 100,000."""
         self._typical = typical
         self._fragmentation = Fragmentation(typical, self._machines.remainders)
         self._rankings.clear()
@@ -147,10 +147,10 @@ class Placement:
     def _ranking(self, demand: Demand) -> Ranking:
         """The machines' scores for a demand of this size, up to date."""
         machines = self._machines
-        if machines.compact():
+        if (numbers := machines.compact()) is not None:
             self._fragmentation = Fragmentation(self._typical, machines.remainders)
             for known in self._rankings.values():
-                known.forget(self._fragmentation)
+                known.renumber(self._fragmentation, numbers)
         machines.trim()
         key = _key(demand)
         ranking = self._rankings.pop(key, None)

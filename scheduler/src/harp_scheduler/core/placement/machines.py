@@ -16,7 +16,7 @@ from harp_scheduler.core.placement.model import (
     Placed,
     Slice,
 )
-from harp_scheduler.core.placement.standing import Ints, Remainders, Standings, lengthened
+from harp_scheduler.core.placement.standing import ABSENT, Ints, Remainders, Standings, lengthened
 
 NOTHING = Machine("", ())
 """Stands in a row that no machine has."""
@@ -42,6 +42,20 @@ class Row:
     remainders: list[int]
     has_device_labels: bool = False
     """Whether any of its devices has labels of its own."""
+
+
+@dataclass(slots=True)
+class Renumbering:
+    """New numbers, after some were forgotten."""
+
+    remainders: Ints
+    """By old number; ABSENT for what is forgotten."""
+
+    kept: Ints
+    """The old numbers of the standings that are still known."""
+
+    now: Ints
+    """The new ones of those."""
 
 
 class Machines:
@@ -199,18 +213,35 @@ class Machines:
         equal = np.flatnonzero(scores == scores[best])
         return int(equal[self._rank[equal].argmin()])
 
-    def compact(self) -> bool:
-        """Forgets remainders and standings that nothing has, once they are many. Says whether."""
+    def compact(self) -> Renumbering | None:
+        """Once they are many, forgets remainders and standings that no machine has."""
         if self.standings.count < max(STANDINGS_LEAST, 2 * len(self.rows)):
-            return False
+            return None
+        old, old_standings = self.remainders, self.standings
         self.remainders = Remainders()
         self.standings = Standings(self.remainders)
         self._nothing = self.standings.number([], 0, 0)
-        changes = len(self.changed)
-        for row, known in enumerate(self.rows):
-            self._restate(row, range(len(known.remainders)))
-        del self.changed[changes:]
-        return True
+        standing = self.standing[: len(self.rows)]
+        kept = np.unique(standing)
+        remainders = np.full(old.count, ABSENT, np.int32)
+        for number in np.unique(old_standings.devices[kept]).tolist():
+            remainders[number] = self.remainders.number(*old.described(number))
+        numbers = [
+            self.standings.number(remainders[devices[devices != ABSENT]].tolist(), cpu, memory)
+            for devices, cpu, memory in zip(
+                old_standings.devices[kept],
+                old_standings.cpu[kept].tolist(),
+                old_standings.memory[kept].tolist(),
+                strict=True,
+            )
+        ]
+        renumbering = Renumbering(remainders, kept, np.array(numbers, np.int32))
+        standing[:] = renumbering.now[np.searchsorted(kept, standing)]
+        self.standing[len(self.rows) :] = self._nothing
+        of = remainders.tolist()
+        for row in self.rows:
+            row.remainders = [of[number] for number in row.remainders]
+        return renumbering
 
     def trim(self) -> None:
         """Shortens the list of changes."""

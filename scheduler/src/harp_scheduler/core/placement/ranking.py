@@ -10,7 +10,7 @@ import numpy as np
 
 from harp_scheduler.core.placement.eligible import ALL, SOME, Allowed
 from harp_scheduler.core.placement.fragmentation import UNIT, Fragmentation, quantised
-from harp_scheduler.core.placement.machines import Machines
+from harp_scheduler.core.placement.machines import Machines, Renumbering
 from harp_scheduler.core.placement.model import WHOLE, Demand
 from harp_scheduler.core.placement.standing import ABSENT, Ints, lengthened
 
@@ -43,10 +43,9 @@ class Ranking:
     def __init__(self, size: Demand, machines: Machines, fragmentation: Fragmentation) -> None:
         self.size = size
         self._machines = machines
-        self._fragmentation: Fragmentation
-        self._after: Ints
-        self._by_standing: Ints
-        self.forget(fragmentation)
+        self._fragmentation = fragmentation
+        self._after: Ints = np.zeros(0, np.int32)
+        self._by_standing: Ints = np.zeros((0, 3), np.int32)
         self.scores = np.zeros(0, np.int32)
         """By row of the machine."""
 
@@ -65,11 +64,15 @@ class Ranking:
             found = self._after[devices]
         return found
 
-    def forget(self, fragmentation: Fragmentation) -> None:
-        """Drops everything that goes by numbers of remainders and standings; the scores stay."""
+    def renumber(self, fragmentation: Fragmentation, numbers: Renumbering) -> None:
+        """Goes on with new numbers."""
+        known = lengthened(self._by_standing, int(numbers.kept[-1]) + 1, UNKNOWN)[numbers.kept]
+        fits = known[:, 0] >= 0
+        known[fits, 1] = numbers.remainders[known[fits, 1]]
         self._fragmentation = fragmentation
-        self._after = np.full(64, UNKNOWN, np.int32)
-        self._by_standing = np.full((64, 3), UNKNOWN, np.int32)
+        self._after = np.zeros(0, np.int32)
+        self._by_standing = np.full((int(numbers.now.max()) + 1, 3), UNKNOWN, np.int32)
+        self._by_standing[numbers.now] = known
 
     def update(self) -> None:
         """Brings the scores up to date."""

@@ -56,7 +56,7 @@ def _stage(machines: Machines, demand: Demand, number: int) -> str:
         return "kind"
     if demand.models and model not in demand.models:
         return "model"
-    if not left.usable[number]:
+    if left.order[number][0]:
         return UNUSABLE
     if left.compute[number] == 0 and demand.memory <= total:
         return "taken"

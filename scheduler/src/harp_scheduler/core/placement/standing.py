@@ -48,8 +48,7 @@ class Remainders:
         """Bytes; -1 where the device is not usable."""
 
         self.model = np.zeros(64, np.int32)
-        self.usable: list[bool] = []
-        self.order: list[tuple[object, ...]] = []
+        self.order: list[tuple[bool, int, int, str, str, int]] = []
         """Sorts a machine's devices the same way whatever was numbered first: tightest first."""
 
         self.number(("", "", 0), 0, 0, False)
@@ -71,9 +70,13 @@ class Remainders:
             self.compute[known] = compute if usable else 0
             self.memory[known] = memory if usable else -1
             self.model[known] = of
-            self.usable.append(usable)
             self.order.append((not usable, compute, memory, *model))
         return known
+
+    def described(self, number: int) -> tuple[tuple[str, str, int], int, int, bool]:
+        """What `number` was given."""
+        unusable, compute, memory, *_ = self.order[number]
+        return self.models[self.model[number]], compute, memory, not unusable
 
     def less(self, numbers: Ints, size: Demand) -> list[int]:
         """The numbers of what is left of each once a slice is taken; ABSENT where none fits."""

@@ -216,6 +216,20 @@ def test_giving_back_what_is_not_taken_gives_nothing_back() -> None:
         placement.give_back(Placed((Slice("a/0", GIB, 500),)))
 
 
+def test_what_is_taken_stays_taken_where_a_device_becomes_smaller() -> None:
+    placement = pool(server("a", 1))
+    held = Placed((Slice("a/0", 60 * GIB, 600),))
+    placement.take(held)
+    placement.update(server("a", 1, memory=40))
+    assert placement.left("a/0") == (-20 * GIB, 400)
+    assert refused(placement, Demand(compute=100)) == "1 device: memory"
+    with pytest.raises(ConflictError, match="is not taken"):
+        placement.give_back(Placed((*held.slices, *held.slices)))
+    assert placement.left("a/0") == (-20 * GIB, 400)
+    placement.give_back(held)
+    assert placement.left("a/0") == (40 * GIB, 1000)
+
+
 def test_two_machines_cannot_have_one_device() -> None:
     placement = pool(server("a", 1))
     with pytest.raises(ConflictError, match="a/0 is a's already"):

@@ -90,12 +90,6 @@ class Machines:
         self._rank: Ints | None = None
         self._in_order = True
 
-    def __len__(self) -> int:
-        return len(self._row_of)
-
-    def row_of(self, name: str) -> int | None:
-        return self._row_of.get(name)
-
     def rows_named(self, name: str) -> Iterator[tuple[int, bool]]:
         """The row of a machine or of a device, and whether the whole machine was named."""
         row = self._row_of.get(name)
@@ -183,7 +177,7 @@ class Machines:
                 self._restate_host(placed.host.server)
         except ConflictError:
             for part in given:
-                self._take(part)
+                self._hold(part)
             raise
 
     def left(self, device: str) -> tuple[int, int]:
@@ -277,13 +271,18 @@ class Machines:
 
     def _take(self, part: Slice) -> None:
         held = self._held.get(part.device) or Held()
-        memory, compute = held.memory + part.memory, held.compute + part.compute
         place = self._place_of.get(part.device)
-        if compute > WHOLE or (place is not None and memory > self._device(place).memory):
+        if held.compute + part.compute > WHOLE or (
+            place is not None and held.memory + part.memory > self._device(place).memory
+        ):
             raise ConflictError(f"{part} is not free")
+        self._hold(part)
+
+    def _hold(self, part: Slice) -> None:
+        held = self._held.setdefault(part.device, Held())
         held.slices.append(part)
-        held.memory, held.compute = memory, compute
-        self._held[part.device] = held
+        held.memory += part.memory
+        held.compute += part.compute
         self._restate_device(part.device)
 
     def _give_back(self, part: Slice) -> None:

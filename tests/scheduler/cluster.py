@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,11 +76,11 @@ class Cluster:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def scheduler(self, name: str = "scheduler") -> str:
+    def scheduler(self, name: str = "scheduler", *options: str) -> str:
         """Starts a scheduler, at its former address if it had one."""
         listen = self.addresses.get(name, "127.0.0.1:0")
         command = ["scheduler", "--ca", str(self.ca), "--listen", listen, "--name", name]
-        command += ["--database", self.database, "--grace", str(self.grace)]
+        command += ["--database", self.database, "--grace", str(self.grace), *options]
         return self.start(name, command)
 
     def server(
@@ -102,6 +104,17 @@ class Cluster:
     @property
     def schedulers(self) -> list[str]:
         return [a for name, a in self.addresses.items() if name.startswith("scheduler")]
+
+    def metrics(self, name: str, page: str = "metrics") -> tuple[int, str]:
+        """What a part that was started with `--metrics` answers: status and text."""
+        lines = [json.loads(line) for line in self.log(name).splitlines() if line.startswith("{")]
+        address = next(line["address"] for line in reversed(lines) if line["event"] == "metrics")
+        try:
+            with urllib.request.urlopen(f"http://{address}/{page}", timeout=BOUND) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         process = self.started.pop(name)

@@ -8,8 +8,10 @@ An ordinary CUDA program: `harp doctor` runs it under `harp-run`, an agent with 
 import ctypes
 import json
 import sys
+from uuid import UUID
 
 NAME_MAX = 256
+UUID_SIZE = 16
 COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR = 75, 76
 
 
@@ -36,6 +38,10 @@ def devices(cuda: ctypes.CDLL) -> dict[str, object]:
         call("cuDeviceGet", ctypes.byref(device), index)
         call("cuDeviceGetName", name, NAME_MAX, device)
         call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+        uuid = (ctypes.c_ubyte * UUID_SIZE)()
+        bus = ctypes.create_string_buffer(NAME_MAX)
+        call("cuDeviceGetUuid_v2", uuid, device)
+        call("cuDeviceGetPCIBusId", bus, NAME_MAX, device)
         capability = []
         for attribute in (COMPUTE_CAPABILITY_MAJOR, COMPUTE_CAPABILITY_MINOR):
             value = ctypes.c_int()
@@ -46,6 +52,8 @@ def devices(cuda: ctypes.CDLL) -> dict[str, object]:
                 "name": name.value.decode(errors="replace"),
                 "memory": memory.value,
                 "compute_capability": ".".join(capability),
+                "uuid": f"GPU-{UUID(bytes=bytes(uuid))}",
+                "pci_bus_id": bus.value.decode(errors="replace"),
             }
         )
     return {"driver_version": version.value, "devices": found}

@@ -51,6 +51,13 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
     help="Seconds that sessions go on while their server and the scheduler do not hear each other.",
 )
 @click.option(
+    "--metrics",
+    default="",
+    metavar="HOST:PORT",
+    help="Tell Prometheus (/metrics) and who asks for its health (/healthz); open to all who can "
+    "reach it, so bind it to a management network. Default: off.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     default="auto",
@@ -70,6 +77,7 @@ def scheduler(
     database: str,
     name: str,
     grace: float,
+    metrics: str,
     log_format: str,
     log_level: str,
     ready_fd: int | None,
@@ -84,7 +92,7 @@ def scheduler(
     from harp_server.logs import Log
 
     log = Log(log_format, log_level)
-    settings = Settings(listen, Authority.load(authority), name, grace)
+    settings = Settings(listen, Authority.load(authority), name, grace, metrics)
     if "://" not in database:
         database = f"sqlite:///{Path(database or authority / 'pool.db').absolute()}"
     store = Store.open(database)

@@ -35,6 +35,8 @@ class Hold:
     order: agent.Order
     state: agent.Held.State = WAITING
     sessions: set[str] = field(default_factory=set)
+    running: dict[str, agent.Running] = field(default_factory=dict)
+    """What is known of them, once their programs have been let in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +132,18 @@ class Admission:
             tuple(hold.order.owners),
         )
 
+    def began(self, running: agent.Running) -> None:
+        """The program of a session has been let in."""
+        for hold in self.holds.values():
+            if running.session in hold.sessions:
+                hold.running[running.session] = running
+
     def leave(self, session: str) -> None:
         """A session's worker is dead."""
         self.to_end.pop(session, None)
         for epoch, hold in list(self.holds.items()):
             hold.sessions.discard(session)
+            hold.running.pop(session, None)
             if hold.state == ENDING and not hold.sessions:
                 del self.holds[epoch]
         self._admit()
@@ -154,6 +163,7 @@ class Admission:
                 epoch=epoch,
                 state=hold.state,
                 sessions=len(hold.sessions),
+                running=hold.running.values(),
             )
         for epoch in sorted(self.ordered.keys() - self.holds.keys()):
             report.leases.add(lease=self.ordered[epoch].lease, epoch=epoch, state=REFUSED)

@@ -24,7 +24,7 @@ from harp_server.ca import SERVER_NAME, SessionIssuer
 from harp_server.channel import Message
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
-from harp_server.session import Session
+from harp_server.session import Session, Totals
 from harp_server.workers import IdleWorkers, WorkerCommand
 
 GATE_RESTART_SECONDS = 0.5
@@ -95,6 +95,10 @@ class Leases(Protocol):
         """A session begins. Raises Closed with the reason why it may not."""
         ...
 
+    def began(self, session: Session) -> None:
+        """The program of a session has been let in."""
+        ...
+
     def leave(self, session: str) -> None:
         """A session's worker is dead."""
         ...
@@ -120,6 +124,7 @@ class Agent:
         )
         self._gate: Process | None = None
         self._sessions: dict[str, Session] = {}
+        self.totals = Totals()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
         self._refusals: set[asyncio.Task[Any]] = set()
@@ -131,6 +136,16 @@ class Agent:
         """`HOST:PORT` that clients connect to."""
         host, port = self._listener.getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    @property
+    def running(self) -> int:
+        """Sessions whose program has been let in."""
+        return sum(session.started for session in self._sessions.values())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether clients are accepted."""
+        return not self._stopping and self._gate is not None and self._gate.alive
 
     async def start(self) -> Message:
         """Starts the gate and the first worker; returns what the worker says about its devices.
@@ -308,7 +323,7 @@ class Agent:
             os.close(client)
             await worker.process.end()
             return
-        session = Session(session_id, address, worker, self._log)
+        session = Session(session_id, address, worker, self._log, self.totals)
         self._sessions[session_id] = session
         entry = None
         if refusal is None and (leases := self._offer.leases) is not None:
@@ -316,6 +331,8 @@ class Agent:
                 entry = leases.enter(lease_of(name) or "", session_id)
             except Closed as closed:
                 refusal = str(closed)
+            else:
+                session.on_start = leases.began
         session.refused = refusal is not None
         try:
             names = [name] if session_of(name) or lease_of(name) else []

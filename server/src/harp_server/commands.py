@@ -110,6 +110,13 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
     help="Folder for what must outlive a restart (default: state in --credentials).",
 )
 @click.option(
+    "--metrics",
+    default="",
+    metavar="HOST:PORT",
+    help="Tell Prometheus (/metrics) and who asks for its health (/healthz); open to all who can "
+    "reach it, so bind it to a management network. Default: off.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     default="auto",
@@ -136,6 +143,7 @@ def server(
     advertise: str | None,
     labels: tuple[str, ...],
     state: Path | None,
+    metrics: str,
     log_format: str,
     log_level: str,
     ready_fd: int | None,
@@ -182,14 +190,21 @@ def server(
         stop = stop_signals()
         agent = Agent(offer, port, log)
         agents.append(agent)
-        linked = None
+        linked = exposition = None
         try:
             offered = await agent.start()
-            if link is not None:
+            if link is not None or metrics:
                 from harp_server.inventory import take
 
-                link.offer(await take(offer, advertise or agent.address, labels))
+                inventory = await take(offer, advertise or agent.address, labels)
+            if link is not None:
+                link.offer(inventory)
                 linked = asyncio.create_task(link.run())
+            if metrics:
+                from harp_server.watching import expose
+
+                exposition = expose(metrics, agent, link, inventory.devices, device != "soft")
+                log.info("metrics", address=exposition.address)
         except HarpError:
             await agent.stop(0)
             raise
@@ -214,6 +229,8 @@ def server(
             await agent.stop(0)
         again.cancel()
         await stopping
+        if exposition is not None:
+            await exposition.close()
         if linked is not None:
             linked.cancel()
             with contextlib.suppress(asyncio.CancelledError):

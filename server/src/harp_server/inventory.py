@@ -52,6 +52,8 @@ async def take(offer: Offer, address: str, labels: Sequence[str]) -> Inventory:
             model=device["name"],
             memory=device["memory"],
             labels={
+                "uuid": device["uuid"],
+                "pci-bus-id": device["pci_bus_id"],
                 "compute-capability": device["compute_capability"],
                 "cuda": f"{version // 1000}.{version % 1000 // 10}",
             },

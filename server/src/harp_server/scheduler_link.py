@@ -23,12 +23,16 @@ from harp_client.errors import HarpError
 from harp_server.admission import Admission, Entry
 from harp_server.ca import SCHEDULER_NAME, SessionIssuer
 from harp_server.logs import Log
+from harp_server.session import Session
 
 HEARTBEAT = 2.0
 """Seconds between reports when nothing changes."""
 
 RETRY = (0.2, 3.0)
 """Seconds before another attempt to connect: at first, and at most."""
+
+TEXT_MAX = 200
+"""Characters of what a report tells of a program; its host chose them."""
 
 SILENCE = 10.0
 """Seconds without a word from the scheduler after which the connection counts as broken."""
@@ -83,8 +87,16 @@ class SchedulerLink:
         self._fenced = asyncio.Event()
         self._ending: set[asyncio.Task[None]] = set()
         self._said = ""
+        self.heard: float | None = None
+        """When the scheduler was heard last, by `time.monotonic`; None: not yet."""
+
         with contextlib.suppress(FileNotFoundError):
             self._admission.restore(json.loads(state.read_text()))
+
+    @property
+    def admission(self) -> Admission:
+        """What this server holds; to be read only."""
+        return self._admission
 
     def offer(self, inventory: Inventory) -> None:
         """Says what there is, before `run`."""
@@ -96,6 +108,18 @@ class SchedulerLink:
         entry = self._admission.enter(lease, session)
         self._news.set()
         return entry
+
+    def began(self, session: Session) -> None:
+        """The program of a session has been let in."""
+        running = control.Running(
+            session=session.id,
+            user=session.user[:TEXT_MAX],
+            program=session.program[:TEXT_MAX],
+            pid=session.pid,
+            began=time.time(),
+        )
+        self._admission.began(running)
+        self._news.set()
 
     def leave(self, session: str) -> None:
         """A session's worker is dead."""
@@ -195,6 +219,7 @@ class SchedulerLink:
             yield control.FromAgent(report=self._admission.report(boot_time()))
 
     def _take(self, message: control.ToAgent) -> None:
+        self.heard = time.monotonic()
         if message.HasField("heard"):
             self._admission.heard(message.heard)
         elif message.HasField("orders") and self._admission.take_orders(message.orders):

@@ -1,7 +1,11 @@
 """One session as the agent sees it: a worker, who it serves, and the two log lines about it."""
 
+from __future__ import annotations
+
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +18,24 @@ COUNTERS = ("calls", "waits", "bytes_in", "bytes_out")
 
 
 @dataclass(slots=True)
+class Totals:
+    """Counts of all sessions of a server since it started."""
+
+    started: int = 0
+    refused: int = 0
+    """Connections that nobody was let in from."""
+
+    ended: Counter[str] = field(default_factory=Counter)
+    """By how: `ended`, as both ends expect; `lost`, its connection broke; `failed`."""
+
+    counted: Counter[str] = field(default_factory=Counter)
+    """What the workers said at the end of their sessions, by the names of COUNTERS."""
+
+    seconds: float = 0.0
+    """How long the sessions that have ended lasted, together."""
+
+
+@dataclass(slots=True)
 class Session:
     """From the moment a worker has the client's socket until that worker is gone."""
 
@@ -21,18 +43,33 @@ class Session:
     address: str
     worker: Worker
     log: Log
+    totals: Totals
+    on_start: Callable[[Session], None] = lambda _: None
+    """Called when a program has been let in."""
+
     began: float = field(default_factory=time.monotonic)
     started: bool = False
     gives_way: bool = False
     refused: bool = False
     interrupted: float | None = None
     end_event: Message | None = None
+    user: str = ""
+    """Identity (SPIFFE URI) of who was let in."""
+
+    program: str = ""
+    pid: int = 0
+    """Of the program on its host, as that says."""
 
     def event(self, message: Message) -> None:
         """Takes one event of the worker."""
         match message.get("event"):
             case "start":
                 self.started = True
+                self.user, self.program = str(message.get("peer")), str(message.get("program"))
+                pid = message.get("pid")
+                self.pid = pid if isinstance(pid, int) else 0
+                self.totals.started += 1
+                self.on_start(self)
                 self.log.info(
                     "session start",
                     session=self.id,
@@ -67,13 +104,19 @@ class Session:
             cause = "it did not say who it is, and others wait"
         if not self.started:
             # Nobody was let in: a scanner, a wrong certificate, another protocol version.
+            self.totals.refused += 1
             self.log.warning("connection refused", address=self.address, cause=cause)
             return
         if self.interrupted is not None:
             waited = round(time.monotonic() - self.interrupted, 3)
             self.log.warning("session lost", session=self.id, waited=waited, cause=cause)
         counts = {name: end.pop(name, None) for name in COUNTERS}
-        write = self.log.info if self.end_event is not None and status == 0 else self.log.error
+        went_well = self.end_event is not None and status == 0
+        how = "lost" if self.interrupted is not None else "ended" if went_well else "failed"
+        self.totals.ended[how] += 1
+        self.totals.counted.update({k: v for k, v in counts.items() if isinstance(v, int)})
+        self.totals.seconds += time.monotonic() - self.began
+        write = self.log.info if went_well else self.log.error
         write(
             "session end",
             session=self.id,

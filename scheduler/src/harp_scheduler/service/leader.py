@@ -19,6 +19,8 @@ from harp_scheduler.core.book import Key, Number, Record
 from harp_scheduler.core.events import Event, Ticked
 from harp_scheduler.core.pool import Outcome, Pool
 from harp_scheduler.core.refused import Refused
+from harp_scheduler.metrics import Timings
+from harp_scheduler.service.history import History
 from harp_scheduler.store.audit import AuditEntry
 
 TICK = 1.0
@@ -81,8 +83,16 @@ class Batch:
 class Leader:
     """Runs one `Pool` from the moment that this scheduler leads until it does no more."""
 
-    def __init__(self, pool: Pool, store: Durable, thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        store: Durable,
+        thread: ThreadPoolExecutor,
+        timings: Timings | None = None,
+    ) -> None:
         self.pool = pool
+        self.history = History(pool.book.leases)
+        self._timings = timings or Timings()
         self._store = store
         self._thread = thread
         self._pending: asyncio.Queue[Pending] = asyncio.Queue()
@@ -165,9 +175,12 @@ class Leader:
             batch = Batch()
             try:
                 for pending in waiting:
-                    batch.add(pending, self.pool.handle(pending.event, time.monotonic()))
+                    with self._timings.decision.time():
+                        outcome = self.pool.handle(pending.event, time.monotonic())
+                    batch.add(pending, outcome)
                 if batch.is_to_be_stored:
-                    await loop.run_in_executor(self._thread, self._commit, batch)
+                    with self._timings.commit.time():
+                        await loop.run_in_executor(self._thread, self._commit, batch)
             except BaseException as error:
                 for pending in waiting:
                     if not pending.done.done():
@@ -184,6 +197,7 @@ class Leader:
             if send := self.links.get(server):
                 send(agent.ToAgent(orders=orders))
         for pending, outcome in batch.answers:
+            self.history.take(pending.event, outcome)
             if not pending.done.done():
                 pending.done.set_result(outcome)
         if batch.is_to_be_stored or batch.told:

@@ -22,6 +22,7 @@ from harp_client.errors import HarpError
 from harp_scheduler.core.events import TenantSet
 from harp_scheduler.core.model import Quota
 from harp_scheduler.core.pool import GRACE, Pool
+from harp_scheduler.metrics import PoolCollector, Snapshot, Timings, snapshot
 from harp_scheduler.service.access import Role
 from harp_scheduler.service.agents import Agents
 from harp_scheduler.service.api import PoolApi
@@ -29,6 +30,7 @@ from harp_scheduler.service.leader import Leader, NotLeading
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
 from harp_scheduler.store.store import Store
 from harp_server.ca import Authority, KeyPair
+from harp_server.exposition import Exposition, Health, called, registry
 from harp_server.logs import Log
 
 LEAD_AGAIN = 0.5
@@ -36,6 +38,9 @@ LEAD_AGAIN = 0.5
 
 STOP_SECONDS = 3.0
 """What calls that are being answered get when the scheduler stops."""
+
+DATABASE_SECONDS = 3.0
+"""What the database gets to answer when somebody asks for this scheduler's health."""
 
 OPTIONS = [
     ("grpc.max_receive_message_length", 4 << 20),
@@ -59,6 +64,8 @@ class Settings:
     authority: Authority
     name: str = ""
     grace: float = GRACE
+    metrics: str = ""
+    """`HOST:PORT` for Prometheus; empty: none."""
 
 
 class Certificate:
@@ -102,6 +109,8 @@ class Scheduler:
         self._name = settings.name or socket.gethostname().lower()
         self._roles: dict[str, dict[str, Role]] = {}
         self._server: grpc.aio.Server | None = None
+        self._timings = Timings()
+        self._exposition: Exposition | None = None
         self.address = ""
 
     def leader(self) -> Leader:
@@ -133,8 +142,37 @@ class Scheduler:
                 f"cannot listen on {self._settings.listen}", "choose another --listen HOST:PORT"
             ) from error
         self.address = f"{host}:{bound}"
+        if self._settings.metrics:
+            self._exposition = self._expose(self._settings.metrics)
         await server.start()
         self._server = server
+
+    def _expose(self, listen: str) -> Exposition:
+        """Opens the port for Prometheus. Raises HarpError."""
+        loop = asyncio.get_running_loop()
+        metrics = registry("scheduler")
+        metrics.register(PoolCollector(lambda: called(loop, self._snapshot)))
+        self._timings.register(metrics)
+        exposition = Exposition(listen, metrics, self.health)
+        self._log.info("metrics", address=exposition.address)
+        return exposition
+
+    async def _snapshot(self) -> Snapshot | None:
+        leader = self._leader
+        return None if leader is None else snapshot(leader.pool, leader.history, leader.revision)
+
+    async def health(self) -> Health:
+        """Whether this scheduler leads, or could: its database answers."""
+        leads = self._leader is not None
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS):
+                known = await loop.run_in_executor(self._thread, self._store.leader)
+        except (StoreUnavailable, TimeoutError) as error:
+            return Health(False, f"the database does not answer: {error or 'too slow'}")
+        if leads:
+            return Health(True, f"leads, in term {known.term}")
+        return Health(True, f"follows {known.holder or 'nobody yet'}, of term {known.term}")
 
     async def run(self) -> None:
         """Leads whenever it can, until it is cancelled."""
@@ -162,7 +200,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         records, numbers = await loop.run_in_executor(self._thread, self._store.load)
         pool = Pool(term, time.monotonic(), records, numbers, grace=self._settings.grace)
-        leader = Leader(pool, self._store, self._thread)
+        leader = Leader(pool, self._store, self._thread, self._timings)
         running = asyncio.create_task(leader.run())
         losing = asyncio.create_task(lost.wait())
         try:
@@ -182,7 +220,9 @@ class Scheduler:
                 await running
 
     async def stop(self) -> None:
-        """Lets go of the lead at once, so that another one takes it, and closes the port."""
+        """Lets go of the lead at once, so that another one takes it, and closes its ports."""
+        if self._exposition is not None:
+            await self._exposition.close()
         if self._server is not None:
             await self._server.stop(STOP_SECONDS)
         loop = asyncio.get_running_loop()

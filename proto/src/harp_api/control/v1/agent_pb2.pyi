@@ -125,7 +125,7 @@ class Report(_message.Message):
     def __init__(self, number: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., faults: _Optional[_Mapping[int, str]] = ...) -> None: ...
 
 class Held(_message.Message):
-    __slots__ = ("lease", "epoch", "state", "sessions")
+    __slots__ = ("lease", "epoch", "state", "sessions", "running")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Held.State]
@@ -142,11 +142,27 @@ class Held(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
     lease: str
     epoch: int
     state: Held.State
     sessions: int
-    def __init__(self, lease: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[_Union[Held.State, str]] = ..., sessions: _Optional[int] = ...) -> None: ...
+    running: _containers.RepeatedCompositeFieldContainer[Running]
+    def __init__(self, lease: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[_Union[Held.State, str]] = ..., sessions: _Optional[int] = ..., running: _Optional[_Iterable[_Union[Running, _Mapping]]] = ...) -> None: ...
+
+class Running(_message.Message):
+    __slots__ = ("session", "user", "program", "pid", "began")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    user: str
+    program: str
+    pid: int
+    began: float
+    def __init__(self, session: _Optional[str] = ..., user: _Optional[str] = ..., program: _Optional[str] = ..., pid: _Optional[int] = ..., began: _Optional[float] = ...) -> None: ...
 
 class Heard(_message.Message):
     __slots__ = ("number", "term")

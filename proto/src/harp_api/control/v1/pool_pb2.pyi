@@ -109,20 +109,22 @@ class GetRequest(_message.Message):
     def __init__(self, kinds: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Things(_message.Message):
-    __slots__ = ("servers", "devices", "leases", "profiles", "tenants", "revision")
+    __slots__ = ("servers", "devices", "leases", "profiles", "tenants", "revision", "sessions")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     PROFILES_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     devices: _containers.RepeatedCompositeFieldContainer[Accelerator]
     leases: _containers.RepeatedCompositeFieldContainer[Lease]
     profiles: _containers.RepeatedCompositeFieldContainer[Profile]
     tenants: _containers.RepeatedCompositeFieldContainer[Tenant]
     revision: int
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Accelerator, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+    sessions: _containers.RepeatedCompositeFieldContainer[Session]
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Accelerator, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., revision: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("name", "address", "labels", "connected", "cordoned", "silent", "devices", "sessions")
@@ -248,6 +250,30 @@ class Target(_message.Message):
     compute: int
     labels: _containers.ScalarMap[str, str]
     def __init__(self, server: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., ordinal: _Optional[int] = ..., kind: _Optional[str] = ..., model: _Optional[str] = ..., memory: _Optional[int] = ..., compute: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Session(_message.Message):
+    __slots__ = ("name", "server", "lease", "lease_name", "tenant", "host", "user", "program", "pid", "began")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SERVER_FIELD_NUMBER: _ClassVar[int]
+    LEASE_FIELD_NUMBER: _ClassVar[int]
+    LEASE_NAME_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    BEGAN_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    server: str
+    lease: str
+    lease_name: str
+    tenant: str
+    host: str
+    user: str
+    program: str
+    pid: int
+    began: float
+    def __init__(self, name: _Optional[str] = ..., server: _Optional[str] = ..., lease: _Optional[str] = ..., lease_name: _Optional[str] = ..., tenant: _Optional[str] = ..., host: _Optional[str] = ..., user: _Optional[str] = ..., program: _Optional[str] = ..., pid: _Optional[int] = ..., began: _Optional[float] = ...) -> None: ...
 
 class CordonRequest(_message.Message):
     __slots__ = ("request_id", "subject", "on", "drain")

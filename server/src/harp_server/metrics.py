@@ -1,0 +1,253 @@
+"""What a server tells Prometheus: the names of all its metrics.
+
+    harp_server_sessions                    programs that are served now
+    harp_server_sessions_started_total, harp_server_connections_refused_total
+    harp_server_sessions_ended_total{how}   ended, lost or failed
+    harp_server_session_seconds_total       of the sessions that have ended, as are the next four
+    harp_server_calls_total, harp_server_waits_total
+    harp_server_received_bytes_total, harp_server_sent_bytes_total
+    harp_server_leases{state}               waiting, admitted or ending
+    harp_server_scheduler_silence_seconds   since the scheduler was heard last
+
+And of its devices, with the names, units and labels of NVIDIA's DCGM exporter:
+
+    DCGM_FI_DEV_FB_USED, DCGM_FI_DEV_FB_FREE (MiB)
+    DCGM_FI_DEV_GPU_UTIL, DCGM_FI_DEV_MEM_COPY_UTIL (%), DCGM_FI_DEV_GPU_TEMP (°C),
+    DCGM_FI_DEV_POWER_USAGE (W), DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION (mJ),
+    DCGM_FI_DEV_SM_CLOCK, DCGM_FI_DEV_MEM_CLOCK (MHz)
+
+Used memory is what NVML says where nvidia-ml-py is installed and the device is a real one; else
+what leases hold of it, where there is a scheduler. What is not known is not told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from harp_api.control.v1 import agent_pb2 as control
+from harp_server.admission import ADMITTED, ENDING, WAITING, Admission
+from harp_server.session import Totals
+
+MIB = 1 << 20
+STATES = {WAITING: "waiting", ADMITTED: "admitted", ENDING: "ending"}
+TOTALS = {
+    "calls": ("harp_server_calls", "Driver calls that were sent."),
+    "waits": ("harp_server_waits", "Calls whose reply a program waited for."),
+    "bytes_in": ("harp_server_received_bytes", "Bytes from programs."),
+    "bytes_out": ("harp_server_sent_bytes", "Bytes to programs."),
+}
+DEVICE_FIELDS = {
+    "DCGM_FI_DEV_FB_USED": "Used device memory (MiB).",
+    "DCGM_FI_DEV_FB_FREE": "Free device memory (MiB).",
+    "DCGM_FI_DEV_GPU_UTIL": "Time in which a kernel ran (%).",
+    "DCGM_FI_DEV_MEM_COPY_UTIL": "Time in which memory was read or written (%).",
+    "DCGM_FI_DEV_GPU_TEMP": "Temperature (C).",
+    "DCGM_FI_DEV_POWER_USAGE": "Power (W).",
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "Energy since the driver was loaded (mJ).",
+    "DCGM_FI_DEV_SM_CLOCK": "Clock of the multiprocessors (MHz).",
+    "DCGM_FI_DEV_MEM_CLOCK": "Clock of the memory (MHz).",
+}
+LABELS = [
+    *("gpu", "UUID", "pci_bus_id", "device", "modelName", "hostname"),
+    "DCGM_FI_DRIVER_VERSION",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is counted, taken on the agent's event loop."""
+
+    sessions: int
+    totals: Totals
+    leases: Mapping[str, int]
+    """Leases that the server holds, by state."""
+
+    leased: Mapping[int, int] | None
+    """Bytes that leases hold, by device; None without a scheduler."""
+
+    silence: float | None
+    """Seconds since the scheduler was heard; None where it was not."""
+
+
+def copied(totals: Totals) -> Totals:
+    """Totals that stay as they are now."""
+    return Totals(
+        totals.started,
+        totals.refused,
+        Counter(totals.ended),
+        Counter(totals.counted),
+        totals.seconds,
+    )
+
+
+def held(admission: Admission) -> tuple[dict[str, int], dict[int, int]]:
+    """Leases by state, and the bytes of each device that those which began hold."""
+    states = dict.fromkeys(STATES.values(), 0)
+    memory = dict.fromkeys(admission.memory, 0)
+    for hold in admission.holds.values():
+        states[STATES[hold.state]] += 1
+        if hold.state != WAITING:
+            for part in hold.order.parts:
+                memory[part.ordinal] = memory.get(part.ordinal, 0) + part.memory
+    return states, memory
+
+
+class ServerCollector(Collector):
+    """Reads the agent at each scrape."""
+
+    def __init__(
+        self,
+        read: Callable[[], Snapshot],
+        devices: Sequence[control.Device],
+        nvml: Any = None,
+    ) -> None:
+        """`nvml`: the module `pynvml`, for real devices."""
+        self._read = read
+        self._devices = devices
+        self._nvml = nvml
+        self._hostname = socket.gethostname()
+        self._driver = _text(nvml.nvmlSystemGetDriverVersion()) if nvml is not None else ""
+
+    def describe(self) -> list[Metric]:
+        """Nothing is read to register this."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the server."""
+        seen = self._read()
+        yield GaugeMetricFamily(
+            "harp_server_sessions", "Programs that are served now.", value=seen.sessions
+        )
+        yield from _totals(seen.totals)
+        if seen.leased is not None:
+            leases = GaugeMetricFamily("harp_server_leases", "Leases held.", labels=["state"])
+            for state, number in seen.leases.items():
+                leases.add_metric([state], number)
+            yield leases
+        if seen.silence is not None:
+            yield GaugeMetricFamily(
+                "harp_server_scheduler_silence_seconds",
+                "Since the scheduler was heard last.",
+                value=seen.silence,
+            )
+        yield from self._of_devices(seen.leased)
+
+    def _of_devices(self, leased: Mapping[int, int] | None) -> Iterator[Metric]:
+        families = {
+            name: GaugeMetricFamily(name, text, labels=LABELS)
+            for name, text in DEVICE_FIELDS.items()
+        }
+        for device in self._devices:
+            labels = [
+                str(device.ordinal),
+                device.labels["uuid"],
+                device.labels["pci-bus-id"],
+                f"nvidia{device.ordinal}",
+                device.model,
+                self._hostname,
+                self._driver,
+            ]
+            for name, value in self._figures(device, leased).items():
+                families[name].add_metric(labels, value)
+        yield from (family for family in families.values() if family.samples)
+
+    def _figures(
+        self, device: control.Device, leased: Mapping[int, int] | None
+    ) -> dict[str, float]:
+        if self._nvml is not None:
+            return nvml_figures(self._nvml, device.labels["uuid"])
+        if leased is None:
+            return {}
+        used = leased.get(device.ordinal, 0)
+        return {
+            "DCGM_FI_DEV_FB_USED": used / MIB,
+            "DCGM_FI_DEV_FB_FREE": max(0, device.memory - used) / MIB,
+        }
+
+
+def _totals(totals: Totals) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "harp_server_sessions_started", "Programs that were let in.", value=totals.started
+    )
+    yield CounterMetricFamily(
+        "harp_server_connections_refused",
+        "Connections that nobody was let in from.",
+        value=totals.refused,
+    )
+    ended = CounterMetricFamily("harp_server_sessions_ended", "By how.", labels=["how"])
+    for how in ("ended", "lost", "failed"):
+        ended.add_metric([how], totals.ended[how])
+    yield ended
+    yield CounterMetricFamily(
+        "harp_server_session_seconds", "Of the sessions that have ended.", value=totals.seconds
+    )
+    for counter, (name, text) in TOTALS.items():
+        yield CounterMetricFamily(name, text, value=totals.counted[counter])
+
+
+def open_nvml() -> Any:
+    """The module `pynvml`, ready to be asked; None where it or the driver's library is missing."""
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    return nvml
+
+
+def nvml_figures(nvml: Any, uuid: str) -> dict[str, float]:
+    """What NVML says of a device, in DCGM's units; what this device does not have is left out."""
+    found: dict[str, float] = {}
+    device = None
+    with contextlib.suppress(nvml.NVMLError):
+        device = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    if device is None:
+        return found
+    with contextlib.suppress(nvml.NVMLError):
+        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+        found["DCGM_FI_DEV_FB_USED"] = memory.used / MIB
+        found["DCGM_FI_DEV_FB_FREE"] = memory.free / MIB
+    with contextlib.suppress(nvml.NVMLError):
+        rates = nvml.nvmlDeviceGetUtilizationRates(device)
+        found["DCGM_FI_DEV_GPU_UTIL"] = rates.gpu
+        found["DCGM_FI_DEV_MEM_COPY_UTIL"] = rates.memory
+    asks: tuple[tuple[str, Callable[[], float]], ...] = (
+        (
+            "DCGM_FI_DEV_GPU_TEMP",
+            lambda: nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU),
+        ),
+        ("DCGM_FI_DEV_POWER_USAGE", lambda: nvml.nvmlDeviceGetPowerUsage(device) / 1000),
+        (
+            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
+            lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(device),
+        ),
+        (
+            "DCGM_FI_DEV_SM_CLOCK",
+            lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM),
+        ),
+        (
+            "DCGM_FI_DEV_MEM_CLOCK",
+            lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM),
+        ),
+    )
+    for name, ask in asks:
+        with contextlib.suppress(nvml.NVMLError):
+            found[name] = ask()
+    return found
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,206 @@
+"""What the parts of a pool tell Prometheus, and the dashboard that asks for it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from harp_server.metrics import nvml_figures
+from scheduler.cluster import DEVICE_MEMORY, Cluster, end, first_line
+
+ROOT = Path(__file__).parents[2]
+OPEN = ("--metrics", "127.0.0.1:0")
+MIB = 1 << 20
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler and a server with two devices, both open to Prometheus."""
+    cluster = Cluster(tmp_path)
+    cluster.scheduler("scheduler", *OPEN)
+    cluster.server("gpu1", 2, *OPEN)
+    yield cluster
+    cluster.close()
+
+
+def scrape(cluster: Cluster, part: str) -> Samples:
+    """The samples of a part, by name and labels."""
+    status, text = cluster.metrics(part)
+    assert status == 200
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(samples: Samples, name: str, **labels: str) -> float:
+    """The sum of the samples of a name that have these labels."""
+    found = [
+        v for (n, own), v in samples.items() if n == name and labels.items() <= dict(own).items()
+    ]
+    assert found, f"no {name}"
+    return sum(found)
+
+
+def test_a_scrape_follows_what_happens_to_the_pool(cluster: Cluster) -> None:
+    before = scrape(cluster, "scheduler")
+    assert value(before, "harp_leading") == 1
+    assert value(before, "harp_servers", state="ready") == 1
+    assert value(before, "harp_devices", kind="gpu", state="ready") == 2
+    assert value(before, "harp_device_memory_bytes") == 2 * DEVICE_MEMORY
+    assert value(before, "harp_device_memory_leased_bytes") == 0
+    assert value(before, "harp_grants_total") == 0
+
+    program = cluster.run("--gpus", "1", "--memory", "64MiB")
+    assert first_line(program).startswith("using")
+    waiting = cluster.run("--gpus", "2", "--queue-timeout", "2s")
+    cluster.wait(lambda: cluster.get("queue"), "one waits")
+    during = scrape(cluster, "scheduler")
+    assert value(during, "harp_leases", tenant="default", state="Pending") == 1
+    assert value(during, "harp_queue_length") == 1
+    assert value(during, "harp_tenant_devices", tenant="default") == 1
+    assert value(during, "harp_device_memory_leased_bytes", kind="gpu") == 64 * MIB
+    assert value(during, "harp_grants_total") == 1
+    assert value(during, "harp_commit_seconds_count") >= 1
+    assert value(during, "harp_decision_seconds_count") >= 1
+    at_server = scrape(cluster, "gpu1")
+    assert value(at_server, "harp_server_sessions") == 1
+    assert value(at_server, "harp_server_leases", state="admitted") == 1
+    used = value(at_server, "DCGM_FI_DEV_FB_USED", gpu="0", modelName="HARP Soft GPU")
+    assert used + value(at_server, "DCGM_FI_DEV_FB_USED", gpu="1") == 64
+    free = value(at_server, "DCGM_FI_DEV_FB_FREE")
+    assert free == 2 * DEVICE_MEMORY // MIB - 64
+    (labels,) = {frozenset(dict(own)) for name, own in at_server if name == "DCGM_FI_DEV_FB_USED"}
+    assert labels >= {"gpu", "UUID", "pci_bus_id", "device", "modelName", "hostname"}
+
+    assert end(waiting)[0] == 125
+    assert end(program)[0] == 0
+    assert cluster.harp("detach", "nothing").returncode == 3
+    assert cluster.harp("delete", "profile", "nothing").returncode == 3
+    cluster.wait(
+        lambda: value(scrape(cluster, "gpu1"), "harp_server_sessions") == 0, "the session is over"
+    )
+    after = scrape(cluster, "gpu1")
+    assert value(after, "harp_server_sessions_started_total") == 1
+    assert value(after, "harp_server_sessions_ended_total", how="ended") == 1
+    assert value(after, "harp_server_calls_total") >= 1
+    assert value(after, "harp_server_received_bytes_total") >= 1
+    pool = scrape(cluster, "scheduler")
+    assert value(pool, "harp_refusals_total", cause="NotFound") == 1
+    assert value(pool, "harp_device_memory_leased_bytes") == 0
+
+
+def test_expired_and_lost_leases_are_counted(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, grace=2.0)
+    try:
+        cluster.scheduler("scheduler", *OPEN)
+        cluster.server("gpu1")
+        attached = cluster.harp("attach", "web1", "--tenant", "default", "--wait")
+        assert attached.returncode == 0, attached.stderr
+        cluster.kill("gpu1")
+        cluster.wait(
+            lambda: value(scrape(cluster, "scheduler"), "harp_leases_lost_total") == 1, "it is lost"
+        )
+        assert value(scrape(cluster, "scheduler"), "harp_servers", state="out of reach") == 1
+    finally:
+        cluster.close()
+
+
+def test_health_follows_the_leader_and_says_who_leads(cluster: Cluster) -> None:
+    assert cluster.metrics("scheduler", "healthz") == (200, "leads, in term 1\n")
+    cluster.scheduler("scheduler2", *OPEN)
+    cluster.wait(
+        lambda: cluster.metrics("scheduler2", "healthz")[1] == "follows scheduler, of term 1\n",
+        "it follows",
+    )
+    assert value(scrape(cluster, "scheduler2"), "harp_leading") == 0
+    cluster.wait(
+        lambda: "is connected" in cluster.metrics("gpu1", "healthz")[1], "the agent is connected"
+    )
+    cluster.kill("scheduler")
+    cluster.wait(
+        lambda: cluster.metrics("scheduler2", "healthz") == (200, "leads, in term 2\n"), "it leads"
+    )
+    assert cluster.metrics("gpu1", "nowhere")[0] == 404
+
+
+def test_nobody_listens_where_nobody_asked(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.scheduler()
+        assert '"metrics"' not in cluster.log("scheduler")
+    finally:
+        cluster.close()
+
+
+class NvmlError(Exception):
+    pass
+
+
+class FakeNvml:
+    """As much of `pynvml` as is read; a device that does not measure power."""
+
+    NVMLError = NvmlError
+    NVML_TEMPERATURE_GPU, NVML_CLOCK_SM, NVML_CLOCK_MEM = 0, 1, 2
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        if uuid != "GPU-1":
+            raise NvmlError
+        return uuid
+
+    def nvmlDeviceGetMemoryInfo(self, device: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(used=3 * MIB, free=5 * MIB)
+
+    def nvmlDeviceGetUtilizationRates(self, device: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(gpu=70, memory=20)
+
+    def nvmlDeviceGetTemperature(self, device: str, sensor: int) -> int:  # noqa: N802
+        return 40 + sensor
+
+    def nvmlDeviceGetPowerUsage(self, device: str) -> int:  # noqa: N802
+        raise NvmlError
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, device: str) -> int:  # noqa: N802
+        return 9000
+
+    def nvmlDeviceGetClockInfo(self, device: str, clock: int) -> int:  # noqa: N802
+        return {1: 1410, 2: 1593}[clock]
+
+
+def test_what_nvml_knows_has_the_names_of_dcgm() -> None:
+    assert nvml_figures(FakeNvml(), "GPU-1") == {
+        "DCGM_FI_DEV_FB_USED": 3,
+        "DCGM_FI_DEV_FB_FREE": 5,
+        "DCGM_FI_DEV_GPU_UTIL": 70,
+        "DCGM_FI_DEV_MEM_COPY_UTIL": 20,
+        "DCGM_FI_DEV_GPU_TEMP": 40,
+        "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 9000,
+        "DCGM_FI_DEV_SM_CLOCK": 1410,
+        "DCGM_FI_DEV_MEM_CLOCK": 1593,
+    }
+    assert nvml_figures(FakeNvml(), "GPU-2") == {}
+
+
+def test_every_metric_of_the_dashboard_is_in_a_scrape(cluster: Cluster) -> None:
+    attached = cluster.harp("attach", "web1", "--tenant", "default", "--wait")
+    assert attached.returncode == 0, attached.stderr
+    known = {name for part in ("scheduler", "gpu1") for name, _ in scrape(cluster, part)}
+    dashboard = json.loads((ROOT / "deploy" / "grafana" / "harp.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    asked = {name for query in queries for name in re.findall(r"\b(?:harp|DCGM)_\w+", query)}
+    assert len(asked) > 15
+    assert asked <= known
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from harp_api.control.v1 import pool_pb2_grpc
+from harp_api.control.v1 import history_pb2_grpc, pool_pb2_grpc
 from harp_client.errors import HarpError
 
 NAME = "harp-scheduler"
@@ -45,6 +45,14 @@ EXIT_CODES = {
 }
 
 Answer = TypeVar("Answer")
+
+
+class Calls(pool_pb2_grpc.PoolStub, history_pb2_grpc.HistoryStub):
+    """Every call that a scheduler answers to members of the pool."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        for service in Calls.__bases__:
+            service.__init__(self, channel)  # type: ignore[misc]
 
 
 class Scheduler:
@@ -96,12 +104,12 @@ class Scheduler:
                     raise _told(error) from None
                 self._next()
 
-    def _try(self, call: Callable[[pool_pb2_grpc.PoolStub], Answer], seconds: float) -> Answer:
+    def _try(self, call: Callable[[Calls], Answer], seconds: float) -> Answer:
         deadline = time.monotonic() + seconds
         failed = 0
         while True:
             try:
-                return call(pool_pb2_grpc.PoolStub(self._connected()))
+                return call(Calls(self._connected()))
             except grpc.RpcError as error:
                 if not _is_away(error) or time.monotonic() > deadline:
                     raise _told(error, self.addresses) from None

@@ -111,6 +111,9 @@ class Book:
         self.numbers: dict[str, Number] = {}
         self.reordered: set[str] = set()
         self.told: set[str] = set()
+        self.accounted: set[str] = set()
+        """Tenants whose leases have changed: whoever measures usage takes them away."""
+
         self.capacity_changed = True
 
     def load(self, records: Iterable[Record], numbers: Iterable[Number]) -> None:
@@ -199,6 +202,7 @@ class Book:
         known = new or old
         assert known is not None
         self.told.add(known.id)
+        self.accounted.add(known.tenant)
         usage = self.usage[known.tenant]
         for lease, sign in ((old, -1), (new, 1)):
             if lease is None:

@@ -10,6 +10,7 @@ import grpc
 from harp_scheduler.core.refused import Conflict, NotFound, OverQuota, Refused
 from harp_scheduler.service.access import Context, Denied
 from harp_scheduler.service.leader import NotLeading
+from harp_scheduler.store.errors import StoreUnavailable
 
 NEXT = "harp-next"
 """Key of the trailing metadata that says what to do."""
@@ -40,3 +41,5 @@ async def answering(context: Context) -> AsyncIterator[None]:
         await context.abort(status, refused.cause, ((NEXT, following),) if following else ())
     except NotLeading as error:
         await context.abort(grpc.StatusCode.UNAVAILABLE, f"this scheduler does not lead: {error}")
+    except StoreUnavailable as error:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_api.control.v1 import pool_pb2_grpc
+from harp_scheduler.core.book import Book
 from harp_scheduler.core.events import (
     Asked,
     Cordoned,
@@ -69,7 +70,8 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self._leader = leader
         self._roles = roles
 
-    def _caller(self, context: Context) -> Caller:
+    def caller(self, context: Context) -> Caller:
+        """Who calls, with his roles. Raises Denied."""
         caller = identify(context, self._pool)
         return Caller(
             caller.identity,
@@ -105,7 +107,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
 
     async def Attach(self, request: api.AttachRequest, context: Context) -> api.Lease:  # noqa: N802
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             tenant = request.tenant or caller.tenant
             caller.needs(Role.USER, tenant)
             for text, what in ((request.name, "lease"), (request.host, "host")):
@@ -153,7 +155,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self, request: api.DetachRequest, context: Context, after: After, verb: str
     ) -> api.Lease:
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             lease = self._own(leader, caller, request.lease, request.tenant)
             event = GivenBack(
                 caller.identity,
@@ -187,7 +189,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
 
     async def Start(self, request: api.StartRequest, context: Context) -> api.Lease:  # noqa: N802
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             lease = self._own(leader, caller, request.lease, request.tenant)
             event = Started(caller.identity, request_id(request.request_id), lease.id)
             await self._do(leader, caller, event, "start", lease.tenant, event.request)
@@ -196,7 +198,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
 
     async def Renew(self, request: api.RenewRequest, context: Context) -> api.Lease:  # noqa: N802
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             lease = self._own(leader, caller, request.lease, "")
             await leader.handle(Renewed(lease.id))
             return view(leader, lease.id)
@@ -206,7 +208,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self, request: api.WatchLeaseRequest, context: Context
     ) -> AsyncIterator[api.Lease]:
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             lease = self._own(leader, caller, request.lease, "")
             before = None
             async for _ in leader.changes(lease.id):
@@ -219,7 +221,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
 
     async def Get(self, request: api.GetRequest, context: Context) -> api.Things:  # noqa: N802
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             return things(leader, caller, request)
         raise AssertionError
 
@@ -227,7 +229,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self, request: api.GetRequest, context: Context
     ) -> AsyncIterator[api.Things]:
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             async for _ in leader.changes():
                 yield things(leader, caller, request)
 
@@ -235,7 +237,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self, context: Context, role: Role, event: Event, verb: str, request: str
     ) -> api.Done:
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
+            leader, caller = self._leader(), self.caller(context)
             caller.needs(role)
             await self._do(leader, caller, event, verb, "*", request)
         return api.Done()
@@ -308,15 +310,17 @@ def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Thing
             [known for name, known in sorted(book.accelerators.items()) if takes("devices", name)],
         )
     )
-    leases = [
-        lease
-        for lease in book.leases.values()
-        if may_see(caller, lease)
-        and (not request.tenant or lease.tenant == request.tenant)
-        and takes("leases", lease.id, lease.name)
-    ]
+    of_leases = not wanted or wanted & {"leases", "hosts", "sessions"}
+    leases = leases_of(book, caller, request) if of_leases else []
     found.leases.extend(
-        views.lease(book, lease) for lease in sorted(leases, key=lambda lease: lease.order)
+        views.lease(book, lease) for lease in leases if takes("leases", lease.id, lease.name)
+    )
+    found.hosts.extend(host for host in views.hosts(book, leases) if takes("hosts", host.name))
+    found.sessions.extend(
+        session
+        for lease in leases
+        for session in views.sessions(book, lease)
+        if takes("sessions", session.name, session.lease, session.lease_name)
     )
     found.profiles.extend(
         views.profile(known)
@@ -329,6 +333,16 @@ def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Thing
         if takes("tenants", name) and caller.role(name) >= Role.VIEWER
     )
     return found
+
+
+def leases_of(book: Book, caller: Caller, request: api.GetRequest) -> list[Lease]:
+    """The leases that the caller may see, of the tenant that was asked for; first come first."""
+    leases = [
+        lease
+        for lease in book.leases.values()
+        if may_see(caller, lease) and (not request.tenant or lease.tenant == request.tenant)
+    ]
+    return sorted(leases, key=lambda lease: lease.order)
 
 
 def request_id(text: str) -> str:

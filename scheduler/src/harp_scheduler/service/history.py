@@ -75,7 +75,9 @@ class History:
         self.refusals: Counter[str] = Counter()
         """By the class of the refusal."""
 
-        self._number = 0
+        self.number = 0
+        """Of the newest."""
+
         self._leases = dict(leases)
         self._servers: dict[str, Server] = {}
         self._devices: dict[str, Accelerator] = {}
@@ -152,10 +154,10 @@ class History:
     def _tell(
         self, kind: str, subject: str, what: str, reason: str = "", lease: Lease | None = None
     ) -> None:
-        self._number += 1
+        self.number += 1
         self.newest.append(
             Happening(
-                self._number,
+                self.number,
                 time.time(),
                 kind,
                 subject,

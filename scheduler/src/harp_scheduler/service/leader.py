@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from harp_api.control.v1 import agent_pb2 as agent
@@ -21,10 +22,15 @@ from harp_scheduler.core.pool import Outcome, Pool
 from harp_scheduler.core.refused import Refused
 from harp_scheduler.metrics import Timings
 from harp_scheduler.service.history import History
+from harp_scheduler.service.meter import Meter
 from harp_scheduler.store.audit import AuditEntry
+from harp_scheduler.store.usage import UsageRow
 
 TICK = 1.0
 """Seconds between looks at who is silent, and what has expired."""
+
+MEASURE = 300.0
+"""Seconds between looks at what is used by leases that nothing happens to."""
 
 BATCH = 256
 """Events that one transaction holds at most."""
@@ -43,6 +49,7 @@ class Durable(Protocol):
         changes: dict[Key, Record | None],
         numbers: Sequence[Number],
         audit: Sequence[AuditEntry] = (),
+        usage: Sequence[UsageRow] = (),
     ) -> None: ...
 
 
@@ -64,6 +71,7 @@ class Batch:
     orders: dict[str, agent.Orders] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     audit: list[AuditEntry] = field(default_factory=list)
+    usage: Sequence[UsageRow] = ()
     answers: list[tuple[Pending, Outcome]] = field(default_factory=list)
 
     def add(self, pending: Pending, outcome: Outcome) -> None:
@@ -77,7 +85,7 @@ class Batch:
 
     @property
     def is_to_be_stored(self) -> bool:
-        return bool(self.changes or self.numbers or self.audit)
+        return bool(self.changes or self.numbers or self.audit or self.usage)
 
 
 class Leader:
@@ -89,9 +97,12 @@ class Leader:
         store: Durable,
         thread: ThreadPoolExecutor,
         timings: Timings | None = None,
+        measured: Mapping[str, datetime] | None = None,
     ) -> None:
+        """`measured`: until when each tenant's usage is stored."""
         self.pool = pool
         self.history = History(pool.book.leases)
+        self._meter = Meter(pool.book, measured or {})
         self._timings = timings or Timings()
         self._store = store
         self._thread = thread
@@ -161,10 +172,20 @@ class Leader:
             for changed in self._watchers.get(name, ()):
                 changed.set()
 
+    async def measure(self) -> None:
+        """Stores what all tenants have used up to now. Raises NotLeading."""
+        self._meter.all(self._meter.now())
+        await self.handle(Ticked())
+
     async def _tick(self) -> None:
+        measured = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
-            await self.handle(Ticked())
+            if time.monotonic() - measured < MEASURE:
+                await self.handle(Ticked())
+            else:
+                measured = time.monotonic()
+                await self.measure()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
@@ -178,6 +199,8 @@ class Leader:
                     with self._timings.decision.time():
                         outcome = self.pool.handle(pending.event, time.monotonic())
                     batch.add(pending, outcome)
+                    self._meter.changes(self._meter.now())
+                batch.usage = self._meter.take()
                 if batch.is_to_be_stored:
                     with self._timings.commit.time():
                         await loop.run_in_executor(self._thread, self._commit, batch)
@@ -190,9 +213,12 @@ class Leader:
 
     def _commit(self, batch: Batch) -> None:
         term = self.pool.book.term
-        self._store.commit(term, batch.changes, list(batch.numbers.values()), batch.audit)
+        self._store.commit(
+            term, batch.changes, list(batch.numbers.values()), batch.audit, batch.usage
+        )
 
     def _publish(self, batch: Batch) -> None:
+        before = self.history.number
         for server, orders in batch.orders.items():
             if send := self.links.get(server):
                 send(agent.ToAgent(orders=orders))
@@ -200,7 +226,7 @@ class Leader:
             self.history.take(pending.event, outcome)
             if not pending.done.done():
                 pending.done.set_result(outcome)
-        if batch.is_to_be_stored or batch.told:
+        if batch.is_to_be_stored or batch.told or self.history.number != before:
             self.revision += 1
             # Who waits in the queue has another place when one before it has gone.
             waiting = self.pool.book.waiting_since.keys() if batch.told else set()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from harp_api.control.v1 import agent_pb2_grpc, pool_pb2_grpc
+from harp_api.control.v1 import agent_pb2_grpc, history_pb2_grpc, pool_pb2_grpc
 from harp_client.errors import HarpError
 from harp_scheduler.core.events import TenantSet
 from harp_scheduler.core.model import Quota
@@ -26,6 +26,7 @@ from harp_scheduler.metrics import PoolCollector, Snapshot, Timings, snapshot
 from harp_scheduler.service.access import Role
 from harp_scheduler.service.agents import Agents
 from harp_scheduler.service.api import PoolApi
+from harp_scheduler.service.history_api import HistoryApi
 from harp_scheduler.service.leader import Leader, NotLeading
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
 from harp_scheduler.store.store import Store
@@ -135,6 +136,8 @@ class Scheduler:
         agent_pb2_grpc.add_AgentsServicer_to_server(Agents(authority.pool, self.leader), server)
         api = PoolApi(authority.pool, self.leader, self.roles)
         pool_pb2_grpc.add_PoolServicer_to_server(api, server)
+        history = HistoryApi(api.caller, self.leader, self._store)
+        history_pb2_grpc.add_HistoryServicer_to_server(history, server)
         try:
             bound = server.add_secure_port(self._settings.listen, certificate.credentials())
         except RuntimeError as error:
@@ -200,7 +203,8 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         records, numbers = await loop.run_in_executor(self._thread, self._store.load)
         pool = Pool(term, time.monotonic(), records, numbers, grace=self._settings.grace)
-        leader = Leader(pool, self._store, self._thread, self._timings)
+        measured = await loop.run_in_executor(self._thread, self._store.measured)
+        leader = Leader(pool, self._store, self._thread, self._timings, measured)
         running = asyncio.create_task(leader.run())
         losing = asyncio.create_task(lost.wait())
         try:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from harp_api.control.v1 import pool_pb2 as api
-from harp_scheduler.core import model
+from harp_scheduler.core import leases, model
 from harp_scheduler.core.book import Book, unusable
-from harp_scheduler.core.leases import sessions
 from harp_scheduler.core.placement.model import Demand
 
 
@@ -37,7 +36,7 @@ def lease(book: Book, known: model.Lease) -> api.Lease:
         state=known.state.value,
         reason=known.reason,
         epoch=known.epoch,
-        sessions=sessions(book, known) if known.slices else 0,
+        sessions=leases.sessions(book, known) if known.slices else 0,
         place=place(book, known),
         ttl=known.ttl,
     )
@@ -55,6 +54,37 @@ def lease(book: Book, known: model.Lease) -> api.Lease:
             labels=dict(device.labels),
         )
     return view
+
+
+def sessions(book: Book, known: model.Lease) -> Iterator[api.Session]:
+    """The programs that use a lease, by the last reports of its servers."""
+    for server in known.servers:
+        held = book.links[server].held.get(known.epoch)
+        for running in held.running if held is not None else ():
+            yield api.Session(
+                name=running.session,
+                server=server,
+                lease=known.id,
+                lease_name=known.name,
+                tenant=known.tenant,
+                host=known.host,
+                user=running.user,
+                program=running.program,
+                pid=running.pid,
+                began=running.began,
+            )
+
+
+def hosts(book: Book, wanted: Iterable[model.Lease]) -> list[api.Host]:
+    """The hosts that leases are attached to, in the order of their names."""
+    found: dict[str, api.Host] = {}
+    for known in wanted:
+        if known.host:
+            host = found.setdefault(known.host, api.Host(name=known.host))
+            host.leases.append(known.name)
+            host.devices.extend(part.device for part in known.slices)
+            host.sessions += leases.sessions(book, known) if known.slices else 0
+    return [host for _, host in sorted(found.items())]
 
 
 def place(book: Book, known: model.Lease) -> int:

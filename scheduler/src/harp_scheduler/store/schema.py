@@ -231,6 +231,17 @@ audit = Table(
     _column("hash", Text),
 )
 
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", AnyText, primary_key=True),
+    Column("hour", Moment, primary_key=True),
+    _column("device_seconds", Double),
+    _column("compute_seconds", Double),
+    _column("byte_seconds", Double),
+    _column("until", Moment),
+)
+
 tokens = Table(
     "tokens",
     metadata,

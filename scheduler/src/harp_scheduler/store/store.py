@@ -6,7 +6,8 @@
     records, numbers = store.load()
     store.commit(term, changes, numbers, audit)
 
-Synchronous, for one thread; only `leads` may be read from others.
+Synchronous, for one thread; from others only `leads` may be read, and `audit`, `verify_audit` and
+`usage` be called.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy import select, update
 from harp_scheduler.core.book import Key, Number, Record
 from harp_scheduler.store import archive, schema
 from harp_scheduler.store import audit as audits
+from harp_scheduler.store import usage as usages
 from harp_scheduler.store.audit import AuditEntry, AuditRow, Broken, changing
 from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
@@ -28,6 +30,7 @@ from harp_scheduler.store.identities import Identities
 from harp_scheduler.store.migrate import upgrade
 from harp_scheduler.store.records import Shelf, put
 from harp_scheduler.store.seat import Seat, seat_of
+from harp_scheduler.store.usage import UsageRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ class Store(Identities):
         changes: Mapping[Key, Record | None],
         numbers: Sequence[Number] = (),
         audit: Sequence[AuditEntry] = (),
+        usage: Sequence[UsageRow] = (),
     ) -> None:
         """Stores all of it in one transaction, or nothing; None removes a record.
 
@@ -138,6 +142,7 @@ class Store(Identities):
             with changing(self._database, audit, term) as connection:
                 self._shelf.write(connection, changes)
                 put(connection, schema.numbers, [number._asdict() for number in numbers])
+                usages.add(connection, usage)
         except BaseException:
             self._term = None
             raise
@@ -157,11 +162,25 @@ class Store(Identities):
         wanted = {"caller": caller, "subject": subject, "tenant": tenant}
         return audits.read(self._database, after, **{k: v for k, v in wanted.items() if v})
 
+    def audited(self) -> int:
+        """The number of the audit's last row. Raises StoreUnavailable."""
+        with self._database.reading() as connection:
+            number: int = connection.execute(select(schema.pool.c.audited)).scalar_one()
+            return number
+
     def verify_audit(self) -> Broken | None:
         """The first row that was changed, is missing, or was put in; None where all is whole.
 
         Raises StoreUnavailable."""
         return audits.verify(self._database)
+
+    def usage(self, since: datetime | None = None, tenant: str = "") -> list[UsageRow]:
+        """What tenants used in the hours from `since` on. Raises StoreUnavailable."""
+        return usages.read(self._database, since, tenant)
+
+    def measured(self) -> dict[str, datetime]:
+        """Until when each tenant's usage is stored. Raises StoreUnavailable."""
+        return usages.measured(self._database)
 
     def backup(self, path: Path) -> None:
         """Writes everything, as of one moment, to an SQLite file, in place of one that is there.

@@ -109,7 +109,7 @@ class GetRequest(_message.Message):
     def __init__(self, kinds: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Things(_message.Message):
-    __slots__ = ("servers", "devices", "leases", "profiles", "tenants", "revision", "sessions")
+    __slots__ = ("servers", "devices", "leases", "profiles", "tenants", "revision", "sessions", "hosts")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +117,7 @@ class Things(_message.Message):
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    HOSTS_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     devices: _containers.RepeatedCompositeFieldContainer[Accelerator]
     leases: _containers.RepeatedCompositeFieldContainer[Lease]
@@ -124,7 +125,20 @@ class Things(_message.Message):
     tenants: _containers.RepeatedCompositeFieldContainer[Tenant]
     revision: int
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Accelerator, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., revision: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ...) -> None: ...
+    hosts: _containers.RepeatedCompositeFieldContainer[Host]
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Accelerator, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., revision: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[Host, _Mapping]]] = ...) -> None: ...
+
+class Host(_message.Message):
+    __slots__ = ("name", "leases", "devices", "sessions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    leases: _containers.RepeatedScalarFieldContainer[str]
+    devices: _containers.RepeatedScalarFieldContainer[str]
+    sessions: int
+    def __init__(self, name: _Optional[str] = ..., leases: _Optional[_Iterable[str]] = ..., devices: _Optional[_Iterable[str]] = ..., sessions: _Optional[int] = ...) -> None: ...
 
 class Server(_message.Message):
     __slots__ = ("name", "address", "labels", "connected", "cordoned", "silent", "devices", "sessions")

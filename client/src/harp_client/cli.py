@@ -18,12 +18,15 @@ Examples:
   harp scheduler --ca pool-ca                     decide who gets which device
   harp attach web1 --count 2 --memory 8GiB        attach devices to a host
   harp get devices                                what there is
+  harp top                                        what is used, live
   harp-run -- python train.py                     run a program on a pooled device
 """
 
 COMMANDS = {
     "attach": "harp_client.commands.leases:attach",
+    "audit": "harp_client.commands.history:audit",
     "ca": "harp_server.commands:ca",
+    "completion": "harp_client.commands.completion:completion",
     "cordon": "harp_client.commands.admin:cordon",
     "create": "harp_client.commands.admin:create",
     "delete": "harp_client.commands.admin:delete",
@@ -32,14 +35,17 @@ COMMANDS = {
     "doctor": "harp_client.doctor:doctor",
     "down": "harp_client.commands.local:down",
     "drain": "harp_client.commands.admin:drain",
+    "events": "harp_client.commands.history:events",
     "get": "harp_client.commands.get:get",
     "scheduler": "harp_scheduler.commands:scheduler",
     "server": "harp_server.commands:server",
     "settings": "harp_client.cli:settings_page",
     "start": "harp_client.commands.leases:start",
     "stop": "harp_client.commands.leases:stop",
+    "top": "harp_client.commands.top:top",
     "uncordon": "harp_client.commands.admin:uncordon",
     "up": "harp_client.commands.local:up",
+    "usage": "harp_client.commands.history:usage",
 }
 
 

@@ -107,8 +107,8 @@ def per_mille(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Seconds of `90`, `90s`, `5m`, `2h`. Raises HarpError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    """Seconds of `90`, `90s`, `5m`, `2h`, `7d`. Raises HarpError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
     if not found:
         raise HarpError(f"{text!r} is no time", "write it like 90s, 5m or 2h", 125)
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
-from google.protobuf.message import Message
 
 from harp_api.control.v1 import pool_pb2 as api
+from harp_client.commands.forms import Column, Kind, as_data, as_yaml, show, when
+from harp_client.commands.history import EVENTS, show_audit, show_events
 from harp_client.commands.options import connect, pool_options
-from harp_client.errors import HarpError, printable
+from harp_client.errors import HarpError
 
-API_VERSION = "harp.control/v1"
 GIB = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table."""
-
-    title: str
-    value: Callable[[Any], object]
-    is_wide: bool = False
-    """Only with `-o wide`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What `harp get` can list."""
-
-    name: str
-    """As in messages and in JSON, in the singular."""
-
-    asked: str
-    """The list of a `Things` that holds it."""
-
-    columns: tuple[Column, ...]
-    takes: Callable[[Any], bool] = lambda _: True
-    key: Callable[[Any], str] = lambda thing: str(thing.name)
 
 
 def _share(compute: int) -> str:
@@ -105,6 +76,32 @@ KINDS = {
         key=lambda device: str(device.id),
     ),
     "leases": Kind("Lease", "leases", LEASES),
+    "hosts": Kind(
+        "Host",
+        "hosts",
+        (
+            Column("NAME", lambda host: host.name),
+            Column("LEASES", lambda host: ",".join(host.leases)),
+            Column("DEVICES", lambda host: ",".join(host.devices) or "-"),
+            Column("PROGRAMS", lambda host: host.sessions),
+        ),
+    ),
+    "sessions": Kind(
+        "Session",
+        "sessions",
+        (
+            Column("NAME", lambda session: session.name),
+            Column("PROGRAM", lambda session: session.program),
+            Column("USER", lambda session: session.user.rpartition("/")[2]),
+            Column("LEASE", lambda session: session.lease_name),
+            Column("HOST", lambda session: session.host or "(a run)"),
+            Column("SERVER", lambda session: session.server),
+            Column("SINCE", lambda session: when(session.began)),
+            Column("PID", lambda session: session.pid, is_wide=True),
+            Column("TENANT", lambda session: session.tenant, is_wide=True),
+        ),
+    ),
+    "events": EVENTS,
     "queue": Kind(
         "Lease",
         "leases",
@@ -172,6 +169,7 @@ def _labels(thing: Any) -> str:
 @click.option("-w", "--watch", is_flag=True, help="Go on: print again what has changed.")
 @click.option("--no-headers", is_flag=True, help="A table without its first line.")
 @click.option("--tenant", default="", help="Only leases of this tenant.")
+@click.option("--audit", is_flag=True, help="Events: who asked for what, since the pool began.")
 @pool_options
 def get(
     kind: str,
@@ -180,9 +178,12 @@ def get(
     watch: bool,
     no_headers: bool,
     tenant: str,
+    audit: bool,
     **pool: str | None,
 ) -> None:
-    """List what the pool has: servers, devices, leases, queue, profiles, tenants.
+    """List what the pool has.
+
+    Kinds are servers, devices, leases, hosts, sessions, queue, profiles, tenants and events.
 
     \b
     Examples:
@@ -190,8 +191,17 @@ def get(
       harp get leases -o wide
       harp get lease training -o json
       harp get queue --watch
+      harp get events --audit
     """
     wanted = KINDS[ALIASES.get(kind, kind)]
+    if audit and wanted is not EVENTS:
+        raise HarpError(f"--audit goes with events, not with {kind}", "harp get events --audit", 2)
+    if audit:
+        show_audit(connect(**pool), output, not no_headers, subject=name, tenant=tenant)
+        return
+    if wanted is EVENTS:
+        show_events(connect(**pool), output, not no_headers, watch, name, tenant)
+        return
     request = api.GetRequest(kinds=[wanted.asked], name=name, tenant=tenant)
     scheduler = connect(**pool)
     if not watch:
@@ -200,13 +210,13 @@ def get(
             raise HarpError(f"no {wanted.name.lower()} {name}", f"harp get {kind}", 3)
         show(wanted, things, output, not no_headers)
         return
-    before: dict[str, object] = {}
+    before: dict[str, object] | None = None
     for answer in scheduler.watch("Watch", request):
         now = {wanted.key(thing): thing for thing in found(answer, wanted)}
-        changed = [thing for key, thing in now.items() if before.get(key) != thing]
-        if changed or not before:
+        changed = [thing for key, thing in now.items() if (before or {}).get(key) != thing]
+        if changed or before is None:
             show(wanted, changed, output, not no_headers and not before)
-        for key in before.keys() - now.keys():
+        for key in (before or {}).keys() - now.keys():
             click.echo(f"{key}: gone", err=True)
         before = dict(now)
 
@@ -215,64 +225,6 @@ def found(things: api.Things, kind: Kind) -> list[Any]:
     """The things of a kind in an answer."""
     listed = [thing for thing in getattr(things, kind.asked) if kind.takes(thing)]
     return sorted(listed, key=lambda lease: lease.place) if kind is KINDS["queue"] else listed
-
-
-def show(kind: Kind, things: Sequence[Any], output: str, headers: bool) -> None:
-    """Prints things in one of the forms of `-o`."""
-    if output == "name":
-        for thing in things:
-            click.echo(f"{kind.name.lower()}/{kind.key(thing)}")
-    elif output in ("json", "yaml"):
-        items = [as_data(kind, thing) for thing in things]
-        whole = {"apiVersion": API_VERSION, "kind": f"{kind.name}List", "items": items}
-        click.echo(json.dumps(whole, indent=2) if output == "json" else as_yaml(whole), nl=True)
-    else:
-        table(kind, things, output == "wide", headers)
-
-
-def as_data(kind: Kind, thing: Any) -> dict[str, Any]:
-    """A thing as JSON has it."""
-    return {"apiVersion": API_VERSION, "kind": kind.name, **_values(thing)}
-
-
-def _values(message: Message) -> dict[str, Any]:
-    """All fields of a message, those with their default too; what is optional and not set, not."""
-    values: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        value = getattr(message, field.name)
-        if field.has_presence and not message.HasField(field.name):
-            continue
-        if isinstance(value, Message):
-            values[field.name] = _values(value)
-        elif isinstance(value, Mapping):
-            values[field.name] = dict(sorted(value.items()))
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            values[field.name] = [_values(v) if isinstance(v, Message) else v for v in value]
-        else:
-            values[field.name] = value
-    return values
-
-
-def as_yaml(value: object) -> str:
-    """YAML text."""
-    import yaml
-
-    return yaml.safe_dump(value, sort_keys=False).rstrip("\n")
-
-
-def table(kind: Kind, things: Sequence[Any], wide: bool, headers: bool) -> None:
-    """Columns, as wide as what is in them; nothing is cut off where the output is no terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = [column for column in kind.columns if wide or not column.is_wide]
-    grid = Table(box=None, pad_edge=False, show_header=headers, header_style="bold")
-    for column in columns:
-        grid.add_column(column.title, overflow="fold")
-    for thing in things:
-        grid.add_row(*(printable(str(column.value(thing))) for column in columns))
-    width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, markup=False, highlight=False, emoji=False).print(grid)
 
 
 @click.command()
@@ -288,6 +240,8 @@ def describe(kind: str, name: str, **pool: str | None) -> None:
       harp describe lease training
     """
     wanted = KINDS[ALIASES.get(kind, kind)]
+    if wanted is EVENTS:
+        raise HarpError("an event is all that its line says", f"harp get events {name}", 2)
     request = api.GetRequest(kinds=[wanted.asked], name=name)
     things = found(connect(**pool).call("Get", request), wanted)
     if not things:

@@ -127,7 +127,7 @@ def event(happening: Happening) -> api.Event:
     return api.Event(
         number=happening.number,
         time=happening.time,
-        kind=happening.kind,
+        about=happening.kind,
         subject=happening.subject,
         name=happening.name,
         what=happening.what,

@@ -17,10 +17,10 @@ class EventsRequest(_message.Message):
     def __init__(self, follow: _Optional[bool] = ..., subject: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("number", "time", "kind", "subject", "name", "what", "reason", "tenant")
+    __slots__ = ("number", "time", "about", "subject", "name", "what", "reason", "tenant")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
-    KIND_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WHAT_FIELD_NUMBER: _ClassVar[int]
@@ -28,13 +28,13 @@ class Event(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     number: int
     time: float
-    kind: str
+    about: str
     subject: str
     name: str
     what: str
     reason: str
     tenant: str
-    def __init__(self, number: _Optional[int] = ..., time: _Optional[float] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., name: _Optional[str] = ..., what: _Optional[str] = ..., reason: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., time: _Optional[float] = ..., about: _Optional[str] = ..., subject: _Optional[str] = ..., name: _Optional[str] = ..., what: _Optional[str] = ..., reason: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class AuditRequest(_message.Message):
     __slots__ = ("after", "caller", "subject", "tenant")

@@ -268,6 +268,10 @@ def create(folder: Path, pool: str) -> None:
     """Make a new authority in FOLDER.
 
     Its key (FOLDER/ca.key) makes servers and users: keep it away from both.
+
+    \b
+    Examples:
+      harp ca create pool-ca --pool lab
     """
     from harp_server.ca import Authority
 
@@ -283,6 +287,10 @@ def issue_server(folder: Path, name: str) -> None:
 
     They lie in FOLDER/servers/NAME: copy that folder to the server and give it to
     `harp server --credentials`.
+
+    \b
+    Examples:
+      harp ca server pool-ca gpu1
     """
     from harp_server.ca import Authority
 
@@ -304,6 +312,10 @@ def issue_user(folder: Path, name: str, tenant: str, days: int) -> None:
 
     They lie in FOLDER/users/NAME: copy that folder to the user, who gives it to
     `harp-run --credentials` or puts it at ~/.config/harp/credentials.
+
+    \b
+    Examples:
+      harp ca user pool-ca alice --tenant research
     """
     from harp_server.ca import Authority, save_user
 
@@ -317,7 +329,12 @@ def issue_user(folder: Path, name: str, tenant: str, days: int) -> None:
 @ca.command()
 @click.argument("certificate", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def show(certificate: Path) -> None:
-    """Say whose a CERTIFICATE is, who issued it and until when it is valid."""
+    """Say whose a CERTIFICATE is, who issued it and until when it is valid.
+
+    \b
+    Examples:
+      harp ca show pool-ca/users/alice/client.pem
+    """
     from cryptography import x509
 
     from harp_server.ca import identity

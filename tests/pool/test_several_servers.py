@@ -117,6 +117,18 @@ def test_devices_are_numbered_in_the_order_of_the_servers(
         assert end["cause"] == "the client has finished"
 
 
+def test_a_program_chooses_among_the_devices_of_all_servers(
+    environ: dict[str, str], user: Path, start_with: StartServer
+) -> None:
+    one, two = start_with(1), start_with(2)
+    chosen = environ | {"CUDA_VISIBLE_DEVICES": "2,0", "HARP_SYNC": "1"}
+    program = Obedient(chosen, user, one.address, two.address)
+    assert program.tell("devices") == "2 0100:02:00.0 0000:01:00.0"
+    assert program.tell("kernel 0") == program.tell("kernel 1") == "0"
+    assert program.tell("copy 0 1") == program.tell("copy 1 0") == "0"
+    program.end()
+
+
 def test_a_server_offers_some_of_its_devices(
     environ: dict[str, str], user: Path, start_with: StartServer
 ) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scheduler.cluster import PROGRAM, Cluster, end, first_line
+
+OBEDIENT = [sys.executable, str(Path(__file__).parents[1] / "pool" / "obedient_program.py")]
 
 
 @pytest.fixture
@@ -73,6 +76,33 @@ def test_a_run_takes_a_lease_and_returns_it(cluster: Cluster) -> None:
     assert [target["device"] for target in lease["targets"]] == ["gpu1/0", "gpu1/1"]
     assert end(program)[:2] == (0, "ended")
     assert not states(cluster)
+
+
+def test_a_run_uses_devices_of_several_servers_at_once(cluster: Cluster) -> None:
+    cluster.server("gpu2", 2)
+    program = cluster.run("--gpus", "3", program=OBEDIENT)
+    assert first_line(program) == "init 0"
+    (lease,) = cluster.get("lease")
+    servers = [target["device"].split("/")[0] for target in lease["targets"]]
+    assert sorted(set(servers)) == ["gpu1", "gpu2"]
+    assert tell(program, "devices").startswith("3 ")
+    for device in range(3):
+        assert tell(program, f"kernel {device}") == "0"
+    for pair in ("0 1", "1 2", "2 0"):
+        assert tell(program, f"copy {pair}") == "0", pair
+    # The fourth device is nobody's, and not this program's.
+    assert tell(program, "retain 3") == "101"
+    other = cluster.run("--gpus", "1")
+    assert first_line(other) == "using 1"
+    assert [end(running)[0] for running in (other, program)] == [0, 0]
+    assert not states(cluster)
+
+
+def tell(program: subprocess.Popen[str], line: str) -> str:
+    """Has a program do something; what it answers."""
+    assert program.stdin is not None
+    print(line, file=program.stdin, flush=True)
+    return first_line(program)
 
 
 def test_a_killed_run_returns_its_lease(cluster: Cluster) -> None:

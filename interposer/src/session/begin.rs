@@ -76,7 +76,7 @@ pub fn begin() -> Result<Sessions, Failure> {
         driver_version = driver_version.min(snapshot.driver_version);
         let windows = snapshot.devices.iter().filter_map(|device| device.window);
         windows_end = windows
-            .map(|(base, size)| base + size)
+            .map(|(base, size)| base.saturating_add(size))
             .max()
             .max(windows_end);
         let chosen = snapshot.choose(target.devices.as_deref());

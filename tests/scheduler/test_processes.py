@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler.cluster import PROGRAM, Cluster, end, first_line
+from harp_server.ca import Authority, save_user
+from scheduler.cluster import BOUND, PROGRAM, Cluster, end, first_line
 
 OBEDIENT = [sys.executable, str(Path(__file__).parents[1] / "pool" / "obedient_program.py")]
 
@@ -190,3 +193,30 @@ def test_without_a_scheduler_it_is_said_which_was_tried(cluster: Cluster) -> Non
     done = cluster.harp("get", "devices")
     assert done.returncode == 6
     assert f"no scheduler at {cluster.addresses['scheduler']} leads" in done.stderr
+
+
+def test_only_tls_1_3_and_only_with_a_certificate_of_the_pool(cluster: Cluster) -> None:
+    host, _, port = cluster.addresses["scheduler"].rpartition(":")
+
+    def is_let_in(version: ssl.TLSVersion, user: str | None) -> bool:
+        context = ssl.create_default_context(cafile=cluster.folder / "alice" / "ca.pem")
+        context.minimum_version = context.maximum_version = version
+        context.set_alpn_protocols(["h2"])
+        if user is not None:
+            folder = cluster.folder / user
+            context.load_cert_chain(folder / "client.pem", folder / "client.key")
+        try:
+            with (
+                socket.create_connection((host, int(port)), timeout=BOUND) as plain,
+                context.wrap_socket(plain, server_hostname="harp-scheduler") as secured,
+            ):
+                return secured.recv(1) != b""  # the settings of HTTP/2
+        except (ssl.SSLError, ConnectionError):
+            return False
+
+    assert is_let_in(ssl.TLSVersion.TLSv1_3, "alice")
+    assert not is_let_in(ssl.TLSVersion.TLSv1_2, "alice")
+    assert not is_let_in(ssl.TLSVersion.TLSv1_3, None)
+    stranger = Authority.create("lab")
+    save_user(cluster.folder / "mallory", b"", stranger.issue_user("default", "mallory"))
+    assert not is_let_in(ssl.TLSVersion.TLSv1_3, "mallory")

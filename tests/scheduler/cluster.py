@@ -185,7 +185,7 @@ def first_line(program: subprocess.Popen[str]) -> str:
     return line
 
 
-def end(program: subprocess.Popen[str]) -> tuple[int, str, str]:
+def end(program: subprocess.Popen[str], seconds: float = BOUND) -> tuple[int, str, str]:
     """Lets a program end; its status, the rest of its output, and its stderr."""
-    out, err = program.communicate(timeout=BOUND)
+    out, err = program.communicate(timeout=seconds)
     return program.returncode, out.strip(), err

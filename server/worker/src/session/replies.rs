@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{LinkError, Sender};
@@ -100,13 +100,19 @@ impl Replies {
         Ok(())
     }
 
-    /// Tells the client why the session ends; without effect if the connection is broken or busy.
+    /// Tells the client why the session ends; without effect if the connection is broken, or busy for long.
     pub fn say_goodbye(&self, reason: &str) {
-        if let Ok(mut way) = self.way.try_lock() {
-            way.sender.set_send_timeout(GOODBYE);
-            if way.sender.bye_because(reason).is_ok() {
-                way.sender.linger(LINGER);
+        let deadline = Instant::now() + GOODBYE;
+        // A thread that has just sent a reply may hold it a moment longer than the client waits for that.
+        while Instant::now() < deadline {
+            if let Ok(mut way) = self.way.try_lock() {
+                way.sender.set_send_timeout(GOODBYE);
+                if way.sender.bye_because(reason).is_ok() {
+                    way.sender.linger(LINGER);
+                }
+                return;
             }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

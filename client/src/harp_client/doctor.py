@@ -5,39 +5,81 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import click
 
 from harp_client import __version__, native
 from harp_client.errors import HarpError, printable
-from harp_client.target import Flags, choose
+from harp_client.finding import Finding
+from harp_client.target import Flags, choose, schedulers
 
 PROBE_SECONDS = 60
 
 
-class Finding(NamedTuple):
-    """One line of the report."""
-
-    name: str
-    ok: bool
-    text: str
-    next_step: str = ""
-
-
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Form.")
-def doctor(output: str) -> int:
+@click.option(
+    "--server",
+    type=click.Path(path_type=Path),
+    metavar="CREDENTIALS",
+    help="Check this machine as a server with this folder of credentials.",
+)
+@click.option(
+    "--device",
+    default="soft",
+    show_default=True,
+    help="With --server: soft, or the path of a libcuda.so.1.",
+)
+@click.option(
+    "--scheduler",
+    "named",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="With --server: the pool's scheduler; once for each, if there are several.",
+)
+@click.option(
+    "--scheduler-state",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Check the folder that a scheduler keeps its authority and its database in.",
+)
+@click.option(
+    "--database", default="", metavar="URL", help="With --scheduler-state: as for harp scheduler."
+)
+def doctor(
+    output: str,
+    server: Path | None,
+    device: str,
+    named: tuple[str, ...],
+    scheduler_state: Path | None,
+    database: str,
+) -> int:
     """Check this host: native parts, kernel, configured pool, and a device end to end.
+
+    With a scheduler configured: whether it leads, certificate and clock, what is attached here.
 
     \b
     Examples:
       harp doctor
       harp doctor -o json
+      harp doctor --server /etc/harp --device /usr/lib/x86_64-linux-gnu/libcuda.so.1
+      harp doctor --scheduler-state /var/lib/harp
     """
+    checks: list[Callable[[], Iterable[Finding]]] = [_versions]
+    if server is not None:
+        from harp_server.checks import server as check_server
+
+        checks += [_native_parts, _kernel, lambda: check_server(server, device, named)]
+    if scheduler_state is not None:
+        from harp_scheduler.checks import scheduler as check_state
+
+        checks += [lambda: check_state(scheduler_state, database)]
+    if server is None and scheduler_state is None:
+        checks += [_native_parts, _kernel, _target, _embedded, _configured, _pool]
     findings: list[Finding] = []
-    for check in (_versions, _native_parts, _kernel, _target, _embedded, _configured):
+    for check in checks:
         for finding in check():
             findings.append(finding)
             if output == "text":
@@ -107,17 +149,16 @@ def _overcommit() -> None:
 
 def _target() -> Iterator[Finding]:
     try:
-        target = choose(Flags())
+        target, pool = choose(Flags()), schedulers(Flags())
     except HarpError as error:
         yield Finding("configuration", False, error.cause, error.next_step)
         return
-    yield Finding(
-        "configuration",
-        True,
-        f"server {target.server}, credentials {target.credentials}"
-        if target
-        else "no pool configured: harp-run starts an embedded one",
-    )
+    text = "no pool configured: harp-run starts an embedded one"
+    if target:
+        text = f"server {target.server}, credentials {target.credentials}"
+    elif pool:
+        text = f"schedulers {', '.join(pool.addresses)}, credentials {pool.credentials}"
+    yield Finding("configuration", True, text)
 
 
 def _embedded() -> Iterator[Finding]:
@@ -130,6 +171,22 @@ def _configured() -> Iterator[Finding]:
             yield _probe("pool", [])
     except HarpError:
         return  # told by the configuration's own line
+
+
+def _pool() -> Iterator[Finding]:
+    """A pool with a scheduler; a program on what is attached to this host."""
+    from harp_client import pool_checks
+
+    try:
+        pool = schedulers(Flags())
+    except HarpError:
+        return  # told by the configuration's own line
+    if pool is None:
+        return
+    found = list(pool_checks.host(pool))
+    yield from found
+    if any(f.name == "attachment" and f.ok and not f.next_step for f in found):
+        yield _probe("pool", [])
 
 
 def _probe(name: str, options: list[str]) -> Finding:

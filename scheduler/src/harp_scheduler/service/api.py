@@ -6,6 +6,7 @@ import asyncio
 import math
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from harp_api.control.v1 import pool_pb2 as api
@@ -294,7 +295,7 @@ def view(leader: Leader, name: str) -> api.Lease:
 def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Things:
     """What of the pool was asked for, and the caller may see."""
     book, wanted = leader.pool.book, set(request.kinds)
-    found = api.Things(revision=leader.revision)
+    found = api.Things(revision=leader.revision, now=time.time())
 
     def takes(kind: str, *names: str) -> bool:
         return (not wanted or kind in wanted) and (not request.name or request.name in names)

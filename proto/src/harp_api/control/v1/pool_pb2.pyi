@@ -109,7 +109,7 @@ class GetRequest(_message.Message):
     def __init__(self, kinds: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Things(_message.Message):
-    __slots__ = ("servers", "devices", "leases", "profiles", "tenants", "revision", "sessions", "hosts")
+    __slots__ = ("servers", "devices", "leases", "profiles", "tenants", "revision", "sessions", "hosts", "now")
     SERVERS_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class Things(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     HOSTS_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
     servers: _containers.RepeatedCompositeFieldContainer[Server]
     devices: _containers.RepeatedCompositeFieldContainer[Accelerator]
     leases: _containers.RepeatedCompositeFieldContainer[Lease]
@@ -126,7 +127,8 @@ class Things(_message.Message):
     revision: int
     sessions: _containers.RepeatedCompositeFieldContainer[Session]
     hosts: _containers.RepeatedCompositeFieldContainer[Host]
-    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Accelerator, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., revision: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[Host, _Mapping]]] = ...) -> None: ...
+    now: float
+    def __init__(self, servers: _Optional[_Iterable[_Union[Server, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Accelerator, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[Lease, _Mapping]]] = ..., profiles: _Optional[_Iterable[_Union[Profile, _Mapping]]] = ..., tenants: _Optional[_Iterable[_Union[Tenant, _Mapping]]] = ..., revision: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[Session, _Mapping]]] = ..., hosts: _Optional[_Iterable[_Union[Host, _Mapping]]] = ..., now: _Optional[float] = ...) -> None: ...
 
 class Host(_message.Message):
     __slots__ = ("name", "leases", "devices", "sessions")

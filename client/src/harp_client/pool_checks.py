@@ -1,0 +1,88 @@
+"""What `harp doctor` checks of a host whose pool has a scheduler."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harp_client import settings
+from harp_client.errors import HarpError
+from harp_client.finding import Finding, certificate, failed, reachable
+from harp_client.target import Schedulers
+
+if TYPE_CHECKING:
+    from harp_api.control.v1 import pool_pb2 as api
+
+SKEW = 60.0
+"""Seconds that two clocks may differ by: certificates are valid from some minutes before they are
+made, and times in tables and logs are to be comparable."""
+
+RENEW = "harp join, or harp ca user CA_DIR NAME"
+
+
+def host(pool: Schedulers) -> Iterator[Finding]:
+    """The host's certificate, the schedulers, the clocks, and what is attached here."""
+    certified = list(certificate("certificate", Path(pool.credentials), "client", how=RENEW))
+    yield from certified
+    for address in pool.addresses:
+        if not (there := reachable("scheduler", address)).ok:
+            yield there
+    if not all(finding.ok for finding in certified):
+        return
+    yield from scheduler(pool)
+
+
+def scheduler(pool: Schedulers) -> Iterator[Finding]:
+    """What the scheduler that leads says."""
+    from harp_api.control.v1 import pool_pb2 as api
+    from harp_client.scheduler import Scheduler
+
+    name = settings.HARP_HOST.get() or socket.gethostname()
+    asked = api.GetRequest(kinds=["servers", "devices", "leases"])
+    try:
+        connection = Scheduler(pool.addresses, pool.credentials)
+        connection.call("Get", asked)
+        before = time.time()
+        things = connection.call("Get", asked)
+        after = time.time()
+    except HarpError as error:
+        yield failed("scheduler", error)
+        return
+    there = sum(server.connected for server in things.servers)
+    ready = sum(not device.unusable for device in things.devices)
+    yield Finding(
+        "scheduler",
+        ready > 0,
+        f"it leads; {there} of {len(things.servers)} servers are connected, {ready} of "
+        f"{len(things.devices)} devices ready",
+        "" if ready else "harp get servers; harp get devices",
+    )
+    yield clock(things.now, before, after)
+    yield attachment(name, things.leases)
+
+
+def clock(theirs: float, before: float, after: float) -> Finding:
+    """Compares the scheduler's clock with the time here before it was asked and after."""
+    ahead = max(theirs - after, 0.0) + min(theirs - before, 0.0)
+    if abs(ahead) > SKEW:
+        word = "behind" if ahead > 0 else "ahead of"
+        text = f"this clock is {abs(ahead):.0f} s {word} the scheduler's"
+        return Finding("clock", False, text, "set both by NTP (timedatectl set-ntp true)")
+    return Finding("clock", True, "as the scheduler's")
+
+
+def attachment(name: str, leases: Sequence[api.Lease]) -> Finding:
+    """What is attached to this host."""
+    found = [lease for lease in leases if lease.host == name]
+    if not found:
+        text = f"nothing is attached to host {name}"
+        following = f"harp attach {name}, or harp-run --gpus 1 for a run's own lease"
+        return Finding("attachment", True, text, following)
+    lease = found[0]
+    devices = ", ".join(f"{target.device} ({target.model})" for target in lease.targets)
+    usable = lease.state in ("Available", "InUse")
+    text = f"{lease.name}: {lease.state}, {devices or lease.reason or 'no devices'}"
+    return Finding("attachment", usable, text, "" if usable else f"harp describe lease {lease.id}")

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harp_server.metrics import nvml_figures
 from scheduler.cluster import DEVICE_MEMORY, Cluster, end, first_line
+from scheduler.store.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
 OPEN = ("--metrics", "127.0.0.1:0")
@@ -99,7 +100,7 @@ def test_a_scrape_follows_what_happens_to_the_pool(cluster: Cluster) -> None:
     assert value(pool, "harp_device_memory_leased_bytes") == 0
 
 
-def test_expired_and_lost_leases_are_counted(tmp_path: Path) -> None:
+def test_lost_leases_are_counted(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, grace=2.0)
     try:
         cluster.scheduler("scheduler", *OPEN)
@@ -131,6 +132,25 @@ def test_health_follows_the_leader_and_says_who_leads(cluster: Cluster) -> None:
         lambda: cluster.metrics("scheduler2", "healthz") == (200, "leads, in term 2\n"), "it leads"
     )
     assert cluster.metrics("gpu1", "nowhere")[0] == 404
+
+
+def test_who_cannot_reach_the_database_is_not_well(tmp_path: Path, postgres: Postgres) -> None:
+    cluster = Cluster(tmp_path, postgres.new_database())
+    try:
+        cluster.scheduler("scheduler", *OPEN)
+        cluster.wait(
+            lambda: cluster.metrics("scheduler", "healthz") == (200, "leads, in term 1\n"), "leads"
+        )
+        postgres.stop()
+        try:
+            status, text = cluster.metrics("scheduler", "healthz")
+            assert status == 503
+            assert text.startswith("the database does not answer")
+        finally:
+            postgres.start()
+        cluster.wait(lambda: cluster.metrics("scheduler", "healthz")[0] == 200, "it is well again")
+    finally:
+        cluster.close()
 
 
 def test_nobody_listens_where_nobody_asked(tmp_path: Path) -> None:

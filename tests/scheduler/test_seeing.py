@@ -205,5 +205,7 @@ def test_an_empty_table_says_so_where_it_is_in_nobodys_way(cluster: Cluster) -> 
     listed = cluster.harp("get", "queue", "-o", "json")
     assert json.loads(listed.stdout)["items"] == []
     assert listed.stderr == ""
+    (device,) = [d for d in items(cluster, "get", "devices") if d["ordinal"] == 0]
+    assert (device["kind"], device["accelerator"]) == ("Device", "gpu")
     wrong = cluster.harp("get", "leases", "--audit")
     assert wrong.returncode == 2

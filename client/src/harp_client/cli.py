@@ -20,6 +20,9 @@ Examples:
   harp get devices                                what there is
   harp top                                        what is used, live
   harp-run -- python train.py                     run a program on a pooled device
+
+Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict or no capacity, 6 nobody
+answers, 124 time is up, 130 Ctrl-C.
 """
 
 COMMANDS = {
@@ -93,7 +96,7 @@ def settings_page(markdown: bool) -> None:
 
 
 def main() -> NoReturn:
-    """Entry point of `harp`: exit status 0 ok, 1 failure, 2 usage."""
+    """Entry point of `harp`; the help says what its exit status means."""
     try:
         status = harp.main(standalone_mode=False)
     except HarpError as error:

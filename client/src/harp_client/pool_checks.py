@@ -27,12 +27,10 @@ def host(pool: Schedulers) -> Iterator[Finding]:
     """The host's certificate, the schedulers, the clocks, and what is attached here."""
     certified = list(certificate("certificate", Path(pool.credentials), "client", how=RENEW))
     yield from certified
-    for address in pool.addresses:
-        if not (there := reachable("scheduler", address)).ok:
-            yield there
-    if not all(finding.ok for finding in certified):
-        return
-    yield from scheduler(pool)
+    tried = [reachable("scheduler", address) for address in pool.addresses]
+    yield from (finding for finding in tried if not finding.ok)
+    if any(finding.ok for finding in tried) and all(finding.ok for finding in certified):
+        yield from scheduler(pool)
 
 
 def scheduler(pool: Schedulers) -> Iterator[Finding]:

@@ -78,8 +78,11 @@ def rows(kind: Kind, things: Sequence[Any], headers: bool) -> None:
 
 
 def as_data(kind: Kind, thing: Any) -> dict[str, Any]:
-    """A thing as JSON has it."""
-    return {"apiVersion": API_VERSION, "kind": kind.name, **_values(thing)}
+    """A thing as JSON has it; what it calls its own kind is there under another name."""
+    values = _values(thing)
+    if "kind" in values:
+        values = {"accelerator": values.pop("kind"), **values}
+    return {"apiVersion": API_VERSION, "kind": kind.name, **values}
 
 
 def _values(message: Message) -> dict[str, Any]:

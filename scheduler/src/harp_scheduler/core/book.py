@@ -112,7 +112,7 @@ class Book:
         self.reordered: set[str] = set()
         self.told: set[str] = set()
         self.accounted: set[str] = set()
-        """Tenants whose leases have changed: whoever measures usage takes them away."""
+        """Tenants whose leases hold something else: whoever measures usage takes them away."""
 
         self.capacity_changed = True
 
@@ -202,7 +202,6 @@ class Book:
         known = new or old
         assert known is not None
         self.told.add(known.id)
-        self.accounted.add(known.tenant)
         usage = self.usage[known.tenant]
         for lease, sign in ((old, -1), (new, 1)):
             if lease is None:
@@ -228,6 +227,9 @@ class Book:
         before = old.slices if old else ()
         after = new.slices if new else ()
         if before != after:
+            known = new or old
+            assert known is not None
+            self.accounted.add(known.tenant)
             if before:
                 self.placement.give_back(Placed(before))
                 self.capacity_changed = True

@@ -21,6 +21,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -167,6 +168,11 @@ def run(
             break
         for column in names:
             left = [test for test in part if is_left(test, journals[column], options)]
+            if suite.endless and not options.only:
+                endless = [test for test in left if re.search(suite.endless, test)]
+                for test in endless:
+                    journals[column].take(test, Result("hung", error="not run: it takes too long"))
+                left = [test for test in left if test not in endless]
             if left:
                 name = f"{suite.name} {column}, part {number} of {len(cut)}"
                 count = Count(name, journals[column], len(left), options.show)

@@ -61,6 +61,10 @@ class Suite:
     columns: tuple[str, ...] = ("direct", "pool")
     """The ways to run it (see `conformance.columns`); results are compared between them."""
 
+    endless: str = ""
+    """A pattern: tests with it in their ids take longer than `seconds` wherever there is no GPU.
+    They count as hung without being run, except where `--only` names them."""
+
     excluded: Mapping[str, str] = field(default_factory=dict)
     """Prefixes of ids that are not collected at all, each with its reason."""
 

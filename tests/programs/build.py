@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ RUNTIME_VARIANTS = tuple(
 )
 DRIVER_VARIANTS = ("dlopen", "linked")
 SYSTEM_LIBRARIES = ("-lpthread", "-ldl", "-lrt")
+
+OLD_SECONDS = 7 * 86_400
+"""What was built of other sources, longer ago than this, is removed."""
 
 
 class BuildError(Exception):
@@ -89,7 +93,8 @@ def build(name: str, variant: str) -> Path:
         if binary.exists():
             return binary
         for old in place.parent.glob(f"{name}-????????????"):
-            if old != place:
+            # Another checkout may still use what is young.
+            if old != place and time.time() - old.stat().st_mtime > OLD_SECONDS:
                 shutil.rmtree(old)
         place.mkdir(parents=True, exist_ok=True)
         unfinished = place / f"{variant}.unfinished"
@@ -112,7 +117,9 @@ def _build_runtime_program(program: Program, linkage: str, release: str, out: Pa
     if linkage == "static":
         libraries = [runtime / "lib/libcudart_static.a"]
     else:
-        libraries = [runtime / "lib/libcudart.so", f"-Wl,-rpath,{runtime / 'lib'}"]
+        # Relative: other checkouts that share the cache may have made this program.
+        found = os.path.relpath((runtime / "lib").resolve(), out.parent.resolve())
+        libraries = [runtime / "lib/libcudart.so", f"-Wl,-rpath,$ORIGIN/{found}"]
     _run("g++", *objects, *libraries, *SYSTEM_LIBRARIES, "-o", out)
 
 

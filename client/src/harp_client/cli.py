@@ -30,6 +30,7 @@ COMMANDS = {
     "audit": "harp_client.commands.history:audit",
     "ca": "harp_server.commands:ca",
     "completion": "harp_client.commands.completion:completion",
+    "context": "harp_client.commands.context:context",
     "cordon": "harp_client.commands.admin:cordon",
     "create": "harp_client.commands.admin:create",
     "delete": "harp_client.commands.admin:delete",

@@ -314,9 +314,22 @@ def test_the_placement_learns_which_demands_arrive(bench: Bench) -> None:
     assert typical == [((Demand(kind="gpu", memory=GIB), 1.0),)]
 
 
-def test_what_was_stored_makes_the_same_pool_again(bench: Bench) -> None:
-    for _ in range(3):
-        bench.ask()
+def test_a_device_that_has_become_smaller_keeps_its_lease_through_a_new_leader(
+    bench: Bench,
+) -> None:
+    lease = bench.ask()
+    register = agent.Register(report=bench.agents["s1"].register(bench.now))
+    for ordinal in range(2):
+        register.devices.add(ordinal=ordinal, kind="gpu", model="m", memory=GIB // 2)
+    bench.do(Connected("s1", register))
+    again = restarted(bench)
+    assert again.book.leases[lease].slices == bench.lease(lease).slices
+    given_back = GivenBack("me", "b", lease, Closing.FORCE)
+    assert again.handle(given_back, 100.0).refused is None
+
+
+def restarted(bench: Bench) -> Pool:
+    """The pool as another scheduler finds it."""
     book = bench.pool.book
     records = [
         *book.servers.values(),
@@ -325,7 +338,13 @@ def test_what_was_stored_makes_the_same_pool_again(bench: Bench) -> None:
         *book.tenants.values(),
         *book.requests.values(),
     ]
-    again = Pool(2, 100.0, records, [Number("epoch", book.epoch), Number("order", book.order)])
+    return Pool(2, 100.0, records, [Number("epoch", book.epoch), Number("order", book.order)])
+
+
+def test_what_was_stored_makes_the_same_pool_again(bench: Bench) -> None:
+    for _ in range(3):
+        bench.ask()
+    book, again = bench.pool.book, restarted(bench)
     assert again.book.leases == book.leases
     assert again.book.waiting == book.waiting
     assert again.book.usage == book.usage

@@ -120,16 +120,13 @@ class Book:
         """Takes what was stored; nothing of it counts as a change."""
         for number in numbers:
             setattr(self, number.name, number.value)
-        records = list(records)
         for record in records:
-            if not isinstance(record, Lease):
-                self.put(record)
+            self.put(record)
+            if isinstance(record, Lease):
+                self.workload.observe(record.demand)
+        # After the leases: what they hold stays theirs, also of a device that has become smaller.
         for name in self.servers:
             self.arrange(name)
-        for record in records:
-            if isinstance(record, Lease):
-                self.put(record)
-                self.workload.observe(record.demand)
         self.changes.clear()
         self.told.clear()
         self.reordered = set(self.servers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import gc
 import socket
 import time
 from collections.abc import Mapping
@@ -203,6 +204,11 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         records, numbers = await loop.run_in_executor(self._thread, self._store.load)
         pool = Pool(term, time.monotonic(), records, numbers, grace=self._settings.grace)
+        # What was read stays: without this, each full collection looks at all of it again, for
+        # 200 ms at 100,000 devices.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         measured = await loop.run_in_executor(self._thread, self._store.measured)
         leader = Leader(pool, self._store, self._thread, self._timings, measured)
         running = asyncio.create_task(leader.run())

@@ -3,7 +3,15 @@
 import pytest
 
 from harp_api.control.v1 import agent_pb2 as agent
-from harp_server.admission import ADMITTED, ENDING, REFUSED, WAITING, Admission, Closed
+from harp_server.admission import (
+    ADMITTED,
+    ENDING,
+    REFUSED,
+    RUNNING_TOLD,
+    WAITING,
+    Admission,
+    Closed,
+)
 
 GIB = 1 << 30
 
@@ -124,3 +132,17 @@ def test_a_restarted_agent_takes_its_own_leases_and_no_older_ones(admission: Adm
     assert not again.take_orders(orders(9, term=1))
     assert again.take_orders(orders(1, order("older", 4), order("lease", 5), term=3))
     assert states(again) == {4: REFUSED, 5: ADMITTED}
+
+
+def test_a_report_tells_of_so_many_programs_and_counts_them_all(
+    admission: Admission,
+) -> None:
+    admission.take_orders(orders(1, order("lease", 1)))
+    for number in range(RUNNING_TOLD + 5):
+        admission.enter("lease", f"s{number}")
+        admission.began(agent.Running(session=f"s{number}", program="a.out"))
+    (held,) = admission.report(1.0).leases
+    assert (held.sessions, len(held.running)) == (RUNNING_TOLD + 5, RUNNING_TOLD)
+    admission.leave("s0")
+    (held,) = admission.report(2.0).leases
+    assert "s0" not in {running.session for running in held.running}

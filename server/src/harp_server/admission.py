@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from harp_api.control.v1 import agent_pb2 as agent
 
@@ -23,6 +24,9 @@ REFUSED = agent.Held.STATE_REFUSED
 
 WHOLE = 1000
 """Per mille of compute that a device has."""
+
+RUNNING_TOLD = 1000
+"""Programs that one report tells of: it must stay far below what the scheduler takes (4 MiB)."""
 
 REPORTS_KEPT = 64
 """Reports whose answer may still come."""
@@ -157,13 +161,16 @@ class Admission:
         report = agent.Report(
             number=self.number, term=self.term, revision=self.revision, faults=self.faults
         )
+        room = RUNNING_TOLD
         for epoch, hold in sorted(self.holds.items()):
+            running = list(islice(hold.running.values(), room))
+            room -= len(running)
             report.leases.add(
                 lease=hold.order.lease,
                 epoch=epoch,
                 state=hold.state,
                 sessions=len(hold.sessions),
-                running=hold.running.values(),
+                running=running,
             )
         for epoch in sorted(self.ordered.keys() - self.holds.keys()):
             report.leases.add(lease=self.ordered[epoch].lease, epoch=epoch, state=REFUSED)

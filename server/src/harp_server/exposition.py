@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -144,7 +146,9 @@ class _Server(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that is gone, or too slow, is no news."""
+        """A client that is gone, or too slow, is no news; a fault of ours is."""
+        if not isinstance(sys.exception(), OSError):
+            traceback.print_exc()
 
 
 def _page(metrics: CollectorRegistry, health: Callable[[], Health]) -> type[BaseHTTPRequestHandler]:

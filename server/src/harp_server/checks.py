@@ -24,7 +24,8 @@ def server(credentials: Path, device: str, schedulers: Sequence[str]) -> Iterato
     elif schedulers:
         yield Finding("agent", False, f"{credentials} has no agent.key", JOIN)
     yield worker(credentials, device)
-    yield disk("disk", credentials)
+    if (state := credentials / "state").is_dir():
+        yield disk("disk", state)
     for address in schedulers:
         yield reachable("scheduler", address)
 

@@ -20,7 +20,7 @@ class Remembering(Bench):
     """A pool whose outcomes go into a history."""
 
     def __init__(self, *servers: str) -> None:
-        self.history = History({})
+        self.history = History()
         super().__init__(*servers)
 
     def do(self, event: Event) -> Outcome:  # type: ignore[override]
@@ -74,6 +74,19 @@ def test_servers_and_devices_are_told_of() -> None:
         ("server", "s1", "Draining"),
         ("server", "s1", "Disconnected"),
     ]
+
+
+def test_what_a_scheduler_finds_when_it_takes_over_is_no_event() -> None:
+    bench = Remembering("s1")
+    lease = bench.ask()
+    bench.do(Cordoned("s1", on=True))
+    bench.do(Cordoned("s1/0", on=True))
+    bench.history = History(bench.pool.book)
+    bench.connect("s1")
+    bench.wait(1.0)
+    assert bench.lease(lease).slices
+    assert [told for told in bench.told() if told[0] != "lease"] == [("server", "s1", "Connected")]
+    assert bench.history.counts.grants == 0
 
 
 def test_a_run_that_is_not_renewed_has_expired_whether_it_waited_or_not() -> None:

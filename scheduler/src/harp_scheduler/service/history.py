@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harp_scheduler.core.book import Book
 from harp_scheduler.core.events import (
     Connected,
     Disconnected,
@@ -68,8 +69,8 @@ class Counts:
 class History:
     """Follows the outcomes of events."""
 
-    def __init__(self, leases: dict[str, Lease]) -> None:
-        """`leases`: what there is already; it is not changed."""
+    def __init__(self, book: Book | None = None) -> None:
+        """`book`: what there is already."""
         self.newest: deque[Happening] = deque(maxlen=KEPT)
         self.counts = Counts()
         self.refusals: Counter[str] = Counter()
@@ -78,9 +79,9 @@ class History:
         self.number = 0
         """Of the newest."""
 
-        self._leases = dict(leases)
-        self._servers: dict[str, Server] = {}
-        self._devices: dict[str, Accelerator] = {}
+        self._leases: dict[str, Lease] = dict(book.leases) if book else {}
+        self._servers: dict[str, Server] = dict(book.servers) if book else {}
+        self._devices: dict[str, Accelerator] = dict(book.accelerators) if book else {}
 
     def take(self, event: Event, outcome: Outcome) -> None:
         """One event is done, and stored."""

@@ -101,7 +101,7 @@ class Leader:
     ) -> None:
         """`measured`: until when each tenant's usage is stored."""
         self.pool = pool
-        self.history = History(pool.book.leases)
+        self.history = History(pool.book)
         self._meter = Meter(pool.book, measured or {})
         self._timings = timings or Timings()
         self._store = store

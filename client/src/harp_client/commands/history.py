@@ -180,7 +180,7 @@ def verify(**pool: str | None) -> None:
     Examples:
       harp audit verify
     """
-    state = connect(**pool).call("VerifyAudit", api.VerifyAuditRequest())
+    state = next(connect(**pool).watch("VerifyAudit", api.VerifyAuditRequest()))
     if state.broken:
         raise HarpError(
             f"row {state.broken} of the audit {state.cause}",

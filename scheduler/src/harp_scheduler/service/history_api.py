@@ -71,7 +71,7 @@ class HistoryApi(history_pb2_grpc.HistoryServicer):
 
     async def VerifyAudit(  # noqa: N802
         self, request: api.VerifyAuditRequest, context: Context
-    ) -> api.AuditState:
+    ) -> AsyncIterator[api.AuditState]:
         async with answering(context):
             self._leader()
             self._caller(context).needs(Role.ADMIN)
@@ -79,11 +79,11 @@ class HistoryApi(history_pb2_grpc.HistoryServicer):
             rows = await loop.run_in_executor(self._thread, self._store.audited)
             broken = await loop.run_in_executor(self._thread, self._store.verify_audit)
             if broken is None:
-                return api.AuditState(rows=rows)
-            return api.AuditState(
-                rows=broken.sequence - 1, broken=broken.sequence, cause=broken.cause
-            )
-        raise AssertionError
+                yield api.AuditState(rows=rows)
+            else:
+                yield api.AuditState(
+                    rows=broken.sequence - 1, broken=broken.sequence, cause=broken.cause
+                )
 
     async def Usage(self, request: api.UsageRequest, context: Context) -> api.UsageReport:  # noqa: N802
         async with answering(context):

@@ -44,7 +44,7 @@ class HistoryStub:
                 request_serializer=harp__api_dot_control_dot_v1_dot_history__pb2.AuditRequest.SerializeToString,
                 response_deserializer=harp__api_dot_control_dot_v1_dot_history__pb2.AuditRow.FromString,
                 _registered_method=True)
-        self.VerifyAudit = channel.unary_unary(
+        self.VerifyAudit = channel.unary_stream(
                 '/harp.control.v1.History/VerifyAudit',
                 request_serializer=harp__api_dot_control_dot_v1_dot_history__pb2.VerifyAuditRequest.SerializeToString,
                 response_deserializer=harp__api_dot_control_dot_v1_dot_history__pb2.AuditState.FromString,
@@ -75,7 +75,7 @@ class HistoryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAudit(self, request, context):
-        """Follows the audit's chain of hashes. For admins.
+        """Follows the audit's chain of hashes. One answer, which may take long. For admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,7 +101,7 @@ def add_HistoryServicer_to_server(servicer, server):
                     request_deserializer=harp__api_dot_control_dot_v1_dot_history__pb2.AuditRequest.FromString,
                     response_serializer=harp__api_dot_control_dot_v1_dot_history__pb2.AuditRow.SerializeToString,
             ),
-            'VerifyAudit': grpc.unary_unary_rpc_method_handler(
+            'VerifyAudit': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyAudit,
                     request_deserializer=harp__api_dot_control_dot_v1_dot_history__pb2.VerifyAuditRequest.FromString,
                     response_serializer=harp__api_dot_control_dot_v1_dot_history__pb2.AuditState.SerializeToString,
@@ -187,7 +187,7 @@ class History:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/harp.control.v1.History/VerifyAudit',

@@ -145,7 +145,10 @@ def audit_list(
     output: str,
     **pool: str | None,
 ) -> None:
-    """List every call that changed something or was refused, with the caller and the outcome.
+    """List the calls that changed something, with the caller, what was before and after.
+
+    Calls that the pool's state refused (no such lease, over the quota) are there with the reason;
+    those of callers who lack the role are not.
 
     \b
     Examples:

@@ -68,7 +68,8 @@ class HistoryServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Audit(self, request, context):
-        """Every call that changed something, or was refused; the oldest first. For admins.
+        """Every call that changed something, or that the pool's state refused; the oldest first. For
+        admins.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -4,16 +4,16 @@
     ├── server intermediate   signs sessions of one server; path length 0, server use only
     │   └── session leaf      made for one session by that server's agent, 24 hours
     ├── agent leaf            that server's agent towards the scheduler, client use only
+    ├── host leaf             the agent of a host, client use only
     ├── scheduler leaf        a scheduler towards everybody, server use only
     └── user leaf             a person or a service of a tenant, client use only
 
-Identities are SPIFFE URIs in the certificates. A server intermediate is limited to server use, so
-that a stolen one can never mint users: verifiers check the usage of every certificate of a chain.
-Private keys are written with mode 0600 into folders with mode 0700.
+Identities are SPIFFE URIs in the certificates. A server intermediate is limited to server use and
+to the DNS names of sessions, so that a stolen one can mint neither users nor schedulers: verifiers
+check the usage of every certificate of a chain, and the names that it is limited to.
 """
 
 import datetime
-import os
 import re
 import secrets
 from collections.abc import Sequence
@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from harp_client.credentials import CLOCK_SKEW, write
 from harp_client.errors import HarpError
 
 SERVER_NAME = "harp-server"
@@ -38,8 +40,11 @@ ROOT_DAYS = 3650
 SERVER_DAYS = 365
 USER_DAYS = 365
 SESSION_HOURS = 24
-CLOCK_SKEW = datetime.timedelta(minutes=5)
 
+REQUEST_MAX = 4096
+"""Bytes of a request for a certificate."""
+
+PublicKey = ec.EllipticCurvePublicKey
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 
 
@@ -51,7 +56,7 @@ class KeyPair:
     key: ec.EllipticCurvePrivateKey
 
     def certificate_pem(self) -> bytes:
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        return pem(self.certificate)
 
     def key_pem(self) -> bytes:
         return self.key.private_bytes(
@@ -103,34 +108,36 @@ class SessionIssuer:
         Its DNS names are the one of every server, the one that a client asks for to resume this
         session, and `names`.
         """
+        key = _new_key()
         leaf = _certificate(
             issuer=self.intermediate,
+            key=key.public_key(),
             common_name=f"session {session}",
             uri=f"spiffe://{self.pool}/session/{session}",
             dns=(SERVER_NAME, f"{session}.{SERVER_NAME}", *names),
             usage=ExtendedKeyUsageOID.SERVER_AUTH,
             lifetime=datetime.timedelta(hours=SESSION_HOURS),
         )
-        chain = leaf.certificate_pem() + self.intermediate.certificate_pem()
-        return chain.decode("ascii"), leaf.key_pem().decode("ascii")
+        chain = pem(leaf) + self.intermediate.certificate_pem()
+        return chain.decode("ascii"), KeyPair(leaf, key).key_pem().decode("ascii")
 
     def save(self, folder: Path) -> None:
         """Writes a server's credentials folder: ca.pem, server.pem, server.key, and for its agent
         agent.pem and agent.key."""
-        _write(folder / "ca.pem", self.root_pem)
-        _write(folder / "server.pem", self.intermediate.certificate_pem())
-        _write(folder / "server.key", self.intermediate.key_pem())
+        write(folder / "ca.pem", self.root_pem)
+        write(folder / "server.pem", self.intermediate.certificate_pem())
+        write(folder / "server.key", self.intermediate.key_pem())
         if self.agent is not None:
-            _write(folder / "agent.pem", self.agent.certificate_pem())
-            _write(folder / "agent.key", self.agent.key_pem())
+            write(folder / "agent.pem", self.agent.certificate_pem())
+            write(folder / "agent.key", self.agent.key_pem())
 
     @classmethod
     def load(cls, folder: Path) -> "SessionIssuer":
         """Reads a server's credentials folder and checks that it is one and is still valid."""
-        how = "harp ca server CA_DIR NAME makes such a folder: ca.pem, server.pem, server.key"
+        how = "harp join makes such a folder (or harp ca server): ca.pem, server.pem, server.key"
         try:
             root_pem = (folder / "ca.pem").read_bytes()
-            root = x509.load_pem_x509_certificate(root_pem)
+            roots = x509.load_pem_x509_certificates(root_pem)
             intermediate = KeyPair.load(folder / "server.pem", folder / "server.key")
             agent = None
             if (folder / "agent.key").exists():
@@ -142,21 +149,15 @@ class SessionIssuer:
         except HarpError as error:
             raise HarpError(error.cause, how) from error
         certificate = intermediate.certificate
-        try:
-            certificate.verify_directly_issued_by(root)
-        except Exception as error:
-            raise HarpError(
-                f"{folder / 'server.pem'} was not issued by {folder / 'ca.pem'}", how
-            ) from error
+        if not any(_is_issued_by(certificate, root) for root in roots):
+            raise HarpError(f"{folder / 'server.pem'} was not issued by {folder / 'ca.pem'}", how)
         if not _is_authority(certificate):
             raise HarpError(
                 f"{folder / 'server.pem'} cannot sign sessions: it is not a server's", how
             )
-        if certificate.not_valid_after_utc <= datetime.datetime.now(datetime.UTC):
-            raise HarpError(
-                f"{folder / 'server.pem'} expired on {certificate.not_valid_after_utc:%Y-%m-%d}",
-                how,
-            )
+        ended = certificate.not_valid_after_utc
+        if ended <= datetime.datetime.now(datetime.UTC):
+            raise HarpError(f"{folder / 'server.pem'} expired on {ended:%F at %T} UTC", how)
         return cls(_pool_of(certificate), root_pem, intermediate, agent)
 
 
@@ -166,19 +167,23 @@ class Authority:
 
     pool: str
     root: KeyPair
+    also_trusted: bytes = b""
+    """PEM of the other root while one takes the place of the other (harp_server.rotation)."""
 
     @classmethod
     def create(cls, pool: str) -> "Authority":
         """A new root for the pool named `pool` (its SPIFFE trust domain)."""
         pool = _label(pool, "pool")
+        key = _new_key()
         root = _certificate(
             issuer=None,
+            key=key,
             common_name=f"HARP pool {pool}",
             uri=f"spiffe://{pool}",
             path_length=1,
             lifetime=datetime.timedelta(days=ROOT_DAYS),
         )
-        return cls(pool, root)
+        return cls(pool, KeyPair(root, key))
 
     @classmethod
     def load(cls, folder: Path) -> "Authority":
@@ -187,7 +192,8 @@ class Authority:
             root = KeyPair.load(folder / "ca.pem", folder / "ca.key")
         except HarpError as error:
             raise HarpError(error.cause, f"harp ca create {folder}") from error
-        return cls(_pool_of(root.certificate), root)
+        other = folder / "trusted.pem"
+        return cls(_pool_of(root.certificate), root, other.read_bytes() if other.exists() else b"")
 
     def save(self, folder: Path) -> None:
         """Writes ca.pem and ca.key; refuses to overwrite another authority."""
@@ -196,57 +202,112 @@ class Authority:
                 f"{folder} already holds an authority",
                 "choose another folder: everything issued by the old one would stop working",
             )
-        _write(folder / "ca.pem", self.root.certificate_pem())
-        _write(folder / "ca.key", self.root.key_pem())
+        write(folder / "ca.pem", self.root.certificate_pem())
+        write(folder / "ca.key", self.root.key_pem())
 
     def issue_server(self, name: str) -> SessionIssuer:
-        """An intermediate for the server called `name`."""
-        name = _label(name, "server")
-        intermediate = _certificate(
-            issuer=self.root,
-            common_name=f"HARP server {name}",
-            uri=f"spiffe://{self.pool}/server/{name}",
-            usage=ExtendedKeyUsageOID.SERVER_AUTH,
-            path_length=0,
-            lifetime=datetime.timedelta(days=SERVER_DAYS),
+        """Keys and certificates for the server called `name`, made here."""
+        key, agent_key = _new_key(), _new_key()
+        life = datetime.timedelta(days=SERVER_DAYS)
+        signed = self.sign_server(name, key.public_key(), life)
+        agent = self.sign_agent(name, agent_key.public_key(), life)
+        return SessionIssuer(
+            self.pool, self.trusted_pem(), KeyPair(signed, key), KeyPair(agent, agent_key)
         )
-        agent = _certificate(
-            issuer=self.root,
-            common_name=f"agent of {name}",
-            uri=f"spiffe://{self.pool}/server/{name}",
-            usage=ExtendedKeyUsageOID.CLIENT_AUTH,
-            lifetime=datetime.timedelta(days=SERVER_DAYS),
-        )
-        return SessionIssuer(self.pool, self.root.certificate_pem(), intermediate, agent)
 
     def issue_scheduler(self, name: str, life: datetime.timedelta) -> KeyPair:
         """A server certificate for the scheduler called `name`."""
-        return _certificate(
+        key = _new_key()
+        signed = _certificate(
             issuer=self.root,
+            key=key.public_key(),
             common_name=f"HARP scheduler {name}",
             uri=f"spiffe://{self.pool}/scheduler/{name}",
             dns=(SCHEDULER_NAME,),
             usage=ExtendedKeyUsageOID.SERVER_AUTH,
             lifetime=life,
         )
+        return KeyPair(signed, key)
 
     def issue_user(self, tenant: str, user: str, days: int = USER_DAYS) -> KeyPair:
-        """A client certificate for `user` of `tenant`."""
-        tenant, user = _label(tenant, "tenant"), _label(user, "user")
+        """Key and certificate for `user` of `tenant`, made here."""
+        key = _new_key()
+        life = datetime.timedelta(days=days)
+        return KeyPair(self.sign_user(tenant, user, key.public_key(), life), key)
+
+    def sign_server(self, name: str, key: PublicKey, life: datetime.timedelta) -> x509.Certificate:
+        """The intermediate of the server called `name`."""
         return _certificate(
             issuer=self.root,
-            common_name=f"{user} of {tenant}",
-            uri=f"spiffe://{self.pool}/tenant/{tenant}/user/{user}",
-            usage=ExtendedKeyUsageOID.CLIENT_AUTH,
-            lifetime=datetime.timedelta(days=days),
+            key=key,
+            common_name=f"HARP server {_label(name, 'server')}",
+            uri=f"spiffe://{self.pool}/server/{name}",
+            usage=ExtendedKeyUsageOID.SERVER_AUTH,
+            path_length=0,
+            lifetime=life,
         )
+
+    def sign_agent(self, server: str, key: PublicKey, life: datetime.timedelta) -> x509.Certificate:
+        """What a server's agent shows the scheduler."""
+        name = _label(server, "server")
+        return self._sign_client(f"agent of {name}", f"server/{name}", key, life)
+
+    def sign_host(self, name: str, key: PublicKey, life: datetime.timedelta) -> x509.Certificate:
+        """What the agent of a host shows the scheduler."""
+        return self._sign_client(f"host {_label(name, 'host')}", f"host/{name}", key, life)
+
+    def sign_user(
+        self, tenant: str, user: str, key: PublicKey, life: datetime.timedelta
+    ) -> x509.Certificate:
+        """What `user` of `tenant` shows the scheduler and servers."""
+        tenant, user = _label(tenant, "tenant"), _label(user, "user")
+        return self._sign_client(f"{user} of {tenant}", f"tenant/{tenant}/user/{user}", key, life)
+
+    def _sign_client(
+        self, common_name: str, path: str, key: PublicKey, life: datetime.timedelta
+    ) -> x509.Certificate:
+        return _certificate(
+            issuer=self.root,
+            key=key,
+            common_name=common_name,
+            uri=f"spiffe://{self.pool}/{path}",
+            usage=ExtendedKeyUsageOID.CLIENT_AUTH,
+            lifetime=life,
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the root that signs, as join tokens have it."""
+        return self.root.certificate.fingerprint(hashes.SHA256()).hex()
+
+    def trusted_pem(self) -> bytes:
+        """The certificates that members of the pool trust."""
+        return self.root.certificate_pem() + self.also_trusted
+
+
+def requested_key(request: bytes) -> PublicKey:
+    """The key of a request for a certificate (PKCS #10, DER), which whoever made it holds.
+
+    Nothing else in it counts. Raises HarpError where it is none, or not for a P-256 key.
+    """
+    what = HarpError("this is no request for a certificate of a P-256 key")
+    if len(request) > REQUEST_MAX:
+        raise what
+    try:
+        found = x509.load_der_x509_csr(request)
+        key = found.public_key()
+        signed = found.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise what from error
+    if not signed or not isinstance(key, PublicKey) or key.curve.name != "secp256r1":
+        raise what
+    return key
 
 
 def save_user(folder: Path, root_pem: bytes, user: KeyPair) -> None:
     """Writes a user's credentials folder: ca.pem, client.pem, client.key."""
-    _write(folder / "ca.pem", root_pem)
-    _write(folder / "client.pem", user.certificate_pem())
-    _write(folder / "client.key", user.key_pem())
+    write(folder / "ca.pem", root_pem)
+    write(folder / "client.pem", user.certificate_pem())
+    write(folder / "client.key", user.key_pem())
 
 
 def identity(certificate: x509.Certificate) -> str:
@@ -258,49 +319,64 @@ def identity(certificate: x509.Certificate) -> str:
     return next(iter(names.get_values_for_type(x509.UniformResourceIdentifier)), "")
 
 
+def pem(certificate: x509.Certificate) -> bytes:
+    """A certificate as PEM text."""
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
 def _certificate(
     *,
     issuer: KeyPair | None,
+    key: PublicKey | ec.EllipticCurvePrivateKey,
     common_name: str,
     uri: str,
     lifetime: datetime.timedelta,
     dns: Sequence[str] = (),
     usage: x509.ObjectIdentifier | None = None,
     path_length: int | None = None,
-) -> KeyPair:
-    """Makes a P-256 key and its certificate; without an issuer it signs itself.
+) -> x509.Certificate:
+    """The certificate of `key`; without an issuer it signs itself, and has to be private.
 
-    `path_length` set means: an authority. A certificate never outlives its issuer.
+    `path_length` set means: an authority; with a usage, one of sessions' names alone. A certificate
+    never outlives its issuer.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
     until = now + lifetime
     if issuer is not None:
         until = min(until, issuer.certificate.not_valid_after_utc)
     is_authority = path_length is not None
+    public = key if isinstance(key, PublicKey) else key.public_key()
     signer = key if issuer is None else issuer.key
+    assert not isinstance(signer, PublicKey)
     alternative: list[x509.GeneralName] = [*map(x509.DNSName, dns)]
     alternative.append(x509.UniformResourceIdentifier(uri))
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name if issuer is None else issuer.certificate.subject)
-        .public_key(key.public_key())
+        .public_key(public)
         .serial_number(int.from_bytes(secrets.token_bytes(16)) >> 1 or 1)
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(is_authority, path_length), critical=True)
         .add_extension(_key_usage(is_authority), critical=True)
         .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
     if usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    return KeyPair(builder.sign(signer, hashes.SHA256()), key)
+        if is_authority:
+            names = x509.NameConstraints([x509.DNSName(SERVER_NAME)], None)
+            builder = builder.add_extension(names, critical=True)
+    return builder.sign(signer, hashes.SHA256())
 
 
 def _key_usage(is_authority: bool) -> x509.KeyUsage:
@@ -315,6 +391,14 @@ def _key_usage(is_authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _is_issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:
@@ -340,17 +424,3 @@ def _label(text: str, what: str) -> str:
             2,
         )
     return text
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file that only its owner reads, whole or not at all."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fharp_api/control/v1/agent.proto\x12\x0fharp.control.v1\"m\n\tFromAgent\x12-\n\x08register\x18\x01 \x01(\x0b\x32\x19.harp.control.v1.RegisterH\x00\x12)\n\x06report\x18\x02 \x01(\x0b\x32\x17.harp.control.v1.ReportH\x00\x42\x06\n\x04\x62ody\"e\n\x07ToAgent\x12)\n\x06orders\x18\x01 \x01(\x0b\x32\x17.harp.control.v1.OrdersH\x00\x12\'\n\x05heard\x18\x02 \x01(\x0b\x32\x16.harp.control.v1.HeardH\x00\x42\x06\n\x04\x62ody\"\xe5\x01\n\x08Register\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.harp.control.v1.Register.LabelsEntry\x12(\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x17.harp.control.v1.Device\x12\'\n\x06report\x18\x05 \x01(\x0b\x32\x17.harp.control.v1.Report\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x01\n\x06\x44\x65vice\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06memory\x18\x04 \x01(\x04\x12\x33\n\x06labels\x18\x05 \x03(\x0b\x32#.harp.control.v1.Device.LabelsEntry\x12\r\n\x05\x66\x61ult\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x06Orders\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12&\n\x06leases\x18\x03 \x03(\x0b\x32\x16.harp.control.v1.Order\x12\x10\n\x08grace_ms\x18\x04 \x01(\x04\"k\n\x05Order\x12\r\n\x05lease\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12$\n\x05parts\x18\x03 \x03(\x0b\x32\x15.harp.control.v1.Part\x12\x0e\n\x06owners\x18\x04 \x03(\t\x12\x0e\n\x06\x63losed\x18\x05 \x01(\x08\"8\n\x04Part\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0e\n\x06memory\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ompute\x18\x03 \x01(\r\"\xc3\x01\n\x06Report\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12%\n\x06leases\x18\x04 \x03(\x0b\x32\x15.harp.control.v1.Held\x12\x33\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32#.harp.control.v1.Report.FaultsEntry\x1a-\n\x0b\x46\x61ultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x04Held\x12\r\n\x05lease\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.harp.control.v1.Held.State\x12\x10\n\x08sessions\x18\x04 \x01(\r\x12)\n\x07running\x18\x05 \x03(\x0b\x32\x18.harp.control.v1.Running\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x12\n\x0eSTATE_ADMITTED\x10\x02\x12\x10\n\x0cSTATE_ENDING\x10\x03\x12\x11\n\rSTATE_REFUSED\x10\x04\"U\n\x07Running\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\r\n\x05\x62\x65gan\x18\x05 \x01(\x01\"%\n\x05Heard\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x32M\n\x06\x41gents\x12\x43\n\x07\x43onnect\x12\x1a.harp.control.v1.FromAgent\x1a\x18.harp.control.v1.ToAgent(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fharp_api/control/v1/agent.proto\x12\x0fharp.control.v1\"m\n\tFromAgent\x12-\n\x08register\x18\x01 \x01(\x0b\x32\x19.harp.control.v1.RegisterH\x00\x12)\n\x06report\x18\x02 \x01(\x0b\x32\x17.harp.control.v1.ReportH\x00\x42\x06\n\x04\x62ody\"\x92\x01\n\x07ToAgent\x12)\n\x06orders\x18\x01 \x01(\x0b\x32\x17.harp.control.v1.OrdersH\x00\x12\'\n\x05heard\x18\x02 \x01(\x0b\x32\x16.harp.control.v1.HeardH\x00\x12+\n\x07revoked\x18\x03 \x01(\x0b\x32\x18.harp.control.v1.RevokedH\x00\x42\x06\n\x04\x62ody\"\xe5\x01\n\x08Register\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x35\n\x06labels\x18\x03 \x03(\x0b\x32%.harp.control.v1.Register.LabelsEntry\x12(\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\x17.harp.control.v1.Device\x12\'\n\x06report\x18\x05 \x01(\x0b\x32\x17.harp.control.v1.Report\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb9\x01\n\x06\x44\x65vice\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0e\n\x06memory\x18\x04 \x01(\x04\x12\x33\n\x06labels\x18\x05 \x03(\x0b\x32#.harp.control.v1.Device.LabelsEntry\x12\r\n\x05\x66\x61ult\x18\x06 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\x06Orders\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12&\n\x06leases\x18\x03 \x03(\x0b\x32\x16.harp.control.v1.Order\x12\x10\n\x08grace_ms\x18\x04 \x01(\x04\"k\n\x05Order\x12\r\n\x05lease\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12$\n\x05parts\x18\x03 \x03(\x0b\x32\x15.harp.control.v1.Part\x12\x0e\n\x06owners\x18\x04 \x03(\t\x12\x0e\n\x06\x63losed\x18\x05 \x01(\x08\"8\n\x04Part\x12\x0f\n\x07ordinal\x18\x01 \x01(\r\x12\x0e\n\x06memory\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ompute\x18\x03 \x01(\r\"\xc3\x01\n\x06Report\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12%\n\x06leases\x18\x04 \x03(\x0b\x32\x15.harp.control.v1.Held\x12\x33\n\x06\x66\x61ults\x18\x05 \x03(\x0b\x32#.harp.control.v1.Report.FaultsEntry\x1a-\n\x0b\x46\x61ultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf9\x01\n\x04Held\x12\r\n\x05lease\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.harp.control.v1.Held.State\x12\x10\n\x08sessions\x18\x04 \x01(\r\x12)\n\x07running\x18\x05 \x03(\x0b\x32\x18.harp.control.v1.Running\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x12\n\x0eSTATE_ADMITTED\x10\x02\x12\x10\n\x0cSTATE_ENDING\x10\x03\x12\x11\n\rSTATE_REFUSED\x10\x04\"U\n\x07Running\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04user\x18\x02 \x01(\t\x12\x0f\n\x07program\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\r\n\x05\x62\x65gan\x18\x05 \x01(\x01\"\x1a\n\x07Revoked\x12\x0f\n\x07serials\x18\x01 \x03(\t\"%\n\x05Heard\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x32M\n\x06\x41gents\x12\x43\n\x07\x43onnect\x12\x1a.harp.control.v1.FromAgent\x1a\x18.harp.control.v1.ToAgent(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,34 +39,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORT_FAULTSENTRY']._serialized_options = b'8\001'
   _globals['_FROMAGENT']._serialized_start=52
   _globals['_FROMAGENT']._serialized_end=161
-  _globals['_TOAGENT']._serialized_start=163
-  _globals['_TOAGENT']._serialized_end=264
-  _globals['_REGISTER']._serialized_start=267
-  _globals['_REGISTER']._serialized_end=496
-  _globals['_REGISTER_LABELSENTRY']._serialized_start=451
-  _globals['_REGISTER_LABELSENTRY']._serialized_end=496
-  _globals['_DEVICE']._serialized_start=499
-  _globals['_DEVICE']._serialized_end=684
-  _globals['_DEVICE_LABELSENTRY']._serialized_start=451
-  _globals['_DEVICE_LABELSENTRY']._serialized_end=496
-  _globals['_ORDERS']._serialized_start=686
-  _globals['_ORDERS']._serialized_end=784
-  _globals['_ORDER']._serialized_start=786
-  _globals['_ORDER']._serialized_end=893
-  _globals['_PART']._serialized_start=895
-  _globals['_PART']._serialized_end=951
-  _globals['_REPORT']._serialized_start=954
-  _globals['_REPORT']._serialized_end=1149
-  _globals['_REPORT_FAULTSENTRY']._serialized_start=1104
-  _globals['_REPORT_FAULTSENTRY']._serialized_end=1149
-  _globals['_HELD']._serialized_start=1152
-  _globals['_HELD']._serialized_end=1401
-  _globals['_HELD_STATE']._serialized_start=1295
-  _globals['_HELD_STATE']._serialized_end=1401
-  _globals['_RUNNING']._serialized_start=1403
-  _globals['_RUNNING']._serialized_end=1488
-  _globals['_HEARD']._serialized_start=1490
-  _globals['_HEARD']._serialized_end=1527
-  _globals['_AGENTS']._serialized_start=1529
-  _globals['_AGENTS']._serialized_end=1606
+  _globals['_TOAGENT']._serialized_start=164
+  _globals['_TOAGENT']._serialized_end=310
+  _globals['_REGISTER']._serialized_start=313
+  _globals['_REGISTER']._serialized_end=542
+  _globals['_REGISTER_LABELSENTRY']._serialized_start=497
+  _globals['_REGISTER_LABELSENTRY']._serialized_end=542
+  _globals['_DEVICE']._serialized_start=545
+  _globals['_DEVICE']._serialized_end=730
+  _globals['_DEVICE_LABELSENTRY']._serialized_start=497
+  _globals['_DEVICE_LABELSENTRY']._serialized_end=542
+  _globals['_ORDERS']._serialized_start=732
+  _globals['_ORDERS']._serialized_end=830
+  _globals['_ORDER']._serialized_start=832
+  _globals['_ORDER']._serialized_end=939
+  _globals['_PART']._serialized_start=941
+  _globals['_PART']._serialized_end=997
+  _globals['_REPORT']._serialized_start=1000
+  _globals['_REPORT']._serialized_end=1195
+  _globals['_REPORT_FAULTSENTRY']._serialized_start=1150
+  _globals['_REPORT_FAULTSENTRY']._serialized_end=1195
+  _globals['_HELD']._serialized_start=1198
+  _globals['_HELD']._serialized_end=1447
+  _globals['_HELD_STATE']._serialized_start=1341
+  _globals['_HELD_STATE']._serialized_end=1447
+  _globals['_RUNNING']._serialized_start=1449
+  _globals['_RUNNING']._serialized_end=1534
+  _globals['_REVOKED']._serialized_start=1536
+  _globals['_REVOKED']._serialized_end=1562
+  _globals['_HEARD']._serialized_start=1564
+  _globals['_HEARD']._serialized_end=1601
+  _globals['_AGENTS']._serialized_start=1603
+  _globals['_AGENTS']._serialized_end=1680
 # @@protoc_insertion_point(module_scope)

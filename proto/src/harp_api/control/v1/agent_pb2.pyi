@@ -16,12 +16,14 @@ class FromAgent(_message.Message):
     def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("orders", "heard")
+    __slots__ = ("orders", "heard", "revoked")
     ORDERS_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
     orders: Orders
     heard: Heard
-    def __init__(self, orders: _Optional[_Union[Orders, _Mapping]] = ..., heard: _Optional[_Union[Heard, _Mapping]] = ...) -> None: ...
+    revoked: Revoked
+    def __init__(self, orders: _Optional[_Union[Orders, _Mapping]] = ..., heard: _Optional[_Union[Heard, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("version", "address", "labels", "devices", "report")
@@ -163,6 +165,12 @@ class Running(_message.Message):
     pid: int
     began: float
     def __init__(self, session: _Optional[str] = ..., user: _Optional[str] = ..., program: _Optional[str] = ..., pid: _Optional[int] = ..., began: _Optional[float] = ...) -> None: ...
+
+class Revoked(_message.Message):
+    __slots__ = ("serials",)
+    SERIALS_FIELD_NUMBER: _ClassVar[int]
+    serials: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, serials: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Heard(_message.Message):
     __slots__ = ("number", "term")

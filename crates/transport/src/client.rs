@@ -13,7 +13,7 @@ use rustls::CertificateError;
 use crate::envelope::Cold;
 use crate::error::{alert_is_about_certificate, alert_name, printable, ConnectError, LinkError};
 use crate::h2::Side;
-use crate::identity::spiffe_uri;
+use crate::identity::{serial, spiffe_uri};
 use crate::link::socket::Socket;
 use crate::link::{Break, Link, Observed, Observer, Receiver, Resumption, Sender};
 use crate::proto::refused::Reason;
@@ -55,6 +55,8 @@ pub struct LinkInfo {
     pub cipher: String,
     /// The SPIFFE identity in the peer's certificate, if it has exactly one.
     pub peer: Option<String>,
+    /// The serial number of the peer's certificate, in hexadecimal digits.
+    pub serial: Option<String>,
     /// The first connection's socket. A session that is resumed has another afterwards.
     pub socket: RawFd,
 }
@@ -72,7 +74,13 @@ pub struct Resuming {
     /// Starts the thread that connects anew. A library in somebody else's program keeps that
     /// program's signals from it.
     pub start_thread: StartThread,
+    /// With what it connects anew, given what the session began with: by then the client's
+    /// certificate may have been renewed.
+    pub refresh: Refresh,
 }
+
+/// Credentials as they are now, in place of those that are given. The server name stays.
+pub type Refresh = Arc<dyn Fn(&ClientConfig) -> ClientConfig + Send + Sync>;
 
 impl Default for Resuming {
     fn default() -> Resuming {
@@ -83,6 +91,7 @@ impl Default for Resuming {
                 let builder = std::thread::Builder::new().name(name.to_owned());
                 builder.spawn(body).map(drop)
             },
+            refresh: Arc::new(ClientConfig::clone),
         }
     }
 }
@@ -165,6 +174,7 @@ pub fn connect_with(
             tuning,
             limit: grace.min(resuming.limit),
             start_thread: resuming.start_thread,
+            refresh: resuming.refresh,
         };
         link.make_resumable(Resumption::Client(Box::new(reconnector)));
     }
@@ -233,6 +243,7 @@ pub(crate) struct Reconnector {
     tuning: Tuning,
     limit: Duration,
     start_thread: StartThread,
+    refresh: Refresh,
 }
 
 impl Reconnector {
@@ -250,7 +261,7 @@ impl Reconnector {
         let received = link.leave_connection();
         let opened = Opened::open(
             &self.address,
-            &self.config,
+            &(self.refresh)(&self.config),
             self.hello.clone(),
             Some(received),
             end.min(Instant::now() + self.timeout),
@@ -376,6 +387,7 @@ pub(crate) fn link_info(socket: &Socket, secured: &Secured) -> LinkInfo {
         tls_version: "TLSv1.3",
         cipher: secured.cipher.clone(),
         peer: secured.peer_certificates.first().and_then(spiffe_uri),
+        serial: secured.peer_certificates.first().and_then(serial),
         socket: socket.raw_fd(),
     }
 }

@@ -49,6 +49,17 @@ pub(crate) fn spiffe_uri(certificate: &CertificateDer<'static>) -> Option<String
     (plain && uris.next().is_none()).then(|| uri.to_owned())
 }
 
+/// The certificate's serial number, in hexadecimal digits without leading zeros.
+pub(crate) fn serial(certificate: &CertificateDer<'static>) -> Option<String> {
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let digits: String = certificate
+        .serial()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Some(digits.trim_start_matches('0').to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,7 @@ mod validity;
 pub mod proto;
 
 pub use client::{
-    connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Resuming, StartThread,
+    connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Refresh, Resuming, StartThread,
 };
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;

@@ -348,6 +348,28 @@ fn a_client_that_may_start_no_thread_says_so() {
 }
 
 #[test]
+fn a_client_connects_anew_with_the_credentials_of_then() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let mut plan = Plan::new(Tuning::default());
+    plan.resuming.refresh = Arc::new({
+        let asked = asked.clone();
+        move |begun_with| {
+            asked.store(true, Ordering::SeqCst);
+            ClientConfig {
+                key_pem: "no key".to_owned(),
+                ..begun_with.clone()
+            }
+        }
+    });
+    let mut session = plan.connect(|_| ENDLESS);
+    assert!(!asked.load(Ordering::SeqCst));
+    session.weather.cut_now.store(true, Ordering::SeqCst);
+    let error = session.client.receiver.next(PATIENT).unwrap_err();
+    assert!(asked.load(Ordering::SeqCst));
+    assert!(matches!(error, LinkError::NotResumed(_)), "{error:?}");
+}
+
+#[test]
 fn a_session_that_has_ended_is_refused_at_once() {
     let mut session = Plan::new(Tuning::default()).connect(|_| ENDLESS);
     session.weather.refuses.store(true, Ordering::SeqCst);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::*;
@@ -115,12 +115,7 @@ fn begin_one(
              `harp-run --server {server} --credentials DIR -- program`"
         ))
     })?;
-    let config = ClientConfig {
-        ca_pem: read(credentials, "ca.pem")?,
-        cert_pem: read(credentials, "client.pem")?,
-        key_pem: read(credentials, "client.key")?,
-        server_name: settings.server_name.clone(),
-    };
+    let config = read_credentials(credentials, settings.server_name.clone())?;
     let mut hello = Hello {
         program: program_name(),
         pid: std::process::id(),
@@ -173,6 +168,23 @@ fn begin_one(
     Ok((session, snapshot))
 }
 
+/// What the credentials folder holds now: `harp-run` renews a certificate that is about to expire.
+fn refreshed(config: &ClientConfig) -> ClientConfig {
+    let folder = settings().credentials.as_deref();
+    folder
+        .and_then(|folder| read_credentials(folder, config.server_name.clone()).ok())
+        .unwrap_or_else(|| config.clone())
+}
+
+fn read_credentials(folder: &Path, server_name: String) -> Result<ClientConfig, Failure> {
+    Ok(ClientConfig {
+        ca_pem: read(folder, "ca.pem")?,
+        cert_pem: read(folder, "client.pem")?,
+        key_pem: read(folder, "client.key")?,
+        server_name,
+    })
+}
+
 /// Connects; a connection that breaks while there is no session yet is tried again at once. What
 /// happens to the connection later is told with `name`, where there are several.
 fn connect(
@@ -189,6 +201,7 @@ fn connect(
             limit: settings.resume_limit,
             observer: weather::observer(name),
             start_thread: |name, body| start_thread(name, body).map(drop),
+            refresh: Arc::new(refreshed),
         };
         let left = end.saturating_duration_since(Instant::now());
         match connect_resuming(server, config, hello.clone(), left, resuming) {

@@ -86,6 +86,7 @@ pub enum Event<'a> {
     Start {
         session: &'a str,
         peer: &'a str,
+        serial: &'a str,
         program: &'a str,
         pid: u32,
         tls: &'a str,

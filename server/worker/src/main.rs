@@ -16,7 +16,7 @@
 //! |---|---|
 //! | out | `{"event":"ready","devices":1,"driver_version":13000,"soft":true,"landlock":"full","start_ms":12}` |
 //! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"devices":[0,2],"refuse":"why"}`; unknown fields are ignored |
-//! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
+//! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","serial":"1f…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
 //! | in, with the socket of the client that has come back | `{"cert_pem":…,"key_pem":…,"peer":"192.0.2.1:40000"}` |
 //! | out | `{"event":"interrupted","session":"s-1","cause":…}`, `{"event":"resumed","session":"s-1","after":0.02}` |
 //! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
@@ -265,6 +265,7 @@ fn let_in(
     ending.control().report(&Event::Start {
         session: &assignment.session,
         peer: &peer,
+        serial: info.serial.as_deref().unwrap_or_default(),
         program: &program,
         pid: hello.pid,
         tls: info.tls_version,

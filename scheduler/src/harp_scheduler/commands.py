@@ -1,9 +1,13 @@
-"""The command `harp scheduler`."""
+"""The commands of the scheduler's own machine: `harp scheduler`, `harp backup`, `harp restore`."""
 
 import asyncio
 import contextlib
+import datetime
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,12 +16,13 @@ from harp_client.errors import HarpError
 HELP = """Run the pool's scheduler: it decides who gets which device.
 
     Agents of servers and users of the pool connect to it with certificates of the pool's authority,
-    over TLS 1.3. What it decides is in a database before anybody hears of it.
+    over TLS 1.3. What it decides is in a database before anybody hears of it. Its first start makes
+    the authority, and credentials for an admin; others join with tokens (harp token, harp join).
 
     \b
     Examples:
-      harp scheduler --ca pool-ca
-      harp scheduler --ca pool-ca --listen 0.0.0.0:7440 --database /var/lib/harp/pool.db
+      harp scheduler --pool lab --listen 0.0.0.0:7440
+      harp scheduler --state /srv/pool --listen 0.0.0.0:7440
       harp scheduler --ca pool-ca --database postgresql://harp@db.example/harp
 
     Several schedulers on one PostgreSQL: one leads, and when it is gone another one does.
@@ -27,20 +32,32 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
 
 @click.command(help=HELP)
 @click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="Folder for the authority, the admin's credentials and the database (default: "
+    "HARP_STATE_DIR, /var/lib/harp for root, $XDG_STATE_HOME/harp).",
+)
+@click.option("--pool", metavar="NAME", help="Name of a new pool.  [default: harp]")
+@click.option(
     "--ca",
     "authority",
     type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of the pool's authority (harp ca create makes it).",
+    help="Folder of an authority that there is (harp ca create) in place of the one in --state.",
 )
 @click.option(
     "--listen", default="127.0.0.1:7440", show_default=True, help="HOST:PORT; port 0 picks one."
 )
 @click.option(
+    "--join-listen",
+    default="",
+    metavar="HOST:PORT",
+    help="Where new members join (default: the port after --listen's).",
+)
+@click.option(
     "--database",
     default="",
     metavar="URL",
-    help="A file of SQLite, or postgresql://... (default: pool.db in the authority's folder).",
+    help="A file of SQLite, or postgresql://... (default: pool.db in --state, or in --ca).",
 )
 @click.option("--name", default="", help="This scheduler's name (default: the machine's).")
 @click.option(
@@ -58,6 +75,13 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
     "reach it, so bind it to a management network. Default: off.",
 )
 @click.option(
+    "--member-life",
+    default="24h",
+    show_default=True,
+    help="How long a certificate of a server or a host is valid; it is renewed at half of that.",
+)
+@click.option("--user-life", default="7d", show_default=True, help="The same of a user's.")
+@click.option(
     "--log-format",
     type=click.Choice(["auto", "json", "console"]),
     default="auto",
@@ -72,12 +96,17 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
 )
 @click.option("--ready-fd", type=int, help="Also write the address to this descriptor when ready.")
 def scheduler(
-    authority: Path,
+    state: Path | None,
+    pool: str | None,
+    authority: Path | None,
     listen: str,
+    join_listen: str,
     database: str,
     name: str,
     grace: float,
     metrics: str,
+    member_life: str,
+    user_life: str,
     log_format: str,
     log_level: str,
     ready_fd: int | None,
@@ -85,24 +114,35 @@ def scheduler(
     # With the pool's elliptic-curve certificates, no handshake of TLS 1.2 has a cipher in common
     # with this list; gRPC cannot be told the lowest version itself. Read when gRPC is loaded.
     os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+    from harp_client.state import kept
+    from harp_scheduler.first_start import open_authority
+    from harp_scheduler.service.members import Lives
     from harp_scheduler.service.process import Scheduler, Settings
     from harp_scheduler.store.store import Store
-    from harp_server.ca import Authority
     from harp_server.commands import stop_signals
     from harp_server.logs import Log
 
     log = Log(log_format, log_level)
-    settings = Settings(listen, Authority.load(authority), name, grace, metrics)
-    if "://" not in database:
-        database = f"sqlite:///{Path(database or authority / 'pool.db').absolute()}"
-    store = Store.open(database)
+    place = state or Path(kept())
+    lives = Lives(life(member_life), life(member_life), life(user_life))
+    opened = open_authority(authority or place / "ca", place / "admin", pool, make=not authority)
+    ca = authority or place / "ca"
+    settings = Settings(listen, opened.authority, name, grace, metrics, join_listen, ca, lives)
+    store = Store.open(url_of(database, authority if authority and not state else place))
 
     async def run() -> None:
         stop = stop_signals()
         process = Scheduler(settings, store, log)
         await process.start()
-        log.info("scheduler ready", address=process.address, pool=settings.authority.pool)
+        log.info(
+            "scheduler ready",
+            address=process.address,
+            joining=process.join_address,
+            pool=settings.authority.pool,
+        )
         print(f"harp scheduler: ready on {process.address}", flush=True)
+        if opened.admin:
+            print(opened.welcome(process.address), flush=True)
         if ready_fd is not None:
             with os.fdopen(ready_fd, "w") as ready, contextlib.suppress(BrokenPipeError):
                 ready.write(f"{process.address}\n")
@@ -118,6 +158,103 @@ def scheduler(
         log.info("scheduler stopped")
 
     try:
+        if opened.admin:
+            opened.record(store)
         asyncio.run(run())
     finally:
         store.close()
+
+
+def life(text: str) -> datetime.timedelta:
+    """How long a certificate is valid. Raises HarpError."""
+    from harp_client.lease import seconds
+
+    return datetime.timedelta(seconds=seconds(text))
+
+
+def url_of(database: str, folder: Path) -> str:
+    """The URL of a database that --database names, or of the one in a folder."""
+    if "://" in database:
+        return database
+    return f"sqlite:///{Path(database or folder / 'pool.db').absolute()}"
+
+
+def database_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --state and --database: what they say of `harp scheduler` they say here."""
+    for option in (
+        click.option(
+            "--database",
+            default="",
+            metavar="URL",
+            help="A file of SQLite, or postgresql://... (default: pool.db in --state).",
+        ),
+        click.option(
+            "--state",
+            type=click.Path(path_type=Path),
+            help="The scheduler's folder (default: HARP_STATE_DIR, /var/lib/harp for root, "
+            "$XDG_STATE_HOME/harp).",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@database_options
+def backup(file: Path, database: str, state: Path | None) -> None:
+    """Write the pool's state to FILE, in place of one that is there; the scheduler may be running.
+
+    That is everything in its database: leases, tenants, roles, tokens, audit. The authority is not
+    in it: keep a copy of its folder in a safer place.
+
+    \b
+    Examples:
+      harp backup /backups/pool.backup
+      harp backup pool.backup --database postgresql://harp@db.example/harp
+    """
+    from harp_client.state import kept
+    from harp_scheduler.store.store import Store
+
+    folder = state or Path(kept())
+    if not database and not (folder / "pool.db").exists():
+        raise HarpError(f"there is no pool in {folder}", "--state DIR, or --database URL", 3)
+    store = Store.open(url_of(database, folder))
+    try:
+        store.backup(file.absolute())
+    finally:
+        store.close()
+    click.echo(f"{file}: the pool's state, as of now")
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@database_options
+def restore(file: Path, database: str, state: Path | None) -> None:
+    """Fill a new database from FILE, which `harp backup` wrote; no scheduler may lead on it.
+
+    Agents keep what they hold: a grant that the backup does not know is taken back, and numbers of
+    grants go on far above all that were ever given.
+
+    \b
+    Examples:
+      harp restore /backups/pool.backup
+      harp restore pool.backup --database postgresql://harp@db.example/harp
+    """
+    from harp_client.state import kept
+    from harp_scheduler.store.audit import AuditEntry
+    from harp_scheduler.store.store import Store
+
+    folder = state or Path(kept())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = Store.open(url_of(database, folder))
+    entry = AuditEntry(
+        caller=f"uid {os.getuid()} of {socket.gethostname()}",
+        verb="restore",
+        subject=str(file.absolute()),
+    )
+    try:
+        store.restore(file.absolute(), [entry])
+    finally:
+        store.close()
+    click.echo(f"restored from {file}; start the scheduler: harp scheduler")

@@ -61,6 +61,15 @@ class Caller:
     roles: Mapping[str, Role] = field(default_factory=dict)
     """By tenant; `*` stands for all of them, and for the pool itself."""
 
+    @property
+    def kind(self) -> str:
+        """server, host or user."""
+        return "server" if self.server else "host" if self.host else "user"
+
+    @property
+    def name(self) -> str:
+        return self.server or self.host or self.user
+
     def role(self, tenant: str) -> Role:
         """The highest role in a tenant; a tenant's own users have USER there."""
         own = Role.USER if self.tenant and self.tenant == tenant else Role.NONE
@@ -76,17 +85,20 @@ class Caller:
             )
 
 
+def read_identity(text: str, pool: str) -> Caller | None:
+    """Whom a SPIFFE URI names, without roles; None: nobody of this pool."""
+    found = IDENTITY.fullmatch(text)
+    if found is None or found["pool"] != pool:
+        return None
+    return Caller(
+        text, found["tenant"] or "", found["user"] or "", found["server"] or "", found["host"] or ""
+    )
+
+
 def identify(context: Context, pool: str) -> Caller:
     """Reads the caller's identity from the connection. Raises Denied where there is none."""
-    names = context.peer_identities() or ()
-    for name in names:
+    for name in context.peer_identities() or ():
         text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        if (found := IDENTITY.fullmatch(text)) and found["pool"] == pool:
-            return Caller(
-                text,
-                found["tenant"] or "",
-                found["user"] or "",
-                found["server"] or "",
-                found["host"] or "",
-            )
+        if caller := read_identity(text, pool):
+            return caller
     raise Denied("the certificate names nobody of this pool", "join the pool: harp join")

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from harp_api.control.v1 import agent_pb2 as agent
 from harp_api.control.v1 import agent_pb2_grpc
 from harp_scheduler.core.events import Connected, Disconnected, Reported
-from harp_scheduler.service.access import Context, Denied, identify
+from harp_scheduler.service.access import Context, Denied
 from harp_scheduler.service.answers import answering
 from harp_scheduler.service.leader import Leader, NotLeading
+from harp_scheduler.service.members import Members
 
 SILENCE = 15.0
 """Seconds without a report after which an agent's connection counts as broken."""
@@ -23,9 +24,9 @@ UNSENT_MAX = 64
 class Agents(agent_pb2_grpc.AgentsServicer):
     """Answers agents while this scheduler leads."""
 
-    def __init__(self, pool: str, leader: Callable[[], Leader]) -> None:
+    def __init__(self, members: Members, leader: Callable[[], Leader]) -> None:
         """`leader` raises NotLeading where this scheduler does not lead."""
-        self._pool = pool
+        self._members = members
         self._leader = leader
 
     async def Connect(  # noqa: N802 - the name of the call
@@ -34,10 +35,10 @@ class Agents(agent_pb2_grpc.AgentsServicer):
         context: Context,
     ) -> AsyncIterator[agent.ToAgent]:
         async with answering(context):
-            caller = identify(context, self._pool)
+            caller = self._members.caller(context)
             if not caller.server:
                 raise Denied(f"{caller.identity} is no server", "use the credentials of a server")
-            link = Link(caller.server, self._leader(), request_iterator)
+            link = Link(caller.server, self._leader(), request_iterator, self._members, context)
             try:
                 async for message in link.run():
                     yield message
@@ -49,8 +50,14 @@ class Link:
     """The connection of one agent."""
 
     def __init__(
-        self, server: str, leader: Leader, messages: AsyncIterator[agent.FromAgent]
+        self,
+        server: str,
+        leader: Leader,
+        messages: AsyncIterator[agent.FromAgent],
+        members: Members,
+        context: Context,
     ) -> None:
+        self._members, self._context = members, context
         self._server = server
         self._leader = leader
         self._messages = messages
@@ -95,11 +102,13 @@ class Link:
             self._stop()
 
     async def _take(self, message: agent.FromAgent) -> None:
+        self._members.check(self._context)
         if message.HasField("register"):
             number = message.register.report.number
             # From here on this connection gets the server's orders, and an older one none.
             self._leader.links[self._server] = self.send
             await self._leader.handle(Connected(self._server, message.register))
+            self.send(revocation(self._members))
         elif self._leader.links.get(self._server) == self.send:
             number = message.report.number
             await self._leader.handle(Reported(self._server, message.report))
@@ -114,3 +123,8 @@ class Link:
             del self._leader.links[self._server]
             with contextlib.suppress(NotLeading):
                 await self._leader.handle(Disconnected(self._server))
+
+
+def revocation(members: Members) -> agent.ToAgent:
+    """What servers are told of certificates that count no more."""
+    return agent.ToAgent(revoked=agent.Revoked(serials=sorted(members.revoked)))

@@ -10,7 +10,7 @@ import grpc
 from harp_scheduler.core.refused import Conflict, NotFound, OverQuota, Refused
 from harp_scheduler.service.access import Context, Denied
 from harp_scheduler.service.leader import NotLeading
-from harp_scheduler.store.errors import StoreUnavailable
+from harp_scheduler.store.errors import StoreUnavailable, TokenRefused
 
 NEXT = "harp-next"
 """Key of the trailing metadata that says what to do."""
@@ -20,11 +20,12 @@ class Invalid(Refused):
     """What was asked makes no sense."""
 
 
-STATUS: dict[type[Refused], grpc.StatusCode] = {
+STATUS: dict[type[Exception], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
     OverQuota: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Denied: grpc.StatusCode.PERMISSION_DENIED,
+    TokenRefused: grpc.StatusCode.PERMISSION_DENIED,
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
@@ -34,7 +35,7 @@ async def answering(context: Context) -> AsyncIterator[None]:
     """Ends the call with the status that fits what was raised inside."""
     try:
         yield
-    except Refused as refused:
+    except (Refused, TokenRefused) as refused:
         status = STATUS.get(type(refused), grpc.StatusCode.FAILED_PRECONDITION)
         # Metadata is ASCII; names that are not were in the request and stay there.
         following = refused.next_step.encode("ascii", "replace").decode()

@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_api.control.v1 import pool_pb2_grpc
@@ -29,9 +29,10 @@ from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import NotFound
 from harp_scheduler.service import views
-from harp_scheduler.service.access import Caller, Context, Role, identify
+from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.leader import Leader
+from harp_scheduler.service.members import Members
 from harp_scheduler.store.audit import AuditEntry
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
@@ -60,28 +61,12 @@ SETTLE_SECONDS = 60.0
 class PoolApi(pool_pb2_grpc.PoolServicer):
     """Answers while this scheduler leads."""
 
-    def __init__(
-        self,
-        pool: str,
-        leader: Callable[[], Leader],
-        roles: Callable[[str], Mapping[str, Role]],
-    ) -> None:
-        """`roles`: of an identity, by tenant. `leader` raises NotLeading."""
-        self._pool = pool
+    def __init__(self, members: Members, leader: Callable[[], Leader]) -> None:
+        """`leader` raises NotLeading."""
+        self._pool = members.pool
+        self._members = members
         self._leader = leader
-        self._roles = roles
-
-    def caller(self, context: Context) -> Caller:
-        """Who calls, with his roles. Raises Denied."""
-        caller = identify(context, self._pool)
-        return Caller(
-            caller.identity,
-            caller.tenant,
-            caller.user,
-            caller.server,
-            caller.host,
-            self._roles(caller.identity),
-        )
+        self.caller = members.caller
 
     async def _do(
         self, leader: Leader, caller: Caller, event: Event, verb: str, tenant: str, request: str
@@ -213,6 +198,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
             lease = self._own(leader, caller, request.lease, "")
             before = None
             async for _ in leader.changes(lease.id):
+                self._members.check(context)
                 now = view(leader, lease.id)
                 if now != before:
                     yield now
@@ -230,9 +216,9 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self, request: api.GetRequest, context: Context
     ) -> AsyncIterator[api.Things]:
         async with answering(context):
-            leader, caller = self._leader(), self.caller(context)
+            leader = self._leader()
             async for _ in leader.changes():
-                yield things(leader, caller, request)
+                yield things(leader, self.caller(context), request)
 
     async def _admin(
         self, context: Context, role: Role, event: Event, verb: str, request: str

@@ -177,6 +177,11 @@ class Leader:
         self._meter.all(self._meter.now())
         await self.handle(Ticked())
 
+    def touch(self) -> None:
+        """Something has changed outside of the pool that all watchers are to look at."""
+        self.revision += 1
+        self._wake(self._watchers)
+
     async def _tick(self) -> None:
         measured = time.monotonic()
         while True:

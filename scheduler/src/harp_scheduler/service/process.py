@@ -12,31 +12,43 @@ import datetime
 import gc
 import socket
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 
-from harp_api.control.v1 import agent_pb2_grpc, history_pb2_grpc, pool_pb2_grpc
+from harp_api.control.v1 import (
+    access_pb2_grpc,
+    agent_pb2_grpc,
+    history_pb2_grpc,
+    join_pb2_grpc,
+    pool_pb2_grpc,
+)
 from harp_client.errors import HarpError
 from harp_scheduler.core.events import TenantSet
 from harp_scheduler.core.model import Quota
 from harp_scheduler.core.pool import GRACE, Pool
 from harp_scheduler.metrics import PoolCollector, Snapshot, Timings, snapshot
-from harp_scheduler.service.access import Role
 from harp_scheduler.service.agents import Agents
 from harp_scheduler.service.api import PoolApi
 from harp_scheduler.service.history_api import HistoryApi
+from harp_scheduler.service.identities import AccessApi
+from harp_scheduler.service.join import JoinApi
 from harp_scheduler.service.leader import Leader, NotLeading
+from harp_scheduler.service.members import Lives, Members
+from harp_scheduler.service.renewal import RenewalApi
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
 from harp_scheduler.store.store import Store
-from harp_server.ca import Authority, KeyPair
+from harp_server.ca import Authority
 from harp_server.exposition import Exposition, Health, called, registry
 from harp_server.logs import Log
 
 LEAD_AGAIN = 0.5
 """Seconds between attempts to lead."""
+
+AUTHORITY_AGAIN = 2.0
+"""Seconds between looks at the authority's folder."""
 
 STOP_SECONDS = 3.0
 """What calls that are being answered get when the scheduler stops."""
@@ -52,8 +64,9 @@ OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 
-ADMIN = "tenant/system/user/admin"
-"""Path of the identity that a new pool's first admin has."""
+JOIN_OPTIONS = [("grpc.max_receive_message_length", 64 << 10), ("grpc.so_reuseport", 0)]
+JOINING_AT_ONCE = 32
+"""Calls of strangers that are answered at one time; more are refused."""
 
 FIRST_TENANT = "default"
 
@@ -69,34 +82,51 @@ class Settings:
     metrics: str = ""
     """`HOST:PORT` for Prometheus; empty: none."""
 
+    join_listen: str = ""
+    """Empty: the port after that of `listen`."""
+
+    ca: Path | None = None
+    """The authority's folder, which is read again when it changes; None: it does not."""
+
+    lives: Lives = field(default_factory=Lives)
+
 
 class Certificate:
-    """The scheduler's own certificate, renewed at half its life without a restart."""
+    """The scheduler's own certificate, renewed without a restart."""
 
     LIFE = datetime.timedelta(days=1)
 
-    def __init__(self, authority: Authority, name: str) -> None:
-        self._authority, self._name = authority, name
-        self._pair: KeyPair | None = None
+    JOIN_AGE = datetime.timedelta(minutes=1)
+    """Age of a certificate at the join port at most: who joins reads the scheduler's clock off it
+    before either can trust the other's."""
+
+    def __init__(self, authority: Authority, name: str, age: datetime.timedelta = LIFE / 2) -> None:
+        """`age`: at which it is renewed."""
+        self._authority, self._name, self._age = authority, name, age
+        self._made = datetime.datetime.now(datetime.UTC)
         self._configuration: grpc.ServerCertificateConfiguration | None = None
+
+    def use(self, authority: Authority) -> None:
+        """From the next handshake on."""
+        self._authority, self._configuration = authority, None
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
         """For gRPC, at each handshake."""
         now = datetime.datetime.now(datetime.UTC)
-        if self._pair and self._pair.certificate.not_valid_after_utc - now > self.LIFE / 2:
-            assert self._configuration is not None
+        # Also after the clock was set back.
+        if self._configuration and datetime.timedelta() <= now - self._made < self._age:
             return self._configuration
-        self._pair = self._authority.issue_scheduler(self._name, self.LIFE)
+        self._made = now
+        pair = self._authority.issue_scheduler(self._name, self.LIFE)
         root = self._authority.root.certificate_pem()
         self._configuration = grpc.ssl_server_certificate_configuration(
-            [(self._pair.key_pem(), self._pair.certificate_pem() + root)], root
+            [(pair.key_pem(), pair.certificate_pem() + root)], self._authority.trusted_pem()
         )
         return self._configuration
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """Mutual TLS with whoever has a certificate of the pool."""
-        first = self.configuration()
-        return grpc.dynamic_ssl_server_credentials(first, self.configuration, True)
+    def credentials(self, mutual: bool) -> grpc.ServerCredentials:
+        """TLS; mutual: with whoever has a certificate of the pool."""
+        return grpc.dynamic_ssl_server_credentials(self.configuration(), self.configuration, mutual)
 
 
 class Scheduler:
@@ -109,11 +139,16 @@ class Scheduler:
         self._thread = ThreadPoolExecutor(1, "store")
         self._leader: Leader | None = None
         self._name = settings.name or socket.gethostname().lower()
-        self._roles: dict[str, dict[str, Role]] = {}
-        self._server: grpc.aio.Server | None = None
+        self._members = Members(settings.authority, store, self._thread, settings.lives)
+        self._servers: list[grpc.aio.Server] = []
+        self._certificates: list[Certificate] = []
         self._timings = Timings()
         self._exposition: Exposition | None = None
         self.address = ""
+        """`HOST:PORT` for members of the pool."""
+
+        self.join_address = ""
+        """`HOST:PORT` for who joins."""
 
     def leader(self) -> Leader:
         """The one that decides here. Raises NotLeading."""
@@ -121,35 +156,37 @@ class Scheduler:
             raise NotLeading("another scheduler leads, or none yet")
         return self._leader
 
-    def roles(self, identity: str) -> Mapping[str, Role]:
-        """What an identity may do, by tenant."""
-        known = dict(self._roles.get(identity, {}))
-        if identity == f"spiffe://{self._settings.authority.pool}/{ADMIN}":
-            known["*"] = Role.ADMIN
-        return known
-
     async def start(self) -> None:
-        """Opens the port. Raises HarpError where that cannot be done."""
-        authority = self._settings.authority
-        host, _, _ = self._settings.listen.rpartition(":")
-        certificate = Certificate(authority, self._name)
+        """Opens the ports. Raises HarpError where that cannot be done."""
+        members, authority = self._members, self._settings.authority
         server = grpc.aio.server(options=OPTIONS)
-        agent_pb2_grpc.add_AgentsServicer_to_server(Agents(authority.pool, self.leader), server)
-        api = PoolApi(authority.pool, self.leader, self.roles)
-        pool_pb2_grpc.add_PoolServicer_to_server(api, server)
-        history = HistoryApi(api.caller, self.leader, self._store)
+        agent_pb2_grpc.add_AgentsServicer_to_server(Agents(members, self.leader), server)
+        pool_pb2_grpc.add_PoolServicer_to_server(PoolApi(members, self.leader), server)
+        history = HistoryApi(members.caller, self.leader, self._store)
         history_pb2_grpc.add_HistoryServicer_to_server(history, server)
-        try:
-            bound = server.add_secure_port(self._settings.listen, certificate.credentials())
-        except RuntimeError as error:
-            raise HarpError(
-                f"cannot listen on {self._settings.listen}", "choose another --listen HOST:PORT"
-            ) from error
-        self.address = f"{host}:{bound}"
+        access = AccessApi(members, self.leader, lambda: port_of(self.join_address))
+        access_pb2_grpc.add_AccessServicer_to_server(access, server)
+        joining = grpc.aio.server(options=JOIN_OPTIONS, maximum_concurrent_rpcs=JOINING_AT_ONCE)
+        renewal = RenewalApi(members, self.leader, lambda: port_of(self.address))
+        join_pb2_grpc.add_RenewalServicer_to_server(renewal, server)
+        join = JoinApi(
+            members, self.leader, lambda: port_of(self.address), access.revoked, self._log
+        )
+        join_pb2_grpc.add_JoiningServicer_to_server(join, joining)
+        own = Certificate(authority, self._name)
+        self.address = bind(server, self._settings.listen, own.credentials(True))
+        host, _, port = self._settings.listen.rpartition(":")
+        after = f"{host}:{int(port) + 1 if int(port) else 0}"
+        shown = Certificate(authority, self._name, Certificate.JOIN_AGE)
+        self.join_address = bind(
+            joining, self._settings.join_listen or after, shown.credentials(False), "--join-listen"
+        )
+        self._certificates = [own, shown]
         if self._settings.metrics:
             self._exposition = self._expose(self._settings.metrics)
-        await server.start()
-        self._server = server
+        self._servers = [server, joining]
+        for each in self._servers:
+            await each.start()
 
     def _expose(self, listen: str) -> Exposition:
         """Opens the port for Prometheus. Raises HarpError."""
@@ -180,6 +217,28 @@ class Scheduler:
 
     async def run(self) -> None:
         """Leads whenever it can, until it is cancelled."""
+        watching = asyncio.create_task(self._watch_authority())
+        try:
+            await self._run()
+        finally:
+            watching.cancel()
+
+    async def _watch_authority(self) -> None:
+        """Takes another root when `harp ca rotate` has changed the folder."""
+        folder, known = self._settings.ca, self._settings.authority
+        while folder is not None:
+            await asyncio.sleep(AUTHORITY_AGAIN)
+            try:
+                found = Authority.load(folder)
+            except HarpError:
+                continue  # it is just being changed
+            if found.trusted_pem() != known.trusted_pem():
+                known = self._members.authority = found
+                for certificate in self._certificates:
+                    certificate.use(found)
+                self._log.info("authority changed", root=found.fingerprint())
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             lost = asyncio.Event()
@@ -210,6 +269,7 @@ class Scheduler:
         gc.collect()
         gc.freeze()
         measured = await loop.run_in_executor(self._thread, self._store.measured)
+        await self._members.load()
         leader = Leader(pool, self._store, self._thread, self._timings, measured)
         running = asyncio.create_task(leader.run())
         losing = asyncio.create_task(lost.wait())
@@ -233,9 +293,26 @@ class Scheduler:
         """Lets go of the lead at once, so that another one takes it, and closes its ports."""
         if self._exposition is not None:
             await self._exposition.close()
-        if self._server is not None:
-            await self._server.stop(STOP_SECONDS)
+        await asyncio.gather(*(server.stop(STOP_SECONDS) for server in self._servers))
         loop = asyncio.get_running_loop()
         with contextlib.suppress(StoreUnavailable):
             await loop.run_in_executor(self._thread, self._store.step_down)
         self._thread.shutdown()
+
+
+def bind(
+    server: grpc.aio.Server,
+    listen: str,
+    credentials: grpc.ServerCredentials,
+    flag: str = "--listen",
+) -> str:
+    """Opens a port of a server; where that is. Raises HarpError."""
+    host, _, _ = listen.rpartition(":")
+    try:
+        return f"{host}:{server.add_secure_port(listen, credentials)}"
+    except RuntimeError as error:
+        raise HarpError(f"cannot listen on {listen}", f"choose another {flag} HOST:PORT") from error
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from harp_scheduler.store.audit import AuditEntry, changing
 from harp_scheduler.store.database import Database
@@ -102,26 +102,19 @@ class Identities:
             connection.execute(insert(tokens).values(**row, secret_hash=_hashed(secret)))
         return token, secret
 
+    def check_token(self, token: str, secret: str, now: datetime) -> Token:
+        """What a token allows. Raises TokenRefused: why is told only to who knows the secret."""
+        with self._database.reading() as connection:
+            return _checked(connection, token, secret, now)
+
     def take_token(
         self, token: str, secret: str, now: datetime, audit: Sequence[AuditEntry] = ()
     ) -> Token:
         """Uses a token up by one, in one transaction, and says what it allows.
 
-        Raises TokenRefused: why is told only to who knows the secret."""
+        Raises TokenRefused, as `check_token` does."""
         with changing(self._database, audit) as connection:
-            row = connection.execute(
-                select(tokens.c.secret_hash, *TOKEN).where(tokens.c.id == token).with_for_update()
-            ).one_or_none()
-            known = row.secret_hash if row is not None else _hashed("")
-            if not hmac.compare_digest(known, _hashed(secret)) or row is None:
-                raise TokenRefused("there is no such join token")
-            found = Token(*row[1:])
-            if found.revoked:
-                raise TokenRefused(f"join token {token} was revoked")
-            if now >= found.expires:
-                raise TokenRefused(f"join token {token} expired at {found.expires:%F %T} UTC")
-            if found.uses_left < 1:
-                raise TokenRefused(f"join token {token} is used up")
+            found = _checked(connection, token, secret, now)
             left = {"uses_left": found.uses_left - 1}
             connection.execute(update(tokens).where(tokens.c.id == token).values(left))
         return found
@@ -131,6 +124,15 @@ class Identities:
         with self._database.reading() as connection:
             rows = connection.execute(select(*TOKEN).order_by(tokens.c.created, tokens.c.id))
             return [Token(*row) for row in rows]
+
+    def revoke_tokens_of(self, creator: str) -> int:
+        """Nobody joins any more with a token that somebody made; how many could have been used."""
+        row = tokens.c
+        usable = update(tokens).where(
+            row.creator == creator, row.revoked.is_(False), row.uses_left > 0
+        )
+        with changing(self._database) as connection:
+            return connection.execute(usable.values(revoked=True)).rowcount
 
     def revoke_token(self, token: str, audit: Sequence[AuditEntry] = ()) -> bool:
         """Nobody joins with it any more. Says whether there is such a token."""
@@ -194,12 +196,34 @@ class Identities:
         with self._database.reading() as connection:
             return [Certificate(*row) for row in connection.execute(query)]
 
+    def forget_certificates(self, before: datetime) -> int:
+        """Removes the certificates that expired before a time; how many."""
+        row = certificates.c
+        with changing(self._database) as connection:
+            return connection.execute(delete(certificates).where(row.not_after < before)).rowcount
+
     def revoked_serials(self, now: datetime) -> frozenset[str]:
         """Of the certificates that were revoked and would be valid still."""
         row = certificates.c
         query = select(row.serial).where(row.revoked.is_(True), row.not_after > now)
         with self._database.reading() as connection:
             return frozenset(connection.execute(query).scalars())
+
+
+def _checked(connection: Connection, token: str, secret: str, now: datetime) -> Token:
+    query = select(tokens.c.secret_hash, *TOKEN).where(tokens.c.id == token)
+    row = connection.execute(query).one_or_none()
+    known = row.secret_hash if row is not None else _hashed("")
+    if not hmac.compare_digest(known, _hashed(secret)) or row is None:
+        raise TokenRefused("there is no such join token")
+    found = Token(*row[1:])
+    if found.revoked:
+        raise TokenRefused(f"join token {token} was revoked")
+    if now >= found.expires:
+        raise TokenRefused(f"join token {token} expired at {found.expires:%F %T} UTC")
+    if found.uses_left < 1:
+        raise TokenRefused(f"join token {token} is used up")
+    return found
 
 
 def _hashed(secret: str) -> str:

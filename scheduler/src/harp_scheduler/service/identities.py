@@ -1,0 +1,280 @@
+"""Join tokens, roles and revocation: the service `Access`."""
+
+from __future__ import annotations
+
+import datetime
+from collections import OrderedDict
+from collections.abc import Callable
+
+from harp_api.control.v1 import access_pb2 as api
+from harp_api.control.v1 import access_pb2_grpc
+from harp_scheduler.core.refused import NotFound
+from harp_scheduler.service.access import Caller, Context, Role
+from harp_scheduler.service.agents import revocation
+from harp_scheduler.service.answers import Invalid, answering
+from harp_scheduler.service.api import checked_name, request_id
+from harp_scheduler.service.join import PATHS, refuse_more_than_own
+from harp_scheduler.service.leader import Leader
+from harp_scheduler.service.members import SYSTEM, Members, now
+from harp_scheduler.store.audit import AuditEntry
+from harp_scheduler.store.identities import ROLES, Token
+
+TOKEN_PREFIX = "harp1"
+TTL_MOST = 30 * 86_400.0
+USES_MOST = 10_000
+REMEMBERED = 256
+"""New tokens whose request may come again: it gets the same answer."""
+
+
+class AccessApi(access_pb2_grpc.AccessServicer):
+    """Answers while this scheduler leads."""
+
+    def __init__(
+        self, members: Members, leader: Callable[[], Leader], join_port: Callable[[], int]
+    ) -> None:
+        """`leader` raises NotLeading."""
+        self._members = members
+        self._store = members.store
+        self._leader = leader
+        self._join_port = join_port
+        self._created: OrderedDict[tuple[str, str], api.CreatedToken] = OrderedDict()
+
+    def _caller(self, context: Context) -> Caller:
+        self._leader()
+        return self._members.caller(context)
+
+    async def CreateToken(  # noqa: N802
+        self, request: api.CreateTokenRequest, context: Context
+    ) -> api.CreatedToken:
+        async with answering(context):
+            caller = self._caller(context)
+            key = (caller.identity, request_id(request.request_id))
+            if known := self._created.get(key):
+                return known
+            name, tenant = self._token_for(caller, request)
+            made = now()
+            ends = made + datetime.timedelta(seconds=min(max(request.ttl, 1.0), TTL_MOST))
+            entry = AuditEntry(
+                caller=caller.identity,
+                verb="create token",
+                subject=f"{request.role} {name or '(any)'}",
+                tenant=tenant,
+                request=request.request_id,
+                after={"expires": ends.isoformat(), "uses": request.uses or 1},
+            )
+            token, secret = await self._members.in_store(
+                lambda: self._store.create_token(
+                    request.role,
+                    expires=ends,
+                    now=made,
+                    creator=caller.identity,
+                    uses=min(request.uses or 1, USES_MOST),
+                    name=name,
+                    tenant=tenant,
+                    audit=[entry],
+                )
+            )
+            shown = self._members.authority.fingerprint()
+            answer = api.CreatedToken(
+                token=token_view(token),
+                text=f"{TOKEN_PREFIX}.{shown}.{token.id}.{secret}",
+                join_port=self._join_port(),
+            )
+            self._created[key] = answer
+            if len(self._created) > REMEMBERED:
+                self._created.popitem(last=False)
+            return answer
+        raise AssertionError
+
+    def _token_for(self, caller: Caller, request: api.CreateTokenRequest) -> tuple[str, str]:
+        """Name and tenant of a new token. Raises Refused: it makes no sense, or may not be."""
+        if request.role not in PATHS:
+            raise Invalid(f"{request.role!r} is no role to join as", ", ".join(PATHS))
+        tenant = (request.tenant or "default") if request.role == "user" else ""
+        if request.tenant and not tenant:
+            raise Invalid(f"a {request.role} belongs to no tenant", "leave --tenant away")
+        name = checked_name(request.name, request.role) if request.name else ""
+        may_manage(caller, request.role, tenant, raising=True)
+        if tenant not in ("", SYSTEM) and tenant not in self._leader().pool.book.tenants:
+            raise NotFound(f"there is no tenant {tenant}", f"harp create tenant {tenant}")
+        if name:
+            path = PATHS[request.role].format(name=name, tenant=tenant)
+            member = self._members.member(f"spiffe://{self._members.pool}/{path}")
+            refuse_more_than_own(caller, member)
+        return name, tenant
+
+    async def ListTokens(  # noqa: N802
+        self, request: api.ListTokensRequest, context: Context
+    ) -> api.JoinTokens:
+        async with answering(context):
+            caller = self._caller(context)
+            tokens = await self._members.in_store(self._store.tokens)
+            seen = [t for t in tokens if may_manage(caller, t.role, t.tenant)]
+            return api.JoinTokens(tokens=map(token_view, seen))
+        raise AssertionError
+
+    async def RevokeToken(  # noqa: N802
+        self, request: api.RevokeTokenRequest, context: Context
+    ) -> api.JoinTokens:
+        async with answering(context):
+            caller = self._caller(context)
+            tokens = await self._members.in_store(self._store.tokens)
+            found = next((t for t in tokens if t.id == request.id), None)
+            if found is None or not may_manage(caller, found.role, found.tenant):
+                raise NotFound(f"there is no join token {request.id}", "harp token list")
+            entry = AuditEntry(
+                caller=caller.identity,
+                verb="revoke token",
+                subject=found.id,
+                tenant=found.tenant,
+                request=request_id(request.request_id),
+            )
+            await self._members.in_store(lambda: self._store.revoke_token(found.id, [entry]))
+            tokens = await self._members.in_store(self._store.tokens)
+            return api.JoinTokens(tokens=[token_view(t) for t in tokens if t.id == found.id])
+        raise AssertionError
+
+    async def GrantRole(self, request: api.RoleRequest, context: Context) -> api.Roles:  # noqa: N802
+        async with answering(context):
+            caller, principal, tenant = self._binding(request, context)
+            role = request.role.role
+            if role not in ROLES:
+                raise Invalid(f"{role!r} is no role", ", ".join(ROLES))
+            entry = self._role_entry(caller, "grant role", request, role)
+            await self._members.in_store(
+                lambda: self._store.bind_role(principal, role, tenant, [entry])
+            )
+            return await self._roles_of(principal)
+        raise AssertionError
+
+    async def RevokeRole(self, request: api.RoleRequest, context: Context) -> api.Roles:  # noqa: N802
+        async with answering(context):
+            caller, principal, tenant = self._binding(request, context)
+            entry = self._role_entry(caller, "revoke role", request, None)
+            if tenant not in self._members.roles(principal):
+                raise NotFound(f"{principal} has no role there", "harp role list")
+            await self._members.in_store(
+                lambda: self._store.unbind_role(principal, tenant, [entry])
+            )
+            return await self._roles_of(principal)
+        raise AssertionError
+
+    def _binding(self, request: api.RoleRequest, context: Context) -> tuple[Caller, str, str]:
+        """Who asks, for whom, and where. Raises Refused."""
+        caller = self._caller(context)
+        request_id(request.request_id)
+        tenant = request.role.tenant or "*"
+        caller.needs(Role.ADMIN, tenant)
+        if tenant != "*":
+            checked_name(tenant, "tenant")
+        return caller, self._members.member(request.role.principal).identity, tenant
+
+    def _role_entry(
+        self, caller: Caller, verb: str, request: api.RoleRequest, after: str | None
+    ) -> AuditEntry:
+        tenant = request.role.tenant or "*"
+        before = self._members.roles(request.role.principal).get(tenant)
+        return AuditEntry(
+            caller=caller.identity,
+            verb=verb,
+            subject=request.role.principal,
+            tenant=tenant,
+            request=request.request_id,
+            before=None if before is None else before.name.lower(),
+            after=after,
+        )
+
+    async def _roles_of(self, principal: str) -> api.Roles:
+        """What a principal may do, after a change."""
+        await self._members.load()
+        return api.Roles(
+            roles=[
+                api.Role(principal=principal, tenant=tenant, role=role.name.lower())
+                for tenant, role in sorted(self._members.roles(principal).items())
+            ]
+        )
+
+    async def RevokeIdentity(  # noqa: N802
+        self, request: api.RevokeIdentityRequest, context: Context
+    ) -> api.RevokedIdentity:
+        async with answering(context):
+            caller = self._caller(context)
+            request_id(request.request_id)
+            member = self._members.member(request.identity)
+            caller.needs(Role.ADMIN, member.tenant if member.tenant not in ("", SYSTEM) else "*")
+            entry = AuditEntry(
+                caller=caller.identity,
+                verb="revoke identity",
+                subject=member.identity,
+                tenant=member.tenant,
+                request=request.request_id,
+            )
+
+            def revoke() -> api.RevokedIdentity:
+                return api.RevokedIdentity(
+                    certificates=self._store.revoke_certificates(member.identity, [entry]),
+                    tokens=self._store.revoke_tokens_of(member.identity),
+                )
+
+            done = await self._members.in_store(revoke)
+            await self.revoked()
+            return done
+        raise AssertionError
+
+    async def revoked(self) -> None:
+        """Lets everybody know whose certificates count no more."""
+        await self._members.load()
+        leader = self._leader()
+        for send in list(leader.links.values()):
+            send(revocation(self._members))
+        leader.touch()
+
+    async def ListRoles(self, request: api.ListRolesRequest, context: Context) -> api.Roles:  # noqa: N802
+        async with answering(context):
+            caller = self._caller(context)
+            bindings = await self._members.in_store(self._store.roles)
+            first = self._members.first_admin
+            return api.Roles(
+                roles=[
+                    api.Role(principal=p, tenant=t, role=r)
+                    for p, t, r in [
+                        (first, "*", "admin"),
+                        *((b.principal, b.tenant, b.role) for b in bindings),
+                    ]
+                    if p == caller.identity or caller.role(t) >= Role.ADMIN
+                ]
+            )
+        raise AssertionError
+
+
+def may_manage(caller: Caller, role: str, tenant: str, raising: bool = False) -> bool:
+    """Whether somebody may make and see tokens of a role. Raises Denied instead, if asked to."""
+    least, where = Role.ADMIN, "*"
+    if role == "user" and tenant != SYSTEM:
+        least, where = Role.OPERATOR, tenant
+    if raising:
+        caller.needs(least, where)
+    return caller.role(where) >= least
+
+
+def token_view(token: Token) -> api.JoinToken:
+    """A token as callers see it."""
+    state = "valid"
+    if token.revoked:
+        state = "revoked"
+    elif token.expires <= now():
+        state = "expired"
+    elif token.uses_left < 1:
+        state = "used up"
+    return api.JoinToken(
+        id=token.id,
+        role=token.role,
+        name=token.name,
+        tenant=token.tenant,
+        uses_left=token.uses_left,
+        expires=token.expires.timestamp(),
+        revoked=token.revoked,
+        created=token.created.timestamp(),
+        creator=token.creator,
+        state=state,
+    )

@@ -7,6 +7,7 @@ from then on only hears what the worker reports.
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import os
 import re
@@ -128,6 +129,7 @@ class Agent:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
         self._refusals: set[asyncio.Task[Any]] = set()
+        self._revoked: frozenset[str] = frozenset()
         self._stopping = False
         self._ending = False
 
@@ -350,7 +352,7 @@ class Agent:
             if entry is not None:
                 assignment["owners"] = list(entry.owners)
                 assignment["devices"] = [ordinal for ordinal, _, _ in entry.parts]
-            worker.serve(assignment, client, session.event)
+            worker.serve(assignment, client, functools.partial(self._event, session))
         except OSError as error:
             self._log.error("connection dropped", address=address, cause=str(error))
             await worker.process.end()
@@ -364,6 +366,34 @@ class Agent:
             del self._sessions[session_id]
             if entry is not None and self._offer.leases is not None:
                 self._offer.leases.leave(session_id)
+
+    def _event(self, session: Session, message: Message) -> None:
+        """What a worker says of its session."""
+        session.event(message)
+        if message.get("event") == "start":
+            self._end_if_revoked(session)
+
+    def use(self, issuer: SessionIssuer) -> None:
+        """Takes new certificates; sessions that there are go on."""
+        trusted_before = self._offer.issuer.root_pem
+        self._offer = dataclasses.replace(self._offer, issuer=issuer)
+        if issuer.root_pem != trusted_before:
+            self._idle.replace()
+
+    def revoke(self, serials: frozenset[str]) -> None:
+        """Ends the sessions that began with these certificates, and those that are to begin so."""
+        self._revoked = serials
+        for session in self._sessions.values():
+            self._end_if_revoked(session)
+
+    def _end_if_revoked(self, session: Session) -> None:
+        if session.serial not in self._revoked:
+            return
+        ending = asyncio.create_task(
+            self.end_session(session.id, "the certificate of its user was revoked")
+        )
+        self._refusals.add(ending)
+        ending.add_done_callback(self._refusals.discard)
 
     async def end_session(self, session_id: str, reason: str) -> None:
         """Ends a session whose lease is over; the program is told the reason."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import os
 import signal
 import socket
@@ -169,7 +170,10 @@ def server(
         async def end_session(session: str, reason: str) -> None:
             await agents[0].end_session(session, reason)
 
-        link = SchedulerLink(schedulers, issuer, folder / "leases.json", end_session, log)
+        def revoke(serials: frozenset[str]) -> None:
+            agents[0].revoke(serials)
+
+        link = SchedulerLink(schedulers, issuer, folder / "leases.json", end_session, revoke, log)
     offer = Offer(
         parts=parts,
         device=Device.resolve(device, parts),
@@ -190,7 +194,8 @@ def server(
         stop = stop_signals()
         agent = Agent(offer, port, log)
         agents.append(agent)
-        linked = exposition = None
+        exposition = None
+        linked: list[asyncio.Task[None]] = []
         try:
             offered = await agent.start()
             if link is not None or metrics:
@@ -198,8 +203,16 @@ def server(
 
                 inventory = await take(offer, advertise or agent.address, labels)
             if link is not None:
+                from harp_server.renewal import Renewal
+
                 link.offer(inventory)
-                linked = asyncio.create_task(link.run())
+
+                def use(issuer: SessionIssuer) -> None:
+                    agent.use(issuer)
+                    link.use(issuer)
+
+                renewal = Renewal(credentials, issuer, link.renew, use, log)
+                linked = [asyncio.create_task(link.run()), asyncio.create_task(renewal.run())]
             if metrics:
                 from harp_server.watching import expose
 
@@ -231,10 +244,10 @@ def server(
         await stopping
         if exposition is not None:
             await exposition.close()
-        if linked is not None:
-            linked.cancel()
+        for task in linked:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await linked
+                await task
         log.info("server stopped")
 
     asyncio.run(run())
@@ -324,6 +337,48 @@ def issue_user(folder: Path, name: str, tenant: str, days: int) -> None:
     authority = Authority.load(folder)
     save_user(into, authority.root.certificate_pem(), authority.issue_user(tenant, name, days))
     click.echo(f"user {name} of {tenant}: credentials in {into}")
+
+
+@ca.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--switch", "step", flag_value="switch", help="Second step: the new root signs.")
+@click.option("--finish", "step", flag_value="finish", help="Third: the old one counts no more.")
+@click.option(
+    "--after",
+    default="7d",
+    show_default=True,
+    help="How long certificates live: what has to pass between two steps.",
+)
+def rotate(folder: Path, step: str | None, after: str) -> None:
+    """Give the pool another root, in three steps, while its schedulers, sessions and members go on.
+
+    A scheduler takes each step within seconds, everybody else with the next renewal. Certificates
+    that were made by hand (harp ca server, harp ca user) have to be made anew after --switch, and
+    tokens too.
+
+    \b
+    Examples:
+      harp ca rotate /var/lib/harp/ca
+      harp ca rotate /var/lib/harp/ca --switch
+      harp ca rotate /var/lib/harp/ca --finish
+    """
+    from harp_client.lease import seconds
+    from harp_server import rotation
+
+    wait = datetime.timedelta(seconds=seconds(after))
+    now = datetime.datetime.now(datetime.UTC)
+    match step:
+        case None:
+            rotation.begin(folder)
+            click.echo("a new root is trusted beside the one that signs")
+            click.echo(f"  after {now + wait:%F %T} UTC: harp ca rotate {folder} --switch")
+        case "switch":
+            rotation.switch(folder, wait)
+            click.echo("the new root signs")
+            click.echo(f"  after {now + wait:%F %T} UTC: harp ca rotate {folder} --finish")
+        case _:
+            rotation.finish(folder, wait)
+            click.echo("the old root is trusted no more")
 
 
 @ca.command()

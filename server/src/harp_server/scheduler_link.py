@@ -17,7 +17,8 @@ from typing import Any
 import grpc
 
 from harp_api.control.v1 import agent_pb2 as control
-from harp_api.control.v1 import agent_pb2_grpc
+from harp_api.control.v1 import agent_pb2_grpc, join_pb2_grpc
+from harp_api.control.v1 import join_pb2 as join
 from harp_client import __version__
 from harp_client.errors import HarpError
 from harp_server.admission import Admission, Entry
@@ -66,18 +67,16 @@ class SchedulerLink:
         issuer: SessionIssuer,
         state: Path,
         end_session: Callable[[str, str], Awaitable[None]],
+        revoke: Callable[[frozenset[str]], None],
         log: Log,
     ) -> None:
-        """`state`: the file that keeps what must outlive this process."""
-        if issuer.agent is None:
-            raise HarpError(
-                "the server's credentials have no agent.pem and agent.key",
-                "issue them anew: harp ca server CA_DIR NAME",
-            )
+        """`state`: the file that keeps what must outlive this process. `revoke` is called with the
+        serial numbers of the certificates that count no more."""
         self._schedulers = list(schedulers)
-        self._credentials = grpc.ssl_channel_credentials(
-            issuer.root_pem, issuer.agent.key_pem(), issuer.agent.certificate_pem()
-        )
+        self._credentials = channel_credentials(issuer)
+        self._renewed = asyncio.Event()
+        self._revoke = revoke
+        self._revoked: list[str] = []
         self._state = state
         self._end_session = end_session
         self._log = log
@@ -91,7 +90,9 @@ class SchedulerLink:
         """When the scheduler was heard last, by `time.monotonic`; None: not yet."""
 
         with contextlib.suppress(FileNotFoundError):
-            self._admission.restore(json.loads(state.read_text()))
+            stored = json.loads(state.read_text())
+            self._admission.restore(stored)
+            self._revoked = [str(serial) for serial in stored.get("revoked", ())]
 
     @property
     def admission(self) -> Admission:
@@ -126,8 +127,29 @@ class SchedulerLink:
         self._admission.leave(session)
         self._news.set()
 
+    def use(self, issuer: SessionIssuer) -> None:
+        """Takes new certificates: another connection takes the place of the one that there is."""
+        self._credentials = channel_credentials(issuer)
+        self._renewed.set()
+
+    async def renew(self, requests: join.Requests) -> join.Credentials:
+        """New certificates, from the scheduler that leads. Raises grpc.RpcError, HarpError."""
+        failed: grpc.aio.AioRpcError | None = None
+        for address in self._schedulers:
+            async with grpc.aio.secure_channel(address, self._credentials, OPTIONS) as channel:
+                try:
+                    stub = join_pb2_grpc.RenewalStub(channel)
+                    answer: join.Credentials = await stub.RenewCertificate(
+                        requests, timeout=SILENCE
+                    )
+                    return answer
+                except grpc.aio.AioRpcError as error:
+                    failed = error
+        raise failed or HarpError("no scheduler is named", "--scheduler HOST:PORT")
+
     async def run(self) -> None:
         """Until it is cancelled."""
+        self._revoke(frozenset(self._revoked))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch())
             group.create_task(self._stay_connected())
@@ -150,7 +172,7 @@ class SchedulerLink:
             for address in self._schedulers:
                 began = time.monotonic()
                 try:
-                    await self._talk(address)
+                    await self._hold(address)
                     cause = "the scheduler ended the connection"
                 except grpc.aio.AioRpcError as error:
                     cause = error.details() or error.code().name
@@ -168,10 +190,36 @@ class SchedulerLink:
             self._said = said
             self._log.warning(event, scheduler=address, cause=cause)
 
-    async def _talk(self, address: str) -> None:
+    async def _hold(self, address: str) -> None:
+        """Talks to a scheduler until the connection breaks. With new certificates another
+        connection takes its place, as soon as that has been answered."""
+        self._renewed.clear()
+        talking = asyncio.create_task(self._talk(address, asyncio.Event()))
+        try:
+            while True:
+                await _either(talking, self._renewed)
+                if talking.done():
+                    return talking.result()
+                self._renewed.clear()
+                answered = asyncio.Event()
+                following = asyncio.create_task(self._talk(address, answered))
+                try:
+                    await _either(following, answered)
+                except asyncio.CancelledError:
+                    await _end(following)
+                    raise
+                if following.done():
+                    cause = str(following.exception())
+                    self._log.warning("not connected anew", scheduler=address, cause=cause)
+                else:
+                    await _end(talking)
+                    talking = following
+        finally:
+            await _end(talking)
+
+    async def _talk(self, address: str, answered: asyncio.Event) -> None:
         async with grpc.aio.secure_channel(address, self._credentials, OPTIONS) as channel:
             call = agent_pb2_grpc.AgentsStub(channel).Connect(self._messages())
-            connected = False
             self._fenced.clear()
             while True:
                 message = await self._read(call)
@@ -179,8 +227,8 @@ class SchedulerLink:
                     code = await call.code()
                     details = await call.details()
                     raise TimeoutError(details or code.name)
-                if not connected:
-                    connected = True
+                if not answered.is_set():
+                    answered.set()
                     self._said = ""
                     self._log.info("scheduler connected", scheduler=address)
                 self._take(message)
@@ -222,6 +270,10 @@ class SchedulerLink:
         self.heard = time.monotonic()
         if message.HasField("heard"):
             self._admission.heard(message.heard)
+        elif message.HasField("revoked"):
+            self._revoked = list(message.revoked.serials)
+            self._store()
+            self._revoke(frozenset(self._revoked))
         elif message.HasField("orders") and self._admission.take_orders(message.orders):
             self._store()
             self._end_sessions()
@@ -230,7 +282,7 @@ class SchedulerLink:
     def _store(self) -> None:
         partial = self._state.with_name(f".{self._state.name}.new")
         with partial.open("w") as file:
-            json.dump(self._admission.stored(), file)
+            json.dump(self._admission.stored() | {"revoked": self._revoked}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._state)
@@ -241,6 +293,35 @@ class SchedulerLink:
             task = asyncio.ensure_future(self._end_session(session, reason))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+
+async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Until a task is done, or an event set."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Ends a task, whatever it then says."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()
+
+
+def channel_credentials(issuer: SessionIssuer) -> grpc.ChannelCredentials:
+    """What the agent shows the scheduler. Raises HarpError where it has nothing to show."""
+    if issuer.agent is None:
+        raise HarpError(
+            "the server's credentials have no agent.pem and agent.key",
+            "harp join, or issue them anew: harp ca server CA_DIR NAME",
+        )
+    return grpc.ssl_channel_credentials(
+        issuer.root_pem, issuer.agent.key_pem(), issuer.agent.certificate_pem()
+    )
 
 
 def boot_time() -> float:

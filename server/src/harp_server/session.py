@@ -51,6 +51,9 @@ class Session:
     started: bool = False
     gives_way: bool = False
     refused: bool = False
+    serial: str = ""
+    """Of the certificate that its client began with."""
+
     interrupted: float | None = None
     end_event: Message | None = None
     user: str = ""
@@ -65,6 +68,7 @@ class Session:
         match message.get("event"):
             case "start":
                 self.started = True
+                self.serial = str(message.get("serial", ""))
                 self.user, self.program = str(message.get("peer")), str(message.get("program"))
                 pid = message.get("pid")
                 self.pid = pid if isinstance(pid, int) else 0

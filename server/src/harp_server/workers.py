@@ -101,6 +101,7 @@ class IdleWorkers:
         self._count = count
         self._log = log
         self._workers: deque[Worker] = deque()
+        self._replaced: set[asyncio.Task[int]] = set()
         self._refill_soon: asyncio.TimerHandle | None = None
         self._failures = 0
         # Until one worker has been ready, `probe` tells what is wrong, once.
@@ -148,13 +149,23 @@ class IdleWorkers:
         self.fill()
         return ready
 
+    def replace(self) -> None:
+        """Ends the idle workers, and starts others: the roots that they were to trust have
+        changed."""
+        for worker in list(self._workers):
+            self._workers.remove(worker)
+            ending = asyncio.create_task(worker.process.end())
+            self._replaced.add(ending)
+            ending.add_done_callback(self._replaced.discard)
+        self.fill()
+
     async def close(self) -> None:
         """Ends the idle workers."""
         self._closed = True
         if self._refill_soon is not None:
             self._refill_soon.cancel()
         workers = list(self._workers)
-        await asyncio.gather(*(worker.process.end() for worker in workers))
+        await asyncio.gather(*(worker.process.end() for worker in workers), *self._replaced)
 
     def _start(self, raising: bool = False) -> Worker | None:
         try:

@@ -13,9 +13,11 @@ EPILOG = """\b
 Examples:
   harp up                                         a whole pool on this machine
   harp doctor                                     check this host end to end
-  harp ca create pool-ca --pool lab               a certificate authority for a pool
-  harp server --credentials pool-ca/servers/gpu1  offer this machine's devices
-  harp scheduler --ca pool-ca                     decide who gets which device
+  harp scheduler --pool lab                       decide who gets which device
+  harp token create --role server                 let a server join the pool
+  harp join pool.example:7441                     join it
+  harp server --scheduler pool.example:7440 --credentials /var/lib/harp/server
+                                                  offer this machine's devices
   harp attach web1 --count 2 --memory 8GiB        attach devices to a host
   harp get devices                                what there is
   harp top                                        what is used, live
@@ -28,6 +30,7 @@ answers, 124 time is up, 130 Ctrl-C.
 COMMANDS = {
     "attach": "harp_client.commands.leases:attach",
     "audit": "harp_client.commands.history:audit",
+    "backup": "harp_scheduler.commands:backup",
     "ca": "harp_server.commands:ca",
     "completion": "harp_client.commands.completion:completion",
     "context": "harp_client.commands.context:context",
@@ -41,11 +44,17 @@ COMMANDS = {
     "drain": "harp_client.commands.admin:drain",
     "events": "harp_client.commands.history:events",
     "get": "harp_client.commands.get:get",
+    "host": "harp_client.commands.host:host",
+    "join": "harp_client.commands.join:join",
+    "restore": "harp_scheduler.commands:restore",
+    "revoke": "harp_client.commands.access:revoke",
+    "role": "harp_client.commands.access:role",
     "scheduler": "harp_scheduler.commands:scheduler",
     "server": "harp_server.commands:server",
     "settings": "harp_client.cli:settings_page",
     "start": "harp_client.commands.leases:start",
     "stop": "harp_client.commands.leases:stop",
+    "token": "harp_client.commands.access:token",
     "top": "harp_client.commands.top:top",
     "uncordon": "harp_client.commands.admin:uncordon",
     "up": "harp_client.commands.local:up",

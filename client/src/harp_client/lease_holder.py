@@ -5,6 +5,7 @@ Started by harp_client.lease as an attendant, so that the lease is returned what
 """
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -16,6 +17,7 @@ from google.protobuf import json_format
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.errors import HarpError, printable, tell
+from harp_client.renewing import keep_fresh
 from harp_client.scheduler import Scheduler, request_id
 
 PROGRAM = "harp-run"
@@ -24,6 +26,9 @@ TTL = 30.0
 """Seconds that the lease lives without a renewal."""
 
 GIVE_BACK_SECONDS = 5.0
+FRESH_SECONDS = 60.0
+"""Between looks at whether the user's certificate is to be renewed, while a program runs."""
+
 SAY_AGAIN = 30.0
 """Seconds between lines about the same place in the queue."""
 
@@ -40,10 +45,12 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         scheduler = Scheduler(arguments.scheduler, arguments.credentials)
+        keep_fresh(scheduler)
         if arguments.host is not None:
             lease = attached(scheduler, arguments.host)
             tell_ready(arguments.ready_fd, lease)
-            select.select([arguments.lifeline_fd], [], [])
+            while not select.select([arguments.lifeline_fd], [], [], FRESH_SECONDS)[0]:
+                stay_fresh(scheduler)
             return 0
         request = json_format.Parse(arguments.request, api.AttachRequest())
         request.request_id, request.ttl = request_id(), TTL
@@ -105,9 +112,13 @@ class Holder:
                 self._renew(lease)
 
     def _keep(self, lease: api.Lease) -> None:
+        looked = time.monotonic()
         while not self._is_over(1.0):
             if not self._renew(lease):
                 return
+            if time.monotonic() - looked > FRESH_SECONDS:
+                looked = time.monotonic()
+                stay_fresh(self._scheduler)
 
     def _renew(self, lease: api.Lease) -> bool:
         """Renews it when it is time; says whether there still is a lease."""
@@ -163,6 +174,12 @@ class Asked:
         except HarpError as error:
             if error.exit_code != 3:
                 print(f"{PROGRAM}: the lease will expire: {error.cause}", file=sys.stderr)
+
+
+def stay_fresh(scheduler: Scheduler) -> None:
+    """Renews the user's certificate if it is time. A program that runs is not ended for it."""
+    with contextlib.suppress(HarpError):
+        keep_fresh(scheduler)
 
 
 def attached(scheduler: Scheduler, host: str) -> api.Lease:

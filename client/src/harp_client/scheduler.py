@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 
 import grpc
 
-from harp_api.control.v1 import history_pb2_grpc, pool_pb2_grpc
+from harp_api.control.v1 import (
+    access_pb2_grpc,
+    history_pb2_grpc,
+    join_pb2_grpc,
+    pool_pb2_grpc,
+)
 from harp_client.errors import HarpError
 
 NAME = "harp-scheduler"
@@ -47,7 +52,12 @@ EXIT_CODES = {
 Answer = TypeVar("Answer")
 
 
-class Calls(pool_pb2_grpc.PoolStub, history_pb2_grpc.HistoryStub):
+class Calls(
+    pool_pb2_grpc.PoolStub,
+    history_pb2_grpc.HistoryStub,
+    access_pb2_grpc.AccessStub,
+    join_pb2_grpc.RenewalStub,
+):
     """Every call that a scheduler answers to members of the pool."""
 
     def __init__(self, channel: grpc.Channel) -> None:
@@ -61,9 +71,15 @@ class Scheduler:
     def __init__(self, addresses: Sequence[str], credentials: str) -> None:
         """`credentials`: the user's folder. Raises HarpError where it cannot be read."""
         self.addresses = list(addresses)
+        self.credentials = credentials
+        self._credentials = self._load()
+        self._channel: grpc.Channel | None = None
+        self._turn = 0
+
+    def _load(self) -> grpc.ChannelCredentials:
         parts = []
         for name in ("ca.pem", "client.key", "client.pem"):
-            path = os.path.join(credentials, name)
+            path = os.path.join(self.credentials, name)
             try:
                 with open(path, "rb") as file:
                     parts.append(file.read())
@@ -71,14 +87,23 @@ class Scheduler:
                 raise HarpError(
                     f"no credentials: {path}: {error.strerror}", "harp join, or --credentials"
                 ) from error
-        self._credentials = grpc.ssl_channel_credentials(*parts)
-        self._channel: grpc.Channel | None = None
-        self._turn = 0
+        return grpc.ssl_channel_credentials(*parts)
+
+    def reload(self) -> None:
+        """Uses what the folder holds now, from the next call on."""
+        self._credentials = self._load()
+        self.close()
+
+    @property
+    def address(self) -> str:
+        """Of the one that answered last, or is asked next."""
+        return self.addresses[self._turn % len(self.addresses)]
 
     def again(self) -> "Scheduler":
         """The same, over a connection of its own: for another thread."""
         other = object.__new__(Scheduler)
-        other.addresses, other._credentials = self.addresses, self._credentials
+        other.addresses, other.credentials = self.addresses, self.credentials
+        other._credentials = self._credentials
         other._channel, other._turn = None, self._turn
         return other
 
@@ -101,7 +126,7 @@ class Scheduler:
                 return
             except grpc.RpcError as error:
                 if not _is_away(error):
-                    raise _told(error) from None
+                    raise told(error) from None
                 self._next()
 
     def _try(self, call: Callable[[Calls], Answer], seconds: float) -> Answer:
@@ -112,7 +137,7 @@ class Scheduler:
                 return call(Calls(self._connected()))
             except grpc.RpcError as error:
                 if not _is_away(error) or time.monotonic() > deadline:
-                    raise _told(error, self.addresses) from None
+                    raise told(error, self.addresses) from None
                 failed += 1
                 self._next()
                 if failed % len(self.addresses) == 0:
@@ -120,8 +145,7 @@ class Scheduler:
 
     def _connected(self) -> grpc.Channel:
         if self._channel is None:
-            address = self.addresses[self._turn % len(self.addresses)]
-            self._channel = grpc.secure_channel(address, self._credentials, OPTIONS)
+            self._channel = grpc.secure_channel(self.address, self._credentials, OPTIONS)
         return self._channel
 
     def _next(self) -> None:
@@ -150,7 +174,7 @@ def _is_away(error: grpc.RpcError) -> bool:
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-def _told(error: grpc.RpcError, addresses: Sequence[str] = ()) -> HarpError:
+def told(error: grpc.RpcError, addresses: Sequence[str] = ()) -> HarpError:
     """A refusal as the scheduler put it, or that there is none."""
     code = error.code()
     cause = error.details() or code.name

@@ -145,7 +145,8 @@ HARP_STATE_DIR = Setting(
     RUN,
     "Where an embedded pool keeps the credentials of its one user while it runs, and where "
     "`harp-run` remembers for an hour whether a server's device is a soft GPU. Where it is set, "
-    "`harp up` keeps its pool there too (else in `$XDG_STATE_HOME/harp`).",
+    "`harp scheduler`, `harp up` and `harp join` keep what they have there too (else in "
+    "`/var/lib/harp` for root, and in `$XDG_STATE_HOME/harp` for others).",
 )
 HARP_SOFT_MEMORY = Setting(
     "HARP_SOFT_MEMORY",

@@ -1,4 +1,5 @@
-"""The folder for what lives as long as the user is logged in: embedded pools, what servers are.
+"""Folders of this machine: for what lives as long as the user is logged in (embedded pools, what
+servers are), and for what a pool keeps.
 
 Standard library only, and little of it: `harp-run` starts through here.
 """
@@ -36,3 +37,15 @@ def folder(environ: Mapping[str, str] = os.environ) -> str:
     except OSError as error:
         raise HarpError(f"cannot make {base}: {error.strerror}", advice) from error
     return base
+
+
+def kept(environ: Mapping[str, str] = os.environ) -> str:
+    """HARP_STATE_DIR, else /var/lib/harp for root, else `harp` in XDG_STATE_HOME: what outlives a
+    restart of the machine. It is not made here."""
+    chosen = settings.HARP_STATE_DIR.get(environ)
+    if chosen:
+        return os.path.abspath(chosen)
+    if os.geteuid() == 0:
+        return "/var/lib/harp"
+    home = environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(home, "harp")

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import click
 
-from harp_client import settings
 from harp_client.contexts import add_context
 from harp_client.errors import HarpError
+from harp_client.state import kept
 
 POOL = "local"
 READY_SECONDS = 60.0
@@ -96,11 +96,7 @@ def down() -> None:
 
 def folder() -> Path:
     """Where the pool of this machine keeps what it has."""
-    base = settings.HARP_STATE_DIR.get()
-    if base is None:
-        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        base = str(Path(home) / "harp")
-    place = Path(base).absolute() / "up"
+    place = Path(kept()) / "up"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     return place
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harp_client.errors import HarpError
+from harp_client.renewing import keep_fresh
 from harp_client.scheduler import Scheduler
 from harp_client.target import Flags, schedulers
 
@@ -40,4 +41,6 @@ def connect(scheduler: str | None, credentials: str | None, context: str | None)
             "add --scheduler HOST:PORT, set HARP_SCHEDULER, or name it in the context",
             2,
         )
-    return Scheduler(pool.addresses, pool.credentials)
+    found = Scheduler(pool.addresses, pool.credentials)
+    keep_fresh(found)
+    return found

@@ -349,7 +349,7 @@ FAULTS = (
         "server_pem",
         SERVER,
         "A file of the server's credentials is damaged",
-        "harp: … is not a PEM certificate. Next: harp ca server CA_DIR NAME makes such a folder: "
+        "harp: … is not a PEM certificate. Next: harp join makes such a folder (or harp ca server): "
         "ca.pem, server.pem, server.key",
         "exit status 1",
         "A file does not hold what its name says.",

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harp_server.ca import Authority, save_user
 from pool.standins import HARP, HARP_RUN
@@ -24,16 +24,25 @@ PROGRAM = [sys.executable, str(Path(__file__).with_name("uses_a_device.py"))]
 DEVICE_MEMORY = 256 << 20
 
 
+class JoinCommand(NamedTuple):
+    """What `harp token create` says."""
+
+    address: str
+    text: str
+
+
 class Cluster:
     """Everything of one pool, in one folder."""
 
-    def __init__(self, folder: Path, database: str = "", grace: float = 20.0) -> None:
+    def __init__(
+        self, folder: Path, database: str = "", grace: float = 20.0, is_new: bool = False
+    ) -> None:
+        """`is_new`: the scheduler makes the authority, and everybody but its admin has to join."""
         self.folder = folder
         self.ca = folder / "ca"
         self.database = database or str(folder / "pool.db")
         self.grace = grace
-        self.authority = Authority.create("lab")
-        self.authority.save(self.ca)
+        self.is_new = is_new
         self.started: dict[str, subprocess.Popen[str]] = {}
         self.addresses: dict[str, str] = {}
         self.environ = {
@@ -46,12 +55,12 @@ class Cluster:
             "HARP_SOFT_MEMORY": str(DEVICE_MEMORY),
             "HARP_SOFT_THREADS": "1",
         }
+        if is_new:
+            return
+        authority = Authority.create("lab")
+        authority.save(self.ca)
         for user, tenant in (("admin", "system"), ("alice", "default"), ("bob", "default")):
-            save_user(
-                folder / user,
-                self.authority.root.certificate_pem(),
-                self.authority.issue_user(tenant, user),
-            )
+            save_user(folder / user, authority.trusted_pem(), authority.issue_user(tenant, user))
 
     def start(self, name: str, command: Sequence[str], **environ: str) -> str:
         """Starts a process that says its address when it is ready."""
@@ -79,9 +88,10 @@ class Cluster:
     def scheduler(self, name: str = "scheduler", *options: str) -> str:
         """Starts a scheduler, at its former address if it had one."""
         listen = self.addresses.get(name, "127.0.0.1:0")
-        command = ["scheduler", "--ca", str(self.ca), "--listen", listen, "--name", name]
-        command += ["--database", self.database, "--grace", str(self.grace), *options]
-        return self.start(name, command)
+        authority = ["--state", str(self.folder)] if self.is_new else ["--ca", str(self.ca)]
+        command = ["scheduler", *authority, "--listen", listen, "--join-listen", "127.0.0.1:0"]
+        command += ["--name", name, "--database", self.database, "--grace", str(self.grace)]
+        return self.start(name, [*command, *options])
 
     def server(
         self, name: str, devices: int = 1, *options: str, schedulers: Sequence[str] = ()
@@ -92,7 +102,7 @@ class Cluster:
         """
         credentials = self.folder / "servers" / name
         if not credentials.exists():
-            self.authority.issue_server(name).save(credentials)
+            Authority.load(self.ca).issue_server(name).save(credentials)
         listen = self.addresses.get(name, "127.0.0.1:0")
         command = ["server", "--credentials", str(credentials), "--listen", listen, *options]
         for scheduler in schedulers or self.schedulers:
@@ -133,6 +143,27 @@ class Cluster:
             [*HARP, *words],
             env=self.environ_of(user),
             stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def token(self, *options: str, user: str = "admin") -> JoinCommand:
+        """Makes a join token."""
+        made = self.harp("token", "create", *options, user=user)
+        assert made.returncode == 0, made.stderr
+        command, token, _ = made.stdout.splitlines()
+        return JoinCommand(command.split()[2], token)
+
+    def join(
+        self, token: JoinCommand, into: str, *options: str, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Joins with a token, into a folder of the pool's."""
+        command = [*HARP, "join", token.address, "--token-file", "-", *options]
+        return subprocess.run(
+            [*command, "--into", str(self.folder / into)],
+            env=self.environ | environ,
+            input=token.text,
             capture_output=True,
             text=True,
             timeout=120,

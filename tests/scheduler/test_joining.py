@@ -1,0 +1,186 @@
+"""A pool from nothing: its first start, tokens, and joining, by the commands that people use."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool.standins import HARP_RUN
+from scheduler.cluster import PROGRAM, Cluster, JoinCommand
+
+HOUR = 3600
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler that has just been started for the first time."""
+    cluster = Cluster(tmp_path, is_new=True)
+    cluster.scheduler("scheduler", "--pool", "lab")
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The same, for tests that only ask who may join."""
+    cluster = Cluster(tmp_path_factory.mktemp("pool"), is_new=True)
+    cluster.scheduler("scheduler", "--pool", "lab")
+    yield cluster
+    cluster.close()
+
+
+def refused(done: subprocess.CompletedProcess[str], status: int, text: str) -> None:
+    """Asserts that a command failed in one line, which says so."""
+    assert (done.returncode, text in done.stderr) == (status, True), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Next: " in done.stderr
+
+
+def test_a_pool_grows_from_nothing_by_tokens(new: Cluster) -> None:
+    joined = new.join(new.token("--role", "server"), "servers/gpu1", "--name", "gpu1")
+    assert joined.returncode == 0, joined.stderr
+    assert joined.stdout.startswith("spiffe://lab/server/gpu1: credentials in ")
+    assert f"harp server --scheduler {new.addresses['scheduler']}" in joined.stdout
+    new.server("gpu1")
+
+    token = new.token("--role", "user", "--name", "alice")
+    joined = new.join(token, "alice")
+    assert joined.returncode == 0, joined.stderr
+    assert "  harp-run --gpus 1 -- python train.py" in joined.stdout
+    # The context that joining has made is all that is needed.
+    done = subprocess.run(
+        [*HARP_RUN, "--gpus", "1", "--", *PROGRAM],
+        env=new.environ,
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("using 1")
+
+    keys = {path: stat.S_IMODE(path.stat().st_mode) for path in new.folder.rglob("*.key")}
+    assert {path.parent.name for path in keys} == {"ca", "admin", "gpu1", "alice"}
+    assert set(keys.values()) == {0o600}
+    stored = b"".join(path.read_bytes() for path in new.folder.glob("pool.db*"))
+    assert token.text.split(".")[2].encode() in stored
+    assert token.text.split(".")[3].encode() not in stored
+
+
+def test_a_second_start_is_the_same_pool_and_another_name_is_refused(new: Cluster) -> None:
+    ca = (new.ca / "ca.pem").read_bytes()
+    new.kill("scheduler")
+    new.scheduler("scheduler", "--pool", "lab")
+    assert (new.ca / "ca.pem").read_bytes() == ca
+    other = new.harp("scheduler", "--state", str(new.folder), "--pool", "other")
+    refused(other, 2, "is that of pool lab, not of other")
+
+
+def test_another_authority_is_sent_nothing(pool: Cluster) -> None:
+    token = pool.token("--role", "host")
+    _, _, name, secret = token.text.split(".")
+    wrong = JoinCommand(token.address, f"harp1.{'0' * 64}.{name}.{secret}")
+    refused(pool.join(wrong, "h1"), 4, "belongs to another authority than the token says")
+    main = JoinCommand(pool.addresses["scheduler"], token.text)
+    refused(pool.join(main, "h1"), 6, f"no scheduler at {main.address}")
+    assert pool.join(token, "h1", "--name", "h1").returncode == 0
+
+
+def test_a_token_lets_in_as_often_and_as_long_as_it_says(pool: Cluster) -> None:
+    once = pool.token("--role", "host")
+    assert pool.join(once, "h2", "--name", "h2").returncode == 0
+    refused(pool.join(once, "h3", "--name", "h3"), 4, "is used up")
+    short = pool.token("--role", "host", "--ttl", "1s")
+    pool.wait(lambda: "expired" in pool.harp("token", "list").stdout, "it has expired")
+    refused(pool.join(short, "h3", "--name", "h3"), 4, "expired at")
+    recalled = pool.token("--role", "host")
+    number = recalled.text.split(".")[2]
+    assert pool.harp("token", "revoke", number).stdout == f"token {number}: revoked\n"
+    refused(pool.join(recalled, "h3", "--name", "h3"), 4, f"{number} was revoked")
+    unknown = JoinCommand(once.address, once.text[:-1] + ("1" if once.text[-1] == "0" else "0"))
+    refused(pool.join(unknown, "h3", "--name", "h3"), 4, "there is no such join token")
+    refused(pool.join(JoinCommand(once.address, "K10abc"), "h3"), 2, "this is no join token")
+    assert not (pool.folder / "h3").exists()
+    assert pool.log("scheduler").count("joining refused") >= 4
+
+
+def test_a_name_is_one_members_unless_a_token_says_otherwise(pool: Cluster) -> None:
+    some = pool.token("--role", "server", "--uses", "2")
+    assert pool.join(some, "g1", "--name", "g1").returncode == 0
+    refused(pool.join(some, "g1b", "--name", "g1"), 5, "server g1 has joined already")
+    refused(pool.join(some, "g1b", "--name", "g1", "--replace"), 5, "harp join --replace")
+    for_it = pool.token("--role", "server", "--name", "g1")
+    refused(pool.join(for_it, "g1b", "--name", "g2"), 4, "lets in g1 alone")
+    refused(pool.join(for_it, "g1", "--name", "g1"), 5, "holds credentials already")
+    refused(pool.join(for_it, "g1b"), 5, "server g1 has joined already")
+    assert pool.join(for_it, "g1b", "--replace").returncode == 0
+    assert pool.join(some, "g2", "--name", "g2").returncode == 0
+
+
+def test_operators_let_in_users_of_their_tenant_and_nobody_else(pool: Cluster) -> None:
+    assert pool.join(pool.token("--role", "user", "--name", "olga"), "olga").returncode == 0
+    create = ("token", "create", "--role")
+    refused(pool.harp(*create, "user", user="olga"), 4, "is not operator of tenant default")
+    olga = "spiffe://lab/tenant/default/user/olga"
+    granted = pool.harp("role", "grant", olga, "operator", "--tenant", "default")
+    assert granted.stdout.splitlines()[1].split() == [olga, "default", "operator"]
+    token = pool.token("--role", "user", user="olga")
+    refused(pool.harp(*create, "server", user="olga"), 4, "is not admin of the pool")
+    system = pool.harp(*create, "user", "--tenant", "system", user="olga")
+    refused(system, 4, "is not admin of the pool")
+    nowhere = pool.harp(*create, "user", "--tenant", "nowhere")
+    refused(nowhere, 3, "there is no tenant nowhere")
+
+    # Nobody gets by joining what the one who let him in has not.
+    paul = "spiffe://lab/tenant/default/user/paul"
+    assert pool.harp("role", "grant", paul, "admin").returncode == 0
+    refused(pool.join(token, "paul", "--name", "paul"), 4, f"paul is admin, and {olga} is not")
+    named = pool.harp(*create, "user", "--name", "paul", user="olga")
+    refused(named, 4, f"{paul} is admin")
+    anybody = pool.token("--role", "user")
+    refused(pool.join(anybody, "paul", "--name", "paul"), 4, "no token for any name")
+    assert pool.join(token, "nina", "--name", "nina").returncode == 0
+
+    assert pool.harp("role", "revoke", olga, "--tenant", "default").returncode == 0
+    refused(pool.harp(*create, "user", user="olga"), 4, "is not operator of tenant default")
+    listed = pool.harp("role", "list", "-o", "name").stdout.split("\n")
+    assert listed[:2] == ["role/spiffe://lab/tenant/system/user/admin *", f"role/{paul} *"]
+
+
+@pytest.fixture(scope="module")
+def shifted_clock(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that shifts the clock of the process that it is preloaded into."""
+    built = tmp_path_factory.mktemp("clock") / "clock.so"
+    source = Path(__file__).with_name("shifted_clock.c")
+    command = ["cc", "-shared", "-fPIC", "-O1", "-o", str(built), str(source), "-ldl"]
+    subprocess.run(command, check=True)
+    return str(built)
+
+
+@pytest.mark.parametrize(("shift", "said"), [(-HOUR, "not valid yet"), (30 * HOUR, "expired")])
+def test_clocks_that_disagree_are_both_named(
+    pool: Cluster, shifted_clock: str, shift: int, said: str
+) -> None:
+    token = pool.token("--role", "host")
+    shifted = {"LD_PRELOAD": shifted_clock, "SHIFTED_CLOCK": str(shift)}
+    done = pool.join(token, "late", "--name", "late", **shifted)
+    refused(done, 5, f"the scheduler's certificate is {said}: this machine's clock says ")
+    assert ", the scheduler's about " in done.stderr
+    assert (
+        pool.join(token, "late" if shift < 0 else "early", "--name", f"c{said[0]}").returncode == 0
+    )
+
+
+def test_the_token_is_not_taken_from_the_command_line(pool: Cluster) -> None:
+    done = pool.harp("join", "127.0.0.1:1")
+    refused(done, 2, "there is no token")
+    text = subprocess.run(
+        [sys.executable, "-m", "harp_client.cli", "join", "--help"], capture_output=True, text=True
+    ).stdout
+    assert "--token-file" in text
+    assert "--token " not in text

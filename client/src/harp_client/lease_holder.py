@@ -134,7 +134,9 @@ class Holder:
                 return False
             return True
         if now.state == "Lost":
-            print(f"{PROGRAM}: the lease is lost: {printable(now.reason)}", file=sys.stderr)
+            reason = printable(now.reason)
+            print(f"{PROGRAM}: the lease is lost: {reason}", file=sys.stderr, flush=True)
+            return False
         return True
 
     def _is_over(self, seconds: float) -> bool:

@@ -100,6 +100,7 @@ def test_a_revoked_user_is_out_at_once_until_he_joins_again(cluster: Cluster) ->
     refused(cluster.harp("get", "devices", user="alice"), 4, "the certificate was revoked")
     assert end(program)[1].startswith("failed")
     assert "the certificate of its user was revoked" in cluster.log("gpu1")
+    cluster.wait(lambda: not cluster.get("lease"), "the lease is taken back")
     assert cluster.join(token, "alice", "--replace").returncode == 0
     program = cluster.run("--gpus", "1")
     assert end(program)[0] == 0

@@ -81,6 +81,27 @@ def test_a_token_ends_by_time_and_by_word(store: Store) -> None:
     assert store.tokens() == []
 
 
+def test_looking_at_a_token_does_not_use_it_up(store: Store) -> None:
+    token, secret = create(store)
+    assert store.check_token(token.id, secret, NOW) == token
+    assert store.check_token(token.id, secret, NOW) == token
+    with pytest.raises(TokenRefused, match="no such join token"):
+        store.check_token(token.id, "0" * 64, NOW)
+    store.take_token(token.id, secret, NOW)
+    with pytest.raises(TokenRefused, match="used up"):
+        store.check_token(token.id, secret, NOW)
+
+
+def test_the_tokens_of_one_creator_are_revoked_together(store: Store) -> None:
+    (first, secret), (second, _) = create(store), create(store)
+    other, others = store.create_token("host", expires=NOW + HOUR, now=NOW, creator="bob")
+    store.revoke_token(second.id)
+    assert store.revoke_tokens_of("admin") == 1
+    with pytest.raises(TokenRefused, match="was revoked"):
+        store.take_token(first.id, secret, NOW)
+    assert store.take_token(other.id, others, NOW) == other
+
+
 def test_no_secret_is_stored(store: Store, url: str) -> None:
     _, secret = create(store)
     assert len(bytes.fromhex(secret)) == 32
@@ -120,3 +141,5 @@ def test_certificates_are_revoked_by_identity(store: Store) -> None:
     ]
     assert store.revoked_serials(NOW) == {f"{1:040x}", f"{2:040x}"}
     assert store.revoked_serials(NOW + HOUR) == {f"{2:040x}"}
+    assert store.forget_certificates(NOW + HOUR + timedelta.resolution) == 2
+    assert [known.serial[-1] for known in store.certificates()] == ["2"]

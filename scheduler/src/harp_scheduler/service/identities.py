@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 from harp_api.control.v1 import access_pb2 as api
 from harp_api.control.v1 import access_pb2_grpc
-from harp_scheduler.core.refused import NotFound
+from harp_scheduler.core.events import GivenBack
+from harp_scheduler.core.model import After, Closing
+from harp_scheduler.core.refused import NotFound, Refused
 from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.agents import revocation
 from harp_scheduler.service.answers import Invalid, answering
@@ -218,8 +222,24 @@ class AccessApi(access_pb2_grpc.AccessServicer):
 
             done = await self._members.in_store(revoke)
             await self.revoked()
+            await self._take_back(entry)
             return done
         raise AssertionError
+
+    async def _take_back(self, entry: AuditEntry) -> None:
+        """Takes back the leases of runs of an identity that was revoked: it cannot any more."""
+        leader = self._leader()
+        owned = [
+            lease
+            for lease in leader.pool.book.leases.values()
+            if lease.owner == entry.subject and not lease.host
+        ]
+        for lease in owned:
+            told = replace(entry, verb="detach", subject=lease.id, before=lease)
+            request = f"{entry.request} {lease.id}"
+            event = GivenBack(entry.caller, request, lease.id, Closing.FORCE, After.GONE)
+            with contextlib.suppress(Refused):
+                await leader.handle(event, lambda _, told=told: told)  # type: ignore[misc]
 
     async def revoked(self) -> None:
         """Lets everybody know whose certificates count no more."""

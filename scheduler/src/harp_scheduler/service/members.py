@@ -84,9 +84,8 @@ class Members:
             roles[binding.principal][binding.tenant] = Role[binding.role.upper()]
         self._roles = dict(roles)
         stored = await self.in_store(self.store.certificates)
-        valid = [known for known in stored if known.not_after > now()]
-        self._known = {known.serial for known in valid}
-        self.revoked = frozenset(known.serial for known in valid if known.revoked)
+        self._known = {known.serial for known in stored}
+        self.revoked = await self.in_store(lambda: self.store.revoked_serials(now()))
 
     def roles(self, principal: str) -> Mapping[str, Role]:
         """What an identity may do, by tenant, beside what a user may in his own."""

@@ -146,7 +146,9 @@ def test_operators_let_in_users_of_their_tenant_and_nobody_else(pool: Cluster) -
     refused(pool.join(anybody, "paul", "--name", "paul"), 4, "no token for any name")
     assert pool.join(token, "nina", "--name", "nina").returncode == 0
 
+    last = pool.token("--role", "user", user="olga")
     assert pool.harp("role", "revoke", olga, "--tenant", "default").returncode == 0
+    refused(pool.join(last, "rita", "--name", "rita"), 4, "olga is not operator of tenant default")
     refused(pool.harp(*create, "user", user="olga"), 4, "is not operator of tenant default")
     listed = pool.harp("role", "list", "-o", "name").stdout.split("\n")
     assert listed[:2] == ["role/spiffe://lab/tenant/system/user/admin *", f"role/{paul} *"]

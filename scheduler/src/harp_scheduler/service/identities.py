@@ -17,7 +17,12 @@ from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.agents import revocation
 from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.api import checked_name, request_id
-from harp_scheduler.service.join import PATHS, refuse_more_than_own
+from harp_scheduler.service.join import (
+    PATHS,
+    may_manage,
+    needs_to_manage,
+    refuse_more_than_own,
+)
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.members import SYSTEM, Members, now
 from harp_scheduler.store.audit import AuditEntry
@@ -98,7 +103,7 @@ class AccessApi(access_pb2_grpc.AccessServicer):
         if request.tenant and not tenant:
             raise Invalid(f"a {request.role} belongs to no tenant", "leave --tenant away")
         name = checked_name(request.name, request.role) if request.name else ""
-        may_manage(caller, request.role, tenant, raising=True)
+        needs_to_manage(caller, request.role, tenant)
         if tenant not in ("", SYSTEM) and tenant not in self._leader().pool.book.tenants:
             raise NotFound(f"there is no tenant {tenant}", f"harp create tenant {tenant}")
         if name:
@@ -265,16 +270,6 @@ class AccessApi(access_pb2_grpc.AccessServicer):
                 ]
             )
         raise AssertionError
-
-
-def may_manage(caller: Caller, role: str, tenant: str, raising: bool = False) -> bool:
-    """Whether somebody may make and see tokens of a role. Raises Denied instead, if asked to."""
-    least, where = Role.ADMIN, "*"
-    if role == "user" and tenant != SYSTEM:
-        least, where = Role.OPERATOR, tenant
-    if raising:
-        caller.needs(least, where)
-    return caller.role(where) >= least
 
 
 def token_view(token: Token) -> api.JoinToken:

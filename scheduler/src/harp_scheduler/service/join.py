@@ -15,7 +15,7 @@ from harp_scheduler.service.access import Caller, Context, Denied, Role
 from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.api import LETTERS, NAME
 from harp_scheduler.service.leader import Leader
-from harp_scheduler.service.members import Members, Signed, now
+from harp_scheduler.service.members import SYSTEM, Members, Signed, now
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.errors import TokenRefused
 from harp_scheduler.store.identities import Token
@@ -125,7 +125,9 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
                 f"--name {token.name}",
             )
         member = self._members.member(identity)
-        refuse_more_than_own(self._members.member(token.creator), member)
+        creator = self._members.member(token.creator)
+        needs_to_manage(creator, token.role, token.tenant)
+        refuse_more_than_own(creator, member)
         if member.roles and not token.name:
             raise Denied(
                 f"{identity} has roles in the pool, which no token for any name gives",
@@ -145,6 +147,24 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
             f"{token.role} {request.name} has joined already{until}",
             "another --name, or to take its place: " + _named(member, "harp join --replace"),
         )
+
+
+def needs_to_manage(caller: Caller, role: str, tenant: str) -> None:
+    """Raises Denied where somebody may not make tokens of a role."""
+    caller.needs(*_manager(role, tenant))
+
+
+def may_manage(caller: Caller, role: str, tenant: str) -> bool:
+    """Whether somebody may make, see and revoke tokens of a role."""
+    least, where = _manager(role, tenant)
+    return caller.role(where) >= least
+
+
+def _manager(role: str, tenant: str) -> tuple[Role, str]:
+    """What one has to be for that, and where."""
+    if role == "user" and tenant != SYSTEM:
+        return Role.OPERATOR, tenant
+    return Role.ADMIN, "*"
 
 
 def refuse_more_than_own(creator: Caller, member: Caller) -> None:

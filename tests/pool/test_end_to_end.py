@@ -238,8 +238,10 @@ def test_the_worker_dies_in_mid_run(
 ) -> None:
     server = start_server()
     looping = Looping(environ, *at(server.address, server.pool.user))
+    wait_until(lambda: bool(server.lines("session start")), "its session is logged")
     os.kill(int(str(server.lines("session start")[0]["worker"])), signal.SIGKILL)
     assert_told(looping.finish(), "connection", code=DEVICE_UNAVAILABLE)
+    wait_until(lambda: bool(server.lines("session end")), "its end is logged")
     (end,) = server.lines("session end")
     assert (end["level"], end["cause"]) == ("error", "killed by signal 9 (Killed)")
     assert run(environ, *at(server.address, server.pool.user)).returncode == 0

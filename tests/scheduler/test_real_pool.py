@@ -1,5 +1,5 @@
-"""The README's pool with a scheduler, from end to end and all of it real: two schedulers on one
-PostgreSQL, two servers, a host, and a CuPy program on two devices of two servers."""
+"""The README's real pool, from its first start to failover: two schedulers on one PostgreSQL, two
+servers and a host that join, a CuPy program on two devices of two servers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,25 @@ from scheduler.store.postgres import Postgres
 
 @pytest.fixture
 def cluster(tmp_path: Path, postgres: Postgres) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path, postgres.new_database())
-    cluster.scheduler("scheduler-1")
+    """A pool that begins with nothing; everybody but its admin joins with a token."""
+    cluster = Cluster(tmp_path, postgres.new_database(), is_new=True)
+    cluster.scheduler("scheduler-1", "--pool", "lab")
     cluster.wait(lambda: '"leads"' in cluster.log("scheduler-1"), "the first one leads")
     cluster.scheduler("scheduler-2")
     for server in ("gpu1", "gpu2"):
+        join(cluster, "server", server, f"servers/{server}")
         cluster.server(server)
+    join(cluster, "user", "alice", "alice")
+    join(cluster, "host", "web1", "web1")
+    schedulers = [word for address in cluster.schedulers for word in ("--scheduler", address)]
+    cluster.start("host", ["host", *schedulers, "--credentials", str(tmp_path / "web1")])
     yield cluster
     cluster.close()
+
+
+def join(cluster: Cluster, role: str, name: str, into: str) -> None:
+    joined = cluster.join(cluster.token("--role", role, "--name", name), into)
+    assert joined.returncode == 0, joined.stderr
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:

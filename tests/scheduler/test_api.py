@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -28,7 +29,7 @@ from harp_api.control.v1 import pool_pb2 as api
 from harp_scheduler.core.events import Connected, Reported, TenantSet
 from harp_scheduler.core.model import Quota
 from harp_scheduler.core.pool import Pool
-from harp_scheduler.service.access import Role
+from harp_scheduler.service.access import Caller, Role, identify
 from harp_scheduler.service.api import PoolApi
 from harp_scheduler.service.leader import Leader
 from harp_server.admission import Admission
@@ -61,6 +62,20 @@ class Context:
         raise Aborted(code, details, metadata)
 
 
+class Members:
+    """Who is in the pool: whoever its certificates name, with one admin; nobody is revoked."""
+
+    pool = "lab"
+
+    def caller(self, context: Any) -> Caller:
+        caller = identify(context, self.pool)
+        roles = {"*": Role.ADMIN} if caller.identity == ADMIN else {}
+        return replace(caller, roles=roles)
+
+    def check(self, context: Any) -> None:
+        """Nobody is revoked."""
+
+
 class NothingStored:
     """A store that keeps nothing, at once."""
 
@@ -82,8 +97,7 @@ class Service:
     async def _start(self) -> None:
         self.leader = Leader(Pool(1, 0.0), NothingStored(), self.thread)  # type: ignore[arg-type]
         self.running = asyncio.create_task(self.leader.run())
-        roles = {ADMIN: {"*": Role.ADMIN}}
-        self.api = PoolApi("lab", lambda: self.leader, lambda who: roles.get(who, {}))
+        self.api = PoolApi(Members(), lambda: self.leader)  # type: ignore[arg-type]
         self.leader.links["s1"] = self._ordered
         await self.leader.handle(TenantSet("research", Quota(devices=2)))
         await self.leader.handle(TenantSet("other", Quota()))

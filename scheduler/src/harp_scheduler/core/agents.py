@@ -29,7 +29,7 @@ def connect(book: Book, event: Connected, now: float) -> None:
         book.put(server)
     link = book.links[name]
     link.connected, link.fenced = True, False
-    link.taken = 0
+    link.taken, link.last = 0, None
     book.reordered.add(name)
     _take_inventory(book, name, register)
     _take_report(book, name, link, register.report, now)
@@ -82,6 +82,9 @@ def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
 
 def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: float) -> None:
     link.heard = now
+    last, link.last = link.last, said
+    if last is not None and says_the_same(said, last):
+        return  # a heartbeat: most are
     # What was taken of an earlier scheduler's orders says nothing about this one's.
     taken = said.revision if said.term == book.term else 0
     if taken < link.taken:
@@ -94,6 +97,15 @@ def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: flo
             book.put(replace(device, fault=fault[:WORD_MOST]))
             book.arrange(name)
     settle_server(book, name, now)
+
+
+def says_the_same(report: agent.Report, last: agent.Report) -> bool:
+    """Whether nothing has changed since the last report but that it is another one."""
+    return (
+        (report.term, report.revision) == (last.term, last.revision)
+        and report.leases == last.leases
+        and dict(report.faults) == dict(last.faults)
+    )
 
 
 def settle_server(book: Book, name: str, now: float) -> None:

@@ -55,6 +55,9 @@ class Link:
     taken: int = 0
     """Of the orders that its last report was made with."""
 
+    last: agent.Report | None = None
+    """Its last report, of this connection."""
+
     held: dict[int, agent.Held] = field(default_factory=dict)
     """Its last report, by epoch."""
 

@@ -74,6 +74,7 @@ lint: $(VENV)/.ready
 bench: build client-environments
 	$(BIN)/python bench/run.py
 	$(BIN)/python bench/placement.py
+	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/store.py
 	$(BIN)/python bench/attach.py
 

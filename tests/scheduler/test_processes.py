@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import ssl
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from harp_client import native
+from harp_client.native import LAYOUT
 from harp_server.ca import Authority, save_user
 from scheduler.cluster import BOUND, PROGRAM, Cluster, end, first_line
 
@@ -220,3 +223,34 @@ def test_only_tls_1_3_and_only_with_a_certificate_of_the_pool(cluster: Cluster) 
     stranger = Authority.create("lab")
     save_user(cluster.folder / "mallory", b"", stranger.issue_user("default", "mallory"))
     assert not is_let_in(ssl.TLSVersion.TLSv1_3, "mallory")
+
+
+def test_devices_whose_workers_do_not_start_are_taken_out_until_they_do(tmp_path: Path) -> None:
+    parts, broken = native.find({}), tmp_path / "broken"
+    for part in LAYOUT:
+        place = tmp_path / "native" / part
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(Path(parts.root, part).resolve())
+    worker = tmp_path / "native" / "bin" / "harp-worker"
+    worker.unlink()
+    worker.write_text(
+        f'#!/bin/sh\n[ -e {broken} ] && exit 1\nexec {os.path.realpath(parts.worker)} "$@"\n'
+    )
+    worker.chmod(0o755)
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.scheduler()
+        cluster.environ["HARP_NATIVE_DIR"] = str(tmp_path / "native")
+        cluster.server("gpu1")
+        broken.touch()
+        # This one takes the worker that is idle; the next ones do not start.
+        assert end(cluster.run("--gpus", "1"))[0] == 0
+        cluster.wait(lambda: cluster.get("device")[0]["unusable"] == "faulty", "it is taken out")
+        assert cluster.get("device")[0]["fault"].startswith("workers do not start: ")
+        waiting = cluster.run("--gpus", "1", "--queue-timeout", "1s")
+        assert "faulty" in end(waiting)[2]
+        broken.unlink()
+        cluster.wait(lambda: not cluster.get("device")[0]["unusable"], "it is back")
+        assert end(cluster.run("--gpus", "1"))[0] == 0
+    finally:
+        cluster.close()

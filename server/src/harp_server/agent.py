@@ -104,6 +104,10 @@ class Leases(Protocol):
         """A session's worker is dead."""
         ...
 
+    def fault(self, cause: str) -> None:
+        """The devices cannot be used, for this cause; "": they can again."""
+        ...
+
 
 class Agent:
     """Runs the gate and the workers of one server."""
@@ -122,6 +126,7 @@ class Agent:
             ),
             offer.idle_workers,
             log,
+            self._health,
         )
         self._gate: Process | None = None
         self._sessions: dict[str, Session] = {}
@@ -132,6 +137,10 @@ class Agent:
         self._revoked: frozenset[str] = frozenset()
         self._stopping = False
         self._ending = False
+
+    def _health(self, fault: str) -> None:
+        if self._offer.leases is not None:
+            self._offer.leases.fault(fault)
 
     @property
     def address(self) -> str:

@@ -147,6 +147,11 @@ class SchedulerLink:
                     failed = error
         raise failed or HarpError("no scheduler is named", "--scheduler HOST:PORT")
 
+    def fault(self, cause: str) -> None:
+        """The devices cannot be used, for this cause, and take no new leases; "": they can."""
+        self._admission.faults = dict.fromkeys(self._admission.memory, cause)
+        self._news.set()
+
     async def run(self) -> None:
         """Until it is cancelled."""
         self._revoke(frozenset(self._revoked))

@@ -15,6 +15,9 @@ from harp_server.process import OnLine, Process, how_it_ended
 LINES_MAX = 200
 """Lines that one worker may write to the log: a client can make a driver say much."""
 
+FAULTY_AFTER = 3
+"""Idle workers that die one after the other before it is the device that counts as faulty."""
+
 READY_SECONDS = 20.0
 """How long a worker may take to load its libcuda before it counts as stuck."""
 
@@ -96,8 +99,17 @@ class Worker:
 class IdleWorkers:
     """Keeps `count` workers started ahead of need."""
 
-    def __init__(self, command: WorkerCommand, count: int, log: Log) -> None:
+    def __init__(
+        self,
+        command: WorkerCommand,
+        count: int,
+        log: Log,
+        on_health: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`on_health` is told why workers do not start any more, and "" when one does again."""
         self._command = command
+        self._on_health = on_health
+        self._is_faulty = False
         self._count = count
         self._log = log
         self._workers: deque[Worker] = deque()
@@ -117,6 +129,12 @@ class IdleWorkers:
                 return
             self._workers.append(worker)
             worker.process.exited.add_done_callback(functools.partial(self._lost, worker))
+            worker.ready.add_done_callback(self._is_ready)
+
+    def _is_ready(self, ready: "asyncio.Future[Message]") -> None:
+        if self._is_faulty and not ready.cancelled() and ready.exception() is None:
+            self._is_faulty = False
+            self._on_health("")
 
     async def take(self) -> Worker:
         """A ready worker, for the caller to use and to end. Raises HarpError when none starts."""
@@ -191,6 +209,9 @@ class IdleWorkers:
             failed = worker.ready.exception()
             cause = str(failed) if failed else how_it_ended(exited.result())
             self._log.error("idle worker lost", pid=worker.process.pid, cause=cause)
+            if self._failures >= FAULTY_AFTER:
+                self._is_faulty = True
+                self._on_health(f"workers do not start: {cause}")
         if self._refill_soon is None:
             delay = min(0.1 * 2 ** min(self._failures, 9), 30.0)
             self._refill_soon = asyncio.get_running_loop().call_later(delay, self.fill)

@@ -96,7 +96,7 @@ def test_a_token_lets_in_as_often_and_as_long_as_it_says(pool: Cluster) -> None:
     assert pool.join(once, "h2", "--name", "h2").returncode == 0
     refused(pool.join(once, "h3", "--name", "h3"), 4, "is used up")
     short = pool.token("--role", "host", "--ttl", "1s")
-    pool.wait(lambda: "expired" in pool.harp("token", "list").stdout, "it has expired")
+    pool.wait(lambda: "expired" in pool.harp("get", "tokens").stdout, "it has expired")
     refused(pool.join(short, "h3", "--name", "h3"), 4, "expired at")
     recalled = pool.token("--role", "host")
     number = recalled.text.split(".")[2]

@@ -9,8 +9,9 @@ import click
 from harp_api.control.v1 import access_pb2 as api
 from harp_client.commands.forms import Column, Kind, show
 from harp_client.commands.options import connect, pool_options
+from harp_client.errors import HarpError
 from harp_client.lease import seconds
-from harp_client.scheduler import request_id
+from harp_client.scheduler import Scheduler, request_id
 
 
 def _time(when: float) -> str:
@@ -129,8 +130,16 @@ def list_tokens(output: str, **pool: str | None) -> None:
       harp token list
       harp token list -o json
     """
-    answer: api.JoinTokens = connect(**pool).call("ListTokens", api.ListTokensRequest())
-    show(TOKENS, answer.tokens, output, True)
+    show_tokens(connect(**pool), output)
+
+
+def show_tokens(scheduler: Scheduler, output: str, headers: bool = True, name: str = "") -> None:
+    """Prints the join tokens, or the one of this id."""
+    answer: api.JoinTokens = scheduler.call("ListTokens", api.ListTokensRequest())
+    chosen = [known for known in answer.tokens if name in ("", known.id)]
+    if name and not chosen:
+        raise HarpError(f"no token {name}", "harp get tokens", 3)
+    show(TOKENS, chosen, output, headers)
 
 
 @token.command("revoke")

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from harp_api.control.v1 import pool_pb2 as api
+from harp_client.commands.access import show_tokens
 from harp_client.commands.forms import Column, Kind, as_data, as_yaml, show, when
 from harp_client.commands.history import EVENTS, show_audit, show_events
 from harp_client.commands.options import connect, pool_options
@@ -135,6 +136,9 @@ KINDS = {
         ),
     ),
 }
+TOKEN_WORDS = ("tokens", "token")
+"""What admins list, and is no part of what everybody is told of the pool."""
+
 ALIASES = {name[:-1]: name for name in KINDS if name.endswith("s")}
 
 
@@ -157,7 +161,7 @@ def _labels(thing: Any) -> str:
 
 
 @click.command()
-@click.argument("kind", type=click.Choice([*KINDS, *ALIASES]), metavar="KIND")
+@click.argument("kind", type=click.Choice([*KINDS, *ALIASES, *TOKEN_WORDS]), metavar="KIND")
 @click.argument("name", default="")
 @click.option(
     "-o",
@@ -183,7 +187,8 @@ def get(
 ) -> None:
     """List what the pool has.
 
-    Kinds are servers, devices, leases, hosts, sessions, queue, profiles, tenants and events.
+    Kinds are servers, devices, leases, hosts, sessions, queue, profiles, tenants, events and, for
+    admins, tokens.
 
     \b
     Examples:
@@ -193,6 +198,9 @@ def get(
       harp get queue --watch
       harp get events --audit
     """
+    if kind in TOKEN_WORDS:
+        show_tokens(connect(**pool), output, not no_headers, name)
+        return
     wanted = KINDS[ALIASES.get(kind, kind)]
     if audit and wanted is not EVENTS:
         raise HarpError(f"--audit goes with events, not with {kind}", "harp get events --audit", 2)

@@ -26,7 +26,7 @@ from harp_scheduler.core.model import After, Closing, Lease, Quota, State
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import LEARN_AGAIN, Outcome, Pool
 from harp_scheduler.core.refused import Conflict, NotFound, OverQuota
-from harp_server.admission import Admission
+from harp_server.admission import Admission, Closed
 
 GIB = 1 << 30
 GRACE, MARGIN = 20.0, 1.0
@@ -203,6 +203,24 @@ def test_quota_is_for_what_is_held_and_for_what_can_ever_be() -> None:
         bench.ask()
     bench.back(first)
     assert bench.lease(waiting).slices
+
+
+def test_a_quota_of_sessions_is_shared_by_a_tenants_servers() -> None:
+    bench = Bench("s1", "s2", quota=Quota(sessions=3))
+    lease = bench.ask(count=4)
+    assert set(bench.lease(lease).servers) == {"s1", "s2"}
+    bench.begin("s1", lease, "one")
+    bench.begin("s2", lease, "two")
+    bench.begin("s2", lease, "three")
+    for server in ("s1", "s2"):
+        with pytest.raises(Closed, match="all the programs of its quota"):
+            bench.begin(server, lease, "four")
+    bench.end("s2", "two")
+    bench.begin("s1", lease, "four")
+    bench.do(TenantSet("t", Quota(sessions=4)))
+    bench.begin("s2", lease, "five")
+    bench.do(TenantSet("t", Quota()))
+    bench.begin("s2", lease, "six")
 
 
 def test_a_server_out_of_reach_keeps_its_leases_until_the_grace_is_over(bench: Bench) -> None:

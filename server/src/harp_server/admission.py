@@ -128,6 +128,8 @@ class Admission:
             raise Closed(f"lease {lease} waits for what used its device before to end")
         if hold.order.closed:
             raise Closed(f"lease {lease} is being given back: no new programs")
+        if hold.order.HasField("sessions_most") and len(hold.sessions) >= hold.order.sessions_most:
+            raise Closed(f"the tenant of lease {lease} has all the programs of its quota running")
         hold.sessions.add(session)
         return Entry(
             lease,

@@ -114,6 +114,7 @@ def create_profile(
 @click.option("--compute", metavar="SHARE", help="Of all devices together (400% is four devices).")
 @click.option("--leases", type=click.IntRange(0), help="Leases, those that wait included.")
 @click.option("--longest", metavar="TIME", help="How long one lease may be held (8h).")
+@click.option("--sessions", type=click.IntRange(0), help="Programs that use them at one time.")
 @pool_options
 def create_tenant(
     name: str,
@@ -122,6 +123,7 @@ def create_tenant(
     compute: str | None,
     leases: int | None,
     longest: str | None,
+    sessions: int | None,
     **pool: str | None,
 ) -> None:
     """Make a tenant with a quota, or give it another one; what is not named has no limit.
@@ -136,6 +138,7 @@ def create_tenant(
         compute=round(float(compute.rstrip("%")) * 10) if compute else None,
         leases=leases,
         longest=seconds(longest) if longest else None,
+        sessions=sessions,
     )
     connect(**pool).call("SetTenant", api.Tenant(request_id=request_id(), name=name, quota=quota))
     click.echo(f"tenant {name}: set")

@@ -133,6 +133,7 @@ KINDS = {
             Column("DEVICES", lambda t: f"{t.used.devices} of {_limit(t.quota, 'devices')}"),
             Column("COMPUTE", lambda t: f"{_share(t.used.compute)}"),
             Column("MEMORY", lambda t: _memory(t.used.memory) or "0"),
+            Column("PROGRAMS", lambda t: f"{t.used.sessions} of {_limit(t.quota, 'sessions')}"),
         ),
     ),
 }

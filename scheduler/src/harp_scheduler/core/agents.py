@@ -8,7 +8,7 @@ from harp_api.control.v1 import agent_pb2 as agent
 from harp_scheduler.core.book import Book, Link, is_ordered
 from harp_scheduler.core.events import Connected, Disconnected, Reported
 from harp_scheduler.core.leases import settle, withdraw
-from harp_scheduler.core.model import Accelerator, After, Closing, Server
+from harp_scheduler.core.model import Accelerator, After, Closing, Lease, Server
 
 LABELS_MOST, WORD_MOST = 64, 256
 """Labels of one thing, and the letters of each; what is more is cut off."""
@@ -90,13 +90,28 @@ def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: flo
     if taken < link.taken:
         return  # made before the last one
     link.taken = taken
-    link.held = {held.epoch: held for held in said.leases}
+    before, link.held = link.held, {held.epoch: held for held in said.leases}
+    _tell_of_sessions(book, before, link.held)
     for ordinal, fault in said.faults.items():
         device = book.accelerators.get(f"{name}/{ordinal}")
         if device is not None and device.fault != fault:
             book.put(replace(device, fault=fault[:WORD_MOST]))
             book.arrange(name)
     settle_server(book, name, now)
+
+
+def sessions_left(book: Book, lease: Lease, server: str) -> int | None:
+    """How many sessions of a lease its tenant's quota allows on a server; None: any number."""
+    tenant = book.tenants.get(lease.tenant)
+    if tenant is None or tenant.quota.sessions is None:
+        return None
+    elsewhere = book.sessions_of(lease.tenant) - link_sessions(book.links[server], lease)
+    return max(0, tenant.quota.sessions - elsewhere)
+
+
+def link_sessions(link: Link, lease: Lease) -> int:
+    """Sessions of a lease on one server, by its last report."""
+    return sessions_in(link.held.get(lease.epoch))
 
 
 def says_the_same(report: agent.Report, last: agent.Report) -> bool:
@@ -106,6 +121,25 @@ def says_the_same(report: agent.Report, last: agent.Report) -> bool:
         and report.leases == last.leases
         and dict(report.faults) == dict(last.faults)
     )
+
+
+def _tell_of_sessions(
+    book: Book, before: dict[int, agent.Held], after: dict[int, agent.Held]
+) -> None:
+    """Has servers know how many sessions are left for a tenant whose quota counts them."""
+    changed = {
+        held.lease
+        for epoch in before.keys() | after.keys()
+        for held in (before.get(epoch), after.get(epoch))
+        if held is not None and sessions_in(before.get(epoch)) != sessions_in(after.get(epoch))
+    }
+    for tenant in {book.leases[name].tenant for name in changed if name in book.leases}:
+        if book.tenants[tenant].quota.sessions is not None:
+            book.reorder(tenant)
+
+
+def sessions_in(held: agent.Held | None) -> int:
+    return held.sessions if held is not None else 0
 
 
 def settle_server(book: Book, name: str, now: float) -> None:
@@ -145,6 +179,7 @@ def next_orders(book: Book, name: str, grace: float) -> agent.Orders:
             epoch=lease.epoch,
             owners=[lease.owner, *lease.users],
             closed=lease.closing is not None,
+            sessions_most=sessions_left(book, lease, name),
         )
         for part in lease.slices:
             device = book.accelerators[part.device]

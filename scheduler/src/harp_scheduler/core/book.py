@@ -99,6 +99,9 @@ class Book:
         self.links: dict[str, Link] = {}
         self.devices_of: dict[str, set[str]] = defaultdict(set)
         self.leases_on: dict[str, set[str]] = defaultdict(set)
+        self.leases_of: dict[str, set[str]] = defaultdict(set)
+        """Leases by tenant."""
+
         self.names: dict[tuple[str, str], str] = {}
         self.usage: dict[str, Usage] = defaultdict(Usage)
         self.timed: set[str] = set()
@@ -215,7 +218,9 @@ class Book:
             if old.waits:
                 del self.waiting[bisect_left(self.waiting, place_in_queue(old))]
         self.timed.discard(known.id)
+        self.leases_of[known.tenant].discard(known.id)
         if new is not None:
+            self.leases_of[new.tenant].add(new.id)
             self.names[new.tenant, new.name] = new.id
             if new.ttl or new.longest:
                 self.timed.add(new.id)
@@ -268,6 +273,20 @@ class Book:
         for device in devices:
             self.placement.set_usable(device.id, unusable(known, link, device))
         self.capacity_changed = True
+
+    def sessions_of(self, tenant: str) -> int:
+        """Sessions that use a tenant's leases, by the servers' last reports."""
+        held = (
+            self.links[server].held.get(self.leases[name].epoch)
+            for name in self.leases_of[tenant]
+            for server in self.leases[name].servers
+        )
+        return sum(one.sessions for one in held if one is not None)
+
+    def reorder(self, tenant: str) -> None:
+        """Has the servers of a tenant's leases get new orders."""
+        for name in self.leases_of[tenant]:
+            self.reordered.update(self.leases[name].servers)
 
     def is_reachable(self, server: str) -> bool:
         link = self.links.get(server)

@@ -174,6 +174,11 @@ class Quota:
     longest: float | None = None
     """Seconds that one lease may be held."""
 
+    sessions: int | None = None
+    """Programs that use them; one that uses several servers counts on each. Between programs that
+    begin at one moment on several servers there may be a few more: servers learn of each other's
+    through the scheduler."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tenant:

@@ -187,6 +187,7 @@ def remove_server(book: Book, removed: ServerRemoved, now: float) -> str:
 def set_tenant(book: Book, event: TenantSet, now: float) -> str:
     """Makes a tenant, or gives it another quota; what it holds already stays."""
     book.put(Tenant(event.tenant, event.quota))
+    book.reorder(event.tenant)
     book.capacity_changed = True
     return event.tenant
 

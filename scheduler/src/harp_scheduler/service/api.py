@@ -374,7 +374,7 @@ def demand(asked: api.Demand) -> Demand:
 def quota(asked: api.Quota) -> Quota:
     values = {
         name: getattr(asked, name)
-        for name in ("devices", "memory", "compute", "leases", "longest")
+        for name in ("devices", "memory", "compute", "leases", "longest", "sessions")
         if asked.HasField(name)
     }
     if "longest" in values:

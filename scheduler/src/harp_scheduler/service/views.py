@@ -138,6 +138,7 @@ def quota(known: model.Quota) -> api.Quota:
         compute=known.compute,
         leases=known.leases,
         longest=known.longest,
+        sessions=known.sessions,
     )
 
 
@@ -147,7 +148,11 @@ def tenant(book: Book, known: model.Tenant) -> api.Tenant:
         name=known.name,
         quota=quota(known.quota),
         used=api.Quota(
-            devices=used.devices, memory=used.memory, compute=used.compute, leases=used.leases
+            devices=used.devices,
+            memory=used.memory,
+            compute=used.compute,
+            leases=used.leases,
+            sessions=book.sessions_of(known.name),
         ),
     )
 

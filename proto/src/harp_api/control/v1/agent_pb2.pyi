@@ -82,18 +82,20 @@ class Orders(_message.Message):
     def __init__(self, term: _Optional[int] = ..., revision: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[Order, _Mapping]]] = ..., grace_ms: _Optional[int] = ...) -> None: ...
 
 class Order(_message.Message):
-    __slots__ = ("lease", "epoch", "parts", "owners", "closed")
+    __slots__ = ("lease", "epoch", "parts", "owners", "closed", "sessions_most")
     LEASE_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
     OWNERS_FIELD_NUMBER: _ClassVar[int]
     CLOSED_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_MOST_FIELD_NUMBER: _ClassVar[int]
     lease: str
     epoch: int
     parts: _containers.RepeatedCompositeFieldContainer[Part]
     owners: _containers.RepeatedScalarFieldContainer[str]
     closed: bool
-    def __init__(self, lease: _Optional[str] = ..., epoch: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., owners: _Optional[_Iterable[str]] = ..., closed: _Optional[bool] = ...) -> None: ...
+    sessions_most: int
+    def __init__(self, lease: _Optional[str] = ..., epoch: _Optional[int] = ..., parts: _Optional[_Iterable[_Union[Part, _Mapping]]] = ..., owners: _Optional[_Iterable[str]] = ..., closed: _Optional[bool] = ..., sessions_most: _Optional[int] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("ordinal", "memory", "compute")

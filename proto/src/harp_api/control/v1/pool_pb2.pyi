@@ -312,18 +312,20 @@ class RemoveRequest(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Quota(_message.Message):
-    __slots__ = ("devices", "memory", "compute", "leases", "longest")
+    __slots__ = ("devices", "memory", "compute", "leases", "longest", "sessions")
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     LONGEST_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
     devices: int
     memory: int
     compute: int
     leases: int
     longest: float
-    def __init__(self, devices: _Optional[int] = ..., memory: _Optional[int] = ..., compute: _Optional[int] = ..., leases: _Optional[int] = ..., longest: _Optional[float] = ...) -> None: ...
+    sessions: int
+    def __init__(self, devices: _Optional[int] = ..., memory: _Optional[int] = ..., compute: _Optional[int] = ..., leases: _Optional[int] = ..., longest: _Optional[float] = ..., sessions: _Optional[int] = ...) -> None: ...
 
 class Tenant(_message.Message):
     __slots__ = ("request_id", "name", "quota", "used")

@@ -4,6 +4,7 @@ keeps its promises under any sequence of calls (a stateful test against a simple
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -35,6 +36,7 @@ from harp_scheduler.service.leader import Leader
 from harp_server.admission import Admission
 
 GIB = 1 << 30
+BOUND = 30.0
 DEVICES = 3
 ALICE = "spiffe://lab/tenant/research/user/alice"
 BOB = "spiffe://lab/tenant/other/user/bob"
@@ -95,7 +97,8 @@ class Service:
         self.loop.run_until_complete(self._start())
 
     async def _start(self) -> None:
-        self.leader = Leader(Pool(1, 0.0), NothingStored(), self.thread)  # type: ignore[arg-type]
+        self.store = NothingStored()
+        self.leader = Leader(Pool(1, 0.0), self.store, self.thread)  # type: ignore[arg-type]
         self.running = asyncio.create_task(self.leader.run())
         self.api = PoolApi(Members(), lambda: self.leader)  # type: ignore[arg-type]
         self.leader.links["s1"] = self._ordered
@@ -226,6 +229,28 @@ def test_leases_of_others_are_not_seen_nor_touched(service: Service) -> None:
             service.call(call, request, BOB)
         assert refused.value.code is grpc.StatusCode.NOT_FOUND
     assert service.call("Get", api.GetRequest(), ADMIN).leases[0].id == lease.id
+
+
+def test_nobody_sees_what_is_not_stored(service: Service) -> None:
+    goes_on = threading.Event()
+    service.store.commit = lambda *_: goes_on.wait(BOUND)  # type: ignore[method-assign]
+
+    async def ask_and_look() -> api.Things:
+        asked = asyncio.ensure_future(
+            service.api.Attach(api.AttachRequest(request_id="r"), Context(ALICE))
+        )
+        while not service.leader.pool.book.leases:
+            await asyncio.sleep(0)
+        looking = asyncio.ensure_future(service.api.Get(api.GetRequest(), Context(ALICE)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not looking.done()
+        goes_on.set()
+        await asked
+        return await looking
+
+    seen = service.loop.run_until_complete(ask_and_look())
+    assert [lease.state for lease in seen.leases] == ["Attaching"]
 
 
 class Calls(RuleBasedStateMachine):

@@ -72,7 +72,7 @@ class Bench:
                 request or f"r{number}",
                 id or f"lease{number}",
                 "t",
-                Demand(kind="gpu", memory=GIB, **demand),  # type: ignore[arg-type]
+                Demand(**{"kind": "gpu", "memory": GIB, **demand}),  # type: ignore[arg-type]
                 host="host",
             )
         ).subject
@@ -90,6 +90,9 @@ class Bench:
 
     def lease(self, name: str) -> Lease:
         return self.pool.book.leases[name]
+
+    def reason(self, name: str) -> str:
+        return self.pool.book.reason(self.lease(name))
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -121,10 +124,10 @@ def test_detaching_a_lease_in_use_is_refused_and_leaves_it_as_it_was(bench: Benc
     bench.begin("s1", lease)
     bench.back(lease)
     assert bench.lease(lease).state is State.IN_USE
-    assert bench.lease(lease).reason == "not detached: a program uses it"
+    assert bench.reason(lease) == "not detached: a program uses it"
     bench.begin("s1", lease, "another")
     bench.back(lease)
-    assert bench.lease(lease).reason == "not detached: 2 programs use it"
+    assert bench.reason(lease) == "not detached: 2 programs use it"
 
 
 def test_draining_waits_for_programs_and_forcing_ends_them(bench: Bench) -> None:
@@ -152,7 +155,7 @@ def test_what_does_not_fit_waits_and_says_why_and_is_granted_when_it_does(bench:
     first = bench.ask(count=2)
     second = bench.ask()
     assert bench.lease(second).state is State.PENDING
-    assert bench.lease(second).reason.startswith("no capacity: ")
+    assert bench.reason(second).startswith("no capacity: ")
     bench.back(first)
     assert bench.lease(second).state is State.AVAILABLE
 
@@ -166,7 +169,7 @@ def test_a_large_demand_is_passed_over_until_it_has_waited_for_long(bench: Bench
     bench.wait(PATIENCE + 1)
     late = bench.ask()
     assert not bench.lease(late).slices
-    assert "comes first" in bench.lease(late).reason
+    assert "comes first" in bench.reason(late)
     bench.back(held)
     assert bench.lease(large).slices
     assert not bench.lease(late).slices
@@ -193,16 +196,46 @@ def test_epochs_only_grow_and_are_stored_with_what_they_are_for(bench: Bench) ->
 
 def test_quota_is_for_what_is_held_and_for_what_can_ever_be() -> None:
     bench = Bench("s1", devices=4, quota=Quota(devices=2, leases=3))
-    with pytest.raises(OverQuota, match="3 devices are wanted, and the tenant may hold 2"):
+    with pytest.raises(OverQuota, match="it can never be granted: the tenant holds 0 of 2 devices"):
         bench.ask(count=3)
     first = bench.ask(count=2)
     waiting = bench.ask()
-    assert bench.lease(waiting).reason == "the tenant holds 2 of 2 devices, and 1 are wanted"
+    assert bench.reason(waiting) == "the tenant holds 2 of 2 devices, and 1 are wanted"
     bench.ask()
     with pytest.raises(OverQuota, match="has its 3 leases"):
         bench.ask()
     bench.back(first)
     assert bench.lease(waiting).slices
+
+
+def test_a_quota_of_memory_counts_what_a_share_takes() -> None:
+    bench = Bench("s1", quota=Quota(memory=GIB + GIB // 2))
+    whole = {"compute": 1000, "memory": 0}
+    first, second = bench.ask(**whole), bench.ask(**whole)
+    assert bench.lease(first).slices
+    assert not bench.lease(second).slices
+    assert bench.reason(second) == (
+        f"the tenant holds {GIB} of {GIB + GIB // 2} bytes of memory, and {GIB} are wanted"
+    )
+
+
+def test_what_the_queue_waits_for_is_not_stored(bench: Bench) -> None:
+    bench.ask(count=2)
+    waiting = [bench.ask() for _ in range(3)]
+    device = bench.lease("lease1").slices[0].device
+    outcome = bench.do(Cordoned(device, True))
+    assert {key for key in outcome.changes if key[0] == "Lease"} == set()
+    assert set(waiting) <= outcome.told
+    assert all("cordoned" in bench.reason(lease) for lease in waiting)
+
+
+def test_a_detach_that_waits_for_a_lost_server_ends(bench: Bench) -> None:
+    lease = bench.ask()
+    bench.do(Disconnected("s1"))
+    bench.back(lease)
+    assert bench.lease(lease).state is State.DETACHING
+    bench.wait(GRACE + MARGIN + 0.1)
+    assert lease not in bench.pool.book.leases
 
 
 def test_a_quota_of_sessions_is_shared_by_a_tenants_servers() -> None:
@@ -227,7 +260,7 @@ def test_a_server_out_of_reach_keeps_its_leases_until_the_grace_is_over(bench: B
     lease = bench.ask()
     bench.do(Disconnected("s1"))
     assert bench.lease(lease).state is State.UNAVAILABLE
-    assert bench.lease(lease).reason == "out of reach: s1"
+    assert bench.reason(lease) == "out of reach: s1"
     waiting = bench.ask()
     assert not bench.lease(waiting).slices
     bench.wait(GRACE + MARGIN)

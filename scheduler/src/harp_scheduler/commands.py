@@ -167,7 +167,7 @@ def scheduler(
 
 def life(text: str) -> datetime.timedelta:
     """How long a certificate is valid. Raises HarpError."""
-    from harp_client.lease import seconds
+    from harp_client.quantities import seconds
 
     return datetime.timedelta(seconds=seconds(text))
 

@@ -92,11 +92,16 @@ def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: flo
     link.taken = taken
     before, link.held = link.held, {held.epoch: held for held in said.leases}
     _tell_of_sessions(book, before, link.held)
-    for ordinal, fault in said.faults.items():
-        device = book.accelerators.get(f"{name}/{ordinal}")
-        if device is not None and device.fault != fault:
-            book.put(replace(device, fault=fault[:WORD_MOST]))
-            book.arrange(name)
+    faults = {f"{name}/{ordinal}": fault[:WORD_MOST] for ordinal, fault in said.faults.items()}
+    changed = [
+        replace(device, fault=fault)
+        for key, fault in faults.items()
+        if (device := book.accelerators.get(key)) is not None and device.fault != fault
+    ]
+    for device in changed:
+        book.put(device)
+    if changed:
+        book.arrange(name)
     settle_server(book, name, now)
 
 
@@ -159,7 +164,7 @@ def fence_silent(book: Book, limit: float, now: float) -> None:
         for lease_id in sorted(book.leases_on[name]):
             lease = book.leases[lease_id]
             if lease.closing is not Closing.FORCE:
-                after = lease.after if lease.closing is Closing.DRAIN else After.LOST
+                after = lease.after if lease.closing is not None else After.LOST
                 withdraw(book, lease, after, f"server {name} was away for too long")
             settle(book, lease_id, now)
 

@@ -111,6 +111,10 @@ class Book:
         """The queue: (less priority, order, lease), sorted."""
 
         self.waiting_since: dict[str, float] = {}
+        self.waits_for: dict[str, str] = {}
+        """Why leases of the queue are not granted. Not stored: it follows from the rest, and
+        changes for the whole queue at once."""
+
         self.granted: dict[str, float] = {}
         self.renewed: dict[str, float] = {}
         self.changes: dict[Key, Record | None] = {}
@@ -181,7 +185,7 @@ class Book:
             case Lease(id=name):
                 self._lease_changes(self.leases[name], None)
                 del self.leases[name]
-                for known in (self.waiting_since, self.granted, self.renewed):
+                for known in (self.waiting_since, self.waits_for, self.granted, self.renewed):
                     known.pop(name, None)
             case Tenant(name=name):
                 del self.tenants[name]
@@ -273,6 +277,16 @@ class Book:
         for device in devices:
             self.placement.set_usable(device.id, unusable(known, link, device))
         self.capacity_changed = True
+
+    def waits_because(self, lease: str, reason: str) -> None:
+        """Notes why a lease of the queue is not granted now."""
+        if self.waits_for.get(lease) != reason:
+            self.waits_for[lease] = reason
+            self.told.add(lease)
+
+    def reason(self, lease: Lease) -> str:
+        """Why a lease is as it is; empty where nothing is to be said."""
+        return self.waits_for.get(lease.id, "") if lease.waits else lease.reason
 
     def sessions_of(self, tenant: str) -> int:
         """Sessions that use a tenant's leases, by the servers' last reports."""

@@ -7,9 +7,10 @@ is behind it is granted, so that a large demand is not starved by small ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from harp_scheduler.core.book import Book
+from harp_scheduler.core.book import Book, Usage
 from harp_scheduler.core.model import Lease, Quota, State
 from harp_scheduler.core.placement.model import Demand, Placed, Refusal, Slice
 
@@ -30,19 +31,22 @@ def grant_waiting(book: Book, now: float) -> None:
         reason = beyond_quota(book, lease) or blocked.get(kind) or refused.get(lease.demand)
         if not reason:
             found = book.placement.place(lease.demand)
-            if isinstance(found, Placed):
+            if isinstance(found, Refusal):
+                reason = refused[lease.demand] = f"no capacity: {found.reason}"
+            elif not (reason := beyond_quota(book, lease, found.slices)):
                 grant(book, lease, found, now)
                 continue
-            reason = refused[lease.demand] = describe(found)
         since = book.waiting_since.setdefault(name, now)
-        if now - since >= PATIENCE and kind not in blocked and not beyond_quota(book, lease):
-            blocked[kind] = f"{lease.name} has waited for longer and comes first"
-        book.change(name, reason=reason)
+        # Who waits for its tenant's own quota keeps nobody back.
+        if now - since >= PATIENCE and reason == refused.get(lease.demand):
+            blocked.setdefault(kind, f"{lease.name} has waited for longer and comes first")
+        book.waits_because(name, reason)
 
 
 def grant(book: Book, lease: Lease, found: Placed, now: float) -> None:
     """Gives a lease its slices, under a new epoch."""
     book.waiting_since.pop(lease.id, None)
+    book.waits_for.pop(lease.id, None)
     book.granted[lease.id] = book.renewed[lease.id] = now
     for device in {part.device for part in found.slices}:
         known = book.accelerators[device]
@@ -53,38 +57,25 @@ def grant(book: Book, lease: Lease, found: Placed, now: float) -> None:
     )
 
 
-def describe(refusal: Refusal) -> str:
-    return f"no capacity: {refusal.reason}"
+def beyond_quota(book: Book, lease: Lease, slices: Sequence[Slice] = ()) -> str:
+    """Why a lease's tenant cannot have it now, in words; empty where it can.
 
-
-def beyond_quota(book: Book, lease: Lease) -> str:
-    """Why a lease's tenant cannot have it now, in words; empty where it can."""
+    With `slices`, by what they take: a demand that names no memory takes a share of the device's.
+    """
     tenant = book.tenants.get(lease.tenant)
     if tenant is None:
         return ""
-    usage, quota, demand = book.usage[lease.tenant], tenant.quota, lease.demand
-    for what, held, wanted, limit in (
-        ("devices", usage.devices, demand.count, quota.devices),
-        ("bytes of memory", usage.memory, demand.count * demand.memory, quota.memory),
-        ("per mille of compute", usage.compute, demand.count * demand.compute, quota.compute),
+    return beyond(tenant.quota, book.usage[lease.tenant], lease.demand, slices)
+
+
+def beyond(quota: Quota, held: Usage, demand: Demand, slices: Sequence[Slice] = ()) -> str:
+    """What of a quota is less than what is held and what is wanted together, in words."""
+    memory = sum(part.memory for part in slices) or demand.count * demand.memory
+    for what, has, wanted, limit in (
+        ("devices", held.devices, demand.count, quota.devices),
+        ("bytes of memory", held.memory, memory, quota.memory),
+        ("per mille of compute", held.compute, demand.count * demand.compute, quota.compute),
     ):
-        if limit is not None and held + wanted > limit:
-            return f"the tenant holds {held} of {limit} {what}, and {wanted} are wanted"
+        if limit is not None and has + wanted > limit:
+            return f"the tenant holds {has} of {limit} {what}, and {wanted} are wanted"
     return ""
-
-
-def never_in_quota(quota: Quota, demand: Demand) -> str:
-    """Why a demand can never be granted to a tenant with this quota; empty where it can."""
-    for what, wanted, limit in (
-        ("devices", demand.count, quota.devices),
-        ("bytes of memory", demand.count * demand.memory, quota.memory),
-        ("per mille of compute", demand.count * demand.compute, quota.compute),
-    ):
-        if limit is not None and wanted > limit:
-            return f"{wanted} {what} are wanted, and the tenant may hold {limit}"
-    return ""
-
-
-def total(slices: tuple[Slice, ...]) -> tuple[int, int]:
-    """Memory in bytes and compute in per mille of all slices together."""
-    return sum(part.memory for part in slices), sum(part.compute for part in slices)

@@ -45,7 +45,8 @@ LEARN_AGAIN = 600.0
 """Seconds between looks at which demands arrive: all scores are worked out anew then."""
 
 MARGIN = 5.0
-"""Seconds that the scheduler waits beyond the grace: the two clocks may run at different speeds."""
+"""Seconds that the scheduler waits beyond the grace: what it takes a server to see that its own is
+over and to kill its workers, and for clocks that run at different speeds."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from harp_scheduler.core.book import Book
+from harp_scheduler.core.book import Book, Usage
 from harp_scheduler.core.events import (
     Asked,
     Cordoned,
@@ -20,7 +20,7 @@ from harp_scheduler.core.events import (
     Started,
     TenantSet,
 )
-from harp_scheduler.core.granting import never_in_quota
+from harp_scheduler.core.granting import beyond
 from harp_scheduler.core.leases import close, settle, withdraw
 from harp_scheduler.core.model import (
     After,
@@ -64,8 +64,10 @@ def ask(book: Book, asked: Asked, now: float) -> str:
     quota = tenant.quota
     if quota.leases is not None and book.usage[asked.tenant].leases >= quota.leases:
         raise OverQuota(f"tenant {asked.tenant} has its {quota.leases} leases", "harp detach one")
-    if reason := never_in_quota(quota, asked.demand):
-        raise OverQuota(reason, "ask for less, or have the quota raised")
+    if reason := beyond(quota, Usage(), asked.demand):
+        raise OverQuota(
+            f"it can never be granted: {reason}", "ask for less, or have the quota raised"
+        )
     limits = [limit for limit in (asked.longest, quota.longest or 0.0) if limit]
     book.put(
         Lease(

@@ -209,6 +209,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
     async def Get(self, request: api.GetRequest, context: Context) -> api.Things:  # noqa: N802
         async with answering(context):
             leader, caller = self._leader(), self.caller(context)
+            await leader.stored()
             return things(leader, caller, request)
         raise AssertionError
 

@@ -19,7 +19,6 @@ from harp_api.control.v1 import agent_pb2 as agent
 from harp_scheduler.core.book import Key, Number, Record
 from harp_scheduler.core.events import Event, Ticked
 from harp_scheduler.core.pool import Outcome, Pool
-from harp_scheduler.core.refused import Refused
 from harp_scheduler.metrics import Timings
 from harp_scheduler.service.history import History
 from harp_scheduler.service.meter import Meter
@@ -117,6 +116,10 @@ class Leader:
         """How to send to the agents that are connected here."""
 
         self.ended: Exception | None = None
+        self._is_stored = asyncio.Event()
+        """Unset while the pool in memory is ahead of the store."""
+
+        self._is_stored.set()
 
     async def run(self) -> None:
         """Until the leadership is lost, or a store cannot be written: raises why."""
@@ -131,6 +134,7 @@ class Leader:
 
     def _end(self, cause: Exception) -> None:
         self.ended = cause
+        self._is_stored.set()
         self._wake(self._watchers)
         while not self._pending.empty():
             pending = self._pending.get_nowait()
@@ -157,6 +161,7 @@ class Leader:
         changed = asyncio.Event()
         self._watchers[lease].add(changed)
         try:
+            await self.stored()
             while self.ended is None:
                 changed.clear()
                 yield self.revision
@@ -166,6 +171,14 @@ class Leader:
             self._watchers[lease].discard(changed)
             if not self._watchers[lease]:
                 del self._watchers[lease]
+
+    async def stored(self) -> Pool:
+        """The pool when nothing of it is not stored; to be read before anything else is awaited.
+        Raises NotLeading."""
+        await self._is_stored.wait()
+        if self.ended is not None:
+            raise NotLeading(str(self.ended))
+        return self.pool
 
     def _wake(self, names: Iterable[str]) -> None:
         for name in tuple(names):
@@ -199,6 +212,7 @@ class Leader:
             while len(waiting) < BATCH and not self._pending.empty():
                 waiting.append(self._pending.get_nowait())
             batch = Batch()
+            self._is_stored.clear()
             try:
                 for pending in waiting:
                     with self._timings.decision.time():
@@ -214,7 +228,10 @@ class Leader:
                     if not pending.done.done():
                         pending.done.set_exception(NotLeading(str(error)))
                 raise
+            self._is_stored.set()
             self._publish(batch)
+            # Whoever was told or waits to read sees the pool as it is stored, before it goes on.
+            await asyncio.sleep(0)
 
     def _commit(self, batch: Batch) -> None:
         term = self.pool.book.term
@@ -236,6 +253,3 @@ class Leader:
             # Who waits in the queue has another place when one before it has gone.
             waiting = self.pool.book.waiting_since.keys() if batch.told else set()
             self._wake({"", *batch.told} | (self._watchers.keys() & waiting))
-
-
-__all__ = ["Leader", "NotLeading", "Refused"]

@@ -34,7 +34,7 @@ def lease(book: Book, known: model.Lease) -> api.Lease:
         demand=demand(known.demand),
         priority=known.priority,
         state=known.state.value,
-        reason=known.reason,
+        reason=book.reason(known),
         epoch=known.epoch,
         sessions=leases.sessions(book, known) if known.slices else 0,
         place=place(book, known),

@@ -1,22 +1,20 @@
 """A lease for one `harp-run`: what the command line asks for, and where the program then runs."""
 
 import json
-import re
 import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from harp_client import settings
 from harp_client.attendant import Attendant, NotReady
+from harp_client.device_kind import SOFT_NAME
 from harp_client.errors import HarpError
-from harp_client.target import Schedulers, Target
+from harp_client.quantities import per_mille, seconds, size
+from harp_client.target import SERVER_NAME, Schedulers, Target
 
 GOODBYE_SECONDS = 8.0
-SOFT_MODEL = "HARP Soft GPU"
-SERVER_NAME = "lease.harp-server"
+LEASE_NAME = f"lease.{SERVER_NAME}"
 """What comes after the lease's id and a dot in the TLS server name of its sessions."""
-
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class Wish(NamedTuple):
@@ -36,12 +34,14 @@ class Wish(NamedTuple):
 
     def request(self) -> dict[str, object]:
         """An AttachRequest in protobuf's JSON form. Raises HarpError."""
-        if self.profile:
+        if self.profile is not None:
+            if any((self.gpus, self.memory, self.compute, self.model)):
+                raise HarpError("--profile says all of the size", "drop it, or the others", 2)
             return {"profile": self.profile}
         demand: dict[str, object] = {"kind": "gpu"}
         if self.gpus is not None:
             if not self.gpus.isdigit() or not 1 <= int(self.gpus) <= 1024:
-                raise HarpError(f"--gpus {self.gpus}: not a number of devices", "--gpus 2", 125)
+                raise HarpError(f"--gpus {self.gpus}: not a number of devices", "--gpus 2", 2)
             demand["count"] = int(self.gpus)
         if self.memory is not None:
             demand["memory"] = str(size(self.memory))
@@ -62,12 +62,16 @@ class RunLease:
         arguments = ["--credentials", pool.credentials]
         for address in pool.addresses:
             arguments += ["--scheduler", address]
-        if wish.is_empty:
-            arguments += ["--host", settings.HARP_HOST.get(environ) or socket.gethostname()]
-        else:
-            arguments += ["--request", json.dumps(wish.request())]
-        if wish.queue_timeout is not None:
-            arguments += ["--queue-timeout", str(seconds(wish.queue_timeout))]
+        try:
+            if wish.is_empty:
+                arguments += ["--host", settings.HARP_HOST.get(environ) or socket.gethostname()]
+            else:
+                arguments += ["--request", json.dumps(wish.request())]
+            if wish.queue_timeout is not None:
+                arguments += ["--queue-timeout", str(seconds(wish.queue_timeout))]
+        except HarpError as error:
+            # 2 may be the program's own status; 125 is a failure of `harp-run`.
+            raise HarpError(error.cause, error.next_step, 125) from None
         try:
             self._holder = Attendant("harp_client.lease_holder", arguments, environ, "the lease")
         except NotReady:
@@ -78,37 +82,10 @@ class RunLease:
         self.target = Target(
             ",".join(addresses),
             pool.credentials,
-            f"{answer['lease']}.{SERVER_NAME}",
-            ptx=any(target["model"].startswith(SOFT_MODEL) for target in targets),
+            f"{answer['lease']}.{LEASE_NAME}",
+            ptx=any(target["model"] == SOFT_NAME for target in targets),
         )
 
     def close(self) -> None:
         """Gives the lease back, within a bound."""
         self._holder.close(GOODBYE_SECONDS)
-
-
-def size(text: str) -> int:
-    """Bytes of `8GiB`, `512M`, `1073741824`. Raises HarpError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
-        raise HarpError(f"{text!r} is no size of memory", "write it like 8GiB or 512M", 125)
-    return int(float(found[1]) * UNITS[found[2].upper()])
-
-
-def per_mille(text: str) -> int:
-    """Per mille of a device of `50%` or `0.5`. Raises HarpError."""
-    try:
-        value = float(text[:-1]) * 10 if text.endswith("%") else float(text) * 1000
-    except ValueError:
-        value = 0.0
-    if not 1 <= value <= 1000:
-        raise HarpError(f"{text!r} is no share of a device", "write it like 50%", 125)
-    return round(value)
-
-
-def seconds(text: str) -> float:
-    """Seconds of `90`, `90s`, `5m`, `2h`, `7d`. Raises HarpError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if not found:
-        raise HarpError(f"{text!r} is no time", "write it like 90s, 5m or 2h", 125)
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}[found[2]]

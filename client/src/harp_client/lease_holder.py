@@ -18,10 +18,9 @@ from google.protobuf import json_format
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.errors import HarpError, printable, tell
 from harp_client.renewing import keep_fresh
-from harp_client.scheduler import Scheduler, request_id
+from harp_client.scheduler import USABLE, Scheduler, request_id
 
 PROGRAM = "harp-run"
-USABLE = ("Available", "InUse")
 TTL = 30.0
 """Seconds that the lease lives without a renewal."""
 
@@ -86,30 +85,26 @@ class Holder:
         deadline = None if queue_timeout is None else time.monotonic() + queue_timeout
         said, said_at = "", 0.0
         while True:
-            lease = asked.lease
+            lease, now = asked.lease, time.monotonic()
             if asked.failed is not None:
                 raise asked.failed
-            if lease is not None:
-                if lease.state in USABLE:
-                    return lease
-                if lease.state in ("", "Lost"):
-                    raise HarpError(f"the lease is gone: {lease.reason or 'it was taken back'}")
-                now = time.monotonic()
-                line = waiting(lease)
-                if line and (line != said or now - said_at > SAY_AGAIN):
-                    print(f"{PROGRAM}: {printable(line)}", file=sys.stderr, flush=True)
-                    said, said_at = line, now
-            if deadline is not None and time.monotonic() > deadline:
-                reason = lease.reason if lease is not None else "no answer yet"
+            if lease.state in USABLE:
+                return lease
+            if lease.state in ("", "Lost"):
+                raise HarpError(f"the lease is gone: {lease.reason or 'it was taken back'}")
+            line = waiting(lease)
+            if line and (line != said or now - said_at > SAY_AGAIN):
+                print(f"{PROGRAM}: {printable(line)}", file=sys.stderr, flush=True)
+                said, said_at = line, now
+            if deadline is not None and now > deadline:
                 raise HarpError(
-                    f"no device after {queue_timeout:.0f} s in the queue: {reason}",
+                    f"no device after {queue_timeout:.0f} s in the queue: {lease.reason}",
                     "wait longer (--queue-timeout), or ask for less; harp get queue",
                     5,
                 )
             if self._is_over(0.05):
                 return None
-            if lease is not None:
-                self._renew(lease)
+            self._renew(lease)
 
     def _keep(self, lease: api.Lease) -> None:
         looked = time.monotonic()
@@ -149,13 +144,12 @@ class Asked:
 
     def __init__(self, scheduler: Scheduler, request: api.AttachRequest) -> None:
         self._scheduler = scheduler
-        self.lease: api.Lease | None = scheduler.call("Attach", request)
+        self.lease: api.Lease = scheduler.call("Attach", request)
         self.failed: HarpError | None = None
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
 
     def _follow(self) -> None:
-        assert self.lease is not None
         watcher = self._scheduler.again()
         try:
             for lease in watcher.watch("WatchLease", api.WatchLeaseRequest(lease=self.lease.id)):
@@ -167,7 +161,6 @@ class Asked:
 
     def give_back(self) -> None:
         """Returns it, or leaves the queue; a server that cannot be told is told by the expiry."""
-        assert self.lease is not None
         request = api.DetachRequest(
             request_id=request_id(), lease=self.lease.id, how=api.DetachRequest.HOW_FORCE
         )

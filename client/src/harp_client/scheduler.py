@@ -18,9 +18,10 @@ from harp_api.control.v1 import (
     pool_pb2_grpc,
 )
 from harp_client.errors import HarpError
+from harp_client.target import SCHEDULER_NAME
 
-NAME = "harp-scheduler"
-"""DNS name in every scheduler's certificate (harp_server.ca)."""
+USABLE = ("Available", "InUse")
+"""States in which programs can use a lease."""
 
 TRY_SECONDS = 15.0
 """How long a call goes on trying the addresses that it knows: another scheduler takes over in 5."""
@@ -31,7 +32,7 @@ CALL_SECONDS = 70.0
 PAUSE = 0.3
 
 OPTIONS = [
-    ("grpc.ssl_target_name_override", NAME),
+    ("grpc.ssl_target_name_override", SCHEDULER_NAME),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),

@@ -10,6 +10,10 @@ from harp_client.errors import HarpError
 
 CREDENTIAL_FILES = ("ca.pem", "client.pem", "client.key")
 SERVER_NAME = "harp-server"
+"""DNS name in every session's certificate."""
+
+SCHEDULER_NAME = "harp-scheduler"
+"""DNS name in every scheduler's certificate."""
 
 ONE_SERVER = re.compile(r"[^/,]+:\d+(/\d+(\+\d+)*)?")
 """`HOST:PORT`, and after a slash the numbers of the devices wanted there: `gpu1:7443/0+2`."""

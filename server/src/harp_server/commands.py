@@ -362,7 +362,7 @@ def rotate(folder: Path, step: str | None, after: str) -> None:
       harp ca rotate /var/lib/harp/ca --switch
       harp ca rotate /var/lib/harp/ca --finish
     """
-    from harp_client.lease import seconds
+    from harp_client.quantities import seconds
     from harp_server import rotation
 
     wait = datetime.timedelta(seconds=seconds(after))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from harp_api.control.v1 import agent_pb2 as control
 from harp_client.errors import HarpError
+from harp_client.quantities import as_labels
 from harp_server.agent import Offer
 from harp_server.scheduler_link import Inventory
 
@@ -60,15 +61,4 @@ async def take(offer: Offer, address: str, labels: Sequence[str]) -> Inventory:
         )
         for ordinal, device in enumerate(found["devices"])
     ]
-    return Inventory(address, devices, parse_labels(labels))
-
-
-def parse_labels(labels: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE words as a map. Raises HarpError."""
-    found = {}
-    for label in labels:
-        name, equals, value = label.partition("=")
-        if not name or not equals:
-            raise HarpError(f"{label!r} is not a label", "write NAME=VALUE, such as rack=r1", 2)
-        found[name] = value
-    return found
+    return Inventory(address, devices, as_labels(labels))

@@ -10,7 +10,7 @@ from harp_api.control.v1 import access_pb2 as api
 from harp_client.commands.forms import Column, Kind, show
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError
-from harp_client.lease import seconds
+from harp_client.quantities import seconds
 from harp_client.scheduler import Scheduler, request_id
 
 

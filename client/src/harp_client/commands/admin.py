@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from harp_api.control.v1 import pool_pb2 as api
+from harp_client.commands.demand import demand, demand_options
 from harp_client.commands.options import connect, pool_options
-from harp_client.lease import per_mille, seconds, size
+from harp_client.quantities import per_mille, seconds, size
 from harp_client.scheduler import request_id
 
 
@@ -73,11 +74,7 @@ def create() -> None:
 
 @create.command("profile")
 @click.argument("name")
-@click.option("--kind", default="gpu", show_default=True)
-@click.option("--count", type=click.IntRange(1, 1024), default=1, show_default=True)
-@click.option("--model", "models", multiple=True, help="Any of these models.")
-@click.option("--memory", metavar="SIZE", help="Memory of each device (8GiB).")
-@click.option("--compute", metavar="SHARE", help="Share of each device (50%).")
+@demand_options
 @pool_options
 def create_profile(
     name: str,
@@ -95,14 +92,9 @@ def create_profile(
       harp create profile half --compute 50%
       harp create profile small --memory 4GiB --compute 25%
     """
-    demand = api.Demand(
-        kind=kind,
-        count=count,
-        models=models,
-        memory=size(memory) if memory else 0,
-        compute=per_mille(compute) if compute else 0,
+    profile = api.Profile(
+        request_id=request_id(), name=name, demand=demand(kind, count, models, memory, compute)
     )
-    profile = api.Profile(request_id=request_id(), name=name, demand=demand)
     connect(**pool).call("SetProfile", profile)
     click.echo(f"profile {name}: set")
 
@@ -135,7 +127,7 @@ def create_tenant(
     quota = api.Quota(
         devices=devices,
         memory=size(memory) if memory else None,
-        compute=round(float(compute.rstrip("%")) * 10) if compute else None,
+        compute=per_mille(compute, most=1_000_000) if compute else None,
         leases=leases,
         longest=seconds(longest) if longest else None,
         sessions=sessions,
@@ -165,8 +157,7 @@ def delete_server(name: str, **pool: str | None) -> None:
     Examples:
       harp delete server gpu1
     """
-    request = api.RemoveRequest(request_id=request_id(), name=name)
-    connect(**pool).call("RemoveServer", request)
+    _remove("RemoveServer", name, **pool)
     click.echo(f"server {name}: deleted")
 
 
@@ -180,6 +171,9 @@ def delete_profile(name: str, **pool: str | None) -> None:
     Examples:
       harp delete profile half
     """
-    request = api.RemoveRequest(request_id=request_id(), name=name)
-    connect(**pool).call("RemoveProfile", request)
+    _remove("RemoveProfile", name, **pool)
     click.echo(f"profile {name}: deleted")
+
+
+def _remove(call: str, name: str, **pool: str | None) -> None:
+    connect(**pool).call(call, api.RemoveRequest(request_id=request_id(), name=name))

@@ -14,7 +14,7 @@ from harp_api.control.v1 import history_pb2 as api
 from harp_client.commands.forms import Column, Kind, as_data, show, when
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError, printable
-from harp_client.lease import seconds
+from harp_client.quantities import seconds
 from harp_client.scheduler import Scheduler
 
 HOUR = 3600.0

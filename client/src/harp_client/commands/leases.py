@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from harp_api.control.v1 import pool_pb2 as api
+from harp_client.commands.demand import demand, demand_options
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError
-from harp_client.lease import per_mille, seconds, size
-from harp_client.scheduler import Scheduler, request_id
+from harp_client.quantities import as_labels, seconds
+from harp_client.scheduler import USABLE, Scheduler, request_id
 
-USABLE = ("Available", "InUse")
 ENDED = ("", "Lost")
 
 
@@ -31,13 +31,20 @@ def lease_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def ending_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds what `detach` and `stop` have: --drain, --force, and which lease of which pool."""
+    command = lease_options(pool_options(command))
+    for option in (
+        click.option("--force", is_flag=True, help="Now: the programs get a CUDA error."),
+        click.option("--drain", is_flag=True, help="When the programs that use it have ended."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("host")
-@click.option("--kind", default="gpu", show_default=True, help="gpu, fpga, npu or cpu.")
-@click.option("--count", type=click.IntRange(1, 1024), default=1, show_default=True)
-@click.option("--model", "models", multiple=True, help="Any of these models.")
-@click.option("--memory", metavar="SIZE", help="Memory of each device (8GiB).")
-@click.option("--compute", metavar="SHARE", help="Share of each device (50%).")
+@demand_options
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Of device or server.")
 @click.option("--same-server", is_flag=True, help="All devices of one server, or none.")
 @click.option("--profile", default="", help="A named size, in place of the options above.")
@@ -77,18 +84,13 @@ def attach(
       harp attach web1 --count 2 --memory 8GiB --wait
       harp attach web1 --profile half --name training --timeout 5m
     """
+    wanted = demand(kind, count, models, memory, compute)
+    wanted.labels.update(as_labels(labels))
+    wanted.same_server = same_server
     request = api.AttachRequest(
         request_id=request_id,
         tenant=tenant,
-        demand=api.Demand(
-            kind=kind,
-            count=count,
-            models=models,
-            memory=size(memory) if memory else 0,
-            compute=per_mille(compute) if compute else 0,
-            labels=dict(label.partition("=")[::2] for label in labels),
-            same_server=same_server,
-        ),
+        demand=wanted,
         profile=profile,
         name=name,
         host=host,
@@ -134,10 +136,7 @@ def one(scheduler: Scheduler, lease: str) -> api.Lease:
 
 @click.command()
 @click.argument("lease")
-@click.option("--drain", is_flag=True, help="When the programs that use it have ended.")
-@click.option("--force", is_flag=True, help="Now: the programs get a CUDA error.")
-@lease_options
-@pool_options
+@ending_options
 def detach(
     lease: str, drain: bool, force: bool, tenant: str, request_id: str, **pool: str | None
 ) -> None:
@@ -154,10 +153,7 @@ def detach(
 
 @click.command()
 @click.argument("lease")
-@click.option("--drain", is_flag=True, help="When the programs that use it have ended.")
-@click.option("--force", is_flag=True, help="Now: the programs get a CUDA error.")
-@lease_options
-@pool_options
+@ending_options
 def stop(
     lease: str, drain: bool, force: bool, tenant: str, request_id: str, **pool: str | None
 ) -> None:

@@ -57,17 +57,17 @@ def up(device: str, devices: int) -> None:
     place = folder()
     if any(running.lives for running in known(place).values()):
         raise HarpError("the pool already runs", "harp down, or harp get devices", 5)
-    ca = place / "ca"
-    if not (ca / "ca.key").exists():
-        authority = Authority.create(POOL)
-        authority.save(ca)
-        authority.issue_server(POOL).save(place / "server")
-        admin = authority.issue_user("system", "admin")
-        save_user(place / "admin", authority.root.certificate_pem(), admin)
-        user = authority.issue_user("default", "me")
-        save_user(place / "user", authority.root.certificate_pem(), user)
     try:
-        scheduler = start(place, SCHEDULER, ["--ca", str(ca), "--listen", "127.0.0.1:0"])
+        command = ["--state", str(place), "--pool", POOL]
+        command += ["--listen", "127.0.0.1:0", "--join-listen", "127.0.0.1:0"]
+        scheduler = start(place, SCHEDULER, command)
+        if not (place / "user").exists():
+            # They need not join: the authority's key is here.
+            authority = Authority.load(place / "ca")
+            authority.issue_server(POOL).save(place / "server")
+            save_user(
+                place / "user", authority.trusted_pem(), authority.issue_user("default", "me")
+            )
         command = ["--credentials", str(place / "server"), "--listen", "127.0.0.1:0"]
         command += ["--device", device, "--scheduler", scheduler.address]
         start(place, SERVER, command, HARP_SOFT_DEVICES=str(devices))

@@ -1,0 +1,47 @@
+"""Sizes, shares, times and labels as people write them on a command line."""
+
+import re
+from collections.abc import Iterable
+
+from harp_client.errors import HarpError
+
+UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def size(text: str) -> int:
+    """Bytes of `8GiB`, `512M`, `1073741824`. Raises HarpError (2)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not found:
+        raise HarpError(f"{text!r} is no size of memory", "write it like 8GiB or 512M", 2)
+    return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def per_mille(text: str, most: float = 1000) -> int:
+    """Per mille of a device of `50%` or `0.5`. Raises HarpError (2), also above `most`."""
+    try:
+        value = float(text[:-1]) * 10 if text.endswith("%") else float(text) * 1000
+    except ValueError:
+        value = 0.0
+    if not 1 <= value <= most:
+        raise HarpError(f"{text!r} is no share of a device", "write it like 50%", 2)
+    return round(value)
+
+
+def seconds(text: str) -> float:
+    """Seconds of `90`, `90s`, `5m`, `2h`, `7d`. Raises HarpError (2)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not found:
+        raise HarpError(f"{text!r} is no time", "write it like 90s, 5m or 2h", 2)
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def as_labels(words: Iterable[str]) -> dict[str, str]:
+    """The labels of `NAME=VALUE` words. Raises HarpError (2)."""
+    found = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise HarpError(f"{word!r} is not a label", "write NAME=VALUE, such as rack=r1", 2)
+        found[name] = value
+    return found

@@ -1,0 +1,59 @@
+"""Sizes, shares, times and labels as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harp_client.errors import HarpError
+from harp_client.quantities import as_labels, per_mille, seconds, size
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8GiB", 8 << 30), ("512M", 512 << 20), ("1.5 g", 3 << 29), ("1073741824", 1 << 30)],
+)
+def test_sizes(text: str, value: int) -> None:
+    assert size(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("50%", 500), ("0.5", 500), ("0.1%", 1), ("1", 1000)])
+def test_shares(text: str, value: int) -> None:
+    assert per_mille(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), ("7d", 604_800)]
+)
+def test_times(text: str, value: float) -> None:
+    assert seconds(text) == value
+
+
+def test_labels() -> None:
+    assert as_labels(["rack=r1", "note=a=b", "empty="]) == {
+        "rack": "r1",
+        "note": "a=b",
+        "empty": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (size, "8 apples"),
+        (size, "-1"),
+        (per_mille, "0"),
+        (per_mille, "101%"),
+        (per_mille, "nan"),
+        (seconds, "soon"),
+        (seconds, "-5s"),
+        (lambda text: as_labels([text]), "rack"),
+        (lambda text: as_labels([text]), "=r1"),
+    ],
+)
+def test_what_is_none_is_a_mistake_of_usage(parse: Callable[[str], object], text: str) -> None:
+    with pytest.raises(HarpError) as error:
+        parse(text)
+    assert error.value.exit_code == 2
+    assert error.value.next_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from clients.suites import expected, report, run
 from clients.suites.execute import Result
 from clients.suites.results import Table
 from clients.suites.suite import Sample, draw, parts
+from clients.toolkit import CHECKOUT
 
 
 @pytest.mark.timeout(3600)
@@ -54,6 +56,15 @@ def test_random_parts_hold_every_test_once() -> None:
 
 def table(direct: dict[str, Result], pool: dict[str, Result]) -> Table:
     return Table("none", "None", "sample", 1, 3, {"direct": direct, "pool": pool})
+
+
+def test_results_name_no_folder_of_the_machine_that_they_are_from() -> None:
+    told = f"cannot run {CHECKOUT}/.cache/python, see {tempfile.gettempdir()}/harp-suite-x9/y"
+    ended = {"direct": {"a": Result("failed", error=told)}}
+    table = Table("suite", "Suite", "full", 0, 1, ended)
+    assert table.as_data()["failures"]["a"]["direct"]["error"] == (
+        "cannot run .cache/python, see TMPDIR/y"
+    )
 
 
 def test_problems_of_a_run() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clients.suites.execute import Result
+from clients.toolkit import CHECKOUT
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -78,7 +81,7 @@ class Table:
             "differing": self.differing(),
             "failures": {
                 test: {
-                    column: {"outcome": result.outcome, "error": result.error}
+                    column: {"outcome": result.outcome, "error": without_places(result.error)}
                     for column, result in columns.items()
                 }
                 for test, columns in sorted(self.failures().items())
@@ -90,3 +93,9 @@ class Table:
         path = FOLDER / f"{self.suite}-{self.kind}.json"
         path.write_text(json.dumps(self.as_data(), indent=1, ensure_ascii=False) + "\n")
         return path
+
+
+def without_places(error: str) -> str:
+    """An error without the folders of the machine that it was found on."""
+    temporary = rf"{re.escape(tempfile.gettempdir())}/harp-suite-\w+"
+    return re.sub(temporary, "TMPDIR", error.replace(f"{CHECKOUT}/", ""))

@@ -102,3 +102,22 @@ def test_light_start() -> None:
     program = "import sys, harp_client.run, harp_client.pool; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_a_scheduler_without_its_packages_says_how_to_get_them(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    program = (
+        "import sys; sys.modules['sqlalchemy'] = None; from harp_client.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "scheduler", "--state", str(tmp_path / "pool")],
+        env=environ,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "harp: a scheduler needs the package sqlalchemy, which is not installed. "
+        "Next: pip install 'harp-pool[scheduler]'\n"
+    )

@@ -27,6 +27,9 @@ Exit status: 0 ok, 1 failure, 2 usage, 3 not found, 4 denied, 5 conflict or no c
 answers, 124 time is up, 130 Ctrl-C.
 """
 
+SCHEDULER_PACKAGES = ("alembic", "numpy", "psycopg", "sqlalchemy")
+"""What only the optional extra `scheduler` installs."""
+
 COMMANDS = {
     "attach": "harp_client.commands.leases:attach",
     "audit": "harp_client.commands.history:audit",
@@ -111,6 +114,14 @@ def main() -> NoReturn:
         status = harp.main(standalone_mode=False)
     except HarpError as error:
         status = tell("harp", error)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in SCHEDULER_PACKAGES:
+            raise
+        missing = HarpError(
+            f"a scheduler needs the package {error.name}, which is not installed",
+            "pip install 'harp-pool[scheduler]'",
+        )
+        status = tell("harp", missing)
     except click.ClickException as error:
         error.show()
         status = error.exit_code

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_scheduler.core import leases, model
-from harp_scheduler.core.book import Book, unusable
+from harp_scheduler.core.book import Book, place_in_queue, unusable
 from harp_scheduler.core.placement.model import Demand
 
 
@@ -89,9 +90,7 @@ def hosts(book: Book, wanted: Iterable[model.Lease]) -> list[api.Host]:
 
 def place(book: Book, known: model.Lease) -> int:
     """The place in the queue, from 1; 0 for a lease that does not wait."""
-    if not known.waits:
-        return 0
-    return 1 + [name for _, _, name in book.waiting].index(known.id)
+    return 1 + bisect_left(book.waiting, place_in_queue(known)) if known.waits else 0
 
 
 def server(book: Book, known: model.Server) -> api.Server:

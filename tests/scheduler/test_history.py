@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 
 import pytest
 
+from harp_api.control.v1.history_pb2 import EventsRequest
 from harp_scheduler.core.book import Usage
 from harp_scheduler.core.events import Asked, Cordoned, Disconnected, Event
 from harp_scheduler.core.model import Closing
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import Outcome
+from harp_scheduler.service.access import Caller, Denied, Role
 from harp_scheduler.service.history import KEPT, History
+from harp_scheduler.service.history_api import HistoryApi
 from harp_scheduler.service.meter import HOUR, Meter, hours
+from scheduler.test_api import ADMIN, Aborted, Context, Service
 from scheduler.test_core import GIB, GRACE, MARGIN, Bench
 
 
@@ -156,3 +161,29 @@ def test_a_scheduler_that_takes_over_counts_on_from_where_it_was_stored(
     meter = Meter(bench.pool.book, measured, began=100.0)
     meter.all(100.0)
     assert sum(row.device_seconds for row in meter.take()) == seconds
+
+
+def test_who_is_revoked_is_shown_no_further_event() -> None:
+    service, revoked = Service(), False
+
+    def caller(_: object) -> Caller:
+        if revoked:
+            raise Denied("the certificate was revoked")
+        return Caller(ADMIN, roles={"*": Role.ADMIN})
+
+    async def watch() -> None:
+        nonlocal revoked
+        history = HistoryApi(caller, lambda: service.leader, None)  # type: ignore[arg-type]
+        events = history.Events(EventsRequest(follow=True), Context(ADMIN))  # type: ignore[arg-type]
+        async with asyncio.timeout(60):
+            for known in service.leader.history.newest:
+                assert (await anext(events)).number == known.number
+            revoked = True
+            service.leader.touch()
+            with pytest.raises(Aborted, match="the certificate was revoked"):
+                await anext(events)
+
+    try:
+        service.loop.run_until_complete(watch())
+    finally:
+        service.close()

@@ -42,9 +42,9 @@ class HistoryApi(history_pb2_grpc.HistoryServicer):
         self, request: api.EventsRequest, context: Context
     ) -> AsyncIterator[api.Event]:
         async with answering(context):
-            leader, caller = self._leader(), self._caller(context)
-            last = 0
+            leader, last = self._leader(), 0
             async for _ in leader.changes():
+                caller = self._caller(context)  # each time: it may have been revoked since
                 for happening in leader.history.since(last):
                     last = happening.number
                     if wanted(request, happening) and may_see(caller, happening):

@@ -114,6 +114,9 @@ def test_a_name_is_one_members_unless_a_token_says_otherwise(pool: Cluster) -> N
     assert pool.join(some, "g1", "--name", "g1").returncode == 0
     refused(pool.join(some, "g1b", "--name", "g1"), 5, "server g1 has joined already")
     refused(pool.join(some, "g1b", "--name", "g1", "--replace"), 5, "harp join --replace")
+    long = pool.join(some, "g1b", "--name", "G" * 5000)
+    refused(long, 2, "cannot name a server")
+    assert len(long.stderr) < 500
     for_it = pool.token("--role", "server", "--name", "g1")
     refused(pool.join(for_it, "g1b", "--name", "g2"), 4, "lets in g1 alone")
     refused(pool.join(for_it, "g1", "--name", "g1"), 5, "holds credentials already")

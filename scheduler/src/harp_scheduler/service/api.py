@@ -342,7 +342,8 @@ def request_id(text: str) -> str:
 
 def checked_name(text: str, what: str) -> str:
     if not NAME.fullmatch(text):
-        raise Invalid(f"{text!r} cannot name a {what}", LETTERS)
+        # Not all of it: its length was the caller's choice, and the log may be told.
+        raise Invalid(f"{text[:64]!r} cannot name a {what}", LETTERS)
     return text
 
 

@@ -7,11 +7,13 @@ import datetime
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from harp_api.control.v1 import access_pb2 as api
 from harp_api.control.v1 import access_pb2_grpc
 from harp_scheduler.core.events import GivenBack
 from harp_scheduler.core.model import After, Closing
+from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import NotFound, Refused
 from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.agents import revocation
@@ -21,6 +23,7 @@ from harp_scheduler.service.join import (
     PATHS,
     may_manage,
     needs_to_manage,
+    refusal,
     refuse_more_than_own,
 )
 from harp_scheduler.service.leader import Leader
@@ -243,8 +246,8 @@ class AccessApi(access_pb2_grpc.AccessServicer):
             told = replace(entry, verb="detach", subject=lease.id, before=lease)
             request = f"{entry.request} {lease.id}"
             event = GivenBack(entry.caller, request, lease.id, Closing.FORCE, After.GONE)
-            with contextlib.suppress(Refused):
-                await leader.handle(event, lambda _, told=told: told)  # type: ignore[misc]
+            with contextlib.suppress(Refused):  # it has gone by itself
+                await leader.handle(event, partial(_told, told))
 
     async def revoked(self) -> None:
         """Lets everybody know whose certificates count no more."""
@@ -270,6 +273,10 @@ class AccessApi(access_pb2_grpc.AccessServicer):
                 ]
             )
         raise AssertionError
+
+
+def _told(entry: AuditEntry, outcome: Outcome) -> AuditEntry:
+    return entry if outcome.refused is None else refusal(entry, outcome.refused)
 
 
 def token_view(token: Token) -> api.JoinToken:

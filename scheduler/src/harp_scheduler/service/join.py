@@ -13,7 +13,7 @@ from harp_client.errors import HarpError
 from harp_scheduler.core.refused import Conflict, Refused
 from harp_scheduler.service.access import Caller, Context, Denied, Role
 from harp_scheduler.service.answers import Invalid, answering
-from harp_scheduler.service.api import LETTERS, NAME
+from harp_scheduler.service.api import checked_name
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.members import SYSTEM, Members, Signed, now
 from harp_scheduler.store.audit import AuditEntry
@@ -88,6 +88,7 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
     def _join(self, request: api.JoinRequest, is_here: bool) -> Signed:
         """In the store's thread, so one after the other. `is_here`: a server of this name is."""
         token = self._checked(request.token)
+        checked_name(request.name, token.role)
         store = self._members.store
         identity = f"spiffe://{self._members.pool}/" + PATHS[token.role].format(
             name=request.name, tenant=token.tenant
@@ -105,7 +106,7 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
             except HarpError as error:
                 raise Invalid(error.cause, error.next_step) from error
         except Refused as refused:
-            store.record([_refused(entry, refused)])
+            store.record([refusal(entry, refused)])
             raise
         store.take_token(token.id, request.token.secret, now(), [entry])
         if request.replace:
@@ -117,8 +118,6 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         self, token: Token, request: api.JoinRequest, identity: str, is_here: bool
     ) -> Caller:
         """Who joins. Raises Refused: that is not for this token."""
-        if not NAME.fullmatch(request.name):
-            raise Invalid(f"{request.name!r} cannot name a {token.role}", LETTERS)
         if token.name and token.name != request.name:
             raise Denied(
                 f"token {token.id} lets in {token.name} alone, not {request.name}",
@@ -182,5 +181,6 @@ def _named(member: Caller, then: str) -> str:
     return f"harp token create --role {member.kind} --name {member.name}{tenant}, then {then}"
 
 
-def _refused(entry: AuditEntry, refused: Refused) -> AuditEntry:
+def refusal(entry: AuditEntry, refused: Refused) -> AuditEntry:
+    """The same call, refused."""
     return replace(entry, outcome=f"refused: {refused.cause}")

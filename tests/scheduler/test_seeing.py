@@ -98,26 +98,31 @@ def test_the_audit_names_who_asked_and_the_first_row_that_was_changed(cluster: C
     denied = cluster.harp("audit", "list", user="alice")
     assert denied.returncode == 4
     assert "alice is not admin of the pool" in denied.stderr
+    alice = "spiffe://lab/tenant/default/user/alice"
     rows = items(cluster, "audit", "list")
-    assert [(row["verb"], row["outcome"]) for row in rows] == [("attach", "done")]
+    assert [(row["verb"], row["outcome"]) for row in rows] == [
+        ("attach", "done"),
+        ("audit", f"refused: {alice} is not admin of the pool"),
+    ]
+    assert rows[1]["caller"] == alice
     assert rows[0]["caller"] == "spiffe://lab/tenant/system/user/admin"
     assert json.loads(rows[0]["after"])["name"] == "work"
     assert cluster.harp("detach", "work", "--tenant", "default").returncode == 0
-    assert [r["verb"] for r in items(cluster, "audit", "list", "--after", "1")] == ["detach"]
+    assert [r["verb"] for r in items(cluster, "audit", "list", "--after", "2")] == ["detach"]
     lease = rows[0]["subject"]
     assert [r["verb"] for r in items(cluster, "get", "events", lease, "--audit")] == [
         *("attach", "detach")
     ]
     whole = cluster.harp("audit", "verify")
-    assert (whole.returncode, whole.stdout) == (0, "the audit is whole: 2 rows\n")
+    assert (whole.returncode, whole.stdout) == (0, "the audit is whole: 3 rows\n")
 
     with sqlite3.connect(cluster.database) as database:
         database.execute("DROP TRIGGER audit_no_update")
-        database.execute("UPDATE audit SET caller = 'spiffe://lab/x' WHERE sequence = 2")
+        database.execute("UPDATE audit SET caller = 'spiffe://lab/x' WHERE sequence = 3")
     database.close()
     broken = cluster.harp("audit", "verify")
     assert broken.returncode == 1
-    assert "row 2 of the audit was changed" in broken.stderr
+    assert "row 3 of the audit was changed" in broken.stderr
 
 
 def test_usage_counts_running_leases_and_outlives_the_scheduler(cluster: Cluster) -> None:

@@ -147,8 +147,8 @@ def audit_list(
 ) -> None:
     """List the calls that changed something, with the caller, what was before and after.
 
-    Calls that the pool's state refused (no such lease, over the quota) are there with the reason;
-    those of callers who lack the role are not.
+    Calls that were refused (no such lease, over the quota, not the role for it) are there with the
+    reason; of those that one caller may not make, the first few of each hour.
 
     \b
     Examples:

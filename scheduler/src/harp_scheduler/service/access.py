@@ -95,10 +95,17 @@ def read_identity(text: str, pool: str) -> Caller | None:
     )
 
 
+def names(context: Context) -> list[str]:
+    """What the certificate of a connection, which TLS has verified, says that the caller is."""
+    return [
+        name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        for name in context.peer_identities() or ()
+    ]
+
+
 def identify(context: Context, pool: str) -> Caller:
     """Reads the caller's identity from the connection. Raises Denied where there is none."""
-    for name in context.peer_identities() or ():
-        text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        if caller := read_identity(text, pool):
+    for name in names(context):
+        if caller := read_identity(name, pool):
             return caller
     raise Denied("the certificate names nobody of this pool", "join the pool: harp join")

@@ -35,10 +35,10 @@ class Agents(agent_pb2_grpc.AgentsServicer):
         context: Context,
     ) -> AsyncIterator[agent.ToAgent]:
         async with answering(context):
-            caller = self._members.caller(context)
+            leader, caller = self._leader(), self._members.caller(context)
             if not caller.server:
                 raise Denied(f"{caller.identity} is no server", "use the credentials of a server")
-            link = Link(caller.server, self._leader(), request_iterator, self._members, context)
+            link = Link(caller.server, leader, request_iterator, self._members, context)
             try:
                 async for message in link.run():
                     yield message

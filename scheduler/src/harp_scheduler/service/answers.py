@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import grpc
 
 from harp_scheduler.core.refused import Conflict, NotFound, OverQuota, Refused
+from harp_scheduler.service import denials
 from harp_scheduler.service.access import Context, Denied
 from harp_scheduler.service.leader import NotLeading
 from harp_scheduler.store.errors import StoreUnavailable, TokenRefused
@@ -37,6 +38,8 @@ async def answering(context: Context) -> AsyncIterator[None]:
         yield
     except (Refused, TokenRefused) as refused:
         status = STATUS.get(type(refused), grpc.StatusCode.FAILED_PRECONDITION)
+        if isinstance(refused, Denied):
+            await denials.record(context, refused)
         # Metadata is ASCII; names that are not were in the request and stay there.
         following = refused.next_step.encode("ascii", "replace").decode()
         await context.abort(status, refused.cause, ((NEXT, following),) if following else ())

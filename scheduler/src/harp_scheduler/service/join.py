@@ -14,6 +14,7 @@ from harp_scheduler.core.refused import Conflict, Refused
 from harp_scheduler.service.access import Caller, Context, Denied, Role
 from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.api import checked_name
+from harp_scheduler.service.denials import Denials
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.members import SYSTEM, Members, Signed, now
 from harp_scheduler.store.audit import AuditEntry
@@ -40,11 +41,13 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         leader: Callable[[], Leader],
         port: Callable[[], int],
         revoked: Callable[[], Awaitable[None]],
+        denials: Denials,
         log: Log,
     ) -> None:
         """`port`: of the scheduler's other services. `leader` raises NotLeading. `revoked` is
-        called when certificates have been."""
+        called when certificates have been. `denials`: what has room in the audit."""
         self._revoked = revoked
+        self._denials = denials
         self._log = log
         self._members = members
         self._leader = leader
@@ -106,7 +109,8 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
             except HarpError as error:
                 raise Invalid(error.cause, error.next_step) from error
         except Refused as refused:
-            store.record([refusal(entry, refused)])
+            if self._denials.room(entry.caller) >= 0:
+                store.record([refusal(entry, refused)])
             raise
         store.take_token(token.id, request.token.secret, now(), [entry])
         if request.replace:

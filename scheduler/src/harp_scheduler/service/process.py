@@ -32,6 +32,7 @@ from harp_scheduler.core.pool import GRACE, Pool
 from harp_scheduler.metrics import PoolCollector, Snapshot, Timings, snapshot
 from harp_scheduler.service.agents import Agents
 from harp_scheduler.service.api import PoolApi
+from harp_scheduler.service.denials import Denials
 from harp_scheduler.service.history_api import HistoryApi
 from harp_scheduler.service.identities import AccessApi
 from harp_scheduler.service.join import JoinApi
@@ -159,7 +160,8 @@ class Scheduler:
     async def start(self) -> None:
         """Opens the ports. Raises HarpError where that cannot be done."""
         members, authority = self._members, self._settings.authority
-        server = grpc.aio.server(options=OPTIONS)
+        denials = Denials(members)
+        server = grpc.aio.server(options=OPTIONS, interceptors=[denials])
         agent_pb2_grpc.add_AgentsServicer_to_server(Agents(members, self.leader), server)
         pool_pb2_grpc.add_PoolServicer_to_server(PoolApi(members, self.leader), server)
         history = HistoryApi(members.caller, self.leader, self._store)
@@ -170,7 +172,7 @@ class Scheduler:
         renewal = RenewalApi(members, self.leader, lambda: port_of(self.address))
         join_pb2_grpc.add_RenewalServicer_to_server(renewal, server)
         join = JoinApi(
-            members, self.leader, lambda: port_of(self.address), access.revoked, self._log
+            members, self.leader, lambda: port_of(self.address), access.revoked, denials, self._log
         )
         join_pb2_grpc.add_JoiningServicer_to_server(join, joining)
         own = Certificate(authority, self._name)

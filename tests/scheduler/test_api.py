@@ -176,6 +176,7 @@ def service() -> Iterator[Service]:
         ({"request_id": ""}, "needs a request_id"),
         ({"request_id": "x" * 65}, "needs a request_id"),
         ({"users": ["../root"]}, "cannot name a user"),
+        ({"users": ["user"] * 257}, "at most 256 users"),
         ({"name": "No Spaces"}, "cannot name a lease"),
         ({"name": "\x1b[2J"}, "cannot name a lease"),
         ({"demand": api.Demand(count=1025)}, "are too many"),
@@ -251,6 +252,19 @@ def test_nobody_sees_what_is_not_stored(service: Service) -> None:
 
     seen = service.loop.run_until_complete(ask_and_look())
     assert [lease.state for lease in seen.leases] == ["Attaching"]
+
+
+@pytest.mark.parametrize("call", ["Detach", "Stop"])
+def test_the_same_call_again_has_the_same_answer_though_the_lease_is_gone(
+    service: Service, call: str
+) -> None:
+    lease = service.attach()
+    again = api.DetachRequest(request_id="once", lease=lease.id)
+    first = service.call(call, again)
+    assert service.call(call, again) == first
+    with pytest.raises(Aborted) as missing:  # it was another's call
+        service.call(call, again, BOB)
+    assert missing.value.code is grpc.StatusCode.NOT_FOUND
 
 
 class Calls(RuleBasedStateMachine):

@@ -134,7 +134,8 @@ class Lease:
     """Seconds that it lives without a renewal by its holder; 0: needs none (attachments)."""
 
     longest: float = 0.0
-    """Seconds that it may be held at all, counted from its grant; 0: no limit."""
+    """Seconds that it may be held at all, counted from its grant, and anew from when another
+    scheduler leads; 0: no limit."""
 
     state: State = State.PENDING
     reason: str = ""

@@ -28,6 +28,7 @@ from harp_scheduler.core.model import After, Closing, Lease, Profile, Quota
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import NotFound
+from harp_scheduler.core.requests import repeated
 from harp_scheduler.service import views
 from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.answers import Invalid, answering
@@ -72,7 +73,6 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self, leader: Leader, caller: Caller, event: Event, verb: str, tenant: str, request: str
     ) -> str:
         """Handles one event that changes something, with its line in the audit."""
-
         book = leader.pool.book
         before = book.leases.get(getattr(event, "lease", ""))
 
@@ -99,10 +99,9 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
             for text, what in ((request.name, "lease"), (request.host, "host")):
                 if text:
                     checked_name(text, what)
-            owner, users = (
-                "",
-                [self._user(tenant, user) for user in request.users[:USERS_MOST]],
-            )
+            if len(request.users) > USERS_MOST:
+                raise Invalid(f"a lease is for at most {USERS_MOST} users", "attach another one")
+            owner, users = "", [self._user(tenant, user) for user in request.users]
             if request.host:
                 caller.needs(Role.OPERATOR, tenant)
                 owner = f"spiffe://{self._pool}/host/{request.host}"
@@ -142,18 +141,16 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
     ) -> api.Lease:
         async with answering(context):
             leader, caller = self._leader(), self.caller(context)
-            lease = self._own(leader, caller, request.lease, request.tenant)
-            event = GivenBack(
-                caller.identity,
-                request_id(request.request_id),
-                lease.id,
-                CLOSING.get(request.how, Closing.IF_UNUSED),
-                after,
-            )
-            await self._do(leader, caller, event, verb, lease.tenant, event.request)
-            if event.how is not Closing.DRAIN:
-                await self._settled(leader, lease.id)
-            return view(leader, lease.id)
+            call_id, how = request_id(request.request_id), CLOSING.get(request.how)
+            name = await answered(leader, caller, call_id)
+            if name is None:
+                lease = self._own(leader, caller, request.lease, request.tenant)
+                name = lease.id
+                event = GivenBack(caller.identity, call_id, name, how or Closing.IF_UNUSED, after)
+                await self._do(leader, caller, event, verb, lease.tenant, call_id)
+            if how is not Closing.DRAIN:
+                await self._settled(leader, name)
+            return view(leader, name)
         raise AssertionError
 
     async def _settled(self, leader: Leader, name: str) -> None:
@@ -176,10 +173,14 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
     async def Start(self, request: api.StartRequest, context: Context) -> api.Lease:  # noqa: N802
         async with answering(context):
             leader, caller = self._leader(), self.caller(context)
-            lease = self._own(leader, caller, request.lease, request.tenant)
-            event = Started(caller.identity, request_id(request.request_id), lease.id)
-            await self._do(leader, caller, event, "start", lease.tenant, event.request)
-            return view(leader, lease.id)
+            call_id = request_id(request.request_id)
+            name = await answered(leader, caller, call_id)
+            if name is None:
+                lease = self._own(leader, caller, request.lease, request.tenant)
+                name = lease.id
+                event = Started(caller.identity, call_id, name)
+                await self._do(leader, caller, event, "start", lease.tenant, call_id)
+            return view(leader, name)
         raise AssertionError
 
     async def Renew(self, request: api.RenewRequest, context: Context) -> api.Lease:  # noqa: N802
@@ -227,7 +228,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         async with answering(context):
             leader, caller = self._leader(), self.caller(context)
             caller.needs(role)
-            await self._do(leader, caller, event, verb, "*", request)
+            await self._do(leader, caller, event, verb, "*", request_id(request))
         return api.Done()
 
     async def Cordon(self, request: api.CordonRequest, context: Context) -> api.Done:  # noqa: N802
@@ -265,6 +266,11 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         if caller.identity != lease.owner:
             caller.needs(Role.OPERATOR, lease.tenant)
         return lease
+
+
+async def answered(leader: Leader, caller: Caller, request: str) -> str | None:
+    """The lease that the same request was about before, which may be gone; None: it is new."""
+    return repeated((await leader.stored()).book, caller.identity, request)
 
 
 def may_see(caller: Caller, lease: Lease) -> bool:

@@ -106,20 +106,20 @@ class Admission:
         # They come over the connection, so the scheduler has heard what it began with.
         self.deadline = max(self.deadline, self.registered + self.grace)
         self.ordered = {order.epoch: order for order in orders.leases}
+        self.returning &= self.ordered.keys()
         for epoch, hold in list(self.holds.items()):
             if epoch in self.ordered:
                 hold.order = self.ordered[epoch]
             else:
-                self.returning.discard(epoch)
                 self._end(epoch, "the lease of this session was taken back")
         self._admit()
         return True
 
     def enter(self, lease: str, session: str) -> Entry:
         """A session begins under a lease. Raises Closed."""
-        hold = next((h for h in self._newest_first() if h.order.lease == lease), None)
         if not lease:
             raise Closed("this server belongs to a pool: take a lease (harp-run --gpus 1)")
+        hold = next((h for h in self._newest_first() if h.order.lease == lease), None)
         if hold is None:
             raise Closed(f"this server holds no lease {lease}")
         if hold.state == ENDING:

@@ -158,16 +158,9 @@ class World:
         leading = [scheduler for scheduler in self.schedulers if scheduler.leads]
         return self.clock.random.choice(leading) if leading else None
 
-    def _scheduler_died(self, scheduler: Scheduler) -> None:
-        life = scheduler.life
-
-        def again() -> None:
-            if scheduler.life == life and not scheduler.leads:
-                scheduler.lead()
-
-        if not any(other.leads for other in self.schedulers):
+    def _scheduler_died(self, _: Scheduler) -> None:
+        if not any(scheduler.leads for scheduler in self.schedulers):
             standby = self.clock.random.choice(self.schedulers)
-            life = standby.life
             self.clock.later(
                 TAKEOVER,
                 f"{standby.name} takes over",

@@ -81,6 +81,9 @@ impl Kept {
     }
 }
 
+/// How long a client that has been refused has to read why and close.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// Bytes of the token that resumes a session.
 const TOKEN_BYTES: usize = 32;
 
@@ -288,7 +291,7 @@ impl Incoming {
             writer.end(status::FAILED_PRECONDITION, &text)
         });
         if said.is_ok() {
-            handshake::linger(&self.link.present().socket);
+            self.link.linger(REFUSED);
         }
     }
 

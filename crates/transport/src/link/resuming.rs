@@ -305,11 +305,13 @@ impl Link {
         self.fail(error);
     }
 
-    /// Reads what the peer still sends on a connection that we have ended, within bounds.
+    /// Gives the peer of a call that we have ended so long to close its connection, and reads what
+    /// it still sends; then closes it.
     pub fn linger(&self, bound: Duration) {
         let connection = self.present();
         if connection.broken().is_none() {
-            handshake::linger_for(&connection.socket, bound);
+            handshake::read_dry(&connection.socket, bound);
+            lock(&self.outbound).close_tls();
         }
     }
 

@@ -94,8 +94,9 @@ impl Sender {
         self.link.bytes_sent()
     }
 
-    /// Gives the peer so long to close its side after a goodbye: a socket that is closed with bytes
-    /// unread is reset, and the peer would lose the goodbye.
+    /// Gives the peer so long to close the connection after a goodbye, then closes it: a peer may
+    /// lose a goodbye that it has not read when the connection ends, and one that is closed with
+    /// bytes unread is reset.
     pub fn linger(&self, bound: Duration) {
         self.link.linger(bound);
     }

@@ -13,7 +13,7 @@ use super::{lock, Break, Link};
 use crate::envelope::{encode_head, Cold, HeadBuffer};
 use crate::error::LinkError;
 use crate::grpc;
-use crate::h2::{frames, reader, Side, INITIAL_WINDOW, PREFACE};
+use crate::h2::{code, frames, reader, Side, INITIAL_WINDOW, PREFACE};
 
 /// What became of writing.
 pub type Written = Result<(), Break>;
@@ -231,6 +231,8 @@ impl Writer<'_> {
                     grpc::trailers_only(status, &message)
                 };
                 frames::headers(&mut last, stream, &block, true);
+                // The connection carries one call: a stock client closes it once it has the status.
+                frames::goaway(&mut last, stream, code::NO_ERROR, "");
             }
         }
         self.put(&last)?;
@@ -241,7 +243,9 @@ impl Writer<'_> {
             // come back knows the end by it.
             Side::Client if self.link.is_resumable() => {}
             Side::Client => socket.see_off(self.deadline),
-            Side::Server => self.sending().close_tls(),
+            // Left open until the link is dropped or has lingered: a stock client drops a status
+            // that it has not passed on when the connection ends.
+            Side::Server => {}
         }
         Ok(())
     }

@@ -263,15 +263,15 @@ fn say_why<H: Handshake>(connection: &mut H, wire: &mut Wire, incoming: &mut [u8
 
 /// Closes the sending direction and reads the other one dry, within bounds.
 pub fn linger(socket: &Socket) {
-    linger_for(socket, LINGER);
+    socket.close_sending();
+    read_dry(socket, LINGER);
 }
 
-/// [`linger`], for at most `bound`.
-pub fn linger_for(socket: &Socket, bound: Duration) {
+/// Reads and drops what the peer sends until it closes, for at most `bound`.
+pub fn read_dry(socket: &Socket, bound: Duration) {
     let deadline = Instant::now() + bound;
     let mut scratch = [0; 4096];
     let mut left = LINGER_MAX;
-    socket.close_sending();
     while left > 0 {
         match socket.receive(&mut scratch) {
             Ok(Some(0)) | Err(_) => return,

@@ -9,14 +9,14 @@ use harp_cuda_abi::types::{CUcontext, CUresult, CUstream, CU_STREAM_DEFAULT};
 use super::Violation;
 use crate::generated::driver::Driver;
 
-/// Client threads that a session may have over its life.
+/// Client threads that a session may have at the same time.
 const MOST_THREADS: usize = 1 << 16;
 
 /// Current contexts of the client's threads, and which one this thread of the worker has.
 pub struct ClientThreads {
     contexts: HashMap<u32, CUcontext>,
-    /// The client thread whose call is being executed, and its current context.
-    thread: u32,
+    /// The client thread whose call is being executed, unless that has just ended, and its current context.
+    thread: Option<u32>,
     context: CUcontext,
     /// The driver's current context on the worker thread that executes; `None` when that has to be set again.
     applied: Option<CUcontext>,
@@ -29,13 +29,13 @@ impl ClientThreads {
     pub fn new() -> Self {
         Self {
             contexts: HashMap::new(),
-            thread: 0,
+            thread: None,
             context: ptr::null_mut(),
             applied: None,
         }
     }
 
-    /// Client threads seen so far.
+    /// Client threads that have made calls and not ended.
     pub fn count(&self) -> usize {
         self.contexts.len()
     }
@@ -45,14 +45,15 @@ impl ClientThreads {
         self.context
     }
 
+    /// The client thread that is being served; 0, which is none's number, after its end.
     pub fn thread(&self) -> u32 {
-        self.thread
+        self.thread.unwrap_or_default()
     }
 
     /// Turns to client thread `thread`. True if that is another than before.
     #[inline]
     pub fn enter(&mut self, thread: u32) -> Result<bool, Violation> {
-        if thread == self.thread && !self.contexts.is_empty() {
+        if self.thread == Some(thread) {
             return Ok(false);
         }
         if self.contexts.len() >= MOST_THREADS && !self.contexts.contains_key(&thread) {
@@ -60,7 +61,7 @@ impl ClientThreads {
                 "more than {MOST_THREADS} client threads"
             )));
         }
-        self.thread = thread;
+        self.thread = Some(thread);
         self.context = *self.contexts.entry(thread).or_insert(ptr::null_mut());
         Ok(true)
     }
@@ -68,7 +69,7 @@ impl ClientThreads {
     /// The client thread that is being served has made `context` current.
     pub fn set_context(&mut self, context: CUcontext) {
         self.context = context;
-        self.contexts.insert(self.thread, context);
+        self.contexts.insert(self.thread(), context);
     }
 
     /// Makes the driver's current context of this worker thread that of the client thread.
@@ -96,10 +97,12 @@ impl ClientThreads {
         self.applied = None;
     }
 
-    /// A client thread has ended.
+    /// A client thread has ended: as a rule the one that is being served, which says so itself.
     pub fn ended(&mut self, thread: u32) {
-        if thread != self.thread {
-            self.contexts.remove(&thread);
+        self.contexts.remove(&thread);
+        if self.thread == Some(thread) {
+            self.thread = None;
+            self.context = ptr::null_mut();
         }
     }
 }
@@ -175,5 +178,38 @@ impl ThreadStreams {
     /// A context's streams end with it.
     pub fn context_ended(&mut self, context: CUcontext) {
         self.streams.retain(|(_, owner), _| *owner != context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_have_ended_make_room_for_others() {
+        let mut threads = ClientThreads::new();
+        for thread in 1..=MOST_THREADS as u32 + 1 {
+            assert_eq!(threads.enter(thread).ok(), Some(true));
+            threads.set_context(ptr::without_provenance_mut(8));
+            threads.ended(thread);
+            assert_eq!(threads.count(), 0);
+            assert!(threads.context().is_null());
+        }
+    }
+
+    #[test]
+    fn threads_that_go_on_are_bounded_and_keep_their_contexts() {
+        let mut threads = ClientThreads::new();
+        for thread in 1..=MOST_THREADS as u32 {
+            assert_eq!(threads.enter(thread).ok(), Some(true));
+            threads.set_context(ptr::without_provenance_mut(thread as usize));
+        }
+        assert!(threads.enter(MOST_THREADS as u32 + 1).is_err());
+        threads.ended(2);
+        assert_eq!(threads.enter(1).ok(), Some(true));
+        assert_eq!(threads.enter(1).ok(), Some(false));
+        assert_eq!(threads.context().addr(), 1);
+        assert_eq!(threads.enter(MOST_THREADS as u32 + 1).ok(), Some(true));
+        assert!(threads.context().is_null());
     }
 }

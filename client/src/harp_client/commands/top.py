@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -23,6 +23,8 @@ WHOLE = 1000
 GIB = 1 << 30
 BAR = 16
 """Characters of a bar."""
+
+Thing = TypeVar("Thing")
 
 
 @click.command()
@@ -110,66 +112,57 @@ def bar(part: float, whole: float) -> str:
 
 def devices_table(devices: Iterable[api.Accelerator], room: int) -> Table:
     """Devices, and how much of each is leased."""
-    grid = _table("DEVICE", "MODEL", "STATE", "MEMORY", "COMPUTE", "LEASES")
-    listed = list(devices)
-    for device in listed[:room]:
-        grid.add_row(
-            *map(
-                printable,
-                (
-                    device.id,
-                    device.model,
-                    device.unusable or "ready",
-                    bar(device.memory_leased, device.memory),
-                    bar(device.compute_leased, WHOLE),
-                    ",".join(device.leases) or "-",
-                ),
-            )
+
+    def row(device: api.Accelerator) -> Sequence[str]:
+        return (
+            device.id,
+            device.model,
+            device.unusable or "ready",
+            bar(device.memory_leased, device.memory),
+            bar(device.compute_leased, WHOLE),
+            ",".join(device.leases) or "-",
         )
-    return _with_rest(grid, len(listed) - room)
+
+    return _table(("DEVICE", "MODEL", "STATE", "MEMORY", "COMPUTE", "LEASES"), row, devices, room)
 
 
 def leases_table(leases: Iterable[api.Lease], room: int) -> Table:
     """Leases that have devices, or had them."""
-    grid = _table("LEASE", "STATE", "TENANT", "HOST", "DEVICES", "PROGRAMS")
-    listed = list(leases)
-    for lease in listed[:room]:
-        grid.add_row(
-            *map(
-                printable,
-                (
-                    lease.name,
-                    lease.state,
-                    lease.tenant,
-                    lease.host or "(a run)",
-                    ",".join(target.device for target in lease.targets) or "-",
-                    str(lease.sessions),
-                ),
-            )
+
+    def row(lease: api.Lease) -> Sequence[str]:
+        return (
+            lease.name,
+            lease.state,
+            lease.tenant,
+            lease.host or "(a run)",
+            ",".join(target.device for target in lease.targets) or "-",
+            str(lease.sessions),
         )
-    return _with_rest(grid, len(listed) - room)
+
+    return _table(("LEASE", "STATE", "TENANT", "HOST", "DEVICES", "PROGRAMS"), row, leases, room)
 
 
 def queue_table(waiting: Iterable[api.Lease], room: int) -> Table:
     """Leases that wait, in their order."""
-    grid = _table("PLACE", "WAITS", "TENANT", "WANTS", "REASON")
-    listed = list(waiting)
-    for lease in listed[:room]:
-        row = (str(lease.place), lease.name, lease.tenant, wants(lease.demand), lease.reason)
-        grid.add_row(*map(printable, row))
-    return _with_rest(grid, len(listed) - room)
+
+    def row(lease: api.Lease) -> Sequence[str]:
+        return str(lease.place), lease.name, lease.tenant, wants(lease.demand), lease.reason
+
+    return _table(("PLACE", "WAITS", "TENANT", "WANTS", "REASON"), row, waiting, room)
 
 
-def _table(*titles: str) -> Table:
+def _table(
+    titles: Sequence[str], row: Callable[[Thing], Sequence[str]], things: Iterable[Thing], room: int
+) -> Table:
+    """One line for each thing that there is room for, and how many more there are."""
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         grid.add_column(title, no_wrap=True, overflow="ellipsis")
-    return grid
-
-
-def _with_rest(grid: Table, more: int) -> Table:
-    if more > 0:
-        grid.add_row(f"… {more} more")
+    listed = list(things)
+    for thing in listed[:room]:
+        grid.add_row(*map(printable, row(thing)))
+    if len(listed) > room:
+        grid.add_row(f"… {len(listed) - room} more")
     return grid

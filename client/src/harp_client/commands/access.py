@@ -7,7 +7,7 @@ import datetime
 import click
 
 from harp_api.control.v1 import access_pb2 as api
-from harp_client.commands.forms import Column, Kind, show
+from harp_client.commands.forms import Column, Kind, output_option, show
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError
 from harp_client.quantities import seconds
@@ -43,13 +43,6 @@ ROLES = Kind(
         Column("ROLE", lambda role: role.role),
     ),
     key=lambda role: f"{role.principal} {role.tenant}",
-)
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "json", "yaml", "name"]),
-    default="table",
-    show_default=True,
 )
 
 
@@ -120,7 +113,7 @@ def create_token(
 
 
 @token.command("list")
-@output_option
+@output_option("table", "wide", "json", "yaml", "name")
 @pool_options
 def list_tokens(output: str, **pool: str | None) -> None:
     """List join tokens, without their secrets.
@@ -223,7 +216,7 @@ def revoke_role(identity: str, tenant: str | None, **pool: str | None) -> None:
 
 
 @role.command("list")
-@output_option
+@output_option("table", "wide", "json", "yaml", "name")
 @pool_options
 def list_roles(output: str, **pool: str | None) -> None:
     """List who has which role.

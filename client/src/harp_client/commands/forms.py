@@ -45,6 +45,13 @@ class Kind:
     """For `-o csv`, which only some kinds have."""
 
 
+def output_option(*forms: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds --output; the first of its forms is the default."""
+    return click.option(
+        "-o", "--output", type=click.Choice(forms), default=forms[0], show_default=True
+    )
+
+
 def when(time: float) -> str:
     """A time of the API, in seconds since 1970, as people here write it."""
     return datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M:%S")

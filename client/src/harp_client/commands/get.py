@@ -8,7 +8,7 @@ import click
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.commands.access import show_tokens
-from harp_client.commands.forms import Column, Kind, as_data, as_yaml, show, when
+from harp_client.commands.forms import Column, Kind, as_data, as_yaml, output_option, show, when
 from harp_client.commands.history import EVENTS, show_audit, show_events
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError
@@ -164,13 +164,7 @@ def _labels(thing: Any) -> str:
 @click.command()
 @click.argument("kind", type=click.Choice([*KINDS, *ALIASES, *TOKEN_WORDS]), metavar="KIND")
 @click.argument("name", default="")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "json", "yaml", "name"]),
-    default="table",
-    show_default=True,
-)
+@output_option("table", "wide", "json", "yaml", "name")
 @click.option("-w", "--watch", is_flag=True, help="Go on: print again what has changed.")
 @click.option("--no-headers", is_flag=True, help="A table without its first line.")
 @click.option("--tenant", default="", help="Only leases of this tenant.")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import click
 
 from harp_api.control.v1 import history_pb2 as api
-from harp_client.commands.forms import Column, Kind, as_data, show, when
+from harp_client.commands.forms import Column, Kind, as_data, output_option, show, when
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError, printable
 from harp_client.quantities import seconds
@@ -63,13 +62,6 @@ USAGE = Kind(
     key=lambda usage: str(usage.tenant),
     message=api.Usage,
 )
-
-
-def output_option(*forms: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds --output."""
-    return click.option(
-        "-o", "--output", type=click.Choice(forms), default=forms[0], show_default=True
-    )
 
 
 @click.command()

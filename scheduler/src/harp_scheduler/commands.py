@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 
 HELP = """Run the pool's scheduler: it decides who gets which device.
@@ -81,20 +82,7 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
     help="How long a certificate of a server or a host is valid; it is renewed at half of that.",
 )
 @click.option("--user-life", default="7d", show_default=True, help="The same of a user's.")
-@click.option(
-    "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
-    default="auto",
-    show_default=True,
-    help="Form of the log lines on stderr.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
-@click.option("--ready-fd", type=int, help="Also write the address to this descriptor when ready.")
+@serving_options("address")
 def scheduler(
     state: Path | None,
     pool: str | None,
@@ -143,9 +131,7 @@ def scheduler(
         print(f"harp scheduler: ready on {process.address}", flush=True)
         if opened.admin:
             print(opened.welcome(process.address), flush=True)
-        if ready_fd is not None:
-            with os.fdopen(ready_fd, "w") as ready, contextlib.suppress(BrokenPipeError):
-                ready.write(f"{process.address}\n")
+        tell_ready(ready_fd, process.address)
         running = asyncio.create_task(process.run())
         stopping = asyncio.create_task(stop.get())
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)

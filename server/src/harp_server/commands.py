@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from harp_client import native
+from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 
 SERVER_HELP = """Offer this machine's devices to a pool.
@@ -117,20 +118,7 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
     help="Tell Prometheus (/metrics) and who asks for its health (/healthz); open to all who can "
     "reach it, so bind it to a management network. Default: off.",
 )
-@click.option(
-    "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
-    default="auto",
-    show_default=True,
-    help="Form of the log lines on stderr.",
-)
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    show_default=True,
-)
-@click.option("--ready-fd", type=int, help="Also write the address to this descriptor when ready.")
+@serving_options("address")
 def server(
     listen: str,
     device: str,
@@ -231,9 +219,7 @@ def server(
             jail=offered.get("landlock"),
         )
         print(f"harp server: ready on {agent.address}", flush=True)
-        if ready_fd is not None:
-            with os.fdopen(ready_fd, "w") as ready, contextlib.suppress(BrokenPipeError):
-                ready.write(f"{agent.address}\n")
+        tell_ready(ready_fd, agent.address)
         await stop.get()
         stopping = asyncio.create_task(agent.stop(drain))
         again = asyncio.create_task(stop.get())

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import os
 import signal
 import threading
 from pathlib import Path
 
 import click
 
+from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 from harp_client.state import kept
 
@@ -35,16 +34,13 @@ RETRY = datetime.timedelta(seconds=5)
     type=click.Path(path_type=Path),
     help="The host's folder (default: where harp join puts it).",
 )
-@click.option(
-    "--log-format",
-    type=click.Choice(["auto", "json", "console"]),
-    default="auto",
-    show_default=True,
-    help="Form of the log lines on stderr.",
-)
-@click.option("--ready-fd", type=int, help="Write the host's name to this descriptor when ready.")
+@serving_options("host's name")
 def host(
-    schedulers: tuple[str, ...], folder: Path | None, log_format: str, ready_fd: int | None
+    schedulers: tuple[str, ...],
+    folder: Path | None,
+    log_format: str,
+    log_level: str,
+    ready_fd: int | None,
 ) -> None:
     """Keep this host's certificate fresh until it is stopped (SIGTERM, SIGINT).
 
@@ -59,7 +55,7 @@ def host(
     from harp_server.logs import Log
 
     place = (folder or Path(kept(), "host")).absolute()
-    log = Log(log_format, "info")
+    log = Log(log_format, log_level)
     scheduler = Scheduler(schedulers, str(place))
     certificate = place / "client.pem"
     name = identity(credentials.certificate(certificate)).rpartition("/")[2]
@@ -68,9 +64,7 @@ def host(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     log.info("host ready", host=name, until=str(expiry(certificate)))
-    if ready_fd is not None:
-        with os.fdopen(ready_fd, "w") as ready, contextlib.suppress(BrokenPipeError):
-            ready.write(f"{name}\n")
+    tell_ready(ready_fd, name)
     while True:
         due = credentials.half_life(credentials.certificate(certificate))
         wait = due - datetime.datetime.now(datetime.UTC)

@@ -74,6 +74,8 @@ def clock(theirs: float, before: float, after: float) -> Finding:
 
 def attachment(name: str, leases: Sequence[api.Lease]) -> Finding:
     """What is attached to this host."""
+    from harp_client.scheduler import USABLE
+
     found = [lease for lease in leases if lease.host == name]
     if not found:
         text = f"nothing is attached to host {name}"
@@ -81,6 +83,6 @@ def attachment(name: str, leases: Sequence[api.Lease]) -> Finding:
         return Finding("attachment", True, text, following)
     lease = found[0]
     devices = ", ".join(f"{target.device} ({target.model})" for target in lease.targets)
-    usable = lease.state in ("Available", "InUse")
+    usable = lease.state in USABLE
     text = f"{lease.name}: {lease.state}, {devices or lease.reason or 'no devices'}"
     return Finding("attachment", usable, text, "" if usable else f"harp describe lease {lease.id}")

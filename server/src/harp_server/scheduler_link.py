@@ -21,8 +21,9 @@ from harp_api.control.v1 import agent_pb2_grpc, join_pb2_grpc
 from harp_api.control.v1 import join_pb2 as join
 from harp_client import __version__
 from harp_client.errors import HarpError
+from harp_client.scheduler import OPTIONS
 from harp_server.admission import Admission, Entry
-from harp_server.ca import SCHEDULER_NAME, SessionIssuer
+from harp_server.ca import SessionIssuer
 from harp_server.logs import Log
 from harp_server.session import Session
 
@@ -37,14 +38,6 @@ TEXT_MAX = 200
 
 SILENCE = 10.0
 """Seconds without a word from the scheduler after which the connection counts as broken."""
-
-OPTIONS = [
-    ("grpc.ssl_target_name_override", SCHEDULER_NAME),
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.enable_retries", 0),
-]
 
 
 @dataclass(frozen=True, slots=True)

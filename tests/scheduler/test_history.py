@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from harp_api.control.v1.history_pb2 import EventsRequest
+from harp_api.control.v1.access_pb2 import CreateTokenRequest
+from harp_api.control.v1.history_pb2 import EventsRequest, UsageRequest
 from harp_scheduler.core.book import Usage
 from harp_scheduler.core.events import Asked, Cordoned, Disconnected, Event
 from harp_scheduler.core.model import Closing
@@ -16,6 +18,7 @@ from harp_scheduler.core.pool import Outcome
 from harp_scheduler.service.access import Caller, Denied, Role
 from harp_scheduler.service.history import KEPT, History
 from harp_scheduler.service.history_api import HistoryApi
+from harp_scheduler.service.identities import AccessApi
 from harp_scheduler.service.meter import HOUR, Meter, hours
 from scheduler.test_api import ADMIN, Aborted, Context, Service
 from scheduler.test_core import GIB, GRACE, MARGIN, Bench
@@ -161,6 +164,35 @@ def test_a_scheduler_that_takes_over_counts_on_from_where_it_was_stored(
     meter = Meter(bench.pool.book, measured, began=100.0)
     meter.all(100.0)
     assert sum(row.device_seconds for row in meter.take()) == seconds
+
+
+def test_usage_since_what_is_no_time_is_refused() -> None:
+    service = Service()
+    history = HistoryApi(lambda _: Caller(ADMIN), lambda: service.leader, None)  # type: ignore[arg-type]
+
+    async def ask(since: float) -> None:
+        await history.Usage(UsageRequest(since=since), Context(ADMIN))  # type: ignore[arg-type]
+
+    try:
+        for since in (float("nan"), float("inf")):
+            with pytest.raises(Aborted, match="is no time"):
+                service.loop.run_until_complete(ask(since))
+    finally:
+        service.close()
+
+
+def test_a_token_for_what_is_no_time_is_refused() -> None:
+    service = Service()
+    members = SimpleNamespace(
+        pool="lab", store=None, caller=lambda _: Caller(ADMIN, roles={"*": Role.ADMIN})
+    )
+    access = AccessApi(members, lambda: service.leader, lambda: 0)  # type: ignore[arg-type]
+    request = CreateTokenRequest(request_id="r", role="server", ttl=float("nan"))
+    try:
+        with pytest.raises(Aborted, match="is no time"):
+            service.loop.run_until_complete(access.CreateToken(request, Context(ADMIN)))  # type: ignore[arg-type]
+    finally:
+        service.close()
 
 
 def test_who_is_revoked_is_shown_no_further_event() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,10 @@ from harp_api.control.v1 import history_pb2 as api
 from harp_api.control.v1 import history_pb2_grpc
 from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.answers import answering
+from harp_scheduler.service.api import bounded
 from harp_scheduler.service.history import Happening
 from harp_scheduler.service.leader import Leader
+from harp_scheduler.service.meter import HOUR
 from harp_scheduler.store.audit import AuditRow
 from harp_scheduler.store.store import Store
 
@@ -90,8 +93,9 @@ class HistoryApi(history_pb2_grpc.HistoryServicer):
             leader, caller = self._leader(), self._caller(context)
             if request.tenant:
                 caller.needs(Role.VIEWER, request.tenant)
+            hour = bounded(request.since, 0.0, time.time()) // HOUR * HOUR
+            since = datetime.fromtimestamp(hour, UTC)
             await leader.measure()
-            since = datetime.fromtimestamp(request.since // 3600 * 3600, UTC)
             loop = asyncio.get_running_loop()
             rows = await loop.run_in_executor(
                 self._thread, self._store.usage, since, request.tenant

@@ -18,7 +18,7 @@ from harp_scheduler.core.refused import NotFound, Refused
 from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.agents import revocation
 from harp_scheduler.service.answers import Invalid, answering
-from harp_scheduler.service.api import checked_name, request_id
+from harp_scheduler.service.api import bounded, checked_name, request_id
 from harp_scheduler.service.join import (
     PATHS,
     may_manage,
@@ -33,6 +33,8 @@ from harp_scheduler.store.identities import ROLES, Token
 
 TOKEN_PREFIX = "harp1"
 TTL_MOST = 30 * 86_400.0
+"""Seconds that a token is good for at most."""
+
 USES_MOST = 10_000
 REMEMBERED = 256
 """New tokens whose request may come again: it gets the same answer."""
@@ -65,14 +67,15 @@ class AccessApi(access_pb2_grpc.AccessServicer):
                 return known
             name, tenant = self._token_for(caller, request)
             made = now()
-            ends = made + datetime.timedelta(seconds=min(max(request.ttl, 1.0), TTL_MOST))
+            ends = made + datetime.timedelta(seconds=bounded(request.ttl, 1.0, TTL_MOST))
+            uses = min(request.uses or 1, USES_MOST)
             entry = AuditEntry(
                 caller=caller.identity,
                 verb="create token",
                 subject=f"{request.role} {name or '(any)'}",
                 tenant=tenant,
                 request=request.request_id,
-                after={"expires": ends.isoformat(), "uses": request.uses or 1},
+                after={"expires": ends.isoformat(), "uses": uses},
             )
             token, secret = await self._members.in_store(
                 lambda: self._store.create_token(
@@ -80,7 +83,7 @@ class AccessApi(access_pb2_grpc.AccessServicer):
                     expires=ends,
                     now=made,
                     creator=caller.identity,
-                    uses=min(request.uses or 1, USES_MOST),
+                    uses=uses,
                     name=name,
                     tenant=tenant,
                     audit=[entry],

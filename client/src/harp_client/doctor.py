@@ -40,6 +40,14 @@ PROBE_SECONDS = 60
     help="With --server: the pool's scheduler; once for each, if there are several.",
 )
 @click.option(
+    "--events",
+    "seconds",
+    type=click.FloatRange(0, 3600),
+    default=0.0,
+    metavar="SECONDS",
+    help="With --server and a real device: also tell what the driver reports of it (Xids) so long.",
+)
+@click.option(
     "--scheduler-state",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -53,6 +61,7 @@ def doctor(
     server: Path | None,
     device: str,
     named: tuple[str, ...],
+    seconds: float,
     scheduler_state: Path | None,
     database: str,
 ) -> int:
@@ -71,7 +80,7 @@ def doctor(
     if server is not None:
         from harp_server.checks import server as check_server
 
-        checks += [_native_parts, _kernel, lambda: check_server(server, device, named)]
+        checks += [_native_parts, _kernel, lambda: check_server(server, device, named, seconds)]
     if scheduler_state is not None:
         from harp_scheduler.checks import scheduler as check_state
 

@@ -1,14 +1,21 @@
 """What `harp doctor --server` checks of a machine that is to offer devices."""
 
+from __future__ import annotations
+
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harp_client import native
 from harp_client.errors import HarpError
 from harp_client.finding import Finding, certificate, failed, reachable
+
+if TYPE_CHECKING:
+    from harp_server.nvml import Gpu, Nvml
 
 DISK = 100 << 20
 """Bytes that must be free where the agent keeps its state."""
@@ -16,14 +23,19 @@ DISK = 100 << 20
 JOIN = "harp join with a server's token, or harp ca server CA_DIR NAME"
 
 
-def server(credentials: Path, device: str, schedulers: Sequence[str]) -> Iterator[Finding]:
-    """The server's certificates, its devices through a jailed worker, its disk, its schedulers."""
+def server(
+    credentials: Path, device: str, schedulers: Sequence[str], seconds: float = 0
+) -> Iterator[Finding]:
+    """The server's certificates, its devices through a jailed worker and as the driver's management
+    library sees them (for `seconds` also their events), its disk, its schedulers."""
     yield from certificate("certificate", credentials, "server", how=JOIN)
     if (credentials / "agent.key").exists():
         yield from certificate("agent", credentials, "agent", how=JOIN)
     elif schedulers:
         yield Finding("agent", False, f"{credentials} has no agent.key", JOIN)
     yield worker(credentials, device)
+    if device != "soft":
+        yield from devices(seconds)
     if (state := credentials / "state").is_dir():
         yield disk("disk", state)
     for address in schedulers:
@@ -60,6 +72,61 @@ def worker(credentials: Path, device: str) -> Finding:
     if jail != "full":
         return Finding("worker", True, text, "Linux 5.13 or newer with Landlock jails it wholly")
     return Finding("worker", True, text)
+
+
+def devices(seconds: float) -> Iterator[Finding]:
+    """What NVML says of each device: who it is, where, how it is, and what happens to it in the
+    next seconds. Numbers are NVML's."""
+    from harp_server.nvml import Nvml, text
+    from harp_server.topology import topology
+
+    nvml = Nvml.open()
+    if nvml is None:
+        how = "pip install nvidia-ml-py, and is the driver loaded (nvidia-smi)?"
+        yield Finding("nvml", True, "there is none: nothing watches the devices", how)
+        return
+    gpus = nvml.all()
+    version = text(nvml.asked("nvmlSystemGetNVMLVersion"))
+    yield Finding("nvml", True, f"driver {nvml.driver()}, NVML {version}")
+    for gpu, labels in zip(gpus, topology(nvml, gpus), strict=True):
+        name = f"device {gpu.ordinal}"
+        said = " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        model = text(nvml.asked("nvmlDeviceGetName", gpu.handle))
+        yield Finding(name, True, f"{model}, {gpu.uuid}, {gpu.bus}, {said}")
+        faults = nvml.faults(gpu)
+        yield from (Finding(name, False, *fault) for fault in faults)
+        if not faults:
+            yield Finding(name, True, "no faults")
+    if seconds:
+        yield from events(nvml, gpus, seconds)
+
+
+def events(nvml: Nvml, gpus: Sequence[Gpu], seconds: float) -> Iterator[Finding]:
+    """The events of the devices in the next seconds."""
+    from harp_server.nvml import Events
+    from harp_server.xids import xid
+
+    try:
+        reported = Events(nvml, gpus)
+    except nvml.api.NVMLError as error:
+        yield Finding("events", True, f"the driver has none: {error}")
+        return
+    watched = [str(gpu.ordinal) for gpu in reported.watched]
+    yield Finding("events", True, f"of devices {', '.join(watched)}" if watched else "none")
+    ends = time.monotonic() + seconds
+    try:
+        while watched and (left := ends - time.monotonic()) > 0:
+            if (event := reported.wait(min(left, 1.0))) is None:
+                continue
+            gpu, number = event
+            name = "some device" if gpu is None else f"device {gpu.ordinal}"
+            cause, action = xid(number) if number else ("memory error", None)
+            takes_out = action is not None and action.takes_out
+            yield Finding(name, not takes_out, cause, action.value if action and takes_out else "")
+    except nvml.api.NVMLError as error:
+        yield Finding("events", False, f"NVML: {error}", "nvidia-smi -q")
+    finally:
+        reported.close()
 
 
 def disk(name: str, folder: Path) -> Finding:

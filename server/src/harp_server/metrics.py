@@ -23,7 +23,6 @@ what leases hold of it, where there is a scheduler. What is not known is not tol
 from __future__ import annotations
 
 import contextlib
-import importlib
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from prometheus_client.registry import Collector
 
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.admission import ADMITTED, ENDING, WAITING, Admission
+from harp_server.nvml import Nvml
 from harp_server.session import Totals
 
 MIB = 1 << 20
@@ -109,14 +109,14 @@ class ServerCollector(Collector):
         self,
         read: Callable[[], Snapshot],
         devices: Sequence[control.Device],
-        nvml: Any = None,
+        nvml: Nvml | None = None,
     ) -> None:
-        """`nvml`: the module `pynvml`, for real devices."""
+        """`nvml`: for real devices."""
         self._read = read
         self._devices = devices
         self._nvml = nvml
         self._hostname = socket.gethostname()
-        self._driver = _text(nvml.nvmlSystemGetDriverVersion()) if nvml is not None else ""
+        self._driver = nvml.driver() if nvml is not None else ""
 
     def describe(self) -> list[Metric]:
         """Nothing is read to register this."""
@@ -165,7 +165,7 @@ class ServerCollector(Collector):
         self, device: control.Device, leased: Mapping[int, int] | None
     ) -> dict[str, float]:
         if self._nvml is not None:
-            return nvml_figures(self._nvml, device.labels["uuid"])
+            return nvml_figures(self._nvml.api, device.labels["uuid"])
         if leased is None:
             return {}
         used = leased.get(device.ordinal, 0)
@@ -193,19 +193,6 @@ def _totals(totals: Totals) -> Iterator[Metric]:
     )
     for counter, (name, text) in TOTALS.items():
         yield CounterMetricFamily(name, text, value=totals.counted[counter])
-
-
-def open_nvml() -> Any:
-    """The module `pynvml`, ready to be asked; None where it or the driver's library is missing."""
-    try:
-        nvml = importlib.import_module("pynvml")
-    except ImportError:
-        return None
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        return None
-    return nvml
 
 
 def nvml_figures(nvml: Any, uuid: str) -> dict[str, float]:
@@ -247,7 +234,3 @@ def nvml_figures(nvml: Any, uuid: str) -> dict[str, float]:
         with contextlib.suppress(nvml.NVMLError):
             found[name] = ask()
     return found
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

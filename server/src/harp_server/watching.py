@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.agent import Agent
 from harp_server.exposition import Exposition, Health, called, registry
-from harp_server.metrics import ServerCollector, Snapshot, copied, held, open_nvml
+from harp_server.metrics import ServerCollector, Snapshot, copied, held
+from harp_server.nvml import Nvml
 from harp_server.scheduler_link import SILENCE, SchedulerLink
 
 
@@ -40,6 +41,6 @@ def expose(
 
     loop = asyncio.get_running_loop()
     metrics = registry("server")
-    nvml = open_nvml() if has_driver else None
+    nvml = Nvml.open() if has_driver else None
     metrics.register(ServerCollector(lambda: called(loop, snapshot), devices, nvml))
     return Exposition(listen, metrics, health)

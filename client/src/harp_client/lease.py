@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from harp_client import settings
@@ -10,11 +10,9 @@ from harp_client.attendant import Attendant, NotReady
 from harp_client.device_kind import SOFT_NAME
 from harp_client.errors import HarpError
 from harp_client.quantities import per_mille, seconds, size
-from harp_client.target import SERVER_NAME, Schedulers, Target
+from harp_client.target import Schedulers, Target
 
 GOODBYE_SECONDS = 8.0
-LEASE_NAME = f"lease.{SERVER_NAME}"
-"""What comes after the lease's id and a dot in the TLS server name of its sessions."""
 
 
 class Wish(NamedTuple):
@@ -55,16 +53,21 @@ class Wish(NamedTuple):
 class RunLease:
     """Taken on construction, which may wait in the queue; `close` gives it back.
 
-    Without a wish it is the lease that is attached to this host, which stays as it is.
+    Without a wish it is what is attached to this host, which stays as it is: all leases that can
+    be used, or the `named` ones. `left_out` are the others, a line for each.
     """
 
-    def __init__(self, pool: Schedulers, wish: Wish, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, pool: Schedulers, wish: Wish, named: Sequence[str], environ: Mapping[str, str]
+    ) -> None:
         arguments = ["--credentials", pool.credentials]
         for address in pool.addresses:
             arguments += ["--scheduler", address]
         try:
             if wish.is_empty:
                 arguments += ["--host", settings.HARP_HOST.get(environ) or socket.gethostname()]
+                for name in named:
+                    arguments += ["--lease", name]
             else:
                 arguments += ["--request", json.dumps(wish.request())]
             if wish.queue_timeout is not None:
@@ -78,13 +81,14 @@ class RunLease:
             raise SystemExit(125) from None
         answer = self._holder.answer
         targets = answer["targets"]
-        addresses = list(dict.fromkeys(target["address"] for target in targets))
+        # A session is under one lease, with one server, and has all of the lease's devices there.
+        sessions = dict.fromkeys(f"{target['lease']}@{target['address']}" for target in targets)
         self.target = Target(
-            ",".join(addresses),
+            ",".join(sessions),
             pool.credentials,
-            f"{answer['lease']}.{LEASE_NAME}",
             ptx=any(target["model"] == SOFT_NAME for target in targets),
         )
+        self.left_out: list[str] = answer["left_out"]
 
     def close(self) -> None:
         """Gives the lease back, within a bound."""

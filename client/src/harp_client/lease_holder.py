@@ -12,10 +12,12 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 from google.protobuf import json_format
 
 from harp_api.control.v1 import pool_pb2 as api
+from harp_client.attached import Attached, LeftOut, attached, chosen, owner
 from harp_client.errors import HarpError, printable, tell
 from harp_client.renewing import keep_fresh
 from harp_client.scheduler import USABLE, Scheduler, request_id
@@ -41,13 +43,14 @@ def main() -> int:
     parser.add_argument("--queue-timeout", type=float)
     parser.add_argument("--request", help="AttachRequest in protobuf's JSON form")
     parser.add_argument("--host", help="in place of a request: use what is attached to this host")
+    parser.add_argument("--lease", action="append", default=[], help="only this, of the host's")
     arguments = parser.parse_args()
     try:
         scheduler = Scheduler(arguments.scheduler, arguments.credentials)
         keep_fresh(scheduler)
         if arguments.host is not None:
-            lease = attached(scheduler, arguments.host)
-            tell_ready(arguments.ready_fd, lease)
+            found = find_attached(scheduler, arguments.host, arguments.lease)
+            tell_ready(arguments.ready_fd, found.usable, found.left_out)
             while not select.select([arguments.lifeline_fd], [], [], FRESH_SECONDS)[0]:
                 stay_fresh(scheduler)
             return 0
@@ -74,7 +77,7 @@ class Holder:
             lease = self._wait(asked, queue_timeout)
             if lease is None:
                 return 0
-            tell_ready(ready, lease)
+            tell_ready(ready, [lease])
             self._keep(lease)
             return 0
         finally:
@@ -177,24 +180,20 @@ def stay_fresh(scheduler: Scheduler) -> None:
         keep_fresh(scheduler)
 
 
-def attached(scheduler: Scheduler, host: str) -> api.Lease:
-    """The first lease that is attached to a host and can be used. Raises HarpError."""
+def find_attached(scheduler: Scheduler, host: str, names: Sequence[str]) -> Attached:
+    """The leases of a host that a run uses: all that it can, or those named. Raises HarpError."""
     things: api.Things = scheduler.call("Get", api.GetRequest(kinds=["leases"]))
-    here = [lease for lease in things.leases if lease.host == host]
-    for lease in here:
-        if lease.state in USABLE:
-            return lease
-    attach = f"harp attach {host}, or a lease for this run alone: harp-run --gpus 1"
-    if here:
-        reason = f": {here[0].reason}" if here[0].reason else ""
-        raise HarpError(f"the lease attached to {host} is {here[0].state}{reason}", attach, 5)
-    raise HarpError(f"nothing is attached to host {host}", attach, 5)
+    return chosen(attached(things.leases, host, owner(scheduler.credentials)), host, names)
 
 
-def tell_ready(ready: int, lease: api.Lease) -> None:
-    """Says to `harp-run` where the program is to run."""
+def tell_ready(ready: int, leases: Sequence[api.Lease], left_out: Sequence[LeftOut] = ()) -> None:
+    """Says to `harp-run` where the program is to run, and which leases it does not use."""
+    answer = {
+        "targets": [target for lease in leases for target in described(lease)],
+        "left_out": [one.line for one in left_out],
+    }
     with os.fdopen(ready, "w") as pipe:
-        pipe.write(json.dumps(described(lease)) + "\n")
+        pipe.write(json.dumps(answer) + "\n")
 
 
 def waiting(lease: api.Lease) -> str:
@@ -207,15 +206,12 @@ def waiting(lease: api.Lease) -> str:
     return ""
 
 
-def described(lease: api.Lease) -> dict[str, object]:
-    """What `harp-run` needs to know of it."""
-    return {
-        "lease": lease.id,
-        "targets": [
-            {"address": t.address, "server": t.server, "ordinal": t.ordinal, "model": t.model}
-            for t in lease.targets
-        ],
-    }
+def described(lease: api.Lease) -> list[dict[str, str]]:
+    """What `harp-run` needs to know of its devices, in the order in which they are numbered."""
+    return [
+        {"lease": lease.id, "address": target.address, "model": target.model}
+        for target in lease.targets
+    ]
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from harp_client.finding import Finding, certificate, failed, reachable
 from harp_client.target import Schedulers
 
 if TYPE_CHECKING:
-    from harp_api.control.v1 import pool_pb2 as api
+    from harp_client.attached import Attached
 
 SKEW = 60.0
 """Seconds that two clocks may differ by: certificates are valid from some minutes before they are
@@ -36,6 +37,7 @@ def host(pool: Schedulers) -> Iterator[Finding]:
 def scheduler(pool: Schedulers) -> Iterator[Finding]:
     """What the scheduler that leads says."""
     from harp_api.control.v1 import pool_pb2 as api
+    from harp_client.attached import attached, owner
     from harp_client.scheduler import Scheduler
 
     name = settings.HARP_HOST.get() or socket.gethostname()
@@ -59,7 +61,7 @@ def scheduler(pool: Schedulers) -> Iterator[Finding]:
         "" if ready else "harp get servers; harp get devices",
     )
     yield clock(things.now, before, after)
-    yield attachment(name, things.leases)
+    yield from attachments(attached(things.leases, name, owner(pool.credentials)), name)
 
 
 def clock(theirs: float, before: float, after: float) -> Finding:
@@ -72,17 +74,18 @@ def clock(theirs: float, before: float, after: float) -> Finding:
     return Finding("clock", True, "as the scheduler's")
 
 
-def attachment(name: str, leases: Sequence[api.Lease]) -> Finding:
-    """What is attached to this host."""
-    from harp_client.scheduler import USABLE
-
-    found = [lease for lease in leases if lease.host == name]
-    if not found:
+def attachments(found: Attached, name: str) -> Iterator[Finding]:
+    """What is attached here: the devices as a program numbers them, and what is left out."""
+    numbers = itertools.count()
+    for lease in found.usable:
+        devices = ", ".join(
+            f"{next(numbers)} is {target.device} ({target.model})" for target in lease.targets
+        )
+        yield Finding("attachment", True, f"{lease.name}: {lease.state}, device {devices}")
+    for one in found.left_out:
+        following = f"harp describe lease {one.lease.id}"
+        yield Finding("attachment", one.is_of_others, one.line, following)
+    if not any(found):
         text = f"nothing is attached to host {name}"
         following = f"harp attach {name}, or harp-run --gpus 1 for a run's own lease"
-        return Finding("attachment", True, text, following)
-    lease = found[0]
-    devices = ", ".join(f"{target.device} ({target.model})" for target in lease.targets)
-    usable = lease.state in USABLE
-    text = f"{lease.name}: {lease.state}, {devices or lease.reason or 'no devices'}"
-    return Finding("attachment", usable, text, "" if usable else f"harp describe lease {lease.id}")
+        yield Finding("attachment", True, text, following)

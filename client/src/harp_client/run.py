@@ -30,13 +30,14 @@ Which pool:
       --device DEVICE      device of the embedded pool: soft (default) or the path of a libcuda.so.1
       --direct             no pool: load the soft GPU into the program itself (for development)
 
-From a pool with a scheduler (without any of these: what is attached to this host):
+From a pool with a scheduler (without any of these: all that is attached to this host):
       --scheduler HOST:PORT[,...]  the pool's schedulers
       --gpus N             take a lease on N devices for this run
       --memory SIZE        memory of each (8GiB)
       --compute SHARE      share of each (50%)
       --model NAME[,...]   of one of these models
       --profile NAME       a size that the pool's admins have named
+      --lease NAME[,...]   of what is attached to this host only these leases, in this order
       --queue-timeout TIME wait for no longer than this (90s, 5m; default: for ever)
 
 How:
@@ -73,6 +74,7 @@ LONG = [
     "direct",
     "scheduler=",
     *(f"{word}=" for word in WISHES),
+    "lease=",
     "stats",
     "sync",
     "ptx",
@@ -96,6 +98,7 @@ class Options(NamedTuple):
     ptx: bool | None
     verbose: bool
     wish: tuple[str | None, ...]
+    leases: list[str]
 
 
 def main() -> NoReturn:
@@ -146,10 +149,13 @@ def _parse(arguments: list[str]) -> Options:
         scheduler=values.get("scheduler"),
     )
     wish = tuple(values.get(word) for word in WISHES)
-    if any(wish) and flags.server:
+    leases = [name for value in values.get("lease", "").split(",") if (name := value.strip())]
+    if leases and any(wish):
+        raise HarpError("--lease is for what is attached already", "drop it, or the others", 125)
+    if (leases or any(wish)) and flags.server:
         raise HarpError("a server takes no leases", "drop --server, or use --scheduler", 125)
     embedded, direct = "embedded" in values, "direct" in values
-    if (embedded or direct) and (any(flags) or any(wish)):
+    if (embedded or direct) and (any(flags) or any(wish) or leases):
         word = "--direct" if direct else "--embedded"
         raise HarpError(f"{word} uses no running pool", f"drop {word} or the server's options", 125)
     if "device" in values and direct:
@@ -165,6 +171,7 @@ def _parse(arguments: list[str]) -> Options:
         ptx=True if "ptx" in values else False if "no-ptx" in values else None,
         verbose="v" in values or "verbose" in values,
         wish=wish,
+        leases=leases,
     )
 
 
@@ -172,7 +179,7 @@ def _run(options: Options) -> int:
     environ = dict(os.environ)
     parts = native.find(environ)
     pool = None if options.embedded or options.direct else schedulers(options.flags, environ)
-    if pool is None and any(options.wish):
+    if pool is None and (options.leases or any(options.wish)):
         raise HarpError(
             "a lease needs a scheduler", "add --scheduler HOST:PORT, or name it in the context", 125
         )
@@ -215,7 +222,9 @@ def _run_leased(
 
     if options.device is not None:
         raise HarpError("--device is for the embedded pool", "add --embedded or drop --device", 125)
-    lease = RunLease(pool, Wish(*options.wish), environ)
+    lease = RunLease(pool, Wish(*options.wish), options.leases, environ)
+    for line in lease.left_out:
+        _say(options, f"not used, though attached to this host: lease {line}")
     try:
         return _run_at(lease.target, options, parts, environ)
     finally:

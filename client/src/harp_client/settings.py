@@ -36,7 +36,8 @@ HARP_SERVER = Setting(
     "the embedded pool",
     PROGRAM,
     "Address `HOST:PORT` of the pool server, or of several with commas between them, whose devices "
-    "the program numbers in this order; `HOST:PORT/0+2` takes only these of a server's devices. "
+    "the program numbers in this order; `HOST:PORT/0+2` takes only these of a server's devices, "
+    "`LEASE@HOST:PORT` those of a lease. "
     "Set by `harp-run`; read by `harp-run` as the default of `--server`.",
 )
 HARP_CREDENTIALS = Setting(
@@ -49,7 +50,8 @@ HARP_SERVER_NAME = Setting(
     "HARP_SERVER_NAME",
     "`harp-server`",
     PROGRAM,
-    "DNS name that the server's certificate must carry, and that is sent as the TLS server name.",
+    "DNS name that the servers' certificates must carry, and that is sent as the TLS server name; "
+    "after `LEASE.lease.` where a server is used under a lease.",
 )
 HARP_EMBEDDED = Setting(
     "HARP_EMBEDDED",
@@ -110,7 +112,7 @@ HARP_HOST = Setting(
     "HARP_HOST",
     "the machine's host name",
     RUN,
-    "This host's name in the pool: `harp-run` uses the lease that is attached to it.",
+    "This host's name in the pool: `harp-run` uses the leases that are attached to it.",
 )
 HARP_CONTEXT = Setting(
     "HARP_CONTEXT",

@@ -15,8 +15,9 @@ SERVER_NAME = "harp-server"
 SCHEDULER_NAME = "harp-scheduler"
 """DNS name in every scheduler's certificate."""
 
-ONE_SERVER = re.compile(r"[^/,]+:\d+(/\d+(\+\d+)*)?")
-"""`HOST:PORT`, and after a slash the numbers of the devices wanted there: `gpu1:7443/0+2`."""
+ONE_SERVER = re.compile(r"([^/,@]+@)?[^/,@]+:\d+(/\d+(\+\d+)*)?")
+"""`HOST:PORT`, after a slash the numbers of the devices wanted there: `gpu1:7443/0+2`; before an @
+the lease that it is used under, which `harp-run` takes from the scheduler."""
 
 
 class Target(NamedTuple):

@@ -115,7 +115,7 @@ fn begin_one(
              `harp-run --server {server} --credentials DIR -- program`"
         ))
     })?;
-    let config = read_credentials(credentials, settings.server_name.clone())?;
+    let config = read_credentials(credentials, target.server_name(&settings.server_name))?;
     let mut hello = Hello {
         program: program_name(),
         pid: std::process::id(),

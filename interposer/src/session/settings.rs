@@ -21,33 +21,46 @@ pub enum LogLevel {
 pub struct Target {
     /// `host:port`.
     pub server: String,
+    /// Under which lease of the pool's scheduler; none where the server's operator lets in who may.
+    pub lease: Option<String>,
     /// Which of the devices that it offers, in the program's order; all where this is not said.
     pub devices: Option<Vec<usize>>,
 }
 
 impl Target {
-    /// Reads `host:port` or `host:port/0+2`.
+    /// Reads `host:port`, `host:port/0+2` or `lease@host:port`.
     ///
     /// # Errors
     /// A sentence, where the devices are not numbers.
     fn parse(text: &str) -> Result<Target, String> {
-        let Some((server, devices)) = text.split_once('/') else {
-            let server = text.to_owned();
-            return Ok(Target {
-                server,
-                devices: None,
-            });
+        let (lease, place) = match text.split_once('@') {
+            Some((lease, place)) => (Some(lease.to_owned()), place),
+            None => (None, text),
         };
-        let devices: Result<Vec<usize>, _> = devices.split('+').map(str::parse).collect();
-        let devices = devices.map_err(|_| {
+        let (server, devices) = match place.split_once('/') {
+            Some((server, devices)) => (server, Some(devices)),
+            None => (place, None),
+        };
+        let devices: Option<Result<Vec<usize>, _>> =
+            devices.map(|list| list.split('+').map(str::parse).collect());
+        let devices = devices.transpose().map_err(|_| {
             format!(
                 "HARP_SERVER={text}: after the slash come numbers of devices, such as {server}/0+2"
             )
         })?;
         Ok(Target {
             server: server.to_owned(),
-            devices: Some(devices),
+            lease,
+            devices,
         })
+    }
+
+    /// The name that the server's certificate must carry, and by which the server knows the lease.
+    pub fn server_name(&self, pool: &str) -> String {
+        match &self.lease {
+            Some(lease) => format!("{lease}.lease.{pool}"),
+            None => pool.to_owned(),
+        }
     }
 }
 
@@ -58,7 +71,7 @@ pub struct Settings {
     pub servers: Result<Vec<Target>, String>,
     /// `HARP_CREDENTIALS`: a directory with `ca.pem`, `client.pem` and `client.key`.
     pub credentials: Option<PathBuf>,
-    /// `HARP_SERVER_NAME`: the DNS name that the server's certificate must carry.
+    /// `HARP_SERVER_NAME`: the DNS name that the servers' certificates must carry.
     pub server_name: String,
     /// `HARP_EMBEDDED=1`: the pool ends with the `harp-run` that started it.
     pub embedded: bool,
@@ -148,6 +161,7 @@ mod tests {
         let settings = read(&[("HARP_SERVER", "gpu1:7443/0+2,[::1]:7443")]);
         let target = |server: &str, devices| Target {
             server: server.to_owned(),
+            lease: None,
             devices,
         };
         assert_eq!(
@@ -159,6 +173,24 @@ mod tests {
         );
         let wrong = read(&[("HARP_SERVER", "gpu1:7443/first")]);
         assert!(wrong.servers.unwrap_err().contains("gpu1:7443/0+2"));
+    }
+
+    #[test]
+    fn a_server_is_used_under_a_lease_by_its_name() {
+        let settings = read(&[("HARP_SERVER", "l-1@gpu1:7443,l-2@gpu1:7443,[::1]:7443")]);
+        let servers = settings.servers.unwrap();
+        let names: Vec<_> = servers
+            .iter()
+            .map(|target| (target.server.as_str(), target.server_name("harp-server")))
+            .collect();
+        assert_eq!(
+            names,
+            [
+                ("gpu1:7443", "l-1.lease.harp-server".to_owned()),
+                ("gpu1:7443", "l-2.lease.harp-server".to_owned()),
+                ("[::1]:7443", "harp-server".to_owned()),
+            ]
+        );
     }
 
     #[test]

@@ -85,6 +85,7 @@ KINDS = {
             Column("LEASES", lambda host: ",".join(host.leases)),
             Column("DEVICES", lambda host: ",".join(host.devices) or "-"),
             Column("PROGRAMS", lambda host: host.sessions),
+            Column("LEFT OUT", lambda host: "; ".join(host.left_out) or "-"),
         ),
     ),
     "sessions": Kind(

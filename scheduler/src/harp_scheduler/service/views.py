@@ -83,7 +83,13 @@ def hosts(book: Book, wanted: Iterable[model.Lease]) -> list[api.Host]:
         if known.host:
             host = found.setdefault(known.host, api.Host(name=known.host))
             host.leases.append(known.name)
-            host.devices.extend(part.device for part in known.slices)
+            if known.state in (model.State.AVAILABLE, model.State.IN_USE):
+                host.devices.extend(part.device for part in known.slices)
+            else:
+                reason = book.reason(known)
+                host.left_out.append(
+                    f"{known.name}: {known.state.value}" + (f", {reason}" if reason else "")
+                )
             host.sessions += leases.sessions(book, known) if known.slices else 0
     return [host for _, host in sorted(found.items())]
 

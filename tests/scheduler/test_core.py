@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 
 import pytest
 
 from harp_api.control.v1 import agent_pb2 as agent
-from harp_scheduler.core.book import Number
+from harp_scheduler.core.book import Number, unusable
 from harp_scheduler.core.events import (
     Asked,
     Connected,
@@ -44,11 +45,17 @@ class Bench:
         for server in servers:
             self.connect(server, devices)
 
-    def connect(self, server: str, devices: int = 2) -> None:
-        admission = self.agents[server] = Admission(dict.fromkeys(range(devices), GIB), self.now)
+    def connect(self, server: str, devices: int = 2, uuids: Sequence[str] = ()) -> None:
+        """An agent has started, and knows nothing of before."""
+        self.agents[server] = Admission(dict.fromkeys(range(devices), GIB), self.now)
+        self.connect_again(server, uuids)
+
+    def connect_again(self, server: str, uuids: Sequence[str] = ()) -> None:
+        admission = self.agents[server]
         register = agent.Register(address=f"{server}:7443", report=admission.register(self.now))
-        for ordinal in range(devices):
-            register.devices.add(ordinal=ordinal, kind="gpu", model="m", memory=GIB)
+        for ordinal in admission.memory:
+            labels = {"uuid": uuids[ordinal]} if uuids else {}
+            register.devices.add(ordinal=ordinal, kind="gpu", model="m", memory=GIB, labels=labels)
         self.do(Connected(server, register))
 
     def do(self, event: object) -> Outcome:
@@ -90,6 +97,12 @@ class Bench:
 
     def lease(self, name: str) -> Lease:
         return self.pool.book.leases[name]
+
+    def unusable(self, device: str) -> str:
+        known = self.pool.book.accelerators[device]
+        return unusable(
+            self.pool.book.servers[known.server], self.pool.book.links[known.server], known
+        )
 
     def reason(self, name: str) -> str:
         return self.pool.book.reason(self.lease(name))
@@ -340,6 +353,52 @@ def test_a_faulty_device_is_taken_out_by_itself(bench: Bench) -> None:
     bench.agents["s1"].faults = {0: ""}
     bench.report("s1")
     assert bench.lease(leases[1]).slices
+
+
+def test_a_device_with_an_incident_comes_back_only_by_an_admin(bench: Bench) -> None:
+    bench.agents["s1"].incidents = {0: agent.Incident(number=7, cause="Xid 79")}
+    bench.report("s1")
+    leases = [bench.ask(), bench.ask()]
+    assert [bool(bench.lease(lease).slices) for lease in leases] == [True, False]
+    assert bench.pool.book.accelerators["s1/0"].incident == "Xid 79"
+    assert bench.unusable("s1/0") == "faulty"
+    # Neither that its server says nothing of it any more, nor that it starts anew.
+    bench.agents["s1"].incidents = {}
+    bench.report("s1")
+    bench.connect("s1")
+    assert not bench.lease(leases[1]).slices
+    bench.do(Cordoned("s1", False))
+    assert not bench.lease(leases[1]).slices
+    bench.do(Cordoned("s1/0", False))
+    assert bench.lease(leases[1]).slices
+
+
+def test_an_incident_that_was_seen_to_is_not_taken_for_another(bench: Bench) -> None:
+    server = bench.agents["s1"]
+    server.incidents = {0: agent.Incident(number=7, cause="Xid 79")}
+    bench.report("s1")
+    bench.do(Cordoned("s1/0", False))
+    # The server goes on telling it: to be heard it says each time all there is.
+    server.faults = {1: "a row of its memory is to be remapped"}
+    bench.report("s1")
+    bench.connect_again("s1")
+    assert [bench.unusable(key) for key in ("s1/0", "s1/1")] == ["", "faulty"]
+    server.incidents = {0: agent.Incident(number=8, cause="Xid 79")}
+    bench.report("s1")
+    assert bench.unusable("s1/0") == "faulty"
+
+
+def test_an_incident_is_of_the_device_and_not_of_its_number() -> None:
+    bench = Bench()
+    bench.connect("s1", uuids=("GPU-a", "GPU-b"))
+    bench.agents["s1"].incidents = {0: agent.Incident(number=7, cause="Xid 79")}
+    bench.report("s1")
+    # The machine starts anew, and numbers them the other way round; and then one was replaced.
+    bench.connect("s1", uuids=("GPU-b", "GPU-a"))
+    devices = bench.pool.book.accelerators
+    assert [devices[key].incident for key in ("s1/0", "s1/1")] == ["", "Xid 79"]
+    bench.connect("s1", uuids=("GPU-b", "GPU-c"))
+    assert [devices[key].incident for key in ("s1/0", "s1/1")] == ["", ""]
 
 
 def test_names_are_unique_in_a_tenant_and_unknown_things_are_said_to_be(bench: Bench) -> None:

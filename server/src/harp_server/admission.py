@@ -95,6 +95,10 @@ class Admission:
         """Sessions to end now, each with the reason; the agent takes them away."""
 
         self.faults: dict[int, str] = {}
+        """Why devices take no new leases now; those that had a fault are here too, with ""."""
+
+        self.incidents: dict[int, agent.Incident] = {}
+        """What has happened to devices, the last of each."""
 
     def take_orders(self, orders: agent.Orders) -> bool:
         """Takes orders unless they are old; says whether they were taken. What `stored` gives has
@@ -161,7 +165,11 @@ class Admission:
         while len(self.sent) > REPORTS_KEPT:
             del self.sent[next(iter(self.sent))]
         report = agent.Report(
-            number=self.number, term=self.term, revision=self.revision, faults=self.faults
+            number=self.number,
+            term=self.term,
+            revision=self.revision,
+            faults=self.faults,
+            incidents=self.incidents,
         )
         room = RUNNING_TOLD
         for epoch, hold in sorted(self.holds.items()):

@@ -30,13 +30,20 @@ def cordon(subject: str, **pool: str | None) -> None:
 @click.argument("subject")
 @pool_options
 def uncordon(subject: str, **pool: str | None) -> None:
-    """Use a cordoned server or device again.
+    """Use a cordoned server or device again; or a device with which something has happened that is
+    seen to now.
 
     \b
     Examples:
       harp uncordon gpu1
+      harp uncordon gpu1/3
     """
     _cordon(subject, on=False, drain=False, **pool)
+    asked = api.GetRequest(kinds=["devices"], name=subject)
+    for device in connect(**pool).call("Get", asked).devices:
+        if device.fault:  # its server says so still
+            click.echo(f"{subject}: faulty: {device.fault}")
+            return
     click.echo(f"{subject}: ready")
 
 

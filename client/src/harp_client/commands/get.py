@@ -71,7 +71,7 @@ KINDS = {
             Column("LEASED", lambda device: _memory(device.memory_leased) or "-"),
             Column("COMPUTE", lambda device: _share(device.compute_leased)),
             Column("LEASES", lambda device: ",".join(device.leases) or "-"),
-            Column("FAULT", lambda device: device.fault, is_wide=True),
+            Column("FAULT", lambda device: device.fault),
             Column("LABELS", lambda device: _labels(device), is_wide=True),
         ),
         key=lambda device: str(device.id),

@@ -14,6 +14,9 @@ LABELS_MOST, WORD_MOST = 64, 256
 """Labels of one thing, and the letters of each; what is more is cut off."""
 
 MEMORY_MOST = 1 << 50
+NUMBER_MOST = (1 << 63) - 1
+"""Of an incident; the store's numbers end there."""
+
 DEVICES_MAX = 256
 """Devices of one server; more are not taken into the inventory."""
 
@@ -55,6 +58,8 @@ def disconnect(book: Book, event: Disconnected, now: float) -> None:
 
 def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
     seen = set()
+    before = [book.accelerators[key] for key in book.devices_of[name]]
+    by_uuid = {uuid: known for known in before if (uuid := _uuid(known))}
     for device in register.devices[:DEVICES_MAX]:
         key = f"{name}/{device.ordinal}"
         seen.add(key)
@@ -71,6 +76,9 @@ def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
             fault=device.fault[:WORD_MOST],
             version=old.version if old else 0,
         )
+        # What has happened to a device is true of it whatever its number is now.
+        if same := by_uuid.get(_uuid(new)) if _uuid(new) else old:
+            new = replace(new, incident=same.incident, incident_number=same.incident_number)
         if new != old:
             book.put(new)
     for key in sorted(book.devices_of[name] - seen):
@@ -92,17 +100,30 @@ def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: flo
     link.taken = taken
     before, link.held = link.held, {held.epoch: held for held in said.leases}
     _tell_of_sessions(book, before, link.held)
-    faults = {f"{name}/{ordinal}": fault[:WORD_MOST] for ordinal, fault in said.faults.items()}
-    changed = [
-        replace(device, fault=fault)
-        for key, fault in faults.items()
-        if (device := book.accelerators.get(key)) is not None and device.fault != fault
-    ]
-    for device in changed:
-        book.put(device)
+    _take_health(book, name, said)
+    settle_server(book, name, now)
+
+
+def _take_health(book: Book, name: str, said: agent.Report) -> None:
+    changed = False
+    for key in sorted(book.devices_of[name]):
+        old = new = book.accelerators[key]
+        if new.ordinal in said.faults:
+            new = replace(new, fault=said.faults[new.ordinal][:WORD_MOST])
+        if new.ordinal in said.incidents:
+            incident = said.incidents[new.ordinal]
+            number = min(incident.number, NUMBER_MOST)
+            if number != new.incident_number:
+                new = replace(new, incident=incident.cause[:WORD_MOST], incident_number=number)
+        if new != old:
+            book.put(new)
+            changed = True
     if changed:
         book.arrange(name)
-    settle_server(book, name, now)
+
+
+def _uuid(device: Accelerator) -> str:
+    return dict(device.labels).get("uuid", "")
 
 
 def sessions_left(book: Book, lease: Lease, server: str) -> int | None:
@@ -124,7 +145,8 @@ def says_the_same(report: agent.Report, last: agent.Report) -> bool:
     return (
         (report.term, report.revision) == (last.term, last.revision)
         and report.leases == last.leases
-        and dict(report.faults) == dict(last.faults)
+        and report.faults == last.faults
+        and report.incidents == last.incidents
     )
 
 

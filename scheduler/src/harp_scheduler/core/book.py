@@ -325,7 +325,7 @@ def unusable(server: Server, link: Link, device: Accelerator) -> str:
         return "out of reach"
     if server.cordoned or device.cordoned:
         return "cordoned"
-    if device.fault:
+    if device.fault or device.incident:
         return "faulty"
     return ""
 

@@ -84,6 +84,13 @@ class Accelerator:
     fault: str = ""
     """Why no lease may begin on it, in the server's words; empty while it is healthy."""
 
+    incident: str = ""
+    """What has happened to it that an admin has not seen to yet, in the server's words: until then
+    no lease may begin on it either, whatever the server says of it now."""
+
+    incident_number: int = 0
+    """Of the last incident that is known, seen to or not; 0: there was none."""
+
     present: bool = True
     """Whether its server still has it."""
 

@@ -155,6 +155,8 @@ def cordon(book: Book, cordoned: Cordoned, now: float) -> str:
         name = subject
     elif subject in book.accelerators:
         device = replace(book.accelerators[subject], cordoned=cordoned.on)
+        if not cordoned.on:
+            device = replace(device, incident="")
         book.put(device)
         devices, name = {subject}, device.server
     else:

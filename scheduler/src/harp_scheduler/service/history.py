@@ -141,16 +141,14 @@ class History:
     def _device(self, new: Accelerator) -> None:
         old = self._devices.get(new.id)
         self._devices[new.id] = new
-        if (new.cordoned, new.fault, new.present) == (
-            (old.cordoned, old.fault, old.present) if old else (False, "", True)
-        ):
+        if _told(new) == (_told(old) if old else (False, "", "", True)):
             return
         what = "Cordoned" if new.cordoned else "Ready"
         if not new.present:
             what = GONE
-        elif new.fault:
+        elif new.incident or new.fault:
             what = "Faulty"
-        self._tell("device", new.id, what, new.fault)
+        self._tell("device", new.id, what, new.incident or new.fault)
 
     def _tell(
         self, kind: str, subject: str, what: str, reason: str = "", lease: Lease | None = None
@@ -177,3 +175,8 @@ class History:
                 break
             fresh.append(happening)
         return reversed(fresh)
+
+
+def _told(device: Accelerator) -> tuple[bool, str, str, bool]:
+    """Whose change is an event."""
+    return device.cordoned, device.incident, device.fault, device.present

@@ -125,7 +125,7 @@ def devices(book: Book, wanted: Iterable[model.Accelerator]) -> list[api.Acceler
             memory=known.memory,
             labels=dict(known.labels),
             unusable=unusable(book.servers[known.server], book.links[known.server], known),
-            fault=known.fault,
+            fault=fault(known),
         )
     for held in book.leases.values():
         for part in held.slices:
@@ -134,6 +134,12 @@ def devices(book: Book, wanted: Iterable[model.Accelerator]) -> list[api.Acceler
                 view.compute_leased += part.compute
                 view.leases.append(held.name)
     return list(views.values())
+
+
+def fault(known: model.Accelerator) -> str:
+    """Why a device is faulty, with what to do."""
+    incident = f"{known.incident}, then harp uncordon {known.id}" if known.incident else ""
+    return "; ".join(filter(None, (incident, known.fault)))
 
 
 def quota(known: model.Quota) -> api.Quota:

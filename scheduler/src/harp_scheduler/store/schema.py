@@ -162,6 +162,8 @@ accelerators = Table(
     _column("labels", Parts(Labels)),
     _column("cordoned", Boolean),
     _column("fault", AnyText),
+    _column("incident", AnyText),
+    _column("incident_number", BigInteger),
     _column("present", Boolean),
     _column("version", BigInteger),
 )

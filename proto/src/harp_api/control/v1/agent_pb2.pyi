@@ -108,7 +108,7 @@ class Part(_message.Message):
     def __init__(self, ordinal: _Optional[int] = ..., memory: _Optional[int] = ..., compute: _Optional[int] = ...) -> None: ...
 
 class Report(_message.Message):
-    __slots__ = ("number", "term", "revision", "leases", "faults")
+    __slots__ = ("number", "term", "revision", "leases", "faults", "incidents")
     class FaultsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -116,17 +116,34 @@ class Report(_message.Message):
         key: int
         value: str
         def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
+    class IncidentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: Incident
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[Incident, _Mapping]] = ...) -> None: ...
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     LEASES_FIELD_NUMBER: _ClassVar[int]
     FAULTS_FIELD_NUMBER: _ClassVar[int]
+    INCIDENTS_FIELD_NUMBER: _ClassVar[int]
     number: int
     term: int
     revision: int
     leases: _containers.RepeatedCompositeFieldContainer[Held]
     faults: _containers.ScalarMap[int, str]
-    def __init__(self, number: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., faults: _Optional[_Mapping[int, str]] = ...) -> None: ...
+    incidents: _containers.MessageMap[int, Incident]
+    def __init__(self, number: _Optional[int] = ..., term: _Optional[int] = ..., revision: _Optional[int] = ..., leases: _Optional[_Iterable[_Union[Held, _Mapping]]] = ..., faults: _Optional[_Mapping[int, str]] = ..., incidents: _Optional[_Mapping[int, Incident]] = ...) -> None: ...
+
+class Incident(_message.Message):
+    __slots__ = ("number", "cause")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    cause: str
+    def __init__(self, number: _Optional[int] = ..., cause: _Optional[str] = ...) -> None: ...
 
 class Held(_message.Message):
     __slots__ = ("lease", "epoch", "state", "sessions", "running")

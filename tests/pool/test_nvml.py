@@ -37,7 +37,7 @@ def test_a_device_that_is_well_has_no_faults() -> None:
         ({"error": 15}, "fallen off the bus. Next: restart the machine"),
         ({"error": 16}, "has to be reset. Next: reset the device"),
         ({"error": 999}, "NVML: 999. Next: nvidia-smi -q"),
-        ({"recovery": 1}, "asks for recovery. Next: reset the device (nvidia-smi --gpu-reset)"),
+        ({"recovery": 1}, "asks for recovery. Next: reset the device while harp server is stopped"),
         ({"recovery": 2}, "asks for recovery. Next: restart the machine"),
         ({"recovery": 99}, "asks for recovery. Next: restart the machine"),
         ({"rows": (0, 1, 1, 0)}, "a row of its memory is to be remapped"),

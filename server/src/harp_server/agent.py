@@ -104,6 +104,10 @@ class Leases(Protocol):
         """A session's worker is dead."""
         ...
 
+    def ended(self, session: Session, ordinals: Sequence[int]) -> None:
+        """A session in which a program was let in is over, and how is known."""
+        ...
+
     def fault(self, cause: str) -> None:
         """The devices cannot be used, for this cause; "": they can again."""
         ...
@@ -369,6 +373,8 @@ class Agent:
             os.close(client)
             client = -1
             await session.run()
+            if entry is not None and session.started and self._offer.leases is not None:
+                self._offer.leases.ended(session, [ordinal for ordinal, _, _ in entry.parts])
         finally:
             if client >= 0:
                 os.close(client)

@@ -183,17 +183,24 @@ def server(
         agent = Agent(offer, port, log)
         agents.append(agent)
         exposition = None
+        watch = None
         linked: list[asyncio.Task[None]] = []
         try:
             offered = await agent.start()
             if link is not None or metrics:
-                from harp_server.inventory import take
+                from harp_server.inventory import named, take
+                from harp_server.nvml import Nvml
 
-                inventory = await take(offer, advertise or agent.address, labels)
+                nvml = await asyncio.to_thread(Nvml.open) if device != "soft" else None
+                inventory = await take(offer, advertise or agent.address, labels, nvml)
             if link is not None:
                 from harp_server.renewal import Renewal
 
                 link.offer(inventory)
+                if nvml is not None:
+                    from harp_server.health import DeviceWatch
+
+                    watch = DeviceWatch(nvml, nvml.find(named(inventory.devices)), link.health, log)
 
                 def use(issuer: SessionIssuer) -> None:
                     agent.use(issuer)
@@ -204,7 +211,7 @@ def server(
             if metrics:
                 from harp_server.watching import expose
 
-                exposition = expose(metrics, agent, link, inventory.devices, device != "soft")
+                exposition = expose(metrics, agent, link, inventory.devices, nvml)
                 log.info("metrics", address=exposition.address)
         except HarpError:
             await agent.stop(0)
@@ -230,6 +237,8 @@ def server(
         await stopping
         if exposition is not None:
             await exposition.close()
+        if watch is not None:
+            await watch.close()
         for task in linked:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

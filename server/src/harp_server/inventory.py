@@ -9,7 +9,9 @@ from harp_api.control.v1 import agent_pb2 as control
 from harp_client.errors import HarpError
 from harp_client.quantities import as_labels
 from harp_server.agent import Offer
+from harp_server.nvml import Nvml
 from harp_server.scheduler_link import Inventory
+from harp_server.topology import labels_of, topology
 
 PROBE_SECONDS = 60.0
 """A real driver may take long to wake its devices."""
@@ -17,10 +19,13 @@ PROBE_SECONDS = 60.0
 KIND = "gpu"
 
 
-async def take(offer: Offer, address: str, labels: Sequence[str]) -> Inventory:
+async def take(
+    offer: Offer, address: str, labels: Sequence[str], nvml: Nvml | None = None
+) -> Inventory:
     """Asks the driver, in a process of its own: the agent itself never loads a libcuda.
 
-    `labels` are NAME=VALUE. Raises HarpError.
+    `labels` are NAME=VALUE: an admin's, which count where the machine says otherwise. `nvml`: for
+    real devices. Raises HarpError.
     """
     probe = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -61,4 +66,24 @@ async def take(offer: Offer, address: str, labels: Sequence[str]) -> Inventory:
         )
         for ordinal, device in enumerate(found["devices"])
     ]
-    return Inventory(address, devices, as_labels(labels))
+    given = as_labels(labels)
+    if offer.device.jail != "soft":
+        found = await asyncio.to_thread(located, devices, nvml)
+        for device, where in zip(devices, found, strict=True):
+            device.labels.update({k: v for k, v in where.items() if k not in given})
+    return Inventory(address, devices, given)
+
+
+def located(devices: Sequence[control.Device], nvml: Nvml | None) -> list[dict[str, str]]:
+    """What the machine says of where real devices are: the labels of each."""
+    found = {device.ordinal: labels_of(device.labels["pci-bus-id"]) for device in devices}
+    if nvml is not None:
+        gpus = nvml.find(named(devices))
+        for gpu, labels in zip(gpus, topology(nvml, gpus), strict=True):
+            found[gpu.ordinal].update(labels)
+    return list(found.values())
+
+
+def named(devices: Sequence[control.Device]) -> list[tuple[int, str, str]]:
+    """What NVML finds devices by: numbers, UUIDs and PCI bus ids."""
+    return [(d.ordinal, d.labels["uuid"], d.labels["pci-bus-id"]) for d in devices]

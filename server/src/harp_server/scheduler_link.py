@@ -24,7 +24,9 @@ from harp_client.errors import HarpError
 from harp_client.scheduler import OPTIONS
 from harp_server.admission import Admission, Entry
 from harp_server.ca import SessionIssuer
+from harp_server.health import CRASH_SIGNALS, Crashes, Health
 from harp_server.logs import Log
+from harp_server.process import how_it_ended
 from harp_server.session import Session
 
 HEARTBEAT = 2.0
@@ -76,6 +78,11 @@ class SchedulerLink:
         self._inventory: Inventory | None = None
         self._admission = Admission({}, boot_time())
         self._news = asyncio.Event()
+        self.health = Health(self._admission, self._news.set)
+        self._crashes = Crashes(
+            lambda faults: self.health.faults("sessions", faults),
+            lambda seconds, what: asyncio.get_running_loop().call_later(seconds, what),
+        )
         self._fenced = asyncio.Event()
         self._ending: set[asyncio.Task[None]] = set()
         self._said = ""
@@ -120,6 +127,12 @@ class SchedulerLink:
         self._admission.leave(session)
         self._news.set()
 
+    def ended(self, session: Session, ordinals: Sequence[int]) -> None:
+        """A session in which a program was let in is over, and how is known."""
+        crash = how_it_ended(-session.death) if session.death in CRASH_SIGNALS else ""
+        if crash or session.went_well:
+            self._crashes.ended(ordinals, session.user, crash)
+
     def use(self, issuer: SessionIssuer) -> None:
         """Takes new certificates: another connection takes the place of the one that there is."""
         self._credentials = channel_credentials(issuer)
@@ -142,8 +155,7 @@ class SchedulerLink:
 
     def fault(self, cause: str) -> None:
         """The devices cannot be used, for this cause, and take no new leases; "": they can."""
-        self._admission.faults = dict.fromkeys(self._admission.memory, cause)
-        self._news.set()
+        self.health.everywhere("workers", cause)
 
     async def run(self) -> None:
         """Until it is cancelled."""

@@ -54,6 +54,12 @@ class Session:
     serial: str = ""
     """Of the certificate that its client began with."""
 
+    went_well: bool = False
+    """It ended as both ends expect."""
+
+    death: int = 0
+    """The signal that its worker died of; 0: of none, or it lives."""
+
     interrupted: float | None = None
     end_event: Message | None = None
     user: str = ""
@@ -115,12 +121,13 @@ class Session:
             waited = round(time.monotonic() - self.interrupted, 3)
             self.log.warning("session lost", session=self.id, waited=waited, cause=cause)
         counts = {name: end.pop(name, None) for name in COUNTERS}
-        went_well = self.end_event is not None and status == 0
-        how = "lost" if self.interrupted is not None else "ended" if went_well else "failed"
+        self.went_well = self.end_event is not None and status == 0
+        self.death = max(0, -status)
+        how = "lost" if self.interrupted is not None else "ended" if self.went_well else "failed"
         self.totals.ended[how] += 1
         self.totals.counted.update({k: v for k, v in counts.items() if isinstance(v, int)})
         self.totals.seconds += time.monotonic() - self.began
-        write = self.log.info if went_well else self.log.error
+        write = self.log.info if self.went_well else self.log.error
         write(
             "session end",
             session=self.id,

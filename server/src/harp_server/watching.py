@@ -19,9 +19,9 @@ def expose(
     agent: Agent,
     link: SchedulerLink | None,
     devices: Sequence[control.Device],
-    has_driver: bool,
+    nvml: Nvml | None,
 ) -> Exposition:
-    """Listens on `HOST:PORT`. `has_driver`: NVML may know the devices. Raises HarpError."""
+    """Listens on `HOST:PORT`. `nvml`: of real devices. Raises HarpError."""
 
     async def snapshot() -> Snapshot:
         states, memory = held(link.admission) if link is not None else ({}, None)
@@ -41,6 +41,5 @@ def expose(
 
     loop = asyncio.get_running_loop()
     metrics = registry("server")
-    nvml = Nvml.open() if has_driver else None
     metrics.register(ServerCollector(lambda: called(loop, snapshot), devices, nvml))
     return Exposition(listen, metrics, health)

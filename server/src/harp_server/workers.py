@@ -211,7 +211,7 @@ class IdleWorkers:
             self._log.error("idle worker lost", pid=worker.process.pid, cause=cause)
             if self._failures >= FAULTY_AFTER:
                 self._is_faulty = True
-                self._on_health(f"workers do not start: {cause}")
+                self._on_health(f"workers do not start: {cause}. Next: harp doctor --server")
         if self._refill_soon is None:
             delay = min(0.1 * 2 ** min(self._failures, 9), 30.0)
             self._refill_soon = asyncio.get_running_loop().call_later(delay, self.fill)

@@ -22,7 +22,7 @@ class Action(Enum):
     ASK = "ask"
     """Nothing by itself; the device says whether something is due."""
 
-    RESET = "reset the device (nvidia-smi --gpu-reset)"
+    RESET = "reset the device while harp server is stopped (nvidia-smi --gpu-reset)"
     RESTART = "restart the machine"
     POWER = "connect the board's auxiliary power"
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harp_client import native
+from harp_client.native import LAYOUT
 from harp_server.ca import Authority, save_user
 from pool.standins import HARP, HARP_RUN
 
@@ -45,6 +47,9 @@ class Cluster:
         self.is_new = is_new
         self.started: dict[str, subprocess.Popen[str]] = {}
         self.addresses: dict[str, str] = {}
+        self.own_environ: dict[str, dict[str, str]] = {}
+        """What only the part, or the programs of the host, of that name have in it."""
+
         self.environ = {
             name: value
             for name, value in os.environ.items()
@@ -68,7 +73,7 @@ class Cluster:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.started[name] = subprocess.Popen(
                 [*HARP, *command, "--log-format", "json", "--ready-fd", str(ready_write)],
-                env=self.environ | environ,
+                env=self.environ | environ | self.own_environ.get(name, {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -184,7 +189,7 @@ class Cluster:
         more = {"HARP_HOST": host} if host else {}
         return subprocess.Popen(
             [*HARP_RUN, *options, "--", *program],
-            env=self.environ_of(user) | more,
+            env=self.environ_of(user) | more | self.own_environ.get(host, {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -204,6 +209,20 @@ class Cluster:
             process.terminate()
         for process in self.started.values():
             process.wait(BOUND)
+
+
+def native_with_worker(folder: Path, script: str) -> dict[str, str]:
+    """An environment with native parts whose worker is a shell script; it knows $WORKER."""
+    parts = native.find({})
+    for part in LAYOUT:
+        place = folder / "native" / part
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(Path(parts.root, part).resolve())
+    worker = folder / "native" / "bin" / "harp-worker"
+    worker.unlink()
+    worker.write_text(f"#!/bin/sh\nWORKER={os.path.realpath(parts.worker)}\n{script}\n")
+    worker.chmod(0o755)
+    return {"HARP_NATIVE_DIR": str(folder / "native")}
 
 
 def first_line(program: subprocess.Popen[str]) -> str:

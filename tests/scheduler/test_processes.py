@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
@@ -13,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harp_client import native
-from harp_client.native import LAYOUT
 from harp_server.ca import Authority, save_user
-from scheduler.cluster import BOUND, PROGRAM, Cluster, end, first_line
+from scheduler.cluster import BOUND, PROGRAM, Cluster, end, first_line, native_with_worker
 
 OBEDIENT = [sys.executable, str(Path(__file__).parents[1] / "pool" / "obedient_program.py")]
 
@@ -226,21 +223,12 @@ def test_only_tls_1_3_and_only_with_a_certificate_of_the_pool(cluster: Cluster) 
 
 
 def test_devices_whose_workers_do_not_start_are_taken_out_until_they_do(tmp_path: Path) -> None:
-    parts, broken = native.find({}), tmp_path / "broken"
-    for part in LAYOUT:
-        place = tmp_path / "native" / part
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(Path(parts.root, part).resolve())
-    worker = tmp_path / "native" / "bin" / "harp-worker"
-    worker.unlink()
-    worker.write_text(
-        f'#!/bin/sh\n[ -e {broken} ] && exit 1\nexec {os.path.realpath(parts.worker)} "$@"\n'
-    )
-    worker.chmod(0o755)
+    broken = tmp_path / "broken"
+    script = f'[ -e {broken} ] && exit 1\nexec $WORKER "$@"'
     cluster = Cluster(tmp_path)
     try:
         cluster.scheduler()
-        cluster.environ["HARP_NATIVE_DIR"] = str(tmp_path / "native")
+        cluster.own_environ["gpu1"] = native_with_worker(tmp_path, script)
         cluster.server("gpu1")
         broken.touch()
         # This one takes the worker that is idle; the next ones do not start.

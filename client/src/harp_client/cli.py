@@ -1,6 +1,7 @@
 """The command `harp`: administration of a pool and of this host. Imports happen per command."""
 
 import importlib
+import os
 import sys
 from typing import NoReturn
 
@@ -110,6 +111,8 @@ def settings_page(markdown: bool) -> None:
 
 def main() -> NoReturn:
     """Entry point of `harp`; the help says what its exit status means."""
+    # Before anything imports gRPC, which writes each handshake that fails to stderr otherwise.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         status = harp.main(standalone_mode=False)
     except HarpError as error:

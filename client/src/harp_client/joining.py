@@ -23,12 +23,15 @@ from OpenSSL import SSL
 
 from harp_api.control.v1 import join_pb2 as api
 from harp_api.control.v1 import join_pb2_grpc
-from harp_client.credentials import CLOCK_SKEW
 from harp_client.errors import HarpError
 from harp_client.scheduler import OPTIONS, told
 
 PORT = 7441
 """Where members join, unless the command says otherwise."""
+
+CLOCK_SKEW = datetime.timedelta(minutes=5)
+"""How long before it is made the certificate of a join port is valid: who joins reads the
+scheduler's clock off it, and what he gets is to be valid by both."""
 
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 30.0

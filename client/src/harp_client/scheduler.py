@@ -3,11 +3,15 @@
 Every call that changes something has a request id, so that trying again does nothing twice.
 """
 
+import datetime
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
+
+# gRPC writes each handshake that fails to stderr, in OpenSSL's words; here they are told once.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
@@ -137,9 +141,13 @@ class Scheduler:
             try:
                 return call(Calls(self._connected()))
             except grpc.RpcError as error:
-                if not _is_away(error) or time.monotonic() > deadline:
-                    raise told(error, self.addresses) from None
                 failed += 1
+                is_over = time.monotonic() > deadline or (
+                    # Trying again sets no clock.
+                    failed >= len(self.addresses) and disagreement(error.details() or "")
+                )
+                if is_over or not _is_away(error):
+                    raise told(error, self.addresses) from None
                 self._next()
                 if failed % len(self.addresses) == 0:
                     time.sleep(PAUSE)
@@ -175,6 +183,21 @@ def _is_away(error: grpc.RpcError) -> bool:
     return error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
+CLOCKS = {
+    "certificate is not yet valid": "by this machine's clock the scheduler's certificate is not "
+    "valid yet",
+    "certificate has expired": "by this machine's clock the scheduler's certificate has expired",
+    "ALERT_CERTIFICATE_EXPIRED": "by the scheduler's clock this member's certificate has expired, "
+    "or is not valid yet",
+}
+"""What OpenSSL says where a certificate is not valid by one end's clock, and what that means."""
+
+
+def disagreement(details: str) -> str:
+    """The cause in a sentence where two clocks do not agree on a certificate; "": it is another."""
+    return next((text for word, text in CLOCKS.items() if word in details), "")
+
+
 def told(error: grpc.RpcError, addresses: Sequence[str] = ()) -> HarpError:
     """A refusal as the scheduler put it, or that there is none."""
     code = error.code()
@@ -182,6 +205,9 @@ def told(error: grpc.RpcError, addresses: Sequence[str] = ()) -> HarpError:
     metadata: Any = error.trailing_metadata() or ()
     following = next((value for key, value in metadata if key == "harp-next"), "")
     if code == grpc.StatusCode.UNAVAILABLE and addresses:
-        cause = f"no scheduler at {', '.join(addresses)} leads: {cause}"
         following = "harp doctor; is `harp scheduler` running there?"
+        if clocks := disagreement(cause):
+            now = f"{datetime.datetime.now(datetime.UTC):%F %T} UTC"
+            cause, following = clocks, f"set the clock that is wrong; this one says {now}"
+        cause = f"no scheduler at {', '.join(addresses)} leads: {cause}"
     return HarpError(cause, str(following), EXIT_CODES.get(code, 1))

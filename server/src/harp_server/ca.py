@@ -215,8 +215,10 @@ class Authority:
             self.pool, self.trusted_pem(), KeyPair(signed, key), KeyPair(agent, agent_key)
         )
 
-    def issue_scheduler(self, name: str, life: datetime.timedelta) -> KeyPair:
-        """A server certificate for the scheduler called `name`."""
+    def issue_scheduler(
+        self, name: str, life: datetime.timedelta, skew: datetime.timedelta = CLOCK_SKEW
+    ) -> KeyPair:
+        """A server certificate for the scheduler called `name`, valid since `skew` before now."""
         key = _new_key()
         signed = _certificate(
             issuer=self.root,
@@ -226,6 +228,7 @@ class Authority:
             dns=(SCHEDULER_NAME,),
             usage=ExtendedKeyUsageOID.SERVER_AUTH,
             lifetime=life,
+            skew=skew,
         )
         return KeyPair(signed, key)
 
@@ -338,11 +341,13 @@ def _certificate(
     dns: Sequence[str] = (),
     usage: x509.ObjectIdentifier | None = None,
     path_length: int | None = None,
+    skew: datetime.timedelta = CLOCK_SKEW,
 ) -> x509.Certificate:
     """The certificate of `key`; without an issuer it signs itself, and has to be private.
 
     `path_length` set means: an authority; with a usage, one of sessions' names alone. A certificate
-    never outlives its issuer.
+    never outlives its issuer; where that has ended by the clock here, which may be wrong, whoever
+    is shown the certificate judges. `skew`: how long before now it is valid.
     """
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.datetime.now(datetime.UTC)
@@ -361,7 +366,7 @@ def _certificate(
         .issuer_name(name if issuer is None else issuer.certificate.subject)
         .public_key(public)
         .serial_number(int.from_bytes(secrets.token_bytes(16)) >> 1 or 1)
-        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_before(min(now, until) - skew)
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(is_authority, path_length), critical=True)
         .add_extension(_key_usage(is_authority), critical=True)

@@ -50,6 +50,9 @@ class Renewal:
             except (HarpError, OSError, grpc.RpcError) as error:
                 self._tell(error)
                 await asyncio.sleep(RETRY)
+            else:
+                made = self._issuer.intermediate.certificate
+                await asyncio.sleep(credentials.rest(made))
 
     def _due(self) -> datetime.datetime:
         agent = self._issuer.agent

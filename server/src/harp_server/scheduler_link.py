@@ -21,7 +21,7 @@ from harp_api.control.v1 import agent_pb2_grpc, join_pb2_grpc
 from harp_api.control.v1 import join_pb2 as join
 from harp_client import __version__
 from harp_client.errors import HarpError
-from harp_client.scheduler import OPTIONS
+from harp_client.scheduler import OPTIONS, disagreement
 from harp_server.admission import Admission, Entry
 from harp_server.ca import SessionIssuer
 from harp_server.health import CRASH_SIGNALS, Crashes, Health
@@ -185,7 +185,8 @@ class SchedulerLink:
                     await self._hold(address)
                     cause = "the scheduler ended the connection"
                 except grpc.aio.AioRpcError as error:
-                    cause = error.details() or error.code().name
+                    details = error.details() or error.code().name
+                    cause = disagreement(details) or details
                 except TimeoutError:
                     cause = "no word from the scheduler"
                 if time.monotonic() - began > SILENCE:

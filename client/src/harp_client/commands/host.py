@@ -73,6 +73,8 @@ def host(
         try:
             if keep_fresh(scheduler, "host"):
                 log.info("certificate renewed", until=str(expiry(certificate)))
+                if stop.wait(credentials.rest(credentials.certificate(certificate))):
+                    break
             elif wait <= datetime.timedelta() and stop.wait(RETRY.total_seconds()):
                 break
         except HarpError as error:

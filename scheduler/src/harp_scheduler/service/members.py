@@ -32,7 +32,11 @@ ADMIN = f"tenant/{SYSTEM}/user/admin"
 """Path of the identity that a new pool's first admin has."""
 
 SWEEP = datetime.timedelta(days=1)
-"""How often certificates that have expired are forgotten, and for how long they are kept."""
+"""How often certificates that have expired are forgotten."""
+
+KEPT = datetime.timedelta(days=30)
+"""How long after its end a certificate is known, and refused where it was revoked: a clock that was
+ahead for a while brings none back."""
 
 Result = TypeVar("Result")
 
@@ -58,7 +62,7 @@ class Members:
         self._roles: dict[str, dict[str, Role]] = {}
         self._known: set[str] = set()
         self.revoked: frozenset[str] = frozenset()
-        """Serial numbers of the certificates that count no more and have not expired."""
+        """Serial numbers of the certificates that count no more and have not long expired."""
 
         self._recording: set[asyncio.Task[None]] = set()
         self._swept = now()
@@ -85,7 +89,7 @@ class Members:
         self._roles = dict(roles)
         stored = await self.in_store(self.store.certificates)
         self._known = {known.serial for known in stored}
-        self.revoked = await self.in_store(lambda: self.store.revoked_serials(now()))
+        self.revoked = await self.in_store(lambda: self.store.revoked_serials(now() - KEPT))
 
     def roles(self, principal: str) -> Mapping[str, Role]:
         """What an identity may do, by tenant, beside what a user may in his own."""
@@ -151,7 +155,7 @@ class Members:
         """Notes certificates before they are handed out; in the store's thread."""
         if now() - self._swept > SWEEP:
             self._swept = now()
-            self.store.forget_certificates(now() - SWEEP)
+            self.store.forget_certificates(now() - KEPT)
         for certificate in signed.certificates:
             self._known.add(serial(certificate))
             self._note(certificate, audit)

@@ -25,6 +25,8 @@ from harp_api.control.v1 import (
     join_pb2_grpc,
     pool_pb2_grpc,
 )
+from harp_client import joining
+from harp_client.credentials import CLOCK_SKEW
 from harp_client.errors import HarpError
 from harp_scheduler.core.events import TenantSet
 from harp_scheduler.core.model import Quota
@@ -101,9 +103,15 @@ class Certificate:
     """Age of a certificate at the join port at most: who joins reads the scheduler's clock off it
     before either can trust the other's."""
 
-    def __init__(self, authority: Authority, name: str, age: datetime.timedelta = LIFE / 2) -> None:
-        """`age`: at which it is renewed."""
-        self._authority, self._name, self._age = authority, name, age
+    def __init__(
+        self,
+        authority: Authority,
+        name: str,
+        age: datetime.timedelta = LIFE / 2,
+        skew: datetime.timedelta = CLOCK_SKEW,
+    ) -> None:
+        """`age`: at which it is renewed. `skew`: how long before it is made it is valid."""
+        self._authority, self._name, self._age, self._skew = authority, name, age, skew
         self._made = datetime.datetime.now(datetime.UTC)
         self._configuration: grpc.ServerCertificateConfiguration | None = None
 
@@ -118,7 +126,7 @@ class Certificate:
         if self._configuration and datetime.timedelta() <= now - self._made < self._age:
             return self._configuration
         self._made = now
-        pair = self._authority.issue_scheduler(self._name, self.LIFE)
+        pair = self._authority.issue_scheduler(self._name, self.LIFE, self._skew)
         root = self._authority.root.certificate_pem()
         self._configuration = grpc.ssl_server_certificate_configuration(
             [(pair.key_pem(), pair.certificate_pem() + root)], self._authority.trusted_pem()
@@ -168,25 +176,25 @@ class Scheduler:
         history_pb2_grpc.add_HistoryServicer_to_server(history, server)
         access = AccessApi(members, self.leader, lambda: port_of(self.join_address))
         access_pb2_grpc.add_AccessServicer_to_server(access, server)
-        joining = grpc.aio.server(options=JOIN_OPTIONS, maximum_concurrent_rpcs=JOINING_AT_ONCE)
+        door = grpc.aio.server(options=JOIN_OPTIONS, maximum_concurrent_rpcs=JOINING_AT_ONCE)
         renewal = RenewalApi(members, self.leader, lambda: port_of(self.address))
         join_pb2_grpc.add_RenewalServicer_to_server(renewal, server)
         join = JoinApi(
             members, self.leader, lambda: port_of(self.address), access.revoked, denials, self._log
         )
-        join_pb2_grpc.add_JoiningServicer_to_server(join, joining)
+        join_pb2_grpc.add_JoiningServicer_to_server(join, door)
         own = Certificate(authority, self._name)
         self.address = bind(server, self._settings.listen, own.credentials(True))
         host, _, port = self._settings.listen.rpartition(":")
         after = f"{host}:{int(port) + 1 if int(port) else 0}"
-        shown = Certificate(authority, self._name, Certificate.JOIN_AGE)
+        shown = Certificate(authority, self._name, Certificate.JOIN_AGE, joining.CLOCK_SKEW)
         self.join_address = bind(
-            joining, self._settings.join_listen or after, shown.credentials(False), "--join-listen"
+            door, self._settings.join_listen or after, shown.credentials(False), "--join-listen"
         )
         self._certificates = [own, shown]
         if self._settings.metrics:
             self._exposition = self._expose(self._settings.metrics)
-        self._servers = [server, joining]
+        self._servers = [server, door]
         for each in self._servers:
             await each.start()
 

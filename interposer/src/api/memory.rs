@@ -24,25 +24,30 @@ pub fn remember(
 ) -> Result<(), CUresult> {
     let own = sessions.of(context);
     let device = device_of(context);
-    if sessions.several() {
-        let taken = sessions.addresses.overlapping(address, bytes as u64);
-        let foreign = |range: &Range| {
-            sessions
-                .of_range(range)
-                .filter(|other| other.number != own.number)
-        };
-        if let Some(other) = taken.iter().find_map(foreign) {
-            notice_once(&format!(
-                "the devices of {} and {} have given out the same address {address:#x}, and a \
-                 program cannot use both: run it again, or on devices of one server",
-                own.server, other.server
-            ));
-            return Err(CUDA_ERROR_OUT_OF_MEMORY);
-        }
-    }
     let owner = Owner::Device { device, context };
-    sessions.addresses.insert(address, bytes as u64, owner);
-    Ok(())
+    let bytes = bytes as u64;
+    if !sessions.several() {
+        sessions.addresses.insert(address, bytes, owner);
+        return Ok(());
+    }
+    let other_session = |range: &Range| {
+        let home = sessions.of_range(range);
+        home.filter(|home| home.number != own.number)
+    };
+    let remembered = sessions
+        .addresses
+        .insert_unless(address, bytes, owner, |range| {
+            other_session(range).is_some()
+        });
+    remembered.map_err(|taken| {
+        let other = other_session(&taken).map_or("another server", |other| &other.server);
+        notice_once(&format!(
+            "the devices of {} and {other} have given out the same address {address:#x}, and a \
+             program cannot use both: run it again, or on devices of one server",
+            own.server
+        ));
+        CUDA_ERROR_OUT_OF_MEMORY
+    })
 }
 
 /// An allocation by `allocate`, remembered on success; `free` takes one back that cannot be used.

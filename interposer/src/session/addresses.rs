@@ -37,7 +37,7 @@ pub struct Range {
 impl Range {
     /// Bytes from `address` to the end of the allocation.
     pub fn remaining(&self, address: u64) -> u64 {
-        (self.base + self.size).saturating_sub(address)
+        self.base.saturating_add(self.size).saturating_sub(address)
     }
 }
 
@@ -52,14 +52,38 @@ pub struct Addresses {
 impl Addresses {
     /// Remembers an allocation; one that was known at `base` is replaced.
     pub fn insert(&self, base: u64, size: u64, owner: Owner) {
-        if matches!(owner, Owner::Managed { .. }) {
-            self.managed_made.fetch_add(1, Ordering::Relaxed);
-        }
-        let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
         let mut ranges = self
             .ranges
             .write()
             .unwrap_or_else(|poison| poison.into_inner());
+        self.put(&mut ranges, base, size, owner);
+    }
+
+    /// As [`insert`](Self::insert), unless one that has some of the addresses is in the way.
+    ///
+    /// # Errors
+    /// The first one that is.
+    pub fn insert_unless(
+        &self,
+        base: u64,
+        size: u64,
+        owner: Owner,
+        in_the_way: impl Fn(&Range) -> bool,
+    ) -> Result<(), Range> {
+        let mut ranges = self
+            .ranges
+            .write()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let taken = overlapping(&ranges, base, size).find(|range| in_the_way(range));
+        if let Some(taken) = taken {
+            return Err(*taken);
+        }
+        self.put(&mut ranges, base, size, owner);
+        Ok(())
+    }
+
+    fn put(&self, ranges: &mut BTreeMap<u64, Range>, base: u64, size: u64, owner: Owner) {
+        let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
         ranges.insert(
             base,
             Range {
@@ -69,6 +93,10 @@ impl Addresses {
                 buffer_id,
             },
         );
+        // Whoever sees this count finds the allocation among them.
+        if matches!(owner, Owner::Managed { .. }) {
+            self.managed_made.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Forgets the allocation that starts at `base`.
@@ -115,23 +143,6 @@ impl Addresses {
         (address - range.base < range.size.max(1)).then_some(*range)
     }
 
-    /// The allocations that have addresses in `address..address + bytes`.
-    pub fn overlapping(&self, address: u64, bytes: u64) -> Vec<Range> {
-        let ranges = self
-            .ranges
-            .read()
-            .unwrap_or_else(|poison| poison.into_inner());
-        // The one before may reach into it.
-        let before = ranges.range(..address).next_back();
-        let before = before.filter(|(_, range)| range.remaining(address) > 0);
-        let within = ranges.range(address..address.saturating_add(bytes.max(1)));
-        before
-            .into_iter()
-            .chain(within)
-            .map(|(_, range)| *range)
-            .collect()
-    }
-
     /// How many managed allocations have been made so far.
     pub fn managed_made(&self) -> u64 {
         self.managed_made.load(Ordering::Relaxed)
@@ -167,6 +178,19 @@ impl Addresses {
     }
 }
 
+/// The allocations that have addresses in `address..address + bytes`.
+fn overlapping(
+    ranges: &BTreeMap<u64, Range>,
+    address: u64,
+    bytes: u64,
+) -> impl Iterator<Item = &Range> {
+    // The one before may reach into it.
+    let before = ranges.range(..address).next_back();
+    let before = before.filter(|(_, range)| range.remaining(address) > 0);
+    let within = ranges.range(address..address.saturating_add(bytes.max(1)));
+    before.into_iter().chain(within).map(|(_, range)| range)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,19 +213,25 @@ mod tests {
     }
 
     #[test]
-    fn allocations_that_overlap_are_found() {
+    fn nothing_is_remembered_over_what_is_in_the_way() {
         let addresses = Addresses::default();
         addresses.insert(0x1000, 0x100, DEVICE);
         addresses.insert(0x3000, 0x100, DEVICE);
-        let bases = |address, bytes| {
-            let found = addresses.overlapping(address, bytes);
-            found.iter().map(|range| range.base).collect::<Vec<_>>()
+        let in_the_way = |base, size| {
+            let put = addresses.insert_unless(base, size, DEVICE, |_| true);
+            if put.is_ok() {
+                assert!(addresses.remove(base).is_some());
+            }
+            put.err().map(|range| range.base)
         };
-        assert!(bases(0x0f00, 0x100).is_empty());
-        assert_eq!(bases(0x0f00, 0x101), [0x1000]);
-        assert_eq!(bases(0x10ff, 0x10), [0x1000]);
-        assert!(bases(0x1100, 0x1f00).is_empty());
-        assert_eq!(bases(0x1080, 0x3000), [0x1000, 0x3000]);
+        assert_eq!(in_the_way(0x0f00, 0x100), None);
+        assert_eq!(in_the_way(0x0f00, 0x101), Some(0x1000));
+        assert_eq!(in_the_way(0x10ff, 0x10), Some(0x1000));
+        assert_eq!(in_the_way(0x1100, 0x1f00), None);
+        assert_eq!(in_the_way(0x1100, 0x1f01), Some(0x3000));
+        let last_only =
+            addresses.insert_unless(0x1080, 0x3000, DEVICE, |range| range.base > 0x1000);
+        assert_eq!(last_only.map_err(|range| range.base), Err(0x3000));
     }
 
     #[test]

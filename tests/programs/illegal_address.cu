@@ -7,7 +7,13 @@ __global__ void write(int *where) { *where = 1; }
 int main() {
     int *data = nullptr;
     MUST(cudaMalloc(&data, 16));
+    int *managed = nullptr, *mapped = nullptr, *seen = nullptr;
+    MUST(cudaMallocManaged(&managed, 16));
+    MUST(cudaHostAlloc(&mapped, 16, cudaHostAllocMapped));
+    MUST(cudaHostGetDevicePointer(&seen, mapped, 0));
     write<<<1, 1>>>(data);
+    write<<<1, 1>>>(managed);
+    write<<<1, 1>>>(seen);
     MUST(cudaDeviceSynchronize());
     write<<<1, 1>>>((int *)0x123450);
     expect_error("launch", cudaSuccess, cudaGetLastError());
@@ -19,5 +25,9 @@ int main() {
     write<<<1, 1>>>(data);
     expect_error("launch after it", cudaErrorIllegalAddress, cudaGetLastError());
     expect_error("free", cudaErrorIllegalAddress, cudaFree(data));
+    // Memory of the host that the failed device shared is gone all the same.
+    expect_error("free managed memory", cudaErrorIllegalAddress, cudaFree(managed));
+    expect_error("free mapped memory", cudaErrorIllegalAddress, cudaFreeHost(mapped));
+    expect_error("synchronize after that", cudaErrorIllegalAddress, cudaDeviceSynchronize());
     return verdict();
 }

@@ -45,12 +45,13 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
     Ok(address)
 }
 
-/// Ends what [`shared_with_device`] began for an allocation, once the device's work is over.
+/// Ends what [`shared_with_device`] began for an allocation, once the device's work is over: the memory
+/// may be gone when this returns, whatever it returns.
 ///
 /// # Errors
 /// What waiting for the device fails with.
 pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresult> {
-    let mut shared = None;
+    let (mut shared, mut outcome) = (None, Ok(()));
     for session in sessions.iter() {
         let Some(address) = session.twins.device_address(range.base as usize) else {
             continue;
@@ -61,20 +62,17 @@ pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresu
         let _visit = made_in.map(Visit::of);
         if current_context().is_ok() {
             // SAFETY: no arguments.
-            check(unsafe { forward::cuCtxSynchronize() })?;
+            outcome = outcome.and(check(unsafe { forward::cuCtxSynchronize() }));
         }
         session.destroy_twin(address);
         shared = Some(address);
     }
-    let Some(address) = shared else {
-        return Ok(());
-    };
-    if address != range.base {
+    if let Some(address) = shared.filter(|address| *address != range.base) {
         let start = address / PAGE * PAGE;
         // SAFETY: the addresses that `shared_with_device` set aside.
         unsafe { twins::vacate(start, address + range.size - start) };
     }
-    Ok(())
+    outcome
 }
 
 pub unsafe fn cuMemAllocManaged(

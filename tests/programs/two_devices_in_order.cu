@@ -112,22 +112,28 @@ static void from_the_other_side() {
 
 // Memory of the host that kernels of both devices change, one after the other.
 static void shared_with_both() {
-    int *managed, *mapped, **place[2];
+    int *managed, *mapped, *registered, *seen_registered, **place[2];
     MUST(cudaSetDevice(0));
     MUST(cudaMallocManaged(&managed, 64 * sizeof(int)));
     MUST(cudaHostAlloc(&mapped, 64 * sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable));
-    for (int i = 0; i < 64; ++i) managed[i] = mapped[i] = i;
+    std::vector<int> own(64);
+    registered = own.data();
+    MUST(cudaHostRegister(registered, 64 * sizeof(int), cudaHostRegisterMapped | cudaHostRegisterPortable));
+    MUST(cudaHostGetDevicePointer(&seen_registered, registered, 0));
+    for (int i = 0; i < 64; ++i) managed[i] = mapped[i] = registered[i] = i;
     for (int device = 0; device < 2; ++device) {
         MUST(cudaSetDevice(device));
         multiply_add<<<1, 64>>>(managed, 64, 2, device);
         int *seen;
         MUST(cudaHostGetDevicePointer(&seen, mapped, 0));
         multiply_add<<<1, 64>>>(seen, 64, 3, device);
+        multiply_add<<<1, 64>>>(seen_registered, 64, 5, device);
         MUST(cudaGetLastError());
         MUST(cudaDeviceSynchronize());
     }
     expect_same("managed memory", numbers(64, 4, 1), std::vector<int>(managed, managed + 64));
     expect_same("mapped memory", numbers(64, 9, 1), std::vector<int>(mapped, mapped + 64));
+    expect_same("registered memory", numbers(64, 25, 1), own);
     // A pointer to it that only the device's memory holds.
     for (int device = 0; device < 2; ++device) {
         MUST(cudaSetDevice(device));
@@ -140,6 +146,7 @@ static void shared_with_both() {
     expect_same("managed memory behind a pointer", numbers(64, 4, 31), std::vector<int>(managed, managed + 64));
     MUST(cudaFree(managed));
     MUST(cudaFreeHost(mapped));
+    MUST(cudaHostUnregister(registered));
 }
 
 // A thread for each device, and host functions in the streams of both.

@@ -8,7 +8,7 @@ use harp_driver_front::host_memory;
 
 use super::context::current_context;
 use super::copy::result;
-use super::managed::no_longer_shared;
+use super::managed::{self, no_longer_shared};
 use super::outputs::put;
 use crate::session::addresses::Owner;
 use crate::session::{sessions, twins, Sessions};
@@ -58,29 +58,12 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
     if pointer.is_null() {
         return CUDA_SUCCESS;
     }
-    let base = pointer as u64;
-    match sessions
-        .addresses
-        .find(base)
-        .filter(|range| range.base == base)
-    {
-        Some(range)
-            if matches!(
-                range.owner,
-                Owner::Host {
-                    registered: false,
-                    ..
-                }
-            ) =>
-        {
-            sessions.addresses.remove(base);
-            let ended = no_longer_shared(sessions, &range);
-            // SAFETY: placed by cuMemHostAlloc with this length, and forgotten just now.
-            unsafe { twins::vacate(base, range.size) };
-            result(ended)
-        }
-        _ => CUDA_ERROR_INVALID_VALUE,
-    }
+    managed::free(sessions, pointer as u64, |owner| is_host(owner, false))
+}
+
+/// Whether memory is page-locked, and registered as such or allocated.
+fn is_host(owner: &Owner, as_registered: bool) -> bool {
+    matches!(owner, Owner::Host { registered, .. } if *registered == as_registered)
 }
 
 pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: c_uint) -> CUresult {
@@ -94,18 +77,19 @@ pub unsafe fn cuMemHostRegister_v2(pointer: *mut c_void, bytes: usize, flags: c_
     if !host_memory::is_mapped(pointer as usize, bytes) {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    if sessions.addresses.find(pointer as u64).is_some() {
-        return CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
-    }
     let owner = Owner::Host {
         flags,
         registered: true,
         context: context as u64,
     };
-    sessions
+    let (base, bytes) = (pointer as u64, bytes as u64);
+    match sessions
         .addresses
-        .insert(pointer as u64, bytes as u64, owner);
-    CUDA_SUCCESS
+        .insert_unless(base, bytes, owner, |_| true)
+    {
+        Ok(()) => CUDA_SUCCESS,
+        Err(_) => CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED,
+    }
 }
 
 pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
@@ -114,22 +98,13 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
         Err(code) => return code,
     };
     let base = pointer as u64;
-    let registered = sessions.addresses.find(base).filter(|range| {
-        matches!(
-            range.owner,
-            Owner::Host {
-                registered: true,
-                ..
-            }
-        )
-    });
-    match registered {
-        Some(range) if range.base == base => {
-            sessions.addresses.remove(base);
-            result(no_longer_shared(sessions, &range))
-        }
-        Some(_) => CUDA_ERROR_INVALID_VALUE,
-        None => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
+    let is_registered = |owner: &Owner| is_host(owner, true);
+    match sessions.addresses.remove(base, is_registered) {
+        Some(range) => result(no_longer_shared(sessions, &range)),
+        None => match sessions.addresses.find(base) {
+            Some(range) if is_registered(&range.owner) => CUDA_ERROR_INVALID_VALUE,
+            _ => CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED,
+        },
     }
 }
 

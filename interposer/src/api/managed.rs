@@ -20,44 +20,39 @@ use crate::session::{checks, sessions, twins, Session, Sessions};
 /// # Errors
 /// What the server refuses a twin with: `CUDA_ERROR_OUT_OF_MEMORY`, `CUDA_ERROR_NOT_SUPPORTED`.
 pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUresult> {
-    if let Some(address) = session.twins.device_address(range.base as usize) {
-        return Ok(address);
-    }
     let context = match range.owner {
         Owner::Device { .. } => return Ok(range.base),
         Owner::Managed { context, .. } | Owner::Host { context, .. } => context,
     };
     let (memory, bytes) = (range.base as usize, range.size as usize);
-    let elsewhere = sessions()?
-        .iter()
-        .find_map(|other| other.twins.device_address(memory));
-    let address = if let Some(address) = elsewhere {
-        address
-    } else if twins::is_placed(range.base) {
-        range.base
-    } else {
-        // The device sees the program's own memory at another address, as far into a page.
-        let into_page = range.base % PAGE;
-        let place = twins::place(bytes + into_page as usize, libc::PROT_NONE);
-        place.ok_or(CUDA_ERROR_OUT_OF_MEMORY)? as u64 + into_page
+    let address = match range.seen_at {
+        Some(address) => address,
+        None => sessions()?.addresses.seen_at(range.base, || {
+            // The device sees the program's own memory at another address, as far into a page.
+            let into_page = range.base % PAGE;
+            let place = twins::place(bytes + into_page as usize, libc::PROT_NONE)?;
+            Some(place as u64 + into_page)
+        })?,
     };
     check(session.create_twin(address, memory, bytes, context))?;
     Ok(address)
 }
 
-/// Ends what [`shared_with_device`] began for an allocation, once the device's work is over: the memory
-/// may be gone when this returns, whatever it returns.
+/// Ends what [`shared_with_device`] began for an allocation that has just been forgotten, once the
+/// device's work is over: the memory may be gone when this returns, whatever it returns.
 ///
 /// # Errors
 /// What waiting for the device fails with.
 pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresult> {
-    let (mut shared, mut outcome) = (None, Ok(()));
+    let Some(address) = range.seen_at else {
+        return Ok(());
+    };
+    let mut outcome = Ok(());
     for session in sessions.iter() {
-        let Some(address) = session.twins.device_address(range.base as usize) else {
+        let Some(made_in) = session.twins.made_in(address) else {
             continue;
         };
         // Another server's work is waited for in the context that was current there.
-        let made_in = session.twins.made_in(address);
         let made_in = made_in.filter(|_| sessions.several() && !session.is_current());
         let _visit = made_in.map(Visit::of);
         if current_context().is_ok() {
@@ -65,11 +60,10 @@ pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresu
             outcome = outcome.and(check(unsafe { forward::cuCtxSynchronize() }));
         }
         session.destroy_twin(address);
-        shared = Some(address);
     }
-    if let Some(address) = shared.filter(|address| *address != range.base) {
+    if address != range.base {
         let start = address / PAGE * PAGE;
-        // SAFETY: the addresses that `shared_with_device` set aside.
+        // SAFETY: the addresses that `shared_with_device` set aside for this allocation.
         unsafe { twins::vacate(start, address + range.size - start) };
     }
     outcome
@@ -108,12 +102,14 @@ pub unsafe fn cuMemAllocManaged(
     }
 }
 
-/// Frees a managed allocation.
-pub fn free(sessions: &Sessions, range: &Range) -> CUresult {
-    sessions.addresses.remove(range.base);
-    let ended = no_longer_shared(sessions, range);
-    // SAFETY: placed by cuMemAllocManaged with this length, and forgotten just now.
-    unsafe { twins::vacate(range.base, range.size) };
+/// Frees memory that was [placed](twins::place), of such an owner, if it starts at `base`.
+pub fn free(sessions: &Sessions, base: u64, is_wanted: impl Fn(&Owner) -> bool) -> CUresult {
+    let Some(range) = sessions.addresses.remove(base, is_wanted) else {
+        return CUDA_ERROR_INVALID_VALUE;
+    };
+    let ended = no_longer_shared(sessions, &range);
+    // SAFETY: placed with this length, and forgotten just now.
+    unsafe { twins::vacate(base, range.size) };
     result(ended)
 }
 
@@ -188,6 +184,14 @@ pub unsafe fn cuMemAdvise(
     result(taken())
 }
 
+/// The registered memory that the devices of another server may have seen at `address` first.
+pub fn shown_to_another(sessions: &Sessions, address: u64) -> Option<Range> {
+    if !sessions.several() {
+        return None;
+    }
+    sessions.addresses.find_as_seen(address)
+}
+
 /// What a launch does before it goes: page-locked memory that its parameters point to gets a twin,
 /// and the device sees what the program has written.
 ///
@@ -198,16 +202,21 @@ pub fn before_launch(
     session: &Session,
     parameters: &[u8],
 ) -> Result<(), CUresult> {
-    if sessions.several() && session.twins.are_behind(sessions.addresses.managed_made()) {
-        // The kernel may find pointers to managed memory in any memory that it reads.
-        for range in sessions.addresses.managed() {
-            shared_with_device(session, &range)?;
+    if sessions.several() {
+        let made = sessions.addresses.managed_made();
+        if session.twins.are_behind(made) {
+            // The kernel may find pointers to managed memory in any memory that it reads.
+            for range in sessions.addresses.managed() {
+                shared_with_device(session, &range)?;
+            }
+            session.twins.have_caught_up(made);
         }
     }
     let words = parameters.chunks_exact(8);
     for word in words.map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))) {
         if twins::is_placed(word) {
-            if let Some(range) = sessions.addresses.find(word) {
+            let found = sessions.addresses.find(word);
+            if let Some(range) = found.or_else(|| shown_to_another(sessions, word)) {
                 shared_with_device(session, &range)?;
             }
         }

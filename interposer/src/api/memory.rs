@@ -125,11 +125,9 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     if pointer == 0 {
         return CUDA_SUCCESS;
     }
-    if let Some(range) = sessions.addresses.find_managed(pointer, 0) {
-        return match range.base == pointer {
-            true => super::managed::free(sessions, &range),
-            false => CUDA_ERROR_INVALID_VALUE,
-        };
+    if sessions.addresses.find_managed(pointer, 0).is_some() {
+        let is_managed = |owner: &Owner| matches!(owner, Owner::Managed { .. });
+        return super::managed::free(sessions, pointer, is_managed);
     }
     let _visit = Visit::to_memory(sessions, pointer);
     // Forgotten before the server frees it: from then on another thread may get this address.

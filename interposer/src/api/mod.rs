@@ -47,7 +47,7 @@ pub use library::*;
 pub use link::*;
 pub use managed::{
     cuMemAdvise, cuMemAllocManaged, cuMemHostGetDevicePointer_v2, cuMemPrefetchAsync,
-    cuStreamAttachMemAsync, shared_with_device,
+    cuStreamAttachMemAsync, shared_with_device, shown_to_another,
 };
 pub use memory::*;
 pub use memset::*;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::RwLock;
 
+use harp_cuda_abi::types::*;
+
 /// What an address range is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -32,6 +34,8 @@ pub struct Range {
     pub owner: Owner,
     /// `CU_POINTER_ATTRIBUTE_BUFFER_ID`: unique for each allocation of the process.
     pub buffer_id: u64,
+    /// Where devices see it: memory that the program registered has no place before one is to see it.
+    pub seen_at: Option<u64>,
 }
 
 impl Range {
@@ -84,6 +88,10 @@ impl Addresses {
 
     fn put(&self, ranges: &mut BTreeMap<u64, Range>, base: u64, size: u64, owner: Owner) {
         let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
+        let has_place = match owner {
+            Owner::Host { registered, .. } => !registered,
+            Owner::Device { .. } | Owner::Managed { .. } => true,
+        };
         ranges.insert(
             base,
             Range {
@@ -91,6 +99,7 @@ impl Addresses {
                 size,
                 owner,
                 buffer_id,
+                seen_at: has_place.then_some(base),
             },
         );
         // Whoever sees this count finds the allocation among them.
@@ -99,26 +108,46 @@ impl Addresses {
         }
     }
 
-    /// Forgets the allocation that starts at `base`.
-    pub fn remove(&self, base: u64) -> Option<Range> {
-        self.ranges
+    /// Forgets the allocation that starts at `base`, if its owner is such a one.
+    pub fn remove(&self, base: u64, is_wanted: impl Fn(&Owner) -> bool) -> Option<Range> {
+        let mut ranges = self
+            .ranges
             .write()
-            .unwrap_or_else(|poison| poison.into_inner())
-            .remove(&base)
+            .unwrap_or_else(|poison| poison.into_inner());
+        if !is_wanted(&ranges.get(&base)?.owner) {
+            return None;
+        }
+        ranges.remove(&base)
     }
 
     /// Forgets the device allocation that starts at `base`; the context that it was made in, none when
     /// there is no such allocation.
     pub fn remove_device(&self, base: u64) -> Option<u64> {
+        match self
+            .remove(base, |owner| matches!(owner, Owner::Device { .. }))?
+            .owner
+        {
+            Owner::Device { context, .. } => Some(context),
+            _ => None,
+        }
+    }
+
+    /// Where devices see the allocation that starts at `base`: once and for all what `place` says, where
+    /// it has no place yet.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` where there is no such allocation, `CUDA_ERROR_OUT_OF_MEMORY` where
+    /// `place` has nothing to say.
+    pub fn seen_at(&self, base: u64, place: impl FnOnce() -> Option<u64>) -> Result<u64, CUresult> {
         let mut ranges = self
             .ranges
             .write()
             .unwrap_or_else(|poison| poison.into_inner());
-        let Owner::Device { context, .. } = ranges.get(&base)?.owner else {
-            return None;
-        };
-        ranges.remove(&base);
-        Some(context)
+        let range = ranges.get_mut(&base).ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        if range.seen_at.is_none() {
+            range.seen_at = place();
+        }
+        range.seen_at.ok_or(CUDA_ERROR_OUT_OF_MEMORY)
     }
 
     /// Forgets all memory of a context that ended.
@@ -141,6 +170,19 @@ impl Addresses {
             .unwrap_or_else(|poison| poison.into_inner());
         let (_, range) = ranges.range(..=address).next_back()?;
         (address - range.base < range.size.max(1)).then_some(*range)
+    }
+
+    /// The allocation that devices see at `address`, where it is registered memory.
+    pub fn find_as_seen(&self, address: u64) -> Option<Range> {
+        let ranges = self
+            .ranges
+            .read()
+            .unwrap_or_else(|poison| poison.into_inner());
+        let is_seen_there = |range: &&Range| {
+            let start = range.seen_at.filter(|at| *at != range.base);
+            start.is_some_and(|start| address.wrapping_sub(start) < range.size)
+        };
+        ranges.values().find(is_seen_there).copied()
     }
 
     /// How many managed allocations have been made so far.
@@ -220,7 +262,7 @@ mod tests {
         let in_the_way = |base, size| {
             let put = addresses.insert_unless(base, size, DEVICE, |_| true);
             if put.is_ok() {
-                assert!(addresses.remove(base).is_some());
+                assert!(addresses.remove(base, |_| true).is_some());
             }
             put.err().map(|range| range.base)
         };
@@ -258,6 +300,29 @@ mod tests {
         addresses.remove_context(9);
         assert_eq!(addresses.find(0x1000), None);
         assert_eq!(addresses.remove_device(0x1000), None);
-        assert!(addresses.remove(0x2000).is_some());
+        assert!(addresses.remove(0x2000, |_| true).is_some());
+    }
+
+    #[test]
+    fn registered_memory_gets_one_place() {
+        let addresses = Addresses::default();
+        let host = |registered| Owner::Host {
+            flags: 0,
+            registered,
+            context: 9,
+        };
+        addresses.insert(0x1000, 0x100, host(false));
+        addresses.insert(0x2000, 0x100, host(true));
+        let place = |base, place| addresses.seen_at(base, || place);
+        assert_eq!(place(0x1000, Some(0x7000)), Ok(0x1000));
+        assert_eq!(place(0x2000, None), Err(CUDA_ERROR_OUT_OF_MEMORY));
+        assert_eq!(place(0x2000, Some(0x7000)), Ok(0x7000));
+        assert_eq!(place(0x2000, Some(0x8000)), Ok(0x7000));
+        assert_eq!(place(0x3000, Some(0x8000)), Err(CUDA_ERROR_INVALID_VALUE));
+        let seen = |address| addresses.find_as_seen(address).map(|range| range.base);
+        assert_eq!(seen(0x70ff), Some(0x2000));
+        assert_eq!([0x1000, 0x6fff, 0x7100].map(seen), [None; 3]);
+        let forgotten = addresses.remove(0x2000, |_| true);
+        assert_eq!(forgotten.and_then(|range| range.seen_at), Some(0x7000));
     }
 }

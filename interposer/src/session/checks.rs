@@ -75,7 +75,8 @@ pub fn stream_in(session: &Session, raw: CUstream) -> Result<u64, CUresult> {
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE`, or what the session failed with.
 pub fn device_span(session: &Session, address: CUdeviceptr, bytes: u64) -> Result<(), CUresult> {
-    match sessions()?.addresses.find(address) {
+    let sessions = sessions()?;
+    match sessions.addresses.find(address) {
         Some(range) if range.remaining(address) < bytes => return Err(CUDA_ERROR_INVALID_VALUE),
         Some(Range {
             owner: Owner::Device { context, .. },
@@ -88,7 +89,11 @@ pub fn device_span(session: &Session, address: CUdeviceptr, bytes: u64) -> Resul
         Some(shared) => {
             crate::api::shared_with_device(session, &shared)?;
         }
-        None => {}
+        None => {
+            if let Some(shared) = crate::api::shown_to_another(sessions, address) {
+                crate::api::shared_with_device(session, &shared)?;
+            }
+        }
     }
     if !session.twins.holds(address, bytes) {
         return Err(CUDA_ERROR_INVALID_VALUE);

@@ -31,7 +31,7 @@ const STEP: u64 = 64 << 10;
 #[derive(Debug, Default)]
 pub struct Twins {
     any: AtomicBool,
-    /// Managed allocations of the process by the time that all of them had twins here.
+    /// How many managed allocations of the process had been made when all of them had twins here.
     known: AtomicU64,
     all: Mutex<BTreeMap<u64, Twin>>,
 }
@@ -84,14 +84,19 @@ impl Twins {
         })
     }
 
-    /// The context that was current when the twin at `address` was made.
-    pub fn made_in(&self, address: u64) -> Option<u64> {
-        self.lock().get(&address)?.made_in
+    /// Of a twin at `address`: the context that was current when it was made, if one was.
+    pub fn made_in(&self, address: u64) -> Option<Option<u64>> {
+        Some(self.lock().get(&address)?.made_in)
     }
 
-    /// Whether managed memory has been made since this was asked last; `made` counts all of the process.
+    /// Whether managed memory may be without twins here, of which the process has `made` so many.
     pub fn are_behind(&self, made: u64) -> bool {
-        self.known.swap(made, Ordering::Relaxed) != made
+        self.known.load(Ordering::Relaxed) < made
+    }
+
+    /// The first `made` managed allocations have twins, as far as they are still there.
+    pub fn have_caught_up(&self, made: u64) {
+        self.known.fetch_max(made, Ordering::Relaxed);
     }
 
     /// Whether the device sees one allocation of the program at all of `address..address + bytes`.
@@ -324,4 +329,22 @@ pub unsafe fn vacate(base: u64, bytes: u64) {
 #[inline]
 pub fn is_placed(address: u64) -> bool {
     REGION.contains(&address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_are_behind_until_they_have_caught_up() {
+        let twins = Twins::default();
+        assert!(!twins.are_behind(0));
+        assert!(twins.are_behind(2));
+        assert!(twins.are_behind(2), "asking makes no twins");
+        twins.have_caught_up(2);
+        assert!(!twins.are_behind(2) && twins.are_behind(3));
+        // Another thread that had seen fewer is done.
+        twins.have_caught_up(1);
+        assert!(!twins.are_behind(2));
+    }
 }

@@ -14,8 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harp_api.control.v1 import pool_pb2 as api
 from harp_client import native
 from harp_client.native import LAYOUT
+from harp_client.scheduler import Scheduler
 from harp_server.ca import Authority, save_user
 from pool.standins import HARP, HARP_RUN
 
@@ -181,6 +183,15 @@ class Cluster:
         assert done.returncode == 0, done.stderr
         items: list[dict[str, Any]] = json.loads(done.stdout)["items"]
         return [item for item in items if not name or name in (item.get("name"), item.get("id"))]
+
+    def things(self) -> api.Things:
+        """All that there is, asked without a command."""
+        scheduler = Scheduler(self.schedulers, str(self.folder / "admin"))
+        try:
+            answer: api.Things = scheduler.call("Get", api.GetRequest())
+            return answer
+        finally:
+            scheduler.close()
 
     def run(
         self, *options: str, program: Sequence[str] = PROGRAM, user: str = "alice", host: str = ""

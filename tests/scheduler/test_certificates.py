@@ -123,6 +123,52 @@ def test_certificates_that_were_made_by_hand_can_be_revoked_too(cluster: Cluster
     cluster.wait(lambda: "the certificate was revoked" in cluster.log("gpu1"), "it is told why")
 
 
+def test_a_revoked_server_has_nothing_any_more(cluster: Cluster) -> None:
+    cluster.scheduler("scheduler", "--pool", "lab")
+    for name in ("gpu1", "gpu2"):
+        joined = cluster.join(cluster.token("--role", "server"), f"servers/{name}", "--name", name)
+        assert joined.returncode == 0, joined.stderr
+        cluster.server(name)
+    assert cluster.join(cluster.token("--role", "user"), "alice", "--name", "alice").returncode == 0
+    words = ("--tenant", "default", "--user", "alice", "--wait")
+    for name in ("one", "two"):
+        assert cluster.harp("attach", "web1", "--name", name, *words).returncode == 0
+    devices = {lease["name"]: lease["targets"][0]["device"] for lease in cluster.get("lease")}
+    assert devices == {"one": "gpu1/0", "two": "gpu2/0"}
+    program = cluster.run(host="web1")
+    assert first_line(program) == "using 2"
+
+    assert cluster.harp("revoke", "spiffe://lab/server/gpu1").returncode == 0
+    two, one = (cluster.get("lease", name)[0] for name in ("two", "one"))
+    assert (one["state"], one["reason"]) == ("Lost", "server gpu1 was revoked")
+    assert two["state"] in ("InUse", "Available")
+    status, out, error = end(program)
+    assert (status, out) == (3, "failed 46")
+    assert "the pool trusts this server no more: its certificate was revoked" in error
+    program = cluster.run("-v", host="web1")
+    assert first_line(program) == "using 1"
+    assert "lease one: Lost, server gpu1 was revoked" in end(program)[2]
+
+    # Started again it still is not trusted, whoever asks it.
+    direct = {"HARP_SCHEDULER": "", "HARP_SERVER": f"{one['id']}@{cluster.addresses['gpu1']}"}
+    cluster.kill("gpu1", signal.SIGTERM)
+    listen = ("--listen", cluster.addresses["gpu1"], "--scheduler", *cluster.schedulers)
+    folder = cluster.folder / "servers" / "gpu1"
+    cluster.start("gpu1", ["server", "--credentials", str(folder), *listen])
+    cluster.own_environ["away"] = direct
+    assert "its certificate was revoked" in end(cluster.run(host="away"))[2]
+
+    # With a token it may come back, and the lease gets its device again.
+    cluster.kill("gpu1", signal.SIGTERM)
+    token = cluster.token("--role", "server", "--name", "gpu1")
+    joined = cluster.join(token, "servers/gpu1", "--name", "gpu1", "--replace")
+    assert joined.returncode == 0, joined.stderr
+    cluster.server("gpu1")
+    assert cluster.harp("start", "one", "--tenant", "default").returncode == 0
+    cluster.wait(lambda: cluster.get("lease", "one")[0]["state"] == "Available", "it is back")
+    assert end(cluster.run(host="web1"))[:2] == (0, "using 2\nended")
+
+
 def test_the_root_is_changed_while_everybody_goes_on(cluster: Cluster) -> None:
     cluster.scheduler("scheduler", "--pool", "lab", "--member-life", LIFE, "--user-life", LIFE)
     folder, alice = cluster.folder / "servers" / "gpu1", cluster.folder / "alice"

@@ -52,25 +52,30 @@ def restart_scheduler(cluster: Cluster) -> None:
     """Its certificate, and that of everybody who comes back, is verified anew."""
     cluster.kill("scheduler")
     cluster.scheduler()
-    cluster.wait(lambda: cluster.get("lease")[0]["state"] == "InUse", "the agent has come back")
+    cluster.wait(lambda: cluster.things().leases[0].state == "InUse", "the agent has come back")
 
 
 def use(cluster: Cluster) -> tuple[object, ...]:
     """Which session uses the attachment, under which epoch, on what."""
-    (lease,) = cluster.get("lease")
-    (session,) = cluster.get("session")
-    device = lease["targets"][0]["device"]
-    return lease["state"], lease["epoch"], device, session["name"], session["lease_name"]
+    things = cluster.things()
+    (lease,), (session,) = things.leases, things.sessions
+    return lease.state, lease.epoch, lease.targets[0].device, session.name, session.lease
+
+
+def begin(cluster: Cluster) -> tuple[subprocess.Popen[str], tuple[object, ...]]:
+    """A program that uses the attachment, and how."""
+    program = cluster.run(host="web1")
+    assert first_line(program) == "using 1"
+    cluster.wait(lambda: bool(cluster.things().sessions), "the session is known")
+    before = use(cluster)
+    assert before[0] == "InUse"
+    return program, before
 
 
 def test_a_jump_ends_no_session_and_grants_nothing_twice(
     cluster: Cluster, clocks: dict[str, WallClock]
 ) -> None:
-    program = cluster.run(host="web1")
-    assert first_line(program) == "using 1"
-    cluster.wait(lambda: bool(cluster.get("session")), "the session is known")
-    before = use(cluster)
-    assert before[0] == "InUse"
+    program, before = begin(cluster)
     for part, clock in clocks.items():
         for hours in (2, -2):
             clock.jump(hours * HOUR)
@@ -81,7 +86,7 @@ def test_a_jump_ends_no_session_and_grants_nothing_twice(
             assert (status, out) == (0, "using 1\nended"), (part, hours, error)
             assert use(cluster) == before, (part, hours)
         clock.jump(0)
-    granted = [d["compute_leased"] for d in cluster.get("device")]
+    granted = [device.compute_leased for device in cluster.things().devices]
     assert sorted(granted) == [0, 1000]
     assert end(program)[:2] == (0, "ended")
 
@@ -89,10 +94,7 @@ def test_a_jump_ends_no_session_and_grants_nothing_twice(
 def test_a_jump_beyond_all_certificates_is_told_in_a_line(
     cluster: Cluster, clocks: dict[str, WallClock]
 ) -> None:
-    program = cluster.run(host="web1")
-    assert first_line(program) == "using 1"
-    cluster.wait(lambda: bool(cluster.get("session")), "the session is known")
-    before = use(cluster)
+    program, before = begin(cluster)
 
     def run() -> str:
         """What a run says that fails."""
@@ -125,13 +127,13 @@ def test_a_jump_beyond_all_certificates_is_told_in_a_line(
     cluster.scheduler()
     said = "by this machine's clock the scheduler's certificate has expired"
     cluster.wait(lambda: said in cluster.log("gpu1"), "the agent says why it cannot connect")
-    assert not cluster.get("server")[0]["connected"]
+    assert not cluster.things().servers[0].connected
     clocks["gpu1"].jump(0)
-    cluster.wait(lambda: cluster.get("server")[0]["connected"], "the agent has come back")
+    cluster.wait(lambda: cluster.things().servers[0].connected, "the agent has come back")
     lines = cluster.log("gpu1").splitlines()
     assert sum(said in line for line in lines) == 1
     assert all(line.startswith("{") for line in lines)
-    cluster.wait(lambda: bool(cluster.get("session")), "the session is known again")
+    cluster.wait(lambda: bool(cluster.things().sessions), "the session is known again")
     assert use(cluster) == before
     assert end(program)[:2] == (0, "ended")
 

@@ -18,6 +18,7 @@ from harp_scheduler.core.events import (
     Renewed,
     Reported,
     ServerRemoved,
+    ServerRevoked,
     Started,
     TenantSet,
     Ticked,
@@ -284,6 +285,33 @@ def test_a_server_out_of_reach_keeps_its_leases_until_the_grace_is_over(bench: B
     assert bench.lease(waiting).slices
     bench.do(Started("me", "again", lease))
     assert bench.lease(lease).state is State.AVAILABLE
+
+
+def test_what_a_revoked_server_holds_is_lost_at_once_whatever_it_goes_on_to_say() -> None:
+    bench = Bench("s1", "s2")
+    gang, other = bench.ask(count=3), bench.ask()
+    assert bench.lease(gang).servers == ("s1", "s2")
+    bench.begin("s1", gang)
+    bench.begin("s2", gang, "another")
+    bench.do(ServerRevoked("s1"))
+    # Its part of the other server is free when that has ended what used it.
+    assert (bench.lease(gang).state, bench.lease(gang).reason) == (
+        State.LOST,
+        "server s1 was revoked",
+    )
+    assert bench.lease(gang).slices
+    bench.end("s2", "another")
+    assert bench.lease(gang).slices == ()
+    assert bench.lease(other).state is State.AVAILABLE
+    bench.report("s1")
+    assert bench.unusable("s1/0") == "out of reach"
+    assert not bench.lease(bench.ask(count=2)).slices
+    # It comes back with what it holds, and is told to end it before anything is admitted there.
+    waiting = next(name for name, lease in bench.pool.book.leases.items() if lease.waits)
+    bench.connect_again("s1")
+    assert bench.lease(waiting).state is State.ATTACHING
+    bench.end("s1")
+    assert bench.lease(waiting).state is State.AVAILABLE
 
 
 def test_a_gang_of_which_one_server_is_lost_is_taken_from_the_other() -> None:

@@ -56,6 +56,9 @@ class Entry:
     """Identities that may use it: the worker checks the client's certificate."""
 
 
+REVOKED = "the pool trusts this server no more: its certificate was revoked"
+
+
 class Closed(Exception):
     """No session may begin under this lease: the reason, for the person who started the program."""
 
@@ -94,6 +97,9 @@ class Admission:
         self.to_end: dict[str, str] = {}
         """Sessions to end now, each with the reason; the agent takes them away."""
 
+        self.is_revoked = False
+        """Whether the pool trusts this server no more."""
+
         self.faults: dict[int, str] = {}
         """Why devices take no new leases now; those that had a fault are here too, with ""."""
 
@@ -103,7 +109,7 @@ class Admission:
     def take_orders(self, orders: agent.Orders) -> bool:
         """Takes orders unless they are old; says whether they were taken. What `stored` gives has
         to be on disk before anything is reported or begun."""
-        if (orders.term, orders.revision) <= (self.term, self.revision):
+        if self.is_revoked or (orders.term, orders.revision) <= (self.term, self.revision):
             return False
         self.term, self.revision = orders.term, orders.revision
         self.grace = orders.grace_ms / 1000
@@ -121,6 +127,8 @@ class Admission:
 
     def enter(self, lease: str, session: str) -> Entry:
         """A session begins under a lease. Raises Closed."""
+        if self.is_revoked:
+            raise Closed(REVOKED)
         if not lease:
             raise Closed("this server belongs to a pool: take a lease (harp-run --gpus 1)")
         hold = next((h for h in self._newest_first() if h.order.lease == lease), None)
@@ -206,6 +214,13 @@ class Admission:
             self.returning.add(epoch)
             self._end(epoch, "the server has not heard from the scheduler for the lease's grace")
         return True
+
+    def revoke(self) -> None:
+        """Ends everything, for good."""
+        self.is_revoked = True
+        self.ordered = {}
+        for epoch in list(self.holds):
+            self._end(epoch, REVOKED)
 
     def _end(self, epoch: int, reason: str) -> None:
         hold = self.holds[epoch]

@@ -40,6 +40,8 @@ ROOT_DAYS = 3650
 SERVER_DAYS = 365
 USER_DAYS = 365
 SESSION_HOURS = 24
+REVOKED = "the certificate was revoked"
+"""What a scheduler tells whoever shows it a certificate that counts no more."""
 
 REQUEST_MAX = 4096
 """Bytes of a request for a certificate."""
@@ -101,6 +103,12 @@ class SessionIssuer:
     def name(self) -> str:
         """The server's name in the pool."""
         return identity(self.intermediate.certificate).rpartition("/")[2]
+
+    @property
+    def serials(self) -> frozenset[str]:
+        """Serial numbers of its certificates, in hexadecimal digits."""
+        own = [self.intermediate] if self.agent is None else [self.intermediate, self.agent]
+        return frozenset(f"{pair.certificate.serial_number:x}" for pair in own)
 
     def issue(self, session: str, names: Sequence[str] = ()) -> tuple[str, str]:
         """A fresh leaf for `session`: (certificate chain, private key), both PEM text.

@@ -22,7 +22,8 @@ from harp_api.control.v1 import join_pb2 as join
 from harp_client import __version__
 from harp_client.errors import HarpError
 from harp_client.scheduler import OPTIONS, disagreement
-from harp_server.admission import Admission, Entry
+from harp_server import ca
+from harp_server.admission import REVOKED, Admission, Entry
 from harp_server.ca import SessionIssuer
 from harp_server.health import CRASH_SIGNALS, Crashes, Health
 from harp_server.logs import Log
@@ -71,6 +72,7 @@ class SchedulerLink:
         self._credentials = channel_credentials(issuer)
         self._renewed = asyncio.Event()
         self._revoke = revoke
+        self._own = issuer.serials
         self._revoked: list[str] = []
         self._state = state
         self._end_session = end_session
@@ -135,7 +137,7 @@ class SchedulerLink:
 
     def use(self, issuer: SessionIssuer) -> None:
         """Takes new certificates: another connection takes the place of the one that there is."""
-        self._credentials = channel_credentials(issuer)
+        self._credentials, self._own = channel_credentials(issuer), issuer.serials
         self._renewed.set()
 
     async def renew(self, requests: join.Requests) -> join.Credentials:
@@ -159,7 +161,7 @@ class SchedulerLink:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        self._revoke(frozenset(self._revoked))
+        self._take_revoked()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch())
             group.create_task(self._stay_connected())
@@ -186,6 +188,8 @@ class SchedulerLink:
                     cause = "the scheduler ended the connection"
                 except grpc.aio.AioRpcError as error:
                     details = error.details() or error.code().name
+                    if error.code() is grpc.StatusCode.PERMISSION_DENIED and details == ca.REVOKED:
+                        self._be_revoked()
                     cause = disagreement(details) or details
                 except TimeoutError:
                     cause = "no word from the scheduler"
@@ -284,11 +288,23 @@ class SchedulerLink:
         elif message.HasField("revoked"):
             self._revoked = list(message.revoked.serials)
             self._store()
-            self._revoke(frozenset(self._revoked))
+            self._take_revoked()
         elif message.HasField("orders") and self._admission.take_orders(message.orders):
             self._store()
             self._end_sessions()
             self._news.set()
+
+    def _take_revoked(self) -> None:
+        """Ends what began with certificates that count no more; all of it where one is our own."""
+        self._revoke(frozenset(self._revoked))
+        if not self._own.isdisjoint(self._revoked):
+            self._be_revoked()
+
+    def _be_revoked(self) -> None:
+        if not self._admission.is_revoked:
+            self._log.error("sessions are ended", cause=REVOKED, next="harp join --replace")
+            self._admission.revoke()
+            self._end_sessions()
 
     def _store(self) -> None:
         partial = self._state.with_name(f".{self._state.name}.new")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from harp_api.control.v1 import agent_pb2 as agent
 from harp_scheduler.core.book import Book, Link, is_ordered
-from harp_scheduler.core.events import Connected, Disconnected, Reported
+from harp_scheduler.core.events import Connected, Disconnected, Reported, ServerRevoked
 from harp_scheduler.core.leases import settle, withdraw
 from harp_scheduler.core.model import Accelerator, After, Closing, Lease, Server
 
@@ -181,14 +181,31 @@ def fence_silent(book: Book, limit: float, now: float) -> None:
     for name, link in book.links.items():
         if link.connected or link.fenced or now - link.heard <= limit:
             continue
-        link.fenced = True
-        link.held = {}
-        for lease_id in sorted(book.leases_on[name]):
-            lease = book.leases[lease_id]
-            if lease.closing is not Closing.FORCE:
-                after = lease.after if lease.closing is not None else After.LOST
-                withdraw(book, lease, after, f"server {name} was away for too long")
-            settle(book, lease_id, now)
+        _fence(book, name, f"server {name} was away for too long", now)
+
+
+def revoke(book: Book, event: ServerRevoked, now: float) -> None:
+    """Gives up a server that is not trusted any more, whether or not it ends what it holds: nothing
+    is granted there until it has joined again, and then it first gets the orders of that time."""
+    link = book.links.get(event.server)
+    if link is None:
+        return
+    link.connected = False
+    _fence(book, event.server, f"server {event.server} was revoked", now)
+    book.arrange(event.server)
+
+
+def _fence(book: Book, name: str, reason: str, now: float) -> None:
+    """What a server holds is lost."""
+    link = book.links[name]
+    link.fenced = True
+    link.held = {}
+    for lease_id in sorted(book.leases_on[name]):
+        lease = book.leases[lease_id]
+        if lease.closing is not Closing.FORCE:
+            after = lease.after if lease.closing is not None else After.LOST
+            withdraw(book, lease, after, reason)
+        settle(book, lease_id, now)
 
 
 def next_orders(book: Book, name: str, grace: float) -> agent.Orders:

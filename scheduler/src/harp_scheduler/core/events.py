@@ -85,6 +85,13 @@ class ServerRemoved:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerRevoked:
+    """A server is not trusted any more: its agent is let in no more, and was told to end all."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
 class TenantSet:
     """A tenant is new, or has another quota."""
 
@@ -141,6 +148,7 @@ Event = (
     | Renewed
     | Cordoned
     | ServerRemoved
+    | ServerRevoked
     | TenantSet
     | ProfileSet
     | ProfileRemoved

@@ -28,6 +28,7 @@ from harp_scheduler.core.events import (
     Renewed,
     Reported,
     ServerRemoved,
+    ServerRevoked,
     Started,
     TenantSet,
     Ticked,
@@ -107,6 +108,8 @@ class Pool:
                     agents.report(book, event, now)
                 case Disconnected():
                     agents.disconnect(book, event, now)
+                case ServerRevoked():
+                    agents.revoke(book, event, now)
                 case Ticked():
                     self._tick(now)
                 case _:

@@ -16,6 +16,7 @@ from harp_scheduler.core.events import (
     Connected,
     Disconnected,
     Event,
+    ServerRevoked,
     Ticked,
 )
 from harp_scheduler.core.model import Accelerator, Lease, Profile, Server, State, Tenant
@@ -47,7 +48,8 @@ class Happening:
     """What people call it: a lease's name."""
 
     what: str
-    """A lease's new state, or Gone, Connected, Disconnected, Cordoned, Ready, Faulty, Set."""
+    """A lease's new state, or Gone, Connected, Disconnected, Revoked, Cordoned, Ready, Faulty,
+    Set."""
 
     reason: str = ""
     tenant: str = ""
@@ -92,6 +94,8 @@ class History:
                 self._tell("server", server, "Connected", event.register.address)
             case Disconnected(server=server):
                 self._tell("server", server, "Disconnected", "no connection to its agent")
+            case ServerRevoked(server=server):
+                self._tell("server", server, "Revoked", "it is trusted no more")
         for (kind, key), record in outcome.changes.items():
             match record:
                 case Lease():

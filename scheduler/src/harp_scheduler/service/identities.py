@@ -11,7 +11,7 @@ from functools import partial
 
 from harp_api.control.v1 import access_pb2 as api
 from harp_api.control.v1 import access_pb2_grpc
-from harp_scheduler.core.events import GivenBack
+from harp_scheduler.core.events import GivenBack, ServerRevoked
 from harp_scheduler.core.model import After, Closing
 from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import NotFound, Refused
@@ -234,6 +234,8 @@ class AccessApi(access_pb2_grpc.AccessServicer):
             done = await self._members.in_store(revoke)
             await self.revoked()
             await self._take_back(entry)
+            if member.server:
+                await self._leader().handle(ServerRevoked(member.server))
             return done
         raise AssertionError
 

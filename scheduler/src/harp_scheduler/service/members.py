@@ -23,7 +23,7 @@ from harp_scheduler.service.access import Caller, Context, Denied, Role, identif
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.errors import StoreUnavailable
 from harp_scheduler.store.store import Store
-from harp_server.ca import Authority, identity, pem, requested_key
+from harp_server.ca import REVOKED, Authority, identity, pem, requested_key
 
 SYSTEM = "system"
 """The tenant of those who look after the pool itself; it has no leases."""
@@ -109,7 +109,7 @@ class Members:
         for shown in context.auth_context().get("x509_pem_cert", ()):
             number = serial_of(shown)
             if number in self.revoked:
-                raise Denied("the certificate was revoked", "join again: harp join")
+                raise Denied(REVOKED, "join again: harp join")
             if number not in self._known:
                 self._meet(shown)
 

@@ -67,6 +67,17 @@ void take_turns(const char *name, int *host, int *device) {
     MUST(cudaDeviceSynchronize());
     expect_equal("set to zero", 0, host[3]);
     expect_equal("not set", 8, host[4]);
+
+    // Copies that wait, of whatever, have waited for the kernel.
+    add<<<BLOCKS, 256>>>(device, N, 1);
+    MUST(cudaMemcpy(got.data(), away, 64, cudaMemcpyDefault));
+    expect_equal("after a copy of something else", 9, host[4]);
+    add<<<BLOCKS, 256>>>(device, N, 1);
+    MUST(cudaMemcpy2D(got.data(), 64, away, 128, 32, 4, cudaMemcpyDeviceToHost));
+    expect_equal("after rows of something else", 10, host[4]);
+    add<<<BLOCKS, 256>>>(device, N, 1);
+    MUST(cudaMemcpy2D(away, 16, host, 32, 8, 100, cudaMemcpyDefault));
+    expect_equal("rows of it after a kernel", 99 * 8 + 7, away.read()[99 * 4]);
 }
 
 void CUDART_CB look(void *data) {

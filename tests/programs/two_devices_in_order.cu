@@ -11,6 +11,14 @@ __global__ void multiply_add(int *data, int n, int factor, int term) {
         data[i] = data[i] * factor + term;
 }
 
+// Takes its time before it writes.
+__global__ void late(int *data, int n, int value) {
+    long long start = clock64();
+    while (clock64() - start < 20000000) {
+    }
+    for (int i = threadIdx.x; i < n; i += blockDim.x) data[i] = value;
+}
+
 __global__ void follow(int **place, int term) { (*place)[threadIdx.x] += term; }
 
 static std::vector<int> numbers(int n, int factor, int term) {
@@ -102,6 +110,49 @@ static void from_the_other_side() {
     std::vector<int> rows(n);
     for (int i = 0; i < n; ++i) rows[i] = i % 100 < 40 ? i * 7 + 6 : 0;
     expect_same("rows between devices", rows, got);
+    cudaMemcpy3DParms box = {};
+    box.srcPtr = make_cudaPitchedPtr(far, 400, 100, 10);
+    box.dstPtr = make_cudaPitchedPtr(near, 400, 100, 10);
+    box.extent = make_cudaExtent(160, 5, 3);
+    box.kind = cudaMemcpyDefault;
+    MUST(cudaMemset(near, 0, bytes));
+    MUST(cudaMemcpy3D(&box));
+    MUST(cudaMemcpy(got.data(), near, bytes, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < n; ++i) rows[i] = i % 100 < 40 && i / 100 % 10 < 5 ? i * 7 + 6 : 0;
+    expect_same("a box between devices", rows, got);
+
+    // Within the other device.
+    int *further;
+    cudaStream_t busy;
+    MUST(cudaSetDevice(1));
+    MUST(cudaMalloc(&further, bytes));
+    MUST(cudaStreamCreateWithFlags(&busy, cudaStreamNonBlocking));
+    MUST(cudaMemset(further, 0, bytes));
+    MUST(cudaDeviceSynchronize());
+    MUST(cudaSetDevice(0));
+    MUST(cudaMemcpyPeer(further, 1, far, 1, bytes / 2));
+    MUST(cudaMemcpy(further + n / 2, far + n / 2, bytes / 4, cudaMemcpyDeviceToDevice));
+    MUST(cudaMemcpyPeerAsync(further + n / 4 * 3, 1, far + n / 4 * 3, 1, bytes / 4, stream));
+    MUST(cudaStreamSynchronize(stream));
+    MUST(cudaMemcpy(got.data(), further, bytes, cudaMemcpyDefault));
+    expect_same("copies within the other device", numbers(n, 7, 6), got);
+    MUST(cudaMemset(further, 0, bytes));
+    MUST(cudaMemcpy2D(further, 400, far, 400, 160, 30, cudaMemcpyDefault));
+    MUST(cudaMemcpy(got.data(), further, bytes, cudaMemcpyDefault));
+    for (int i = 0; i < n; ++i) rows[i] = i % 100 < 40 ? i * 7 + 6 : 0;
+    expect_same("rows within the other device", rows, got);
+
+    // Rows between devices come after all work of both, too.
+    MUST(cudaSetDevice(1));
+    late<<<1, 128, 0, busy>>>(far, n, 11);
+    MUST(cudaGetLastError());
+    MUST(cudaSetDevice(0));
+    MUST(cudaMemcpy2D(near, 400, far, 400, 160, 30, cudaMemcpyDefault));
+    MUST(cudaMemcpy(got.data(), near, bytes, cudaMemcpyDeviceToHost));
+    expect_equal("rows after work of the other device", 11, got[39]);
+    MUST(cudaFree(further));
+    MUST(cudaStreamDestroy(busy));
+
     cudaPointerAttributes attributes;
     MUST(cudaPointerGetAttributes(&attributes, far));
     expect_equal("the device of the far memory", 1, attributes.device);

@@ -74,7 +74,7 @@ pub unsafe fn to_device(
 /// Page-locked memory is read when the stream gets there. Reading it at the call gives the same
 /// bytes, unless a kernel or a host function that is queued before changes them: then the stream
 /// comes first.
-fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult> {
+pub fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult> {
     let Way {
         session, stream, ..
     } = *way;
@@ -152,6 +152,28 @@ fn pieces(destination: *mut u8, source: CUdeviceptr, bytes: usize) -> impl Itera
     })
 }
 
+/// After a copy to the program's memory. One on no stream has waited for the work before it, so the program
+/// may look at what that has written in memory that it shares with the device.
+pub fn landed(session: &Session, stream: Option<CUstream>) -> Result<(), CUresult> {
+    match stream {
+        Some(_) => Ok(()),
+        None => check(session.pull_twins()),
+    }
+}
+
+/// Before bytes move within the program's memory: what the stream holds comes first, and without one what
+/// the device does to memory that it shares with the program.
+pub fn before_moving(stream: Option<CUstream>) -> Result<(), CUresult> {
+    let shares = || checks::context().is_ok_and(|session| session.twins.any());
+    check(match stream {
+        // SAFETY: plain values.
+        Some(stream) => unsafe { forward::cuStreamSynchronize(stream) },
+        // SAFETY: no arguments.
+        None if shares() => unsafe { forward::cuCtxSynchronize() },
+        None => CUDA_SUCCESS,
+    })
+}
+
 /// Copies to the program's memory; returns the session that the bytes came from.
 pub unsafe fn to_host(
     destination: *mut c_void,
@@ -198,8 +220,7 @@ pub unsafe fn cuMemcpyDtoH_v2(
 ) -> CUresult {
     result(
         unsafe { to_host(destination, source, bytes, SYNCHRONOUS) }
-            // The copy has waited for the work before it.
-            .and_then(|session| check(session.pull_twins())),
+            .and_then(|session| landed(session, None)),
     )
 }
 
@@ -246,20 +267,15 @@ unsafe fn unified(
                 bytes,
                 ordered,
             )),
-            (false, true) => {
-                result(to_host(destination as *mut c_void, source, bytes, ordered).map(drop))
-            }
-            (false, false) => {
-                // What the stream holds comes first, then the bytes move here.
-                let status = match stream {
-                    Some(stream) => forward::cuStreamSynchronize(stream),
-                    None => CUDA_SUCCESS,
-                };
-                if status == CUDA_SUCCESS && bytes > 0 {
+            (false, true) => result(
+                to_host(destination as *mut c_void, source, bytes, ordered)
+                    .and_then(|session| landed(session, stream)),
+            ),
+            (false, false) => result(before_moving(stream).map(|()| {
+                if bytes > 0 {
                     std::ptr::copy(source as *const u8, destination as *mut u8, bytes);
                 }
-                status
-            }
+            })),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::session::handles::session_of;
 use crate::session::{checks, handles, sessions, Session, Sessions};
 
 /// Bytes on their way between two servers that this process holds at a time.
-const HELD: usize = 16 << 20;
+pub const HELD: usize = 16 << 20;
 
 /// How the bytes of device memory travel.
 pub struct Way {
@@ -73,7 +73,8 @@ fn home(sessions: &'static Sessions, address: CUdeviceptr) -> Option<&'static Se
     sessions.of_range(&sessions.addresses.find(address)?)
 }
 
-/// Whether one server has all of a copy between devices: both memories and the stream.
+/// Whether one server has all of a copy between devices: both memories and the stream. What is on no
+/// stream is done where the memory is, whichever context is current.
 pub fn is_within_one(
     destination: CUdeviceptr,
     source: CUdeviceptr,
@@ -83,7 +84,11 @@ pub fn is_within_one(
     if !sessions.several() {
         return Ok(true);
     }
-    let (own, _) = checks::stream(stream.unwrap_or(std::ptr::null_mut()))?;
+    let own = match (stream, home(sessions, destination)) {
+        (Some(stream), _) => checks::stream(stream)?.0,
+        (None, Some(home)) => home,
+        (None, None) => checks::context()?,
+    };
     let is_own = |address| home(sessions, address).is_none_or(|home| home.number == own.number);
     Ok(is_own(destination) && is_own(source))
 }
@@ -125,6 +130,30 @@ fn wait_for_contexts_of(sessions: &Sessions, addresses: [CUdeviceptr; 2]) -> Res
     Ok(())
 }
 
+/// What comes before a copy from one server's device to another's, each end an address and the bytes from
+/// the first to the last: a copy on no stream waits for all work of both contexts. Returns the stream as
+/// [`Way::to`] takes it.
+///
+/// # Errors
+/// What CUDA refuses at once: no context, or bytes that are not one allocation's.
+pub fn before_program(
+    destination: (CUdeviceptr, usize),
+    source: (CUdeviceptr, usize),
+    stream: Option<CUstream>,
+) -> Result<u64, CUresult> {
+    let sessions = sessions()?;
+    let current = checks::context()?;
+    let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream)?;
+    for (address, bytes) in [destination, source] {
+        let home = home(sessions, address).unwrap_or(current);
+        checks::device_span(home, address, bytes as u64)?;
+    }
+    if stream.is_none() {
+        wait_for_contexts_of(sessions, [source.0, destination.0])?;
+    }
+    Ok(ordered)
+}
+
 /// Copies from one server's device to another's. The bytes are there when this returns, or will be
 /// before anything that is queued there from now on.
 unsafe fn through_program(
@@ -133,16 +162,7 @@ unsafe fn through_program(
     bytes: usize,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
-    let sessions = sessions()?;
-    let current = checks::context()?;
-    let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream)?;
-    for address in [destination, source] {
-        let home = home(sessions, address).unwrap_or(current);
-        checks::device_span(home, address, bytes as u64)?;
-    }
-    if stream.is_none() {
-        wait_for_contexts_of(sessions, [source, destination])?;
-    }
+    let ordered = before_program((destination, bytes), (source, bytes), stream)?;
     let mut held = vec![0_u8; bytes.min(HELD)];
     for at in (0..bytes).step_by(HELD) {
         let piece = &mut held[..HELD.min(bytes - at)];
@@ -173,12 +193,16 @@ pub unsafe fn cuMemcpyDtoDAsync_v2(
     unsafe { on_device(destination, source, bytes, Some(stream)) }
 }
 
-/// Whether a copy names contexts of one server only.
-fn is_between_own(to: CUcontext, from: CUcontext) -> Result<bool, CUresult> {
-    let sessions = sessions()?;
+/// Whether one server has all of a copy between two contexts.
+fn is_between_own(
+    (destination, to): (CUdeviceptr, CUcontext),
+    (source, from): (CUdeviceptr, CUcontext),
+    stream: Option<CUstream>,
+) -> Result<bool, CUresult> {
     known(to)?;
     known(from)?;
-    Ok(!sessions.several() || session_of(to as u64) == session_of(from as u64))
+    Ok(is_within_one(destination, source, stream)?
+        && session_of(to as u64) == session_of(from as u64))
 }
 
 pub unsafe fn cuMemcpyPeer(
@@ -188,9 +212,18 @@ pub unsafe fn cuMemcpyPeer(
     from: CUcontext,
     bytes: usize,
 ) -> CUresult {
-    match is_between_own(to, from) {
-        Ok(true) => unsafe { forward::cuMemcpyPeer(destination, to, source, from, bytes) },
-        Ok(false) => unsafe { on_device(destination, source, bytes, None) },
+    let own = sessions().and_then(|all| {
+        Ok((
+            all,
+            is_between_own((destination, to), (source, from), None)?,
+        ))
+    });
+    match own {
+        Ok((sessions, true)) => {
+            let _visit = Visit::to_memory(sessions, destination);
+            unsafe { forward::cuMemcpyPeer(destination, to, source, from, bytes) }
+        }
+        Ok((_, false)) => unsafe { on_device(destination, source, bytes, None) },
         Err(code) => code,
     }
 }
@@ -203,7 +236,9 @@ pub unsafe fn cuMemcpyPeerAsync(
     bytes: usize,
     stream: CUstream,
 ) -> CUresult {
-    match is_between_own(to, from) {
+    let own =
+        sessions().and_then(|_| is_between_own((destination, to), (source, from), Some(stream)));
+    match own {
         Ok(true) => unsafe {
             forward::cuMemcpyPeerAsync(destination, to, source, from, bytes, stream)
         },

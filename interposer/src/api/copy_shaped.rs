@@ -9,10 +9,12 @@ use harp_wire::calls::{
 use harp_wire::{CallId, Encoder};
 
 use super::context::Visit;
-use super::copy::{check, cuMemcpy, cuMemcpyAsync, is_device, result, PIECE, SYNCHRONOUS};
-use super::copy_between::{is_within_one, Way};
-use crate::generated::forward;
-use crate::session::{checks, handles, sessions};
+use super::copy::{
+    before_moving, check, cuMemcpy, cuMemcpyAsync, is_device, landed, result, wait_for_writers,
+    PIECE, SYNCHRONOUS,
+};
+use super::copy_between::{before_program, is_within_one, Way, HELD};
+use crate::session::{checks, handles, sessions, Session};
 
 /// One side of a shaped copy: where its first byte is, and the bytes from row to row and from
 /// slice to slice.
@@ -36,6 +38,14 @@ const WIDE_ROW: usize = 64 << 10;
 impl Side {
     fn row_at(&self, z: usize, y: usize) -> u64 {
         self.address + (z * self.slice + y * self.row) as u64
+    }
+
+    /// The same from that row on.
+    fn from_row(&self, z: usize, y: usize) -> Side {
+        Side {
+            address: self.row_at(z, y),
+            ..*self
+        }
     }
 
     /// Whether the rows lie next to each other, so that the box is one run of bytes.
@@ -89,25 +99,14 @@ unsafe fn copy_box(
         (true, true) if is_within_one(to.address, from.address, stream)? => {
             on_device(to, from, shape, stream)
         }
-        (true, true) => {
-            let mut held = vec![0_u8; shape.width * shape.height * shape.depth];
-            let between = Side {
-                address: held.as_mut_ptr() as u64,
-                row: shape.width,
-                slice: shape.width * shape.height,
-            };
-            // SAFETY: `held` has room for the box, packed, until both copies are done.
-            unsafe {
-                box_to_host(&between, from, shape, ordered)?;
-                box_to_device(to, &between, shape, ordered)
-            }
-        }
+        (true, true) => unsafe { through_program(to, from, shape, stream) },
         (true, false) => unsafe { box_to_device(to, from, shape, ordered) },
-        (false, true) => unsafe { box_to_host(to, from, shape, ordered) },
+        (false, true) => {
+            let session = unsafe { box_to_host(to, from, shape, ordered) }?;
+            landed(session, stream)
+        }
         (false, false) => {
-            check(stream.map_or(CUDA_SUCCESS, |stream| unsafe {
-                forward::cuStreamSynchronize(stream)
-            }))?;
+            before_moving(stream)?;
             for (z, y) in (0..shape.depth).flat_map(|z| (0..shape.height).map(move |y| (z, y))) {
                 let (to, from) = (to.row_at(z, y) as *mut u8, from.row_at(z, y) as *const u8);
                 // SAFETY: the caller's rows.
@@ -124,8 +123,8 @@ fn on_device(
     shape: Shape,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
-    let (session, stream) = checks::stream(stream.unwrap_or(std::ptr::null_mut()))?;
     let _visit = Visit::to_memory(sessions()?, to.address);
+    let (session, stream) = checks::stream(stream.unwrap_or(std::ptr::null_mut()))?;
     checks::device_span(session, to.address, to.span(shape) as u64)?;
     checks::device_span(session, from.address, from.span(shape) as u64)?;
     check(session.one_way(CallId::harp_copy_box_on_device, |encoder| {
@@ -145,8 +144,42 @@ fn on_device(
     }))
 }
 
+/// Copies from one server's device to another's, several rows at a time.
+unsafe fn through_program(
+    to: &Side,
+    from: &Side,
+    shape: Shape,
+    stream: Option<CUstream>,
+) -> Result<(), CUresult> {
+    let ends = [to, from].map(|side| (side.address, side.span(shape)));
+    let ordered = before_program(ends[0], ends[1], stream)?;
+    let rows = (HELD / shape.width).clamp(1, shape.height);
+    let mut held = vec![0_u8; rows * shape.width];
+    let between = Side {
+        address: held.as_mut_ptr() as u64,
+        row: shape.width,
+        slice: 0,
+    };
+    for z in 0..shape.depth {
+        for y in (0..shape.height).step_by(rows) {
+            let part = Shape {
+                height: rows.min(shape.height - y),
+                depth: 1,
+                ..shape
+            };
+            // SAFETY: `held` has room for the rows, packed, until both copies are done.
+            unsafe {
+                box_to_host(&between, &from.from_row(z, y), part, ordered)?;
+                box_to_device(&to.from_row(z, y), &between, part, ordered)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
     let way = Way::to(to.address, to.span(shape), stream)?;
+    wait_for_writers(&way, from.address as *const c_void)?;
     let mut packed = Vec::new();
     for (z, first, rows) in runs(shape) {
         if rows == 1 {
@@ -183,7 +216,13 @@ unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Re
     Ok(())
 }
 
-unsafe fn box_to_host(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
+/// Returns the session that the bytes came from.
+unsafe fn box_to_host(
+    to: &Side,
+    from: &Side,
+    shape: Shape,
+    stream: u64,
+) -> Result<&'static Session, CUresult> {
     let way = Way::to(from.address, from.span(shape), stream)?;
     let mut packed = Vec::new();
     for (z, first, rows) in runs(shape) {
@@ -221,7 +260,7 @@ unsafe fn box_to_host(to: &Side, from: &Side, shape: Shape, stream: u64) -> Resu
             unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), destination, row.len()) };
         }
     }
-    Ok(())
+    Ok(way.session)
 }
 
 /// The address that a memory type selects.

@@ -41,7 +41,7 @@ impl Side {
     }
 
     /// The same from that row on.
-    fn from_row(&self, z: usize, y: usize) -> Side {
+    fn starting_at(&self, z: usize, y: usize) -> Side {
         Side {
             address: self.row_at(z, y),
             ..*self
@@ -169,8 +169,8 @@ unsafe fn through_program(
             };
             // SAFETY: `held` has room for the rows, packed, until both copies are done.
             unsafe {
-                box_to_host(&between, &from.from_row(z, y), part, ordered)?;
-                box_to_device(&to.from_row(z, y), &between, part, ordered)?;
+                box_to_host(&between, &from.starting_at(z, y), part, ordered)?;
+                box_to_device(&to.starting_at(z, y), &between, part, ordered)?;
             }
         }
     }

@@ -20,13 +20,15 @@ struct Stream {
     device: CUdevice,
 }
 
-/// A priority within the device's range, as the driver clamps it.
-fn clamped(priority: c_int) -> c_int {
-    static RANGE: OnceLock<(c_int, c_int)> = OnceLock::new();
+/// A priority within the range of the current device, which is of that session, as its driver clamps it.
+fn clamped(priority: c_int, session: usize) -> c_int {
+    /// By session: a driver has one range for all devices.
+    static RANGES: [OnceLock<(c_int, c_int)>; handles::MOST_SESSIONS] =
+        [const { OnceLock::new() }; handles::MOST_SESSIONS];
     if priority == 0 {
         return 0;
     }
-    let (least, greatest) = *RANGE.get_or_init(|| {
+    let (least, greatest) = *RANGES[session].get_or_init(|| {
         let (mut least, mut greatest) = (0, 0);
         // SAFETY: local storage. A failure leaves the one priority that every device has.
         unsafe { forward::cuCtxGetStreamPriorityRange(&mut least, &mut greatest) };
@@ -89,8 +91,9 @@ pub unsafe fn cuStreamCreateWithPriority(
             Ok(both) => both,
             Err(code) => return code,
         };
-    let priority = clamped(priority);
-    let made = handles::create(HandleKind::Stream, session_of(context));
+    let session = session_of(context);
+    let priority = clamped(priority, session);
+    let made = handles::create(HandleKind::Stream, session);
     handles::attach(
         made,
         Stream {

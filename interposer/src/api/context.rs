@@ -24,13 +24,16 @@ pub struct Context {
     /// How often it has ended: a primary context begins anew behind the same handle.
     lives: AtomicU32,
     flags: AtomicU32,
-    /// Of a primary context. Written under [`TRANSITION`], read without.
+    /// Of a primary context.
     primary: Option<Retains>,
 }
 
 /// Whether a primary context is there.
 #[derive(Default)]
 struct Retains {
+    /// Held while it begins or ends, for which its server is waited for. A call's own record asks whether
+    /// the current context lives, so that question must not need this lock.
+    transition: Mutex<()>,
     count: AtomicU32,
     /// It exists on the server: from its first retain, and after a reset from the next.
     active: AtomicBool,
@@ -42,9 +45,6 @@ const API_VERSION: c_uint = 3020;
 const KNOWN_FLAGS: c_uint = CU_CTX_FLAGS_MASK as c_uint;
 
 static LAST_ID: AtomicU64 = AtomicU64::new(0);
-/// Held while a primary context begins or ends. A call's own record asks whether the current
-/// context lives, so that question must not need this lock.
-static TRANSITION: Mutex<()> = Mutex::new(());
 /// Primary contexts by device, made at first mention; their handles never change.
 static PRIMARY: Mutex<Vec<(CUdevice, u64)>> = Mutex::new(Vec::new());
 
@@ -213,8 +213,12 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> C
         Ok(primary) => primary,
         Err(code) => return code,
     };
-    let Retains { count, active } = primary.retains;
-    let _transition = lock(&TRANSITION);
+    let Retains {
+        transition,
+        count,
+        active,
+    } = primary.retains;
+    let _transition = lock(transition);
     if !active.load(Ordering::Relaxed) {
         let status = unsafe { forward::cuDevicePrimaryCtxRetain(primary.handle, primary.ordinal) };
         if status != CUDA_SUCCESS {
@@ -233,8 +237,12 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
         Ok(primary) => primary,
         Err(code) => return code,
     };
-    let Retains { count, active } = primary.retains;
-    let _transition = lock(&TRANSITION);
+    let Retains {
+        transition,
+        count,
+        active,
+    } = primary.retains;
+    let _transition = lock(transition);
     match count.load(Ordering::Relaxed) {
         0 => CUDA_ERROR_INVALID_CONTEXT,
         1 if active.swap(false, Ordering::Relaxed) => {
@@ -257,7 +265,7 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
         Ok(primary) => primary,
         Err(code) => return code,
     };
-    let _transition = lock(&TRANSITION);
+    let _transition = lock(&primary.retains.transition);
     if !primary.retains.active.swap(false, Ordering::Relaxed) {
         return CUDA_SUCCESS;
     }

@@ -1,7 +1,7 @@
 //! Memory pools: the server's; a device's pools are known here by one handle each.
 
 use std::ffi::c_void;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, HandleKind};
@@ -21,29 +21,40 @@ struct DevicePools {
 
 static POOLS: Mutex<Vec<DevicePools>> = Mutex::new(Vec::new());
 
+fn pools() -> MutexGuard<'static, Vec<DevicePools>> {
+    POOLS.lock().unwrap_or_else(|poison| poison.into_inner())
+}
+
 fn with_pools<T>(number: CUdevice, act: impl FnOnce(&mut DevicePools) -> T) -> Result<T, CUresult> {
     let device = device(sessions()?, number)?;
-    let mut pools = POOLS.lock().unwrap_or_else(|poison| poison.into_inner());
-    if let Some(found) = pools.iter_mut().find(|pools| pools.device == number) {
+    if let Some(found) = pools().iter_mut().find(|pools| pools.device == number) {
         return Ok(act(found));
     }
+    // Without the lock: a server that is waited for must not keep others' devices waiting.
     let handle = handles::create(HandleKind::Pool, device.session);
     // SAFETY: plain values.
-    match unsafe { forward::cuDeviceGetDefaultMemPool(handle as CUmemoryPool, device.ordinal) } {
-        CUDA_SUCCESS => {
+    let status =
+        unsafe { forward::cuDeviceGetDefaultMemPool(handle as CUmemoryPool, device.ordinal) };
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Pool, handle as CUmemoryPool);
+        return Err(status);
+    }
+    let mut pools = pools();
+    let index = match pools.iter().position(|pools| pools.device == number) {
+        Some(first) => {
+            handles::destroy(HandleKind::Pool, handle as CUmemoryPool);
+            first
+        }
+        None => {
             pools.push(DevicePools {
                 device: number,
                 default: handle,
                 current: handle,
             });
-            let last = pools.len() - 1;
-            Ok(act(&mut pools[last]))
+            pools.len() - 1
         }
-        code => {
-            handles::destroy(HandleKind::Pool, handle as CUmemoryPool);
-            Err(code)
-        }
-    }
+    };
+    Ok(act(&mut pools[index]))
 }
 
 pub unsafe fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> CUresult {

@@ -466,8 +466,8 @@ def test_a_device_that_has_become_smaller_keeps_its_lease_through_a_new_leader(
     assert again.handle(given_back, 100.0).refused is None
 
 
-def restarted(bench: Bench) -> Pool:
-    """The pool as another scheduler finds it."""
+def restarted(bench: Bench, since_1970: float = 100.0) -> Pool:
+    """The pool as another scheduler finds it, when the database's clock says `since_1970`."""
     book = bench.pool.book
     records = [
         *book.servers.values(),
@@ -476,7 +476,38 @@ def restarted(bench: Bench) -> Pool:
         *book.tenants.values(),
         *book.requests.values(),
     ]
-    return Pool(2, 100.0, records, [Number("epoch", book.epoch), Number("order", book.order)])
+    numbers = [Number("epoch", book.epoch), Number("order", book.order)]
+    return Pool(2, 100.0, records, numbers, since_1970=since_1970)
+
+
+@pytest.mark.parametrize(
+    ("clock", "left"),
+    [
+        pytest.param(1030.0, 30.0, id="counted from the grant"),
+        pytest.param(1070.0, 0.0, id="it ended while nobody led"),
+        pytest.param(900.0, 60.0, id="the clock was set back"),
+    ],
+)
+def test_how_long_a_lease_may_be_held_counts_from_its_grant_whoever_leads(
+    clock: float, left: float
+) -> None:
+    bench = Bench("s1")
+    bench.now = 1000.0
+    lease = bench.do(
+        Asked("me", "r", "lease", "t", Demand("gpu", memory=GIB), host="h", longest=60.0)
+    ).subject
+    assert bench.lease(lease).granted == 1000.0
+    again = restarted(bench, clock)
+    again.handle(Ticked(), 100.0 + left)
+    assert again.book.leases[lease].closing is None or not left
+    again.handle(Ticked(), 100.5 + left)
+    reason = "it was held for as long as it may be"
+    assert (again.book.leases[lease].closing, again.book.leases[lease].reason) == (
+        Closing.FORCE,
+        reason,
+    )
+    # A limit that the next scheduler reads is of the same grant.
+    assert again.book.leases[lease].granted == min(1000.0, clock)
 
 
 def test_what_was_stored_makes_the_same_pool_again(bench: Bench) -> None:

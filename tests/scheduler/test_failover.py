@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harp_api.control.v1 import access_pb2 as access
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.errors import HarpError
 from harp_client.scheduler import Scheduler, request_id
-from scheduler.cluster import BOUND, Cluster, end, first_line
+from scheduler.cluster import BOUND, Cluster, JoinCommand, end, first_line
 from scheduler.store.postgres import Postgres
 
 DEVICES = 4
@@ -52,6 +53,26 @@ def test_another_scheduler_leads_and_programs_and_leases_go_on(cluster: Cluster)
     assert end(program)[:2] == (0, "ended")
     cluster.wait(lambda: not cluster.get("lease"), "the lease is returned")
     assert cluster.log("scheduler-1").count('"leads"') == 1
+
+
+def test_a_repeated_call_makes_no_second_token_whoever_leads(cluster: Cluster) -> None:
+    scheduler = Scheduler(cluster.schedulers, str(cluster.folder / "admin"))
+    asked = access.CreateTokenRequest(request_id="again", role="host", ttl=600, uses=1)
+    before: access.CreatedToken = scheduler.call("CreateToken", asked, BOUND)
+    cluster.kill("scheduler-1")
+    after: access.CreatedToken = scheduler.call("CreateToken", asked, BOUND)
+    assert (after.text, after.token) == (before.text, before.token)
+    assert after.join_port != before.join_port
+    (token,) = scheduler.call("ListTokens", access.ListTokensRequest()).tokens
+    assert token.id == before.token.id
+    address = f"127.0.0.1:{after.join_port}"
+    joined = cluster.join(JoinCommand(address, before.text), "web1", "--name", "web1")
+    assert joined.returncode == 0, joined.stderr
+    used: access.CreatedToken = scheduler.call("CreateToken", asked, BOUND)
+    assert (used.text, used.token.state) == (before.text, "used up")
+    asked.request_id = "another"
+    assert scheduler.call("CreateToken", asked, BOUND).text != before.text
+    scheduler.close()
 
 
 def test_no_grant_is_lost_or_doubled_when_the_leader_is_killed_under_load(

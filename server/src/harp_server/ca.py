@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from harp_client.credentials import CLOCK_SKEW, write
@@ -285,6 +286,12 @@ class Authority:
             usage=ExtendedKeyUsageOID.CLIENT_AUTH,
             lifetime=life,
         )
+
+    def derive(self, *words: str) -> bytes:
+        """32 secret bytes that only who has the root's key can make of these words."""
+        key = self.root.key.private_numbers().private_value.to_bytes(32)
+        said = b"".join(len(word.encode()).to_bytes(4) + word.encode() for word in words)
+        return HKDF(hashes.SHA256(), 32, salt=b"harp", info=said).derive(key)
 
     def fingerprint(self) -> str:
         """SHA-256 of the root that signs, as join tokens have it."""

@@ -275,3 +275,8 @@ def test_a_lost_seat_is_told_and_can_be_taken_again(postgres: Postgres, open_sto
     assert store.lead("test") is None
     standby.step_down()
     assert soon(lambda: store.lead("test") is not None)
+
+
+def test_the_databases_clock_is_the_time_of_the_day(store: Store) -> None:
+    # In UTC, whatever the zone of the database: zones differ by a quarter of an hour at least.
+    assert abs(store.time() - time.time()) < 900

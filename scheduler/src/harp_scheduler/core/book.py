@@ -81,13 +81,16 @@ class Usage:
 class Book:
     """Records, links, and the changes since they were last taken away."""
 
-    def __init__(self, term: int, placement: Placement, now: float) -> None:
+    def __init__(self, term: int, placement: Placement, now: float, since_1970: float) -> None:
         self.term = term
         self.placement = placement
         self.workload = Workload()
         """Which demands arrive: what a fragment is depends on it."""
 
         self.began = now
+        self._ahead = since_1970 - now
+        """Of the clock that never goes back is the one whose times are stored."""
+
         self.epoch = 0
         self.order = 0
         self.servers: dict[str, Server] = {}
@@ -115,7 +118,6 @@ class Book:
         """Why leases of the queue are not granted. Not stored: it follows from the rest, and
         changes for the whole queue at once."""
 
-        self.granted: dict[str, float] = {}
         self.renewed: dict[str, float] = {}
         self.changes: dict[Key, Record | None] = {}
         self.numbers: dict[str, Number] = {}
@@ -130,16 +132,24 @@ class Book:
         """Takes what was stored; nothing of it counts as a change."""
         for number in numbers:
             setattr(self, number.name, number.value)
+        latest = self.stored_time(self.began)
         for record in records:
-            self.put(record)
             if isinstance(record, Lease):
                 self.workload.observe(record.demand)
+                # Not known, or in the future: the database's clock was set.
+                if record.longest and not 0 < record.granted <= latest:
+                    record = replace(record, granted=latest)
+            self.put(record)
         # After the leases: what they hold stays theirs, also of a device that has become smaller.
         for name in self.servers:
             self.arrange(name)
         self.changes.clear()
         self.told.clear()
         self.reordered = set(self.servers)
+
+    def stored_time(self, now: float) -> float:
+        """Seconds since 1970, UTC, at `now`, by the database's clock when this scheduler began."""
+        return now + self._ahead
 
     def next_epoch(self) -> int:
         self.epoch += 1
@@ -185,7 +195,7 @@ class Book:
             case Lease(id=name):
                 self._lease_changes(self.leases[name], None)
                 del self.leases[name]
-                for known in (self.waiting_since, self.waits_for, self.granted, self.renewed):
+                for known in (self.waiting_since, self.waits_for, self.renewed):
                     known.pop(name, None)
             case Tenant(name=name):
                 del self.tenants[name]

@@ -47,13 +47,18 @@ def grant(book: Book, lease: Lease, found: Placed, now: float) -> None:
     """Gives a lease its slices, under a new epoch."""
     book.waiting_since.pop(lease.id, None)
     book.waits_for.pop(lease.id, None)
-    book.granted[lease.id] = book.renewed[lease.id] = now
+    book.renewed[lease.id] = now
     for device in {part.device for part in found.slices}:
         known = book.accelerators[device]
         book.put(replace(known, version=known.version + 1))
     state = State.STARTING if lease.state == State.STARTING else State.ATTACHING
     book.change(
-        lease.id, state=state, reason="", slices=tuple(found.slices), epoch=book.next_epoch()
+        lease.id,
+        state=state,
+        reason="",
+        slices=tuple(found.slices),
+        epoch=book.next_epoch(),
+        granted=book.stored_time(now),
     )
 
 

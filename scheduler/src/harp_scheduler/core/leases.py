@@ -77,7 +77,6 @@ def _ended(book: Book, lease: Lease, now: float) -> None:
     for server in lease.servers:
         if link := book.links.get(server):
             link.withdrawn.pop(lease.id, None)
-    book.granted.pop(lease.id, None)
     match lease.after:
         case After.GONE:
             book.drop(lease)
@@ -152,7 +151,7 @@ def expire(book: Book, now: float) -> None:
             lease.longest
             and lease.slices
             and lease.closing is not Closing.FORCE
-            and now - book.granted.setdefault(name, now) > lease.longest
+            and book.stored_time(now) - lease.granted > lease.longest
         ):
             withdraw(book, lease, After.GONE, "it was held for as long as it may be")
             settle(book, name, now)

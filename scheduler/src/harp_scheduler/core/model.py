@@ -2,7 +2,7 @@
 
 Every record is frozen: a change is a new record in place of the old one, so that what a transaction
 writes is exactly what the core decided. Times are seconds of a clock that never goes back
-(`time.monotonic` of the scheduler that leads); none of them is stored.
+(`time.monotonic` of the scheduler that leads) and are not stored, but for the time of a grant.
 """
 
 from __future__ import annotations
@@ -141,14 +141,16 @@ class Lease:
     """Seconds that it lives without a renewal by its holder; 0: needs none (attachments)."""
 
     longest: float = 0.0
-    """Seconds that it may be held at all, counted from its grant, and anew from when another
-    scheduler leads; 0: no limit."""
+    """Seconds that it may be held at all, counted from its grant, whoever leads; 0: no limit."""
 
     state: State = State.PENDING
     reason: str = ""
     slices: tuple[Slice, ...] = ()
     epoch: int = 0
     """Fencing number of the grant: unique, and higher than that of every earlier grant."""
+
+    granted: float = 0.0
+    """When that was: seconds since 1970, UTC, by the database's clock; 0: it is not known."""
 
     closing: Closing | None = None
     after: After = After.GONE

@@ -84,10 +84,15 @@ class Pool:
         placement: Placement | None = None,
         grace: float = GRACE,
         margin: float = MARGIN,
+        since_1970: float | None = None,
     ) -> None:
+        """`now`: of the clock that `handle` is given. `since_1970`: what the database's clock says
+        then, whose times are stored; None: the same."""
         self.grace = grace
         self.margin = margin
-        self.book = Book(term, placement or Placement(), now)
+        self.book = Book(
+            term, placement or Placement(), now, now if since_1970 is None else since_1970
+        )
         self.book.load(records, numbers)
         self._learn(now)
 

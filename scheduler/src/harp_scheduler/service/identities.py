@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections import OrderedDict
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -36,8 +36,8 @@ TTL_MOST = 30 * 86_400.0
 """Seconds that a token is good for at most."""
 
 USES_MOST = 10_000
-REMEMBERED = 256
-"""New tokens whose request may come again: it gets the same answer."""
+TOKEN_ID = 16
+"""Hexadecimal digits of a token's id."""
 
 
 class AccessApi(access_pb2_grpc.AccessServicer):
@@ -51,7 +51,6 @@ class AccessApi(access_pb2_grpc.AccessServicer):
         self._store = members.store
         self._leader = leader
         self._join_port = join_port
-        self._created: OrderedDict[tuple[str, str], api.CreatedToken] = OrderedDict()
 
     def _caller(self, context: Context) -> Caller:
         self._leader()
@@ -62,9 +61,7 @@ class AccessApi(access_pb2_grpc.AccessServicer):
     ) -> api.CreatedToken:
         async with answering(context):
             caller = self._caller(context)
-            key = (caller.identity, request_id(request.request_id))
-            if known := self._created.get(key):
-                return known
+            call_id = request_id(request.request_id)
             name, tenant = self._token_for(caller, request)
             made = now()
             ends = made + datetime.timedelta(seconds=bounded(request.ttl, 1.0, TTL_MOST))
@@ -86,20 +83,24 @@ class AccessApi(access_pb2_grpc.AccessServicer):
                     uses=uses,
                     name=name,
                     tenant=tenant,
+                    made=self._made(caller.identity, call_id),
                     audit=[entry],
                 )
             )
             shown = self._members.authority.fingerprint()
-            answer = api.CreatedToken(
+            return api.CreatedToken(
                 token=token_view(token),
                 text=f"{TOKEN_PREFIX}.{shown}.{token.id}.{secret}",
                 join_port=self._join_port(),
             )
-            self._created[key] = answer
-            if len(self._created) > REMEMBERED:
-                self._created.popitem(last=False)
-            return answer
         raise AssertionError
+
+    def _made(self, caller: str, request: str) -> tuple[str, str]:
+        """Id and secret of the token that a call makes. Every scheduler makes the same of the same
+        call, so that a repeated one has the same answer though none keeps the secret."""
+        words = ("join token", caller, request)
+        digest = hashlib.sha256("\0".join(words).encode()).hexdigest()
+        return digest[:TOKEN_ID], self._members.authority.derive(*words).hex()
 
     def _token_for(self, caller: Caller, request: api.CreateTokenRequest) -> tuple[str, str]:
         """Name and tenant of a new token. Raises Refused: it makes no sense, or may not be."""

@@ -272,7 +272,15 @@ class Scheduler:
         """Until the lead is lost: then `lost` is set, or a transaction fails."""
         loop = asyncio.get_running_loop()
         records, numbers = await loop.run_in_executor(self._thread, self._store.load)
-        pool = Pool(term, time.monotonic(), records, numbers, grace=self._settings.grace)
+        since_1970 = await loop.run_in_executor(self._thread, self._store.time)
+        pool = Pool(
+            term,
+            time.monotonic(),
+            records,
+            numbers,
+            grace=self._settings.grace,
+            since_1970=since_1970,
+        )
         # What was read stays: without this, each full collection looks at all of it again, for
         # 200 ms at 100,000 devices.
         gc.unfreeze()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -115,6 +116,14 @@ class Database:
             connection.execution_options(harp_writes=True).begin(),
         ):
             yield connection
+
+    def time(self) -> float:
+        """Its clock, or that of the machine where the file is: seconds since 1970, UTC."""
+        if not self.is_postgresql:
+            return time.time()
+        with self.reading() as connection:
+            clock = "SELECT extract(epoch FROM clock_timestamp())"
+            return float(connection.exec_driver_sql(clock).scalar_one())
 
     def take_time(self, connection: Connection) -> None:
         """Lets a transaction be as slow between its statements as it likes: a migration, a copy of

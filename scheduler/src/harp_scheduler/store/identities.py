@@ -90,17 +90,33 @@ class Identities:
         name: str = "",
         tenant: str = "",
         labels: tuple[tuple[str, str], ...] = (),
+        made: tuple[str, str] | None = None,
         audit: Sequence[AuditEntry] = (),
     ) -> tuple[Token, str]:
-        """A new token and its secret, which is told here and never again."""
-        secret = secrets.token_hex(SECRET_BYTES)
-        token = Token(
-            secrets.token_hex(4), role, name, tenant, labels, uses, expires, False, now, creator
-        )
+        """A new token and its secret, which is told here and never again.
+
+        `made`: id and secret, where the caller makes the same of the same request. A token that
+        there is already is returned as it is. Raises TokenRefused where that has another secret."""
+        key, secret = made or (secrets.token_hex(4), secrets.token_hex(SECRET_BYTES))
+        if made is not None and (known := self._known(key, secret)) is not None:
+            return known, secret
+        token = Token(key, role, name, tenant, labels, uses, expires, False, now, creator)
         row = {field: getattr(token, field) for field in Token.__dataclass_fields__}
         with changing(self._database, audit) as connection:
             connection.execute(insert(tokens).values(**row, secret_hash=_hashed(secret)))
         return token, secret
+
+    def _known(self, token: str, secret: str) -> Token | None:
+        query = select(tokens.c.secret_hash, *TOKEN).where(tokens.c.id == token)
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        if not hmac.compare_digest(row.secret_hash, _hashed(secret)):
+            raise TokenRefused(
+                "this call has made a token before, whose secret went with the pool's former key"
+            )
+        return Token(*row[1:])
 
     def check_token(self, token: str, secret: str, now: datetime) -> Token:
         """What a token allows. Raises TokenRefused: why is told only to who knows the secret."""

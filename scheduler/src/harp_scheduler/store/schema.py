@@ -186,6 +186,7 @@ leases = Table(
     _column("reason", AnyText),
     _column("slices", Parts(tuple[Slice, ...])),
     _column("epoch", BigInteger),
+    _column("granted", Double),
     _column("closing", Choice(Closing), nullable=True),
     _column("after", Choice(After)),
 )

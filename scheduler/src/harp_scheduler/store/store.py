@@ -120,6 +120,12 @@ class Store(Identities):
             rows = connection.execute(select(schema.numbers.c.name, schema.numbers.c.value))
             return records, [Number(name, value) for name, value in rows]
 
+    def time(self) -> float:
+        """The database's clock, which all schedulers of a pool share: seconds since 1970, UTC.
+
+        Raises StoreUnavailable."""
+        return self._database.time()
+
     def commit(
         self,
         term: int,

@@ -257,8 +257,22 @@ int main() {
     expect("and two places", domains[0] != domains[1] || buses[0] != buses[1]);
     expect_error("no such device", cudaErrorInvalidDevice, cudaSetDevice(2));
     cudaGetLastError();
+    // Host memory of device 0 that device 1 uses first, and again after its reset.
+    int *kept;
+    MUST(cudaSetDevice(0));
+    MUST(cudaHostAlloc(&kept, 8 * sizeof(int), cudaHostAllocMapped | cudaHostAllocPortable));
+    std::fill(kept, kept + 8, 1);
     MUST(cudaSetDevice(1));
+    multiply_add<<<1, 8>>>(kept, 8, 2, 1);
+    MUST(cudaDeviceSynchronize());
     MUST(cudaDeviceReset());
+    for (int device = 0; device < 2; ++device) {
+        MUST(cudaSetDevice(device));
+        multiply_add<<<1, 8>>>(kept, 8, 2, 1);
+        MUST(cudaDeviceSynchronize());
+    }
+    expect_same("host memory after the other's reset", std::vector<int>(8, 15), std::vector<int>(kept, kept + 8));
+    MUST(cudaFreeHost(kept));
     MUST(cudaSetDevice(0));
     DeviceArray<int> left(std::vector<int>(8, 4));
     multiply_add<<<1, 8>>>(left, 8, 5, 1);

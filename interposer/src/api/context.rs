@@ -28,6 +28,14 @@ pub struct Context {
     primary: Option<Retains>,
 }
 
+impl Context {
+    /// Whether it exists on the server.
+    fn is_active(&self) -> bool {
+        let retains = self.primary.as_ref();
+        retains.is_none_or(|retains| retains.active.load(Ordering::Relaxed))
+    }
+}
+
 /// Whether a primary context is there.
 #[derive(Default)]
 struct Retains {
@@ -81,6 +89,11 @@ fn named(context: CUcontext) -> Result<&'static Context, CUresult> {
     known(context)
 }
 
+/// Whether a context is there: neither destroyed, nor a primary one that nobody has retained.
+pub fn is_alive(context: u64) -> bool {
+    known(context as CUcontext).is_ok_and(Context::is_active)
+}
+
 /// The device of a context handle, 0 when it is none.
 pub fn device_of(context: u64) -> CUdevice {
     known(context as CUcontext).map_or(0, |context| context.device)
@@ -102,12 +115,9 @@ pub fn current_context() -> Result<CUcontext, CUresult> {
     if current.is_null() {
         return Err(CUDA_ERROR_INVALID_CONTEXT);
     }
-    let context = known(current)?;
-    match &context.primary {
-        Some(retains) if !retains.active.load(Ordering::Relaxed) => {
-            Err(CUDA_ERROR_CONTEXT_IS_DESTROYED)
-        }
-        _ => Ok(current),
+    match known(current)?.is_active() {
+        true => Ok(current),
+        false => Err(CUDA_ERROR_CONTEXT_IS_DESTROYED),
     }
 }
 

@@ -18,7 +18,9 @@ use harp_cuda_abi::types::*;
 use harp_wire::twin::{collect, lines, LINE, PAGE, REGION};
 use harp_wire::{calls, CallId};
 
+use super::handles::session_of;
 use super::Session;
+use crate::api::{is_alive, Visit};
 
 /// Changes leave in records of about this many bytes.
 const PIECE: usize = 1 << 20;
@@ -44,7 +46,8 @@ struct Twin {
     shadow: Vec<u8>,
     /// Whose memory it is: the twin ends with this context.
     context: u64,
-    /// The context of this session that was current when it was made, if one was.
+    /// The context of this session that the server made it in, with which it ends there: the memory's own
+    /// where that is one of this session's, else the one that was current.
     made_in: Option<u64>,
 }
 
@@ -84,7 +87,7 @@ impl Twins {
         })
     }
 
-    /// Of a twin at `address`: the context that was current when it was made, if one was.
+    /// Of a twin at `address`: the context that it was made in, if in one.
     pub fn made_in(&self, address: u64) -> Option<Option<u64>> {
         Some(self.lock().get(&address)?.made_in)
     }
@@ -123,6 +126,8 @@ impl Session {
         }
         let base = address / PAGE * PAGE;
         let pages = (address + bytes as u64).next_multiple_of(PAGE) - base;
+        let own = session_of(context) == self.number && is_alive(context);
+        let _visit = own.then(|| Visit::of(context));
         let status = self.request(
             CallId::harp_twin_create,
             |encoder| calls::encode_harp_twin_create(encoder, base, pages),
@@ -153,16 +158,18 @@ impl Session {
         self.twins.any.store(!all.is_empty(), Ordering::Relaxed);
     }
 
-    /// Ends the twins of a context that has ended.
+    /// Ends the twins of a context that has ended, and those that have ended with it on the server: of memory
+    /// that is still there new ones are made when a device is to see it again.
     pub fn end_twins_of(&self, context: u64) {
         if !self.twins.any() {
             return;
         }
         let mut all = self.twins.lock();
         all.retain(|address, twin| {
-            let stays = twin.context != context;
+            let stays = twin.context != context && twin.made_in != Some(context);
             if !stays {
                 self.end_twin(*address);
+                self.twins.known.store(0, Ordering::Relaxed);
             }
             stays
         });

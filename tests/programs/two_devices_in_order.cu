@@ -153,6 +153,26 @@ static void from_the_other_side() {
     MUST(cudaFree(further));
     MUST(cudaStreamDestroy(busy));
 
+    // What is allocated in the order of a stream is the memory of that stream's device.
+    int *pooled;
+    cudaPointerAttributes of_pooled;
+    MUST(cudaSetDevice(1));
+    MUST(cudaMallocAsync(&pooled, bytes, stream));
+    MUST(cudaMemsetAsync(pooled, 1, bytes, stream));
+    MUST(cudaMemcpyAsync(pooled, sent.data(), bytes / 2, cudaMemcpyHostToDevice, stream));
+    MUST(cudaStreamSynchronize(stream));
+    MUST(cudaPointerGetAttributes(&of_pooled, pooled));
+    expect_equal("the device of a stream's memory", 0, of_pooled.device);
+    MUST(cudaSetDevice(0));
+    multiply_add<<<4, 128, 0, stream>>>(pooled, n, 1, 4);
+    MUST(cudaMemcpyAsync(got.data(), pooled, bytes, cudaMemcpyDeviceToHost, stream));
+    MUST(cudaFreeAsync(pooled, stream));
+    MUST(cudaStreamSynchronize(stream));
+    std::vector<int> filled(n, 0x01010105);
+    std::vector<int> half_of_it = numbers(n / 2, 7, 5);
+    std::copy(half_of_it.begin(), half_of_it.end(), filled.begin());
+    expect_same("a stream's memory", filled, got);
+
     cudaPointerAttributes attributes;
     MUST(cudaPointerGetAttributes(&attributes, far));
     expect_equal("the device of the far memory", 1, attributes.device);

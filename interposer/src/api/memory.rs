@@ -7,6 +7,7 @@ use harp_driver_front::notice_once;
 
 use super::context::{current_context, device_of, Visit};
 use super::outputs::put;
+use super::stream::context_of;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
 use crate::session::{checks, sessions, Sessions};
@@ -50,17 +51,24 @@ pub fn remember(
     })
 }
 
-/// An allocation by `allocate`, remembered on success; `free` takes one back that cannot be used.
+/// An allocation by `allocate`, remembered on success as the context's of a stream, which may be a default
+/// one; `free` takes one back that cannot be used.
 unsafe fn allocated(
     pointer: *mut CUdeviceptr,
     bytes: usize,
+    stream: CUstream,
     allocate: impl FnOnce(*mut CUdeviceptr) -> CUresult,
     free: impl FnOnce(CUdeviceptr) -> CUresult,
 ) -> CUresult {
     if pointer.is_null() || bytes == 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let (sessions, context) = match sessions().and_then(|s| Ok((s, current_context()? as u64))) {
+    let found = || {
+        let sessions = sessions()?;
+        current_context()?;
+        Ok((sessions, context_of(stream)?))
+    };
+    let (sessions, context) = match found() {
         Ok(both) => both,
         Err(code) => return code,
     };
@@ -81,6 +89,7 @@ pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize) -> CUresult
         allocated(
             pointer,
             bytes,
+            std::ptr::null_mut(),
             |address| forward::cuMemAlloc_v2(address, bytes),
             |address| match checks::context() {
                 Ok(session) => forward::cuMemFree_v2(session, address),
@@ -146,6 +155,7 @@ pub unsafe fn cuMemAllocAsync(
         allocated(
             pointer,
             bytes,
+            stream,
             |address| forward::cuMemAllocAsync(address, bytes, stream),
             |address| forward::cuMemFreeAsync(address, stream),
         )
@@ -162,6 +172,7 @@ pub unsafe fn cuMemAllocFromPoolAsync(
         allocated(
             pointer,
             bytes,
+            stream,
             |address| forward::cuMemAllocFromPoolAsync(address, bytes, pool, stream),
             |address| forward::cuMemFreeAsync(address, stream),
         )

@@ -40,7 +40,7 @@ use harp_wire::{CallId, Decoder, Encoder};
 
 pub use life::{attach_program, begun, connected, sessions};
 pub use several::Sessions;
-pub use thread::context_changed;
+pub use thread::{context_begun, context_changed};
 
 use crate::api::{current_context, current_device};
 use callbacks::{Callbacks, HostFunction};

@@ -1,8 +1,11 @@
 //! What the servers must know of each thread: its number, which of their contexts is current in it,
 //! and that it has ended.
+//!
+//! While another server's context is current, a server is told of any that it has itself: as one driver
+//! with all devices does, its driver answers calls about a stream or a function to whoever has a context.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use harp_driver_front::context_stack;
 use harp_wire::calls::encode_harp_thread_ended;
@@ -14,6 +17,9 @@ use super::sessions;
 static LAST_THREAD: AtomicU32 = AtomicU32::new(0);
 /// What a server has been told that has not heard of a thread: to it the thread has no context.
 const NOTHING: (u64, u32) = (u64::MAX, 0);
+
+/// A context of each session, the one that began last.
+static LAST_BEGUN: [AtomicU64; MOST_SESSIONS] = [const { AtomicU64::new(0) }; MOST_SESSIONS];
 
 /// How often a context ended or began anew: what a thread sent before may not hold any more.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
@@ -62,15 +68,15 @@ pub fn id() -> u32 {
     }
 }
 
-/// What the server of a session must be told before this thread's next call there: a live context of
-/// its own, or 0 for none.
+/// What the server of a session must be told before this thread's next call there: a live context that
+/// it has, or 0 for none.
 #[inline]
 pub fn unsent_context(session: usize) -> Option<u64> {
     let current = context_stack::current() as u64;
-    let own = if session_of(current) == session {
-        current
-    } else {
-        0
+    let own = match current {
+        0 => 0,
+        current if session_of(current) == session => current,
+        _ => LAST_BEGUN[session].load(Ordering::Relaxed),
     };
     // That there is none does not change with what becomes of contexts.
     let changes = match own {
@@ -82,11 +88,18 @@ pub fn unsent_context(session: usize) -> Option<u64> {
         sent if sent == now => None,
         NOTHING if own == 0 => None,
         _ if own == 0 => Some(0),
-        _ => Some(crate::api::current_context().map_or(0, |context| context as u64)),
+        _ if crate::api::is_alive(own) => Some(own),
+        _ => Some(0),
     }
 }
 
-/// Makes every thread tell the servers of its context again: one has ended or begun anew.
+/// A context has begun: threads may have had it current before.
+pub fn context_begun(context: u64) {
+    LAST_BEGUN[session_of(context)].store(context, Ordering::Relaxed);
+    context_changed();
+}
+
+/// Makes every thread tell the servers of its context again: one has ended.
 pub fn context_changed() {
     CHANGES.fetch_add(1, Ordering::Relaxed);
 }

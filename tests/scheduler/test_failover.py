@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,22 @@ def test_another_scheduler_leads_and_programs_and_leases_go_on(cluster: Cluster)
     assert end(program)[:2] == (0, "ended")
     cluster.wait(lambda: not cluster.get("lease"), "the lease is returned")
     assert cluster.log("scheduler-1").count('"leads"') == 1
+
+
+def test_the_next_leader_says_why_a_lease_was_lost(cluster: Cluster) -> None:
+    attach = ("attach", "web1", "--tenant", "default", "--name", "work", "--wait")
+    assert cluster.harp(*attach).returncode == 0
+    assert cluster.harp("revoke", "spiffe://lab/server/gpu1").returncode == 0
+    assert cluster.get("lease", "work")[0]["state"] == "Lost"
+    said = cluster.harp("events", "work", "-o", "json")
+    before = [(e["what"], e["reason"]) for e in json.loads(said.stdout)["items"]]
+    assert ("Lost", "server gpu1 was revoked") in before
+    cluster.kill("scheduler-1")
+    said = cluster.harp("events", "-o", "json")
+    after = [(e["name"], e["what"], e["reason"]) for e in json.loads(said.stdout)["items"]]
+    assert ("work", "Lost", "server gpu1 was revoked") in after
+    leads = [name for name, what, _ in after if what == "Leads"]
+    assert leads == ["scheduler-1", "scheduler-2"]
 
 
 def test_a_repeated_call_makes_no_second_token_whoever_leads(cluster: Cluster) -> None:

@@ -11,15 +11,16 @@ import pytest
 from harp_api.control.v1.access_pb2 import CreateTokenRequest
 from harp_api.control.v1.history_pb2 import EventsRequest, UsageRequest
 from harp_scheduler.core.book import Usage
-from harp_scheduler.core.events import Asked, Cordoned, Disconnected, Event
+from harp_scheduler.core.events import Asked, Cordoned, Disconnected, Event, ServerRevoked
 from harp_scheduler.core.model import Closing
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import Outcome
 from harp_scheduler.service.access import Caller, Denied, Role
-from harp_scheduler.service.history import KEPT, History
+from harp_scheduler.service.history import TERM, History
 from harp_scheduler.service.history_api import HistoryApi
 from harp_scheduler.service.identities import AccessApi
 from harp_scheduler.service.meter import HOUR, Meter, hours
+from harp_scheduler.store.events import KEPT, Happening
 from scheduler.test_api import ADMIN, Aborted, Context, Service
 from scheduler.test_core import GIB, GRACE, MARGIN, Bench
 
@@ -29,11 +30,14 @@ class Remembering(Bench):
 
     def __init__(self, *servers: str) -> None:
         self.history = History()
+        self.stored: list[Happening] = []
         super().__init__(*servers)
 
     def do(self, event: Event) -> Outcome:  # type: ignore[override]
         outcome = self.pool.handle(event, self.now)
         self.history.take(event, outcome)
+        self.stored += self.history.to_be_stored()
+        self.history.tell()
         for server, orders in outcome.orders.items():
             self.agents[server].take_orders(orders)
             self.report(server)
@@ -120,6 +124,36 @@ def test_what_is_lost_or_refused_is_counted_as_such() -> None:
     assert (bench.lease(lease).name, bench.history.newest[-1].what) == (lease, "Lost")
     bench.do(Cordoned("nowhere", on=True))
     assert bench.history.refusals == {"NotFound": 1}
+
+
+def test_the_next_scheduler_tells_what_was_out_of_order() -> None:
+    bench = Remembering("s1", "s2")
+    bench.history.leads("one", 1)
+    kept, lost = bench.ask(), bench.ask()
+    bench.back(kept)
+    (server,) = bench.lease(lost).servers
+    bench.do(ServerRevoked(server))
+    bench.run(ttl=1.0)
+    bench.wait(2.0)
+    stored = [(h.kind, h.what, h.reason) for h in bench.stored if h.kind in ("lease", "scheduler")]
+    assert stored == [
+        ("scheduler", "Leads", "in term 1"),
+        ("lease", "Lost", f"server {server} was revoked"),
+        ("lease", "Detaching", "its holder has not renewed it"),
+        ("lease", "Gone", "its holder has not renewed it"),
+    ]
+    assert ("server", server, "Revoked") in [(h.kind, h.subject, h.what) for h in bench.stored]
+    assert not any(h.what == "Connected" for h in bench.stored)
+
+    last = bench.history.number
+    following = History(bench.pool.book, bench.stored)
+    assert list(following.since(0)) == bench.stored
+    following.leads("two", 2)
+    assert list(following.since(last)) == [], "it is not stored yet"
+    following.tell()
+    (leads,) = following.since(last)
+    assert (leads.number, leads.name) == (TERM + 1, "two")
+    assert list(following.since(bench.stored[-2].number)) == [bench.stored[-1], leads]
 
 
 def test_the_oldest_are_forgotten() -> None:

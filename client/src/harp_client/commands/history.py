@@ -76,8 +76,8 @@ def events(
 ) -> None:
     """Say what came of leases, servers and devices; of SUBJECT alone where it is named.
 
-    The scheduler remembers the newest since it leads; `harp audit list` has who asked for what
-    since the pool began.
+    The scheduler remembers the newest since it leads, and of those before it what was out of order;
+    `harp audit list` has who asked for what since the pool began.
 
     \b
     Examples:
@@ -99,6 +99,8 @@ def show_events(
         show(EVENTS, list(found), output, headers)
         return
     for event in found:
+        # Where another scheduler takes over, the watch goes on behind it.
+        request.after = event.number
         if output in ("json", "yaml"):
             click.echo(json.dumps(as_data(EVENTS, event)))
         elif output == "name":

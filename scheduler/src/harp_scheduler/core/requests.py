@@ -35,6 +35,9 @@ from harp_scheduler.core.refused import Conflict, NotFound, OverQuota
 REQUESTS_KEPT = 100_000
 """Answered requests that are remembered; the oldest are forgotten first."""
 
+GIVEN_BACK = "given back"
+"""Why a lease ends that somebody wanted no more."""
+
 
 def repeated(book: Book, caller: str, request: str) -> str | None:
     """The lease that an earlier call with the same id was about, or None."""
@@ -109,7 +112,7 @@ def give_back(book: Book, given: GivenBack, now: float) -> str:
             book.change(lease.id, state=State.UNAVAILABLE, reason="stopped")
         return lease.id
     if given.how is Closing.FORCE:
-        withdraw(book, lease, given.after, "given back")
+        withdraw(book, lease, given.after, GIVEN_BACK)
     else:
         reason = "waits for its programs to end" if given.how is Closing.DRAIN else ""
         close(book, lease, given.how, given.after, reason)

@@ -1,15 +1,17 @@
-"""What has happened to the pool since this scheduler leads: the newest events, and how many.
+"""What has happened to the pool: the newest events, and how many since this scheduler leads.
 
-It is made of what the core has decided and the store has taken. The audit keeps who asked for what
-for good; this keeps what came of it, for as long as there is room.
+It is made of what the core has decided, and told when the store has taken that. The audit keeps who
+asked for what for good; this keeps what came of it, for as long as there is room. What is out of
+order is stored, so that the next scheduler can tell it too.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from harp_scheduler.core.book import Book
 from harp_scheduler.core.events import (
@@ -21,39 +23,13 @@ from harp_scheduler.core.events import (
 )
 from harp_scheduler.core.model import Accelerator, Lease, Profile, Server, State, Tenant
 from harp_scheduler.core.pool import Outcome
+from harp_scheduler.core.requests import GIVEN_BACK
+from harp_scheduler.store.events import KEPT, Happening
 
-KEPT = 4096
-"""Events that are remembered."""
+GONE, CONNECTED, LEADS = "Gone", "Connected", "Leads"
 
-GONE = "Gone"
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One thing that happened."""
-
-    number: int
-    """From 1, in this scheduler's term."""
-
-    time: float
-    """Seconds since 1970, UTC."""
-
-    kind: str
-    """lease, server, device, tenant or profile."""
-
-    subject: str
-    """Name or id of it."""
-
-    name: str
-    """What people call it: a lease's name."""
-
-    what: str
-    """A lease's new state, or Gone, Connected, Disconnected, Revoked, Cordoned, Ready, Faulty,
-    Set."""
-
-    reason: str = ""
-    tenant: str = ""
-    """Of a lease."""
+TERM = 1 << 32
+"""A scheduler that takes over numbers its events from the next multiple of this on."""
 
 
 @dataclass(slots=True)
@@ -71,27 +47,47 @@ class Counts:
 class History:
     """Follows the outcomes of events."""
 
-    def __init__(self, book: Book | None = None) -> None:
-        """`book`: what there is already."""
+    def __init__(self, book: Book | None = None, before: Sequence[Happening] = ()) -> None:
+        """`book`: what there is already. `before`: what is stored of former schedulers' events."""
+        self.before = before
         self.newest: deque[Happening] = deque(maxlen=KEPT)
+        """Since this scheduler leads."""
+
+        self.untold: list[Happening] = []
+        """Not known to be stored yet."""
+
         self.counts = Counts()
         self.refusals: Counter[str] = Counter()
         """By the class of the refusal."""
 
-        self.number = 0
+        self.number = (before[-1].number // TERM + 1) * TERM if before else 0
         """Of the newest."""
 
         self._leases: dict[str, Lease] = dict(book.leases) if book else {}
         self._servers: dict[str, Server] = dict(book.servers) if book else {}
         self._devices: dict[str, Accelerator] = dict(book.accelerators) if book else {}
 
+    def leads(self, scheduler: str, term: int) -> None:
+        """This scheduler begins to lead."""
+        self._tell("scheduler", scheduler, LEADS, f"in term {term}")
+
+    def to_be_stored(self) -> list[Happening]:
+        """What of the untold has to outlive this scheduler: what is out of order, and that it
+        leads. Because of the latter no number is given twice."""
+        return [happening for happening in self.untold if _lasts(happening)]
+
+    def tell(self) -> None:
+        """All that was untold is stored."""
+        self.newest.extend(self.untold)
+        self.untold.clear()
+
     def take(self, event: Event, outcome: Outcome) -> None:
-        """One event is done, and stored."""
+        """One event is done; what it led to is told when it is stored."""
         if outcome.refused is not None:
             self.refusals[type(outcome.refused).__name__] += 1
         match event:
             case Connected(server=server):
-                self._tell("server", server, "Connected", event.register.address)
+                self._tell("server", server, CONNECTED, event.register.address)
             case Disconnected(server=server):
                 self._tell("server", server, "Disconnected", "no connection to its agent")
             case ServerRevoked(server=server):
@@ -158,7 +154,7 @@ class History:
         self, kind: str, subject: str, what: str, reason: str = "", lease: Lease | None = None
     ) -> None:
         self.number += 1
-        self.newest.append(
+        self.untold.append(
             Happening(
                 self.number,
                 time.time(),
@@ -174,11 +170,19 @@ class History:
     def since(self, number: int) -> Iterator[Happening]:
         """What happened after `number`, of what is still known; oldest first."""
         fresh = []
-        for happening in reversed(self.newest):
+        for happening in chain(reversed(self.newest), reversed(self.before)):
             if happening.number <= number:
                 break
             fresh.append(happening)
         return reversed(fresh)
+
+
+def _lasts(happening: Happening) -> bool:
+    """Whether it is worth a row: leases that come and go in good order are in the audit, and after
+    each change of the leader all servers connect."""
+    if happening.kind == "lease":
+        return happening.reason not in ("", GIVEN_BACK)
+    return happening.what != CONNECTED
 
 
 def _told(device: Accelerator) -> tuple[bool, str, str, bool]:

@@ -15,10 +15,10 @@ from harp_api.control.v1 import history_pb2_grpc
 from harp_scheduler.service.access import Caller, Context, Role
 from harp_scheduler.service.answers import answering
 from harp_scheduler.service.api import bounded
-from harp_scheduler.service.history import Happening
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.meter import HOUR
 from harp_scheduler.store.audit import AuditRow
+from harp_scheduler.store.events import Happening
 from harp_scheduler.store.store import Store
 
 PAGE = 500
@@ -45,7 +45,7 @@ class HistoryApi(history_pb2_grpc.HistoryServicer):
         self, request: api.EventsRequest, context: Context
     ) -> AsyncIterator[api.Event]:
         async with answering(context):
-            leader, last = self._leader(), 0
+            leader, last = self._leader(), request.after
             async for _ in leader.changes():
                 caller = self._caller(context)  # each time: it may have been revoked since
                 for happening in leader.history.since(last):

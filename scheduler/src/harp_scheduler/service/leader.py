@@ -23,6 +23,7 @@ from harp_scheduler.metrics import Timings
 from harp_scheduler.service.history import History
 from harp_scheduler.service.meter import Meter
 from harp_scheduler.store.audit import AuditEntry
+from harp_scheduler.store.events import Happening
 from harp_scheduler.store.usage import UsageRow
 
 TICK = 1.0
@@ -49,6 +50,7 @@ class Durable(Protocol):
         numbers: Sequence[Number],
         audit: Sequence[AuditEntry] = (),
         usage: Sequence[UsageRow] = (),
+        happened: Sequence[Happening] = (),
     ) -> None: ...
 
 
@@ -71,6 +73,7 @@ class Batch:
     told: set[str] = field(default_factory=set)
     audit: list[AuditEntry] = field(default_factory=list)
     usage: Sequence[UsageRow] = ()
+    happened: Sequence[Happening] = ()
     answers: list[tuple[Pending, Outcome]] = field(default_factory=list)
 
     def add(self, pending: Pending, outcome: Outcome) -> None:
@@ -84,7 +87,7 @@ class Batch:
 
     @property
     def is_to_be_stored(self) -> bool:
-        return bool(self.changes or self.numbers or self.audit or self.usage)
+        return bool(self.changes or self.numbers or self.audit or self.usage or self.happened)
 
 
 class Leader:
@@ -97,10 +100,11 @@ class Leader:
         thread: ThreadPoolExecutor,
         timings: Timings | None = None,
         measured: Mapping[str, datetime] | None = None,
+        before: Sequence[Happening] = (),
     ) -> None:
-        """`measured`: until when each tenant's usage is stored."""
+        """`measured`: until when each tenant's usage is stored. `before`: events that are."""
         self.pool = pool
-        self.history = History(pool.book)
+        self.history = History(pool.book, before)
         self._meter = Meter(pool.book, measured or {})
         self._timings = timings or Timings()
         self._store = store
@@ -218,8 +222,10 @@ class Leader:
                     with self._timings.decision.time():
                         outcome = self.pool.handle(pending.event, time.monotonic())
                     batch.add(pending, outcome)
+                    self.history.take(pending.event, outcome)
                     self._meter.changes(self._meter.now())
                 batch.usage = self._meter.take()
+                batch.happened = self.history.to_be_stored()
                 if batch.is_to_be_stored:
                     with self._timings.commit.time():
                         await loop.run_in_executor(self._thread, self._commit, batch)
@@ -236,19 +242,24 @@ class Leader:
     def _commit(self, batch: Batch) -> None:
         term = self.pool.book.term
         self._store.commit(
-            term, batch.changes, list(batch.numbers.values()), batch.audit, batch.usage
+            term,
+            batch.changes,
+            list(batch.numbers.values()),
+            batch.audit,
+            batch.usage,
+            batch.happened,
         )
 
     def _publish(self, batch: Batch) -> None:
-        before = self.history.number
+        happened = bool(self.history.untold)
+        self.history.tell()
         for server, orders in batch.orders.items():
             if send := self.links.get(server):
                 send(agent.ToAgent(orders=orders))
         for pending, outcome in batch.answers:
-            self.history.take(pending.event, outcome)
             if not pending.done.done():
                 pending.done.set_result(outcome)
-        if batch.is_to_be_stored or batch.told or self.history.number != before:
+        if batch.is_to_be_stored or batch.told or happened:
             self.revision += 1
             # Who waits in the queue has another place when one before it has gone.
             waiting = self.pool.book.waiting_since.keys() if batch.told else set()

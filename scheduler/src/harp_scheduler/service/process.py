@@ -28,7 +28,7 @@ from harp_api.control.v1 import (
 from harp_client import joining
 from harp_client.credentials import CLOCK_SKEW
 from harp_client.errors import HarpError
-from harp_scheduler.core.events import TenantSet
+from harp_scheduler.core.events import TenantSet, Ticked
 from harp_scheduler.core.model import Quota
 from harp_scheduler.core.pool import GRACE, Pool
 from harp_scheduler.metrics import PoolCollector, Snapshot, Timings, snapshot
@@ -287,13 +287,16 @@ class Scheduler:
         gc.collect()
         gc.freeze()
         measured = await loop.run_in_executor(self._thread, self._store.measured)
+        before = await loop.run_in_executor(self._thread, self._store.events)
         await self._members.load()
-        leader = Leader(pool, self._store, self._thread, self._timings, measured)
+        leader = Leader(pool, self._store, self._thread, self._timings, measured, before)
+        leader.history.leads(self._name, term)
         running = asyncio.create_task(leader.run())
         losing = asyncio.create_task(lost.wait())
         try:
-            if not pool.book.tenants:
-                await leader.handle(TenantSet(FIRST_TENANT, Quota()))
+            # That it leads is stored before anything else that happens is told.
+            first = Ticked() if pool.book.tenants else TenantSet(FIRST_TENANT, Quota())
+            await leader.handle(first)
             self._leader = leader
             self._log.info("leads", term=term, leases=len(pool.book.leases))
             await asyncio.wait({running, losing}, return_when=asyncio.FIRST_COMPLETED)

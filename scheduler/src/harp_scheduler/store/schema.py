@@ -234,6 +234,19 @@ audit = Table(
     _column("hash", Text),
 )
 
+events = Table(
+    "events",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    _column("time", Double),
+    _column("kind", AnyText),
+    _column("subject", AnyText),
+    _column("name", AnyText),
+    _column("what", AnyText),
+    _column("reason", AnyText),
+    _column("tenant", AnyText),
+)
+
 usage = Table(
     "usage",
     metadata,

@@ -20,12 +20,13 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from harp_scheduler.core.book import Key, Number, Record
-from harp_scheduler.store import archive, schema
+from harp_scheduler.store import archive, events, schema
 from harp_scheduler.store import audit as audits
 from harp_scheduler.store import usage as usages
 from harp_scheduler.store.audit import AuditEntry, AuditRow, Broken, changing
 from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
+from harp_scheduler.store.events import Happening
 from harp_scheduler.store.identities import Identities
 from harp_scheduler.store.migrate import upgrade
 from harp_scheduler.store.records import Shelf, put
@@ -94,6 +95,7 @@ class Store(Identities):
                     .returning(schema.pool.c.term)
                 ).scalar_one()
                 self._shelf.begin(connection)
+                events.prune(connection)
         except BaseException:
             self._seat.leave()
             raise
@@ -133,6 +135,7 @@ class Store(Identities):
         numbers: Sequence[Number] = (),
         audit: Sequence[AuditEntry] = (),
         usage: Sequence[UsageRow] = (),
+        happened: Sequence[Happening] = (),
     ) -> None:
         """Stores all of it in one transaction, or nothing; None removes a record.
 
@@ -149,6 +152,7 @@ class Store(Identities):
                 self._shelf.write(connection, changes)
                 put(connection, schema.numbers, [number._asdict() for number in numbers])
                 usages.add(connection, usage)
+                events.add(connection, happened)
         except BaseException:
             self._term = None
             raise
@@ -187,6 +191,11 @@ class Store(Identities):
     def measured(self) -> dict[str, datetime]:
         """Until when each tenant's usage is stored. Raises StoreUnavailable."""
         return usages.measured(self._database)
+
+    def events(self) -> list[Happening]:
+        """What happened under former schedulers, the newest of what is kept. Raises
+        StoreUnavailable."""
+        return events.read(self._database)
 
     def backup(self, path: Path) -> None:
         """Writes everything, as of one moment, to an SQLite file, in place of one that is there.

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!harp_api/control/v1/history.proto\x12\x0fharp.control.v1\"@\n\rEventsRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"\x81\x01\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\r\n\x05\x61\x62out\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04what\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\"N\n\x0c\x41uditRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"\xb8\x01\n\x08\x41uditRow\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x0c\n\x04verb\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0f\n\x07request\x18\x07 \x01(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\t \x01(\t\x12\r\n\x05\x61\x66ter\x18\n \x01(\t\x12\x0c\n\x04hash\x18\x0b \x01(\t\"\x14\n\x12VerifyAuditRequest\"9\n\nAuditState\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0e\n\x06\x62roken\x18\x02 \x01(\x04\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"-\n\x0cUsageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05since\x18\x02 \x01(\x01\"4\n\x0bUsageReport\x12%\n\x05usage\x18\x01 \x03(\x0b\x32\x16.harp.control.v1.Usage\"^\n\x05Usage\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65vice_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x62yte_seconds\x18\x04 \x01(\x01\x32\xab\x02\n\x07History\x12\x42\n\x06\x45vents\x12\x1e.harp.control.v1.EventsRequest\x1a\x16.harp.control.v1.Event0\x01\x12\x43\n\x05\x41udit\x12\x1d.harp.control.v1.AuditRequest\x1a\x19.harp.control.v1.AuditRow0\x01\x12Q\n\x0bVerifyAudit\x12#.harp.control.v1.VerifyAuditRequest\x1a\x1b.harp.control.v1.AuditState0\x01\x12\x44\n\x05Usage\x12\x1d.harp.control.v1.UsageRequest\x1a\x1c.harp.control.v1.UsageReportb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!harp_api/control/v1/history.proto\x12\x0fharp.control.v1\"O\n\rEventsRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\x04\"\x81\x01\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\r\n\x05\x61\x62out\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0c\n\x04what\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0e\n\x06tenant\x18\x08 \x01(\t\"N\n\x0c\x41uditRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"\xb8\x01\n\x08\x41uditRow\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04time\x18\x02 \x01(\x01\x12\x0e\n\x06\x63\x61ller\x18\x03 \x01(\t\x12\x0c\n\x04verb\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0f\n\x07request\x18\x07 \x01(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\t \x01(\t\x12\r\n\x05\x61\x66ter\x18\n \x01(\t\x12\x0c\n\x04hash\x18\x0b \x01(\t\"\x14\n\x12VerifyAuditRequest\"9\n\nAuditState\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x0e\n\x06\x62roken\x18\x02 \x01(\x04\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\"-\n\x0cUsageRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05since\x18\x02 \x01(\x01\"4\n\x0bUsageReport\x12%\n\x05usage\x18\x01 \x03(\x0b\x32\x16.harp.control.v1.Usage\"^\n\x05Usage\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65vice_seconds\x18\x02 \x01(\x01\x12\x17\n\x0f\x63ompute_seconds\x18\x03 \x01(\x01\x12\x14\n\x0c\x62yte_seconds\x18\x04 \x01(\x01\x32\xab\x02\n\x07History\x12\x42\n\x06\x45vents\x12\x1e.harp.control.v1.EventsRequest\x1a\x16.harp.control.v1.Event0\x01\x12\x43\n\x05\x41udit\x12\x1d.harp.control.v1.AuditRequest\x1a\x19.harp.control.v1.AuditRow0\x01\x12Q\n\x0bVerifyAudit\x12#.harp.control.v1.VerifyAuditRequest\x1a\x1b.harp.control.v1.AuditState0\x01\x12\x44\n\x05Usage\x12\x1d.harp.control.v1.UsageRequest\x1a\x1c.harp.control.v1.UsageReportb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,23 +32,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'harp_api.control.v1.history
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENTSREQUEST']._serialized_start=54
-  _globals['_EVENTSREQUEST']._serialized_end=118
-  _globals['_EVENT']._serialized_start=121
-  _globals['_EVENT']._serialized_end=250
-  _globals['_AUDITREQUEST']._serialized_start=252
-  _globals['_AUDITREQUEST']._serialized_end=330
-  _globals['_AUDITROW']._serialized_start=333
-  _globals['_AUDITROW']._serialized_end=517
-  _globals['_VERIFYAUDITREQUEST']._serialized_start=519
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=539
-  _globals['_AUDITSTATE']._serialized_start=541
-  _globals['_AUDITSTATE']._serialized_end=598
-  _globals['_USAGEREQUEST']._serialized_start=600
-  _globals['_USAGEREQUEST']._serialized_end=645
-  _globals['_USAGEREPORT']._serialized_start=647
-  _globals['_USAGEREPORT']._serialized_end=699
-  _globals['_USAGE']._serialized_start=701
-  _globals['_USAGE']._serialized_end=795
-  _globals['_HISTORY']._serialized_start=798
-  _globals['_HISTORY']._serialized_end=1097
+  _globals['_EVENTSREQUEST']._serialized_end=133
+  _globals['_EVENT']._serialized_start=136
+  _globals['_EVENT']._serialized_end=265
+  _globals['_AUDITREQUEST']._serialized_start=267
+  _globals['_AUDITREQUEST']._serialized_end=345
+  _globals['_AUDITROW']._serialized_start=348
+  _globals['_AUDITROW']._serialized_end=532
+  _globals['_VERIFYAUDITREQUEST']._serialized_start=534
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=554
+  _globals['_AUDITSTATE']._serialized_start=556
+  _globals['_AUDITSTATE']._serialized_end=613
+  _globals['_USAGEREQUEST']._serialized_start=615
+  _globals['_USAGEREQUEST']._serialized_end=660
+  _globals['_USAGEREPORT']._serialized_start=662
+  _globals['_USAGEREPORT']._serialized_end=714
+  _globals['_USAGE']._serialized_start=716
+  _globals['_USAGE']._serialized_end=810
+  _globals['_HISTORY']._serialized_start=813
+  _globals['_HISTORY']._serialized_end=1112
 # @@protoc_insertion_point(module_scope)

@@ -7,14 +7,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EventsRequest(_message.Message):
-    __slots__ = ("follow", "subject", "tenant")
+    __slots__ = ("follow", "subject", "tenant", "after")
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     follow: bool
     subject: str
     tenant: str
-    def __init__(self, follow: _Optional[bool] = ..., subject: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
+    after: int
+    def __init__(self, follow: _Optional[bool] = ..., subject: _Optional[str] = ..., tenant: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("number", "time", "about", "subject", "name", "what", "reason", "tenant")

@@ -60,8 +60,9 @@ class HistoryServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Events(self, request, context):
-        """What came of the pool's leases, servers and devices since this scheduler leads, as far as it is
-        remembered; the oldest first. With `follow`, the stream goes on with what happens.
+        """What came of the pool's leases, servers and devices, as far as it is remembered; the oldest first.
+        Of former schedulers' events only what was out of order is. With `follow`, the stream goes on with
+        what happens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

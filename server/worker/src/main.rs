@@ -26,6 +26,7 @@
 //! streams is the program's (`output`). SIGTERM ends the session at once. The worker is killed
 //! when the thread that started it ends (PR_SET_PDEATHSIG).
 
+mod address_space;
 mod calls;
 mod control;
 mod generated;
@@ -106,8 +107,11 @@ impl Worker {
         let file_rules = jail::confine(options.profile, options.uid)?;
         jail::refused_call_handler(options.control)
             .map_err(|e| format!("cannot handle refused system calls: {e}"))?;
-        let snapshot =
+        session::reserve_twins()
+            .map_err(|e| format!("cannot take the addresses of shared memory: {e}"))?;
+        let mut snapshot =
             snapshot::take(driver).map_err(|e| format!("{}: {e}", options.libcuda.display()))?;
+        snapshot.keep_to_windows();
         if options.prepare {
             snapshot::prepare(driver)?;
         }
@@ -272,7 +276,7 @@ fn let_in(
         cipher: &info.cipher,
     });
     if let Some(Ok(first)) = hello.options.get(windows::OPTION).map(|text| text.parse()) {
-        snapshot.place_windows(first, |first| driver.move_windows(first));
+        snapshot.place_windows(driver, first);
     }
     let snapshot = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
     let welcome = Welcome {

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, CStr};
+use std::ops::Range;
 
 use harp_cuda_abi::errors::error_name;
 use harp_cuda_abi::types::{CUdevice, CUresult, CUuuid, CU_DEVICE_ATTRIBUTE_MAX};
 use harp_wire::windows;
 use serde::Serialize;
 
+use crate::address_space::AddressSpace;
 use crate::generated::driver::Driver;
 
 /// What the soft GPU calls its devices.
@@ -21,6 +23,9 @@ pub struct Snapshot {
     pub devices: Vec<Device>,
     /// Whether kernels are executed by the soft GPU.
     pub soft: bool,
+    /// What is left of this process's addresses, where it was made less for the driver.
+    #[serde(skip)]
+    space: Option<AddressSpace>,
 }
 
 #[derive(Debug, Serialize)]
@@ -35,7 +40,8 @@ pub struct Device {
     pci_bus_id: String,
     /// `CUdevice_attribute` to value, of those that the driver knows.
     attributes: BTreeMap<u32, i32>,
-    /// First address and size of the range that all device addresses lie in, where there is such a range.
+    /// First address and size of the range that the device's addresses lie in, where there is such a range. Devices of
+    /// NVIDIA's driver have theirs in common: an address may lie in that of another device of the server.
     window: Option<(u64, u64)>,
 }
 
@@ -54,11 +60,12 @@ pub fn take(driver: &Driver) -> Result<Snapshot, String> {
     let devices = (0..count)
         .map(|i| device(driver, i))
         .collect::<Result<Vec<_>, _>>()?;
-    let soft = devices.iter().any(|device| device.window.is_some());
+    let soft = devices.iter().any(|device| device.name == SOFT_NAME);
     Ok(Snapshot {
         driver_version,
         devices,
         soft,
+        space: None,
     })
 }
 
@@ -85,18 +92,58 @@ impl Snapshot {
         self.devices.iter().map(|device| device.ordinal).collect()
     }
 
-    /// Has the driver move the devices' windows as the client wishes, where it has windows and can. Where they
-    /// are afterwards is in the snapshot.
-    pub fn place_windows(&mut self, first: u64, move_windows: impl FnOnce(u64) -> CUresult) {
-        let last = self.devices.iter().map(|device| device.ordinal).max();
-        let count = last.map_or(0, |last| last as usize + 1);
-        if !self.soft || !windows::is_place(first, count) || move_windows(first) != 0 {
+    /// Has all devices' addresses lie in windows, if that can be: a soft GPU's lie there from the start, and NVIDIA's
+    /// driver is left no others.
+    pub fn keep_to_windows(&mut self) {
+        if self.soft || self.devices.is_empty() {
             return;
         }
-        for device in &mut self.devices {
-            if let Some((base, _)) = &mut device.window {
-                *base = first + device.ordinal as u64 * windows::SIZE;
+        let wanted = self.windows(windows::REGION.start);
+        // Without it the addresses are where the driver likes, and a program cannot use several servers' devices.
+        if let Ok(space) = AddressSpace::keep_to(wanted.clone()) {
+            self.space = Some(space);
+            self.put_windows(wanted.start);
+        }
+    }
+
+    /// Has the devices' addresses start at `first`, as the client wishes, if that can be. Where they are afterwards is
+    /// in the snapshot.
+    pub fn place_windows(&mut self, driver: &Driver, first: u64) {
+        let soft = self.soft;
+        self.place(first, |space, wanted| match space {
+            Some(space) => {
+                release(driver);
+                space.move_to(wanted).is_ok()
             }
+            None => soft && driver.move_windows(first) == 0,
+        });
+    }
+
+    fn place(
+        &mut self,
+        first: u64,
+        moved: impl FnOnce(Option<&mut AddressSpace>, Range<u64>) -> bool,
+    ) {
+        let wanted = self.windows(first);
+        if windows::is_place(first, self.places()) && moved(self.space.as_mut(), wanted) {
+            self.put_windows(first);
+        }
+    }
+
+    /// Windows that the devices take: a device's place among them is its number.
+    fn places(&self) -> usize {
+        let last = self.devices.iter().map(|device| device.ordinal).max();
+        last.map_or(0, |last| last as usize + 1)
+    }
+
+    fn windows(&self, first: u64) -> Range<u64> {
+        first..first.saturating_add(self.places() as u64 * windows::SIZE)
+    }
+
+    fn put_windows(&mut self, first: u64) {
+        for device in &mut self.devices {
+            let base = first + device.ordinal as u64 * windows::SIZE;
+            device.window = Some((base, windows::SIZE));
         }
     }
 }
@@ -185,6 +232,12 @@ pub fn prepare(driver: &Driver) -> Result<(), String> {
     check("cuDevicePrimaryCtxRetain", status)
 }
 
+/// Ends the context that [`prepare`] has made, if it has: its memory lies where it lies.
+fn release(driver: &Driver) {
+    // SAFETY: nobody has been given the context yet. Without one the driver refuses.
+    unsafe { (driver.cuDevicePrimaryCtxRelease_v2)(0) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +259,7 @@ mod tests {
             driver_version: 13000,
             devices: (0..count).map(device).collect(),
             soft: true,
+            space: None,
         }
     }
 
@@ -226,17 +280,20 @@ mod tests {
 
     #[test]
     fn windows_move_whole_or_not_at_all() {
-        let bases = |first, status| {
+        let bases = |first, moved| {
             let mut snapshot = soft(3);
             snapshot.assign(Some(&[2, 0])).unwrap();
-            snapshot.place_windows(first, |_| status);
+            snapshot.place(first, |_, wanted| {
+                assert_eq!(wanted, first..first + 3 * windows::SIZE);
+                moved
+            });
             let base = |device: &Device| device.window.unwrap().0 / windows::SIZE;
             snapshot.devices.iter().map(base).collect::<Vec<_>>()
         };
-        assert_eq!(bases(40 * windows::SIZE, 0), [42, 40]);
-        assert_eq!(bases(40 * windows::SIZE, 1), [34, 32]);
+        assert_eq!(bases(40 * windows::SIZE, true), [42, 40]);
+        assert_eq!(bases(40 * windows::SIZE, false), [34, 32]);
         assert_eq!(
-            bases(62 * windows::SIZE, 0),
+            bases(62 * windows::SIZE, true),
             [34, 32],
             "the third would lie outside"
         );

@@ -5,14 +5,53 @@ mod support;
 use harp_transport::{ConnectError, Hello, Version};
 use harp_wire::calls::*;
 use harp_wire::push::Push;
-use harp_wire::{CallId, Decoder, HandleKind};
-use serde_json::Value;
+use harp_wire::{windows, CallId, Decoder, HandleKind};
+use serde_json::{json, Value};
 use support::{copy_out, launch, Client, Worker, USER};
 
 const SECOND_THREAD: u32 = 2;
 
 fn params(address: u64, number: u32) -> Vec<u8> {
     [address.to_le_bytes().as_slice(), &number.to_le_bytes()].concat()
+}
+
+/// How a worker is started for NVIDIA's driver.
+const NVIDIA: &[&str] = &["--jail", "nvidia", "--prepare"];
+/// Enough that the allocator maps it anew.
+const LARGE: u64 = 64 << 20;
+
+#[test]
+fn a_driver_of_its_own_mind_has_only_the_addresses_that_are_left_to_it() {
+    for (wish, options) in [
+        (None, &NVIDIA[..2]),
+        (Some(7), NVIDIA),
+        (Some(31), NVIDIA),
+        (Some(32), NVIDIA),
+    ] {
+        let worker = Worker::start_with(&support::fake_driver(), options);
+        let mut hello = Hello::current();
+        if let Some(number) = wish {
+            let first = windows::REGION.start + number * windows::SIZE;
+            hello
+                .options
+                .insert(windows::OPTION.to_owned(), first.to_string());
+        }
+        let given = wish.filter(|number| *number < 32).unwrap_or(0);
+        let base = windows::REGION.start + given * windows::SIZE;
+        let mut client = worker.connect(USER, hello).unwrap();
+        let snapshot: Value = serde_json::from_slice(&client.welcome.snapshot).unwrap();
+        assert_eq!(
+            snapshot["devices"][0]["window"],
+            json!([base, windows::SIZE])
+        );
+        for _ in 0..4 {
+            let address = client.allocate(1, LARGE);
+            assert!(
+                (base..base + windows::SIZE).contains(&address),
+                "{address:#x}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -35,7 +74,10 @@ fn a_session_computes_and_is_accounted_for() {
     assert_eq!(device["uuid"], "30313233343536373839616263646566");
     assert_eq!(device["attributes"]["75"], 750);
     assert_eq!(device["attributes"]["101"], Value::Null);
-    assert_eq!(device["window"], Value::Null);
+    assert_eq!(
+        device["window"],
+        json!([windows::REGION.start, windows::SIZE])
+    );
 
     let add = client.function(1, "add");
     let address = client.allocate(1, 8);

@@ -171,6 +171,7 @@ fn allow_for_nvidia(rules: &mut Rules) -> Result<(), BackendError> {
         libc::SYS_ioctl,
         libc::SYS_mmap,
         libc::SYS_mprotect,
+        libc::SYS_msync,
         libc::SYS_openat,
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open,

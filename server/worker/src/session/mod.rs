@@ -41,6 +41,7 @@ pub use intake::{Intake, Stopped};
 pub use jit::{JitLogs, JitOptions};
 pub use relay::Relay;
 pub use replies::Replies;
+pub use twins::reserve as reserve_twins;
 pub use violation::Violation;
 pub use waits::Wait;
 

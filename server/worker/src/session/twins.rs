@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
+use std::io;
 
 use harp_cuda_abi::types::*;
-use harp_wire::twin::{collect, is_place, lines};
+use harp_wire::twin::{collect, is_place, lines, REGION};
 
 use super::Violation;
+use crate::address_space::take;
 use crate::generated::driver::Driver;
 
 /// Bytes that a session's twins may have together.
@@ -42,30 +44,33 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps zeroed memory where nothing is yet.
+    /// Maps zeroed memory in the region of twins, of which [`Twins`] knows that nothing is there.
     fn at(base: u64, bytes: u64) -> Option<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE
-            | libc::MAP_ANONYMOUS
-            | libc::MAP_NORESERVE
-            | libc::MAP_FIXED_NOREPLACE;
         let (wanted, bytes) = (base as *mut c_void, bytes as usize);
-        // SAFETY: MAP_FIXED_NOREPLACE touches no other mapping.
-        let start = unsafe { libc::mmap(wanted, bytes, access, flags, -1, 0) };
-        if start == libc::MAP_FAILED {
-            return None;
-        }
-        // A kernel that does not know the flag takes the address as a hint.
-        let mapping = Self { start, bytes };
-        (start == wanted).then_some(mapping)
+        // SAFETY: replaces addresses that this process has taken for twins (`reserve`) and has no other twin at.
+        let start = unsafe { libc::mmap(wanted, bytes, access, FLAGS, -1, 0) };
+        (start != libc::MAP_FAILED).then_some(Self { start, bytes })
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        // The addresses stay taken: the driver may have nothing there.
         // SAFETY: mapped by `at`, and nothing uses it any more.
-        unsafe { libc::munmap(self.start, self.bytes) };
+        unsafe { libc::mmap(self.start, self.bytes, libc::PROT_NONE, FLAGS, -1, 0) };
     }
+}
+
+const FLAGS: libc::c_int =
+    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+
+/// Takes the addresses of twins, so that they are free for them whenever a client wants some.
+///
+/// # Errors
+/// The system's, where there is something in that region or it allows no mapping of that size.
+pub fn reserve() -> io::Result<()> {
+    take(REGION)
 }
 
 impl Twins {
@@ -80,6 +85,9 @@ impl Twins {
             return Err(Violation::new("a twin outside the addresses for twins"));
         }
         if bytes > MOST_BYTES - self.bytes || self.all.len() == MOST {
+            return Ok(CUDA_ERROR_OUT_OF_MEMORY);
+        }
+        if self.has_some_in(base, bytes) {
             return Ok(CUDA_ERROR_OUT_OF_MEMORY);
         }
         let Some(memory) = Mapping::at(base, bytes) else {
@@ -102,6 +110,11 @@ impl Twins {
         self.all.insert(base, Twin { memory, shadow });
         self.bytes += bytes;
         Ok(CUDA_SUCCESS)
+    }
+
+    fn has_some_in(&self, base: u64, bytes: u64) -> bool {
+        let before = self.all.range(..base + bytes).next_back();
+        before.is_some_and(|(start, twin)| start + twin.memory.bytes as u64 > base)
     }
 
     /// Ends a twin. The client has waited for the work that may use it.
@@ -175,7 +188,7 @@ fn unregister(driver: &Driver, memory: &Mapping) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use harp_wire::twin::{PAGE, REGION};
+    use harp_wire::twin::PAGE;
 
     fn twins(base: u64, bytes: u64) -> Twins {
         let memory = Mapping::at(base, bytes).unwrap();
@@ -222,9 +235,10 @@ mod tests {
     #[test]
     fn an_occupied_place_is_not_taken() {
         let base = REGION.start + (3 << 30);
-        let first = Mapping::at(base, PAGE).unwrap();
-        assert!(Mapping::at(base, PAGE).is_none());
-        drop(first);
-        assert!(Mapping::at(base, PAGE).is_some());
+        let twins = twins(base, 2 * PAGE);
+        for (start, bytes) in [(base, PAGE), (base - PAGE, 2 * PAGE), (base + PAGE, PAGE)] {
+            assert!(twins.has_some_in(start, bytes), "{start:#x}");
+        }
+        assert!(!twins.has_some_in(base - PAGE, PAGE) && !twins.has_some_in(base + 2 * PAGE, PAGE));
     }
 }

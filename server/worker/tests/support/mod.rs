@@ -29,7 +29,7 @@ const STDERR: &str = "stderr";
 
 /// The fake driver, which cargo builds as an example beside the tests. (With `--test` it does not: build it before, with
 /// `cargo build -p harp-worker --example fake_driver`.)
-fn fake_driver() -> PathBuf {
+pub fn fake_driver() -> PathBuf {
     let worker = PathBuf::from(env!("CARGO_BIN_EXE_harp-worker"));
     worker.parent().unwrap().join("examples/libfake_driver.so")
 }

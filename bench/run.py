@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,30 +22,13 @@ from pathlib import Path
 import report
 from driven import CHECKOUT, HARP_RUN, OUT, Driven, build_baseline, build_client
 from measure import Samples, Sides, memory, one_round
+from sockets import raw_sockets
 
 from pool.standins import ASKING_NOTHING, Pool, Server
 
 
 def progress(text: str) -> None:
     print(f"[bench] {text}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def raw_sockets(baseline: Path, pool: Pool, folder: Path) -> Iterator[Driven]:
-    """The baseline's two processes, with a certificate of the same authority."""
-    chain, key = pool.authority.issue_server("baseline").issue("baseline")
-    (folder / "chain.pem").write_text(chain)
-    (folder / "key.pem").write_text(key)
-    command = [baseline, "serve", folder / "chain.pem", folder / "key.pem"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        ports = server.stdout.readline().split()
-        driven = Driven([baseline, "drive", *ports, pool.user / "ca.pem"], os.environ)
-        try:
-            yield driven
-        finally:
-            driven.close()
-            server.terminate()
 
 
 def worker_rss(server: Server) -> float:

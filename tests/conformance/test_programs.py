@@ -6,25 +6,10 @@ import pytest
 
 from conformance.columns import NATIVE, SOFT, Columns
 from programs import build
+from programs.two_servers import TWO_SERVERS
 
 STARTS = ("vector_add", "symbols", "streams_events", "device_reset", "separate_compilation")
 """Programs that are enough to show that a runtime of another release starts and ends well."""
-
-
-TWO_SERVERS = (
-    "device_reset",
-    "host_callback",
-    "managed_memory",
-    "separate_compilation",
-    "shared_memory_with_host",
-    "streams_events",
-    "symbols",
-    "threads_and_streams",
-    "two_devices",
-    "two_devices_in_order",
-)
-"""Programs that also run with their two devices on two servers: those that use both, and some that
-must not notice."""
 
 
 def cases() -> list[object]:

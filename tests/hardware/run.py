@@ -5,8 +5,9 @@
 
 "Remote behaves like local": a case is right when the program ends well natively and through the
 pool, and prints the same. The pool is a `harp server` of this machine on NVIDIA's own libcuda, with
-the jail that it has in service. The results name the GPU and its driver. NAMEs choose cases by the
-beginning of their names.
+the jail that it has in service. Programs for two devices also run on two servers of the one GPU,
+where their exit status tells whether all was right. The results name the GPU and its driver. NAMEs
+choose cases by the beginning of their names, and leave the two servers out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ sys.path.insert(0, str(PACKAGES))
 
 from conformance.outcome import finish  # noqa: E402
 from pool.standins import HARP_RUN, Pool, Server  # noqa: E402
+from programs.two_servers import TWO_SERVERS  # noqa: E402
 
 CUPY_GROUPS = (
     "creation",
@@ -75,15 +77,25 @@ def cases(chosen: list[str]) -> dict[str, list[str]]:
         f"{path.parent.name}-{path.name}": [str(path)]
         for path in sorted((HERE / "programs").glob("*/*"))
     }
-    scripts = HERE / "clients"
+    scripts = PACKAGES / "clients"
     for group in CUPY_GROUPS:
         found[f"cupy-{group}"] = [sys.executable, str(scripts / "cupy_basics.py"), group]
     for script in ("numba_basics", "cuda_core_basics", "torch_training"):
         if (scripts / f"{script}.py").exists():
             found[script] = [sys.executable, str(scripts / f"{script}.py")]
-    if not chosen:
-        return found
-    return {name: line for name, line in found.items() if name.startswith(tuple(chosen))}
+    if chosen:
+        return {name: line for name, line in found.items() if name.startswith(tuple(chosen))}
+    return found
+
+
+def for_two_servers() -> dict[str, list[str]]:
+    """Command lines of programs that use two devices, by name."""
+    found = {
+        f"{name}-{path.name}": [str(path)]
+        for name in TWO_SERVERS
+        for path in sorted((HERE / "programs" / name).glob("*"))
+    }
+    return found | {"cupy": [sys.executable, str(PACKAGES / "clients" / "cupy_two_devices.py")]}
 
 
 def run(command: list[str], environ: dict[str, str]) -> dict[str, object]:
@@ -126,6 +138,17 @@ def main() -> int:
                 for column, outcome in (("native", alone), ("pool", pooled)):
                     text = f"{outcome['stdout']}{outcome['stderr']}"[-700:]
                     print(f"   {column}: status {outcome['status']}\n{text}", flush=True)
+        spread = {}
+        if not options.names:
+            other = Server(pool, ours, Path(folder) / "other.log", *options_of_server)
+            both = [*wrapper[:-1], "--server", other.address, "--"]
+            for name, command in for_two_servers().items():
+                spread[name] = run([*both, *command], ours)
+                right = spread[name]["status"] == 0
+                print(f"{'right' if right else 'FAILS'} on two servers: {name}", flush=True)
+                if not right:
+                    print(f"{spread[name]['stdout']}{spread[name]['stderr']}"[-700:], flush=True)
+            other.stop()
         status = server.stop()
         log = server.log.read_text()
         print(f"server: exit status {status}", flush=True)
@@ -135,6 +158,7 @@ def main() -> int:
         "sync": options.sync,
         "right": sum(outcome["right"] for outcome in outcomes.values()),
         "cases": outcomes,
+        "two_servers": spread,
         "server_log": log[-20000:],
     }
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")

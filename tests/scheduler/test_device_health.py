@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from harp_client import native
-from scheduler.cluster import BOUND, Cluster
-from scheduler.test_processes import end
+from scheduler.cluster import BOUND, Cluster, end, first_line
 
 TESTS = Path(__file__).parents[1]
 DEVICES = [(f"GPU-48415250-2073-6f66-7420-47505500000{n}", f"0000:0{n + 1}:00.0") for n in (0, 1)]
@@ -86,8 +85,7 @@ def test_what_the_driver_reports_takes_devices_out(pool: tuple[Cluster, Boards])
 
     # An Xid is over when somebody says so. What a program has brought about is none.
     running = cluster.run("--gpus", "1")
-    assert running.stdout is not None
-    assert running.stdout.readline() == "using 1\n"
+    assert first_line(running) == "using 1"
     boards.xids += [(1, 31), (0, 79)]
     boards.say()
     cluster.wait(lambda: states(cluster) == ["faulty", ""], "it fell off the bus")
@@ -116,8 +114,7 @@ def test_what_the_driver_reports_takes_devices_out(pool: tuple[Cluster, Boards])
 def crash(cluster: Cluster, user: str) -> None:
     """A program of a user whose worker dies."""
     running: subprocess.Popen[str] = cluster.run("--gpus", "1", user=user)
-    assert running.stdout is not None
-    assert running.stdout.readline() == "using 1\n"
+    assert first_line(running) == "using 1"
     lines = [json.loads(line) for line in cluster.log("gpu1").splitlines() if line[:1] == "{"]
     worker = [line["worker"] for line in lines if line["event"] == "session start"][-1]
     os.kill(worker, signal.SIGABRT)

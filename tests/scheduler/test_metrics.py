@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
 
+from harp_client.commands import host
+from harp_client.errors import HarpError
+from harp_client.host_metrics import HostCollector, Seen
+from harp_client.scheduler import Scheduler
+from harp_server.ca import Authority, KeyPair, save_user
+from harp_server.logs import Log
 from harp_server.metrics import nvml_figures
 from scheduler.cluster import DEVICE_MEMORY, Cluster, end, first_line
 from scheduler.store.postgres import Postgres
@@ -98,6 +107,79 @@ def test_a_scrape_follows_what_happens_to_the_pool(cluster: Cluster) -> None:
     pool = scrape(cluster, "scheduler")
     assert value(pool, "harp_refusals_total", cause="NotFound") == 1
     assert value(pool, "harp_device_memory_leased_bytes") == 0
+
+
+def hosts_key(authority: Authority) -> KeyPair:
+    key = ec.generate_private_key(ec.SECP256R1())
+    life = datetime.timedelta(hours=1)
+    return KeyPair(authority.sign_host("web1", key.public_key(), life), key)
+
+
+def test_a_host_tells_what_is_attached_to_it(cluster: Cluster, tmp_path: Path) -> None:
+    for words in (("attach", "web1", "--count", "2"), ("attach", "web2", "--memory", "1MiB")):
+        attached = cluster.harp(*words, "--tenant", "default", "--user", "alice")
+        assert attached.returncode == 0, attached.stderr
+    program = cluster.run(host="web1")
+    assert first_line(program) == "using 2"
+    authority = Authority.load(cluster.ca)
+    save_user(tmp_path / "web1", authority.trusted_pem(), hosts_key(authority))
+    scheduler = ("--scheduler", cluster.addresses["scheduler"])
+    cluster.start("web1", ["host", *scheduler, "--credentials", str(tmp_path / "web1"), *OPEN])
+
+    def told(name: str) -> float:
+        return value(scrape(cluster, "web1"), name)
+
+    cluster.wait(lambda: told("harp_host_scheduler_connected") == 1, "a scheduler answers")
+    seen = scrape(cluster, "web1")
+    assert value(seen, "harp_host_leases") == 1
+    assert value(seen, "harp_host_leases", state="InUse") == 1
+    assert value(seen, "harp_host_devices") == 2
+    assert value(seen, "harp_host_programs") == 1
+    assert value(seen, "harp_host_certificate_left_seconds") > 60
+    assert value(seen, "harp_host_scheduler_silence_seconds") >= 0
+    assert value(seen, "harp_build_info", part="host") == 1
+    healthy = "the certificate is valid; the scheduler "
+    assert cluster.metrics("web1", "healthz") == (200, f"{healthy}answers\n")
+    assert end(program)[0] == 0
+    cluster.kill("scheduler")
+    cluster.wait(lambda: told("harp_host_scheduler_connected") == 0, "it is found to be away")
+    assert "harp_host_devices" not in {name for name, _ in scrape(cluster, "web1")}
+    assert cluster.metrics("web1", "healthz") == (200, f"{healthy}is out of reach\n")
+    cluster.kill("web1", signal.SIGTERM)
+
+
+def test_renewals_of_a_host_are_counted_by_how_they_went(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority.create("lab")
+    save_user(tmp_path, authority.trusted_pem(), hosts_key(authority))
+    certificate = tmp_path / "client.pem"
+    scheduler = Scheduler(["127.0.0.1:1"], str(tmp_path))
+    seen = Seen(host.expiry(certificate))
+
+    def renews(answer: bool | HarpError) -> float:
+        def keep_fresh(*_: object) -> bool:
+            if isinstance(answer, HarpError):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("harp_client.renewing.keep_fresh", keep_fresh)
+        return host.freshen(scheduler, certificate, seen, Log("plain", "critical"))
+
+    assert renews(False) == host.CHECK, "it is not time"
+    assert not seen.renewals
+    assert renews(True) > 0
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
+    monkeypatch.setattr("harp_client.credentials.half_life", lambda _: past)
+    assert renews(False) == host.RETRY, "it was time"
+    assert renews(HarpError("expired")) == host.CHECK
+    samples = {
+        (sample.labels["outcome"], sample.value)
+        for family in HostCollector(seen).collect()
+        for sample in family.samples
+        if sample.name == "harp_host_renewals_total"
+    }
+    assert samples == {("done", 1), ("failed", 2)}
 
 
 def test_lost_leases_are_counted(tmp_path: Path) -> None:

@@ -69,13 +69,6 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
     help="Seconds that sessions go on while their server and the scheduler do not hear each other.",
 )
 @click.option(
-    "--metrics",
-    default="",
-    metavar="HOST:PORT",
-    help="Tell Prometheus (/metrics) and who asks for its health (/healthz); open to all who can "
-    "reach it, so bind it to a management network. Default: off.",
-)
-@click.option(
     "--member-life",
     default="24h",
     show_default=True,

@@ -111,13 +111,6 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
     type=click.Path(path_type=Path),
     help="Folder for what must outlive a restart (default: state in --credentials).",
 )
-@click.option(
-    "--metrics",
-    default="",
-    metavar="HOST:PORT",
-    help="Tell Prometheus (/metrics) and who asks for its health (/healthz); open to all who can "
-    "reach it, so bind it to a management network. Default: off.",
-)
 @serving_options("address")
 def server(
     listen: str,

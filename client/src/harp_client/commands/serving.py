@@ -1,4 +1,5 @@
-"""What the commands have in common that run until they are stopped: logging, and being ready."""
+"""What the commands have in common that run until they are stopped: logging, being ready, and the
+port where they can be watched."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import click
 
 
 def serving_options(said: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Adds --log-format, --log-level and --ready-fd; `said`: what is written to the descriptor."""
+    """Adds --metrics, --log-format, --log-level and --ready-fd; `said`: what is written to the
+    descriptor."""
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         for option in (
@@ -32,6 +34,13 @@ def serving_options(said: str) -> Callable[[Callable[..., Any]], Callable[..., A
                 default="auto",
                 show_default=True,
                 help="Form of the log lines on stderr.",
+            ),
+            click.option(
+                "--metrics",
+                default="",
+                metavar="HOST:PORT",
+                help="Tell Prometheus (/metrics) and who asks for its health (/healthz); open to "
+                "all who can reach it, so bind it to a management network. Default: off.",
             ),
         ):
             command = option(command)

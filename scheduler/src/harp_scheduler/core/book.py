@@ -105,6 +105,9 @@ class Book:
         self.leases_of: dict[str, set[str]] = defaultdict(set)
         """Leases by tenant."""
 
+        self.leases_at: dict[str, set[str]] = {}
+        """Leases by the host that they are attached to."""
+
         self.names: dict[tuple[str, str], str] = {}
         self.usage: dict[str, Usage] = defaultdict(Usage)
         self.timed: set[str] = set()
@@ -233,8 +236,14 @@ class Book:
                 del self.waiting[bisect_left(self.waiting, place_in_queue(old))]
         self.timed.discard(known.id)
         self.leases_of[known.tenant].discard(known.id)
+        if known.host and new is None:
+            self.leases_at[known.host].discard(known.id)
+            if not self.leases_at[known.host]:
+                del self.leases_at[known.host]
         if new is not None:
             self.leases_of[new.tenant].add(new.id)
+            if new.host:
+                self.leases_at.setdefault(new.host, set()).add(new.id)
             self.names[new.tenant, new.name] = new.id
             if new.ttl or new.longest:
                 self.timed.add(new.id)

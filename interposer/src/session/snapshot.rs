@@ -111,14 +111,23 @@ impl Device {
     /// servers count their buses alike, and soft devices are alike on all servers.
     pub fn belong_to(&mut self, session: usize, others: &[Device]) {
         self.session = session;
-        // A PCI domain has 16 bits; those of a machine are small numbers.
-        let domain = session << 8;
-        if let (Some((own, rest)), true) = (self.pci_bus_id.split_once(':'), session > 0) {
-            if let Ok(own) = usize::from_str_radix(own, 16) {
-                self.pci_bus_id = format!("{:04x}:{rest}", own | domain);
-            }
-            if let Some(own) = &mut self.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as usize] {
-                *own |= domain as i32;
+        let place = self.pci_bus_id.split_once(':').filter(|_| session > 0);
+        let domain = place.and_then(|(domain, _)| u16::from_str_radix(domain, 16).ok());
+        if let (Some((_, rest)), Some(own)) = (place, domain) {
+            // Those of a machine are small numbers as a rule, but not those of every virtual one.
+            let first = own | (session as u16) << 8;
+            let named = |above| {
+                let domain = first.wrapping_add(above);
+                (domain, format!("{domain:04x}:{rest}"))
+            };
+            let is_free = |(_, id): &(u16, String)| others.iter().all(|it| it.pci_bus_id != *id);
+            let (domain, id) = (0..=u16::MAX)
+                .map(named)
+                .find(is_free)
+                .unwrap_or((first, named(0).1));
+            self.pci_bus_id = id;
+            if let Some(known) = &mut self.attributes[CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as usize] {
+                *known = domain.into();
             }
         }
         if others.iter().any(|other| other.uuid == self.uuid) {
@@ -246,6 +255,12 @@ mod tests {
         assert_eq!(second.pci_bus_id, "0100:01:00.0");
         let domain = CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID as i32;
         assert_eq!(second.attribute(domain), Some(0x100));
+
+        // A virtual machine's, which is where the second one has gone.
+        let mut third = Snapshot::parse(ONE.as_bytes()).unwrap().devices.remove(0);
+        third.pci_bus_id = "0100:01:00.0".to_owned();
+        third.belong_to(1, &[second]);
+        assert_eq!(third.pci_bus_id, "0101:01:00.0");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use harp_cuda_abi::types::*;
 use crate::device::move_windows;
 
 /// Has the devices' addresses start at `first`, for a program that uses other servers' devices too.
-/// To be called before there is a context.
+/// To be called before there is memory of any device.
 ///
 /// Answers `CUDA_ERROR_INVALID_VALUE` where memory is in use, `CUDA_ERROR_OUT_OF_MEMORY` where the
 /// addresses are.

@@ -72,7 +72,7 @@ def test_a_pool_of_two_servers_from_attach_to_failover(cluster: Cluster) -> None
     assert "programs use it" in refused.stderr
     said(cluster.harp("detach", "training", "--tenant", "default", "--drain"))
     second = end(cluster.run(host="web1"))
-    assert "is Detaching" in second[2]
+    assert "training: Detaching" in second[2]
     assert end(program)[:2] == (0, "ended")
     cluster.wait(lambda: not states(cluster), "it is detached")
 

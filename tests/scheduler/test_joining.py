@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from harp_client.errors import HarpError
+from harp_client.joining import Door, JoinToken
 from pool.standins import HARP_RUN
 from scheduler.clock import WallClock
 from scheduler.cluster import PROGRAM, Cluster, JoinCommand
@@ -168,6 +171,53 @@ def test_clocks_that_disagree_are_both_named(pool: Cluster, shift: int, said: st
     assert (
         pool.join(token, "late" if shift < 0 else "early", "--name", f"c{said[0]}").returncode == 0
     )
+
+
+def test_who_is_refused_again_and_again_has_to_wait(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, is_new=True)
+    try:
+        cluster.scheduler("scheduler", "--pool", "lab", "--metrics", "127.0.0.1:0")
+        good = cluster.token("--role", "host")
+        guessed = JoinToken.parse(good.text.rpartition(".")[0] + "." + "0" * 64)
+        stranger, member = (
+            Door(good.address, token) for token in (guessed, JoinToken.parse(good.text))
+        )
+        said: list[str] = []
+
+        def is_kept_out(door: Door) -> bool:
+            try:
+                door.look()
+            except HarpError as error:
+                said.append(error.cause)
+                return error.cause.startswith("too many refused joins, try again in ")
+            return False
+
+        # Not even with a token that is one. There is room again soon: then it is tried again.
+        def both() -> bool:
+            while not is_kept_out(stranger):
+                pass
+            return is_kept_out(member)
+
+        cluster.wait(both, "nobody of this address is looked at")
+        assert said[:30] == ["there is no such join token"] * 30
+        # Who is a member already is not concerned.
+        assert cluster.harp("get", "devices").returncode == 0
+        lines = cluster.log("scheduler").count("joining refused")
+        assert lines == said.count("there is no such join token")
+        _, text = cluster.metrics("scheduler")
+        samples = {
+            sample.labels["cause"]: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "harp_joins_refused_total"
+        }
+        assert samples["TokenRefused"] == lines
+        assert samples["TooMany"] == len(said) - lines
+        cluster.wait(lambda: not is_kept_out(member), "there is room again")
+        stranger.close()
+        member.close()
+    finally:
+        cluster.close()
 
 
 def test_the_token_is_not_taken_from_the_command_line(pool: Cluster) -> None:

@@ -12,8 +12,10 @@
     harp_tenant_devices{tenant}         devices, or parts of one, that its leases hold
     harp_grants_total, harp_refusals_total{cause}, harp_leases_expired_total, harp_leases_lost_total
     harp_decision_seconds, harp_commit_seconds
+    harp_joins_refused_total{cause}     TooMany: not even looked at
 
-Totals count from when this scheduler began to lead. Compute is in devices: 0.5 is half of one.
+Totals count from when this scheduler began to lead, the last three from when it was started.
+Compute is in devices: 0.5 is half of one.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Histogram, Metric
+from prometheus_client import Counter as Counting
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -40,7 +43,7 @@ COMMIT_BUCKETS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 5.0)
 
 
 class Timings:
-    """Histograms that outlive a term."""
+    """What outlives a term: how long things take, and who was not let in."""
 
     def __init__(self) -> None:
         self.decision = Histogram(
@@ -56,9 +59,16 @@ class Timings:
             registry=None,
         )
 
+        self.joins_refused = Counting(
+            "harp_joins_refused",
+            "Attempts to join that were refused.",
+            ["cause"],
+            registry=None,
+        )
+
     def register(self, registry: CollectorRegistry) -> None:
-        for histogram in (self.decision, self.commit):
-            registry.register(histogram)
+        for one in (self.decision, self.commit, self.joins_refused):
+            registry.register(one)
 
 
 @dataclass(frozen=True, slots=True)

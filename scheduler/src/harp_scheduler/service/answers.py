@@ -21,10 +21,15 @@ class Invalid(Refused):
     """What was asked makes no sense."""
 
 
+class TooMany(Refused):
+    """For now; the cause says how long."""
+
+
 STATUS: dict[type[Exception], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
     OverQuota: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooMany: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Denied: grpc.StatusCode.PERMISSION_DENIED,
     TokenRefused: grpc.StatusCode.PERMISSION_DENIED,
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,

@@ -11,10 +11,12 @@ from harp_api.control.v1 import join_pb2 as api
 from harp_api.control.v1 import join_pb2_grpc
 from harp_client.errors import HarpError
 from harp_scheduler.core.refused import Conflict, Refused
+from harp_scheduler.metrics import Timings
 from harp_scheduler.service.access import Caller, Context, Denied, Role
-from harp_scheduler.service.answers import Invalid, answering
+from harp_scheduler.service.answers import Invalid, TooMany, answering
 from harp_scheduler.service.api import checked_name
 from harp_scheduler.service.denials import Denials
+from harp_scheduler.service.failures import Failures
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.members import SYSTEM, Members, Signed, now
 from harp_scheduler.store.audit import AuditEntry
@@ -42,10 +44,14 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         port: Callable[[], int],
         revoked: Callable[[], Awaitable[None]],
         denials: Denials,
+        timings: Timings,
         log: Log,
     ) -> None:
         """`port`: of the scheduler's other services. `leader` raises NotLeading. `revoked` is
-        called when certificates have been. `denials`: what has room in the audit."""
+        called when certificates have been. `denials`: what has room in the audit. `timings`: what
+        is counted."""
+        self._failures = Failures()
+        self._timings = timings
         self._revoked = revoked
         self._denials = denials
         self._log = log
@@ -54,7 +60,7 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         self._port = port
 
     async def Look(self, request: api.Token, context: Context) -> api.Allowed:  # noqa: N802
-        async with answering(context), self._logging(context):
+        async with answering(context), self._guarding(context):
             self._leader()
             token = await self._members.in_store(lambda: self._checked(request))
             return api.Allowed(
@@ -63,7 +69,7 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         raise AssertionError
 
     async def Join(self, request: api.JoinRequest, context: Context) -> api.Credentials:  # noqa: N802
-        async with answering(context), self._logging(context):
+        async with answering(context), self._guarding(context):
             leader = self._leader()
             link = leader.pool.book.links.get(request.name)
             is_here = link is not None and link.connected
@@ -74,12 +80,18 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         raise AssertionError
 
     @asynccontextmanager
-    async def _logging(self, context: Context) -> AsyncIterator[None]:
-        """Logs who is refused: the audit takes only those who have shown a token."""
+    async def _guarding(self, context: Context) -> AsyncIterator[None]:
+        """Logs and counts who is refused: the audit takes only those who have shown a token. Raises
+        TooMany, which is not logged: each was preceded by many lines."""
+        peer = context.peer()
         try:
+            self._failures.check(peer)
             yield
         except (Refused, TokenRefused) as refused:
-            self._log.warning("joining refused", address=context.peer(), cause=refused.cause)
+            self._timings.joins_refused.labels(type(refused).__name__).inc()
+            if not isinstance(refused, TooMany):
+                self._failures.add(peer)
+                self._log.warning("joining refused", address=peer, cause=refused.cause)
             raise
 
     def _checked(self, shown: api.Token) -> Token:

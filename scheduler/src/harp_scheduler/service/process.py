@@ -180,7 +180,13 @@ class Scheduler:
         renewal = RenewalApi(members, self.leader, lambda: port_of(self.address))
         join_pb2_grpc.add_RenewalServicer_to_server(renewal, server)
         join = JoinApi(
-            members, self.leader, lambda: port_of(self.address), access.revoked, denials, self._log
+            members,
+            self.leader,
+            lambda: port_of(self.address),
+            access.revoked,
+            denials,
+            self._timings,
+            self._log,
         )
         join_pb2_grpc.add_JoiningServicer_to_server(join, door)
         own = Certificate(authority, self._name)

@@ -1,5 +1,7 @@
 """Placement, case by case."""
 
+from dataclasses import replace
+
 import pytest
 
 from harp_scheduler.core.placement.engine import Placement
@@ -92,6 +94,32 @@ def test_a_device_is_not_left_with_a_scrap_that_few_can_use() -> None:
 def test_a_gang_is_on_one_server_where_one_has_room() -> None:
     placement = pool(server("a", 2), server("b", 3), server("c", 4))
     assert lease(placement, Demand(count=3)) == ["b/0", "b/1", "b/2"]
+
+
+def linked(name: str, *groups: str) -> Machine:
+    """A server whose devices are of these NVLink groups."""
+    whole = server(name, len(groups))
+    devices = zip(whole.devices, groups, strict=True)
+    return replace(
+        whole,
+        devices=tuple(
+            replace(device, labels={"nvlink-group": group} if group else {})
+            for device, group in devices
+        ),
+    )
+
+
+def test_a_gang_is_of_one_nvlink_group_where_one_has_room() -> None:
+    placement = pool(linked("a", "", "x", "y", "x", "y", "y"))
+    assert lease(placement, Demand(count=2)) == ["a/1", "a/3"], "the smallest that has room"
+    assert lease(placement, Demand(count=2)) == ["a/2", "a/4"]
+    # None has room for two now.
+    assert lease(placement, Demand(count=2)) == ["a/0", "a/5"]
+
+
+def test_a_gang_that_no_nvlink_group_has_room_for_is_placed_all_the_same() -> None:
+    placement = pool(linked("a", "x", "x", "y", "y"))
+    assert lease(placement, Demand(count=3)) == ["a/0", "a/1", "a/2"]
 
 
 def test_a_gang_is_spread_over_as_few_servers_as_possible() -> None:

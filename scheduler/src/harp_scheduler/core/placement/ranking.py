@@ -14,6 +14,9 @@ from harp_scheduler.core.placement.machines import Machines, Renumbering
 from harp_scheduler.core.placement.model import WHOLE, Demand
 from harp_scheduler.core.placement.standing import ABSENT, Ints, lengthened
 
+GROUP = "nvlink-group"
+"""The label that devices have in common which reach each other over NVLink."""
+
 UNFIT = -1
 UNKNOWN = -2
 BATCH = 1024
@@ -124,7 +127,8 @@ class Ranking:
         return room
 
     def slots(self, row: int, count: int, may: Allowed | None) -> list[int]:
-        """The devices of a machine to take slices of: the best one, or else the tightest."""
+        """The devices of a machine to take slices of: the best one, or else the tightest, of one
+        NVLink group if one has enough; of several such groups of the smallest."""
         machines = self._machines
         remainders = machines.rows[row].remainders
         slots: Iterable[int] = range(len(remainders))
@@ -138,7 +142,14 @@ class Ranking:
         after = self.after(np.array(remainders, np.int32))
         order = machines.remainders.order
         fitting = [slot for slot in slots if after[slot] != ABSENT]
-        return sorted(fitting, key=lambda slot: (order[remainders[slot]], slot))[:count]
+        fitting.sort(key=lambda slot: (order[remainders[slot]], slot))
+        devices = machines.rows[row].machine.devices
+        groups: dict[str, list[int]] = {}
+        for slot in fitting:
+            if group := devices[slot].labels.get(GROUP):
+                groups.setdefault(group, []).append(slot)
+        whole = [members for members in groups.values() if len(members) >= count]
+        return (min(whole, key=len) if whole else fitting)[:count]
 
     def _of_some(self, rows: Ints, may: Allowed) -> Scored:
         """Scores machines of which only some devices may be used."""

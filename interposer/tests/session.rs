@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::TcpListener;
+use std::ptr::null_mut;
 use std::sync::mpsc;
 use std::thread;
 
@@ -11,6 +12,15 @@ use harp_cuda_abi::types::*;
 use harp_interposer::session::{attach_program, sessions};
 use harp_wire::{CallId, Encoder};
 use support::{credentials, Script, TIMEOUT};
+
+extern "C" {
+    fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> CUresult;
+    fn cuCtxSetCurrent(context: CUcontext) -> CUresult;
+    fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) -> CUresult;
+    fn cuMemAllocManaged(address: *mut CUdeviceptr, bytes: usize, flags: u32) -> CUresult;
+}
+
+const ADDRESS: u64 = 0x7000_0000_0000;
 
 fn nothing(_: &mut Encoder) {}
 
@@ -56,7 +66,26 @@ fn a_session_from_the_first_call_to_the_servers_end() {
             reply.bytes(b"landed")
         });
 
-        // 5. The server goes away while a call waits.
+        // 5. What was made beside an earlier call's error is given back.
+        let retained = script.next();
+        script.answer(&retained, CUDA_SUCCESS, CUDA_SUCCESS, nothing);
+        assert_eq!(script.next().call, CallId::harp_set_current);
+        let seen = script.next();
+        script.answer(&seen, CUDA_SUCCESS, CUDA_ERROR_INVALID_VALUE, |reply| {
+            reply.u64(ADDRESS);
+        });
+        let seen = script.next();
+        assert_eq!(seen.call, CallId::cuMemFree_v2);
+        assert_eq!(seen.arguments, ADDRESS.to_le_bytes());
+        script.answer(&seen, CUDA_SUCCESS, CUDA_SUCCESS, nothing);
+        let created = script.next();
+        assert_eq!(created.call, CallId::harp_twin_create);
+        script.answer(&created, CUDA_SUCCESS, CUDA_ERROR_INVALID_VALUE, nothing);
+        let ended = script.next();
+        assert_eq!(ended.call, CallId::harp_twin_destroy);
+        assert_eq!(ended.arguments, created.arguments[..8]);
+
+        // 6. The server goes away while a call waits.
         script.next();
     });
 
@@ -104,6 +133,17 @@ fn a_session_from_the_first_call_to_the_servers_end() {
     };
     assert_eq!(session.finish_bytes(ticket.unwrap()), CUDA_SUCCESS);
     assert_eq!(&landing, b"landed");
+
+    let (mut context, mut memory) = (null_mut(), 0);
+    // SAFETY: every call is made as cuda.h says.
+    unsafe {
+        assert_eq!(cuDevicePrimaryCtxRetain(&mut context, 0), CUDA_SUCCESS);
+        assert_eq!(cuCtxSetCurrent(context), CUDA_SUCCESS);
+        let status = cuMemAlloc_v2(&mut memory, 4096);
+        assert_eq!(status, CUDA_ERROR_INVALID_VALUE);
+        let status = cuMemAllocManaged(&mut memory, 4096, CU_MEM_ATTACH_GLOBAL);
+        assert_eq!(status, CUDA_ERROR_INVALID_VALUE);
+    }
 
     assert_eq!(synchronize(), CUDA_ERROR_DEVICE_UNAVAILABLE);
     server.join().unwrap();

@@ -88,6 +88,7 @@ pub unsafe fn cuMemAllocManaged(
         let base = memory as u64;
         let created = session.create_twin(base, memory as usize, bytes, context);
         if created != CUDA_SUCCESS {
+            session.destroy_twin(base);
             // SAFETY: just mapped, and nobody knows of it.
             unsafe { twins::vacate(base, bytes as u64) };
             return Err(created);

@@ -75,6 +75,10 @@ unsafe fn allocated(
     let mut address = 0;
     let status = allocate(&mut address);
     if status != CUDA_SUCCESS {
+        if address != 0 {
+            // The memory is there: what has failed is an earlier call.
+            free(address);
+        }
         return status;
     }
     if let Err(code) = remember(sessions, context, address, bytes) {

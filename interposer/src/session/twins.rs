@@ -16,10 +16,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harp_cuda_abi::types::*;
 use harp_wire::twin::{collect, lines, LINE, PAGE, REGION};
-use harp_wire::{calls, CallId};
+use harp_wire::{calls, CallId, Encoder};
 
 use super::handles::session_of;
-use super::Session;
+use super::{outcome, Session};
 use crate::api::{is_alive, Visit};
 
 /// Changes leave in records of about this many bytes.
@@ -118,7 +118,8 @@ impl Twins {
 
 impl Session {
     /// Makes the server's twin of `bytes` at `memory`, which the device is to see at `address`.
-    /// Both are the same for memory that was [placed](place).
+    /// Both are the same for memory that was [placed](place). Where an earlier call's error comes with the
+    /// answer, the twin is there all the same.
     pub fn create_twin(&self, address: u64, memory: usize, bytes: usize, context: u64) -> CUresult {
         let mut all = self.twins.lock();
         if all.contains_key(&address) {
@@ -128,12 +129,13 @@ impl Session {
         let pages = (address + bytes as u64).next_multiple_of(PAGE) - base;
         let own = session_of(context) == self.number && is_alive(context);
         let _visit = own.then(|| Visit::of(context));
-        let status = self.request(
-            CallId::harp_twin_create,
-            |encoder| calls::encode_harp_twin_create(encoder, base, pages),
-            |_| (),
-        );
-        if status == CUDA_SUCCESS {
+        let encode = |encoder: &mut Encoder| calls::encode_harp_twin_create(encoder, base, pages);
+        let asked = self.ask(CallId::harp_twin_create, encode, None);
+        let reply = match asked.and_then(|ticket| self.wait(ticket)) {
+            Ok(reply) => reply,
+            Err(code) => return code,
+        };
+        if reply.status == CUDA_SUCCESS {
             let shadow = vec![0; bytes];
             all.insert(
                 address,
@@ -146,7 +148,7 @@ impl Session {
             );
             self.twins.any.store(true, Ordering::Relaxed);
         }
-        status
+        outcome(&reply)
     }
 
     /// Ends the server's twin at `address`, if there is one. Whoever calls has waited for the device.

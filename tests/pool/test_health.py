@@ -23,6 +23,7 @@ class Bench:
     def __init__(self) -> None:
         self.admission = Admission({0: 1, 1: 1}, 0.0)
         self.changes = 0
+        self.xids: dict[int, int] = {}
         self.health = Health(self.admission, self._changed)
 
     def _changed(self) -> None:
@@ -137,7 +138,9 @@ def watched(test: Callable[[StandIn, Bench], Awaitable[None]]) -> StandIn:
     async def run() -> None:
         bench = Bench()
         nvml = Nvml(api)
-        watch = DeviceWatch(nvml, nvml.all(), bench.health, Log("plain", "error"))
+        devices = [(gpu.ordinal, gpu.uuid, gpu.bus) for gpu in nvml.all()]
+        watch = DeviceWatch(nvml, devices, bench.health, Log("plain", "critical"))
+        bench.xids = watch.xids
         try:
             await test(api, bench)
         finally:
@@ -194,6 +197,7 @@ def test_a_serious_xid_is_an_incident_and_one_of_a_program_is_none() -> None:
             "Xid 79: the device has fallen off the bus. Next: restart the machine"
         )
         assert list(bench.admission.incidents) == [1]
+        assert bench.xids == {0: 43, 1: 79}
         assert bench.faults == {}
 
     watched(test)

@@ -14,13 +14,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
 
+from harp_api.control.v1 import agent_pb2 as agent
 from harp_client.commands import host
 from harp_client.errors import HarpError
 from harp_client.host_metrics import HostCollector, Seen
 from harp_client.scheduler import Scheduler
 from harp_server.ca import Authority, KeyPair, save_user
 from harp_server.logs import Log
-from harp_server.metrics import nvml_figures
+from harp_server.metrics import ServerCollector, Snapshot, nvml_figures
+from harp_server.nvml import Nvml
+from harp_server.session import Totals
 from scheduler.cluster import DEVICE_MEMORY, Cluster, end, first_line
 from scheduler.store.postgres import Postgres
 
@@ -254,6 +257,9 @@ class FakeNvml:
     NVMLError = NvmlError
     NVML_TEMPERATURE_GPU, NVML_CLOCK_SM, NVML_CLOCK_MEM = 0, 1, 2
 
+    def nvmlSystemGetDriverVersion(self) -> bytes:  # noqa: N802
+        return b"580.105.08"
+
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
         if uuid != "GPU-1":
             raise NvmlError
@@ -264,6 +270,9 @@ class FakeNvml:
 
     def nvmlDeviceGetUtilizationRates(self, device: str) -> SimpleNamespace:  # noqa: N802
         return SimpleNamespace(gpu=70, memory=20)
+
+    def nvmlDeviceGetRemappedRows(self, device: str) -> tuple[int, int, int, int]:  # noqa: N802
+        return 1, 2, 1, 0
 
     def nvmlDeviceGetTemperature(self, device: str, sensor: int) -> int:  # noqa: N802
         return 40 + sensor
@@ -285,11 +294,32 @@ def test_what_nvml_knows_has_the_names_of_dcgm() -> None:
         "DCGM_FI_DEV_GPU_UTIL": 70,
         "DCGM_FI_DEV_MEM_COPY_UTIL": 20,
         "DCGM_FI_DEV_GPU_TEMP": 40,
+        "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": 1,
+        "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": 2,
+        "DCGM_FI_DEV_ROW_REMAP_FAILURE": 0,
         "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 9000,
         "DCGM_FI_DEV_SM_CLOCK": 1410,
         "DCGM_FI_DEV_MEM_CLOCK": 1593,
     }
     assert nvml_figures(FakeNvml(), "GPU-2") == {}
+
+
+def test_the_last_xid_of_each_device_is_told_where_somebody_waits_for_them() -> None:
+    labels = {"uuid": "GPU-1", "pci-bus-id": "0000:1b:00.0"}
+    devices = [agent.Device(ordinal=ordinal, model="m", labels=labels) for ordinal in (0, 1)]
+    seen = Snapshot(0, Totals(), {}, None, None)
+
+    def told(xids: dict[int, int] | None) -> list[tuple[str, str, float]]:
+        collector = ServerCollector(lambda: seen, devices, Nvml(FakeNvml()), xids)
+        return [
+            (sample.labels["gpu"], sample.labels["DCGM_FI_DRIVER_VERSION"], sample.value)
+            for family in collector.collect()
+            for sample in family.samples
+            if sample.name == "DCGM_FI_DEV_XID_ERRORS"
+        ]
+
+    assert told({1: 79}) == [("0", "580.105.08", 0), ("1", "580.105.08", 79)]
+    assert told(None) == []
 
 
 def test_every_metric_of_the_dashboard_is_in_a_scrape(cluster: Cluster) -> None:

@@ -77,13 +77,12 @@ def worker(credentials: Path, device: str) -> Finding:
 def devices(seconds: float) -> Iterator[Finding]:
     """What NVML says of each device: who it is, where, how it is, and what happens to it in the
     next seconds. Numbers are NVML's."""
-    from harp_server.nvml import Nvml, text
+    from harp_server.nvml import NVML_NEXT, Nvml, text
     from harp_server.topology import topology
 
     nvml = Nvml.open()
     if nvml is None:
-        how = "pip install nvidia-ml-py, and is the driver loaded (nvidia-smi)?"
-        yield Finding("nvml", True, "there is none: nothing watches the devices", how)
+        yield Finding("nvml", True, "there is none: nothing watches the devices", NVML_NEXT)
         return
     gpus = nvml.all()
     version = text(nvml.asked("nvmlSystemGetNVMLVersion"))

@@ -182,7 +182,7 @@ def server(
             offered = await agent.start()
             if link is not None or metrics:
                 from harp_server.inventory import named, take
-                from harp_server.nvml import Nvml
+                from harp_server.nvml import NVML_NEXT, Nvml
 
                 nvml = await asyncio.to_thread(Nvml.open) if device != "soft" else None
                 inventory = await take(offer, advertise or agent.address, labels, nvml)
@@ -193,7 +193,9 @@ def server(
                 if nvml is not None:
                     from harp_server.health import DeviceWatch
 
-                    watch = DeviceWatch(nvml, nvml.find(named(inventory.devices)), link.health, log)
+                    watch = DeviceWatch(nvml, named(inventory.devices), link.health, log)
+                elif device != "soft":
+                    log.warning("devices are not watched", cause="no NVML", next=NVML_NEXT)
 
                 def use(issuer: SessionIssuer) -> None:
                     agent.use(issuer)
@@ -204,7 +206,8 @@ def server(
             if metrics:
                 from harp_server.watching import expose
 
-                exposition = expose(metrics, agent, link, inventory.devices, nvml)
+                xids = watch.xids if watch is not None else None
+                exposition = expose(metrics, agent, link, inventory.devices, nvml, xids)
                 log.info("metrics", address=exposition.address)
         except HarpError:
             await agent.stop(0)

@@ -151,9 +151,18 @@ class Crashes:
 class DeviceWatch:
     """Has a thread ask NVML how the devices are, and wait for what happens to them."""
 
-    def __init__(self, nvml: Nvml, gpus: Sequence[Gpu], health: Health, log: Log) -> None:
+    def __init__(
+        self, nvml: Nvml, devices: Sequence[tuple[int, str, str]], health: Health, log: Log
+    ) -> None:
+        """`devices`: numbers, UUIDs and PCI bus ids."""
         self._nvml = nvml
-        self._gpus = list(gpus)
+        self._gpus = nvml.find(devices)
+        if unknown := {ordinal for ordinal, *_ in devices} - {gpu.ordinal for gpu in self._gpus}:
+            cause = "NVML does not know them"
+            log.warning("devices are not watched", devices=sorted(unknown), cause=cause)
+        self.xids: dict[int, int] = {}
+        """The last Xid of each device, by ordinal."""
+
         self._health = health
         self._log = log
         self._loop = asyncio.get_running_loop()
@@ -209,6 +218,8 @@ class DeviceWatch:
         write = self._log.error if action.takes_out else self._log.warning
 
         def tell() -> None:
+            if number:
+                self.xids.update(dict.fromkeys(devices, number))
             write("device event", devices=devices, cause=text, asks_for=action.name.lower())
             if action.takes_out:
                 for ordinal in devices:

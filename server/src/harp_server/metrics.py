@@ -14,7 +14,9 @@ And of its devices, with the names, units and labels of NVIDIA's DCGM exporter:
     DCGM_FI_DEV_FB_USED, DCGM_FI_DEV_FB_FREE (MiB)
     DCGM_FI_DEV_GPU_UTIL, DCGM_FI_DEV_MEM_COPY_UTIL (%), DCGM_FI_DEV_GPU_TEMP (°C),
     DCGM_FI_DEV_POWER_USAGE (W), DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION (mJ),
-    DCGM_FI_DEV_SM_CLOCK, DCGM_FI_DEV_MEM_CLOCK (MHz)
+    DCGM_FI_DEV_SM_CLOCK, DCGM_FI_DEV_MEM_CLOCK (MHz),
+    DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS, DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS,
+    DCGM_FI_DEV_ROW_REMAP_FAILURE, DCGM_FI_DEV_XID_ERRORS (the last one)
 
 Used memory is what NVML says where nvidia-ml-py is installed and the device is a real one; else
 what leases hold of it, where there is a scheduler. What is not known is not told.
@@ -56,6 +58,10 @@ DEVICE_FIELDS = {
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": "Energy since the driver was loaded (mJ).",
     "DCGM_FI_DEV_SM_CLOCK": "Clock of the multiprocessors (MHz).",
     "DCGM_FI_DEV_MEM_CLOCK": "Clock of the memory (MHz).",
+    "DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS": "Rows remapped for correctable errors.",
+    "DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS": "Rows remapped for uncorrectable errors.",
+    "DCGM_FI_DEV_ROW_REMAP_FAILURE": "Whether remapping a row has failed.",
+    "DCGM_FI_DEV_XID_ERRORS": "The last Xid since the server began; 0: none.",
 }
 LABELS = [
     *("gpu", "UUID", "pci_bus_id", "device", "modelName", "hostname"),
@@ -110,11 +116,12 @@ class ServerCollector(Collector):
         read: Callable[[], Snapshot],
         devices: Sequence[control.Device],
         nvml: Nvml | None = None,
+        xids: Mapping[int, int] | None = None,
     ) -> None:
-        """`nvml`: for real devices."""
+        """`nvml`: for real devices; `xids`: the last of each by ordinal, None: nobody looks."""
         self._read = read
         self._devices = devices
-        self._nvml = nvml
+        self._nvml, self._xids = nvml, xids
         self._hostname = socket.gethostname()
         self._driver = nvml.driver() if nvml is not None else ""
 
@@ -165,7 +172,10 @@ class ServerCollector(Collector):
         self, device: control.Device, leased: Mapping[int, int] | None
     ) -> dict[str, float]:
         if self._nvml is not None:
-            return nvml_figures(self._nvml.api, device.labels["uuid"])
+            found = nvml_figures(self._nvml.api, device.labels["uuid"])
+            if self._xids is not None:
+                found["DCGM_FI_DEV_XID_ERRORS"] = self._xids.get(device.ordinal, 0)
+            return found
         if leased is None:
             return {}
         used = leased.get(device.ordinal, 0)
@@ -211,6 +221,11 @@ def nvml_figures(nvml: Any, uuid: str) -> dict[str, float]:
         rates = nvml.nvmlDeviceGetUtilizationRates(device)
         found["DCGM_FI_DEV_GPU_UTIL"] = rates.gpu
         found["DCGM_FI_DEV_MEM_COPY_UTIL"] = rates.memory
+    with contextlib.suppress(nvml.NVMLError):
+        correctable, uncorrectable, _, failed = nvml.nvmlDeviceGetRemappedRows(device)
+        found["DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS"] = correctable
+        found["DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS"] = uncorrectable
+        found["DCGM_FI_DEV_ROW_REMAP_FAILURE"] = failed
     asks: tuple[tuple[str, Callable[[], float]], ...] = (
         (
             "DCGM_FI_DEV_GPU_TEMP",

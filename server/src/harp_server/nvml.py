@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from harp_server.xids import Action
 
+NVML_NEXT = "pip install nvidia-ml-py, and is the driver loaded (nvidia-smi)?"
+"""What to do where there is no NVML."""
+
 RECOVERY_ACTIONS = {
     1: Action.RESET.value,
     2: Action.RESTART.value,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.agent import Agent
@@ -20,8 +20,10 @@ def expose(
     link: SchedulerLink | None,
     devices: Sequence[control.Device],
     nvml: Nvml | None,
+    xids: Mapping[int, int] | None = None,
 ) -> Exposition:
-    """Listens on `HOST:PORT`. `nvml`: of real devices. Raises HarpError."""
+    """Listens on `HOST:PORT`. `nvml`: of real devices; `xids`: the last of
+    each, where somebody waits for them. Raises HarpError."""
 
     async def snapshot() -> Snapshot:
         states, memory = held(link.admission) if link is not None else ({}, None)
@@ -41,5 +43,5 @@ def expose(
 
     loop = asyncio.get_running_loop()
     metrics = registry("server")
-    metrics.register(ServerCollector(lambda: called(loop, snapshot), devices, nvml))
+    metrics.register(ServerCollector(lambda: called(loop, snapshot), devices, nvml, xids))
     return Exposition(listen, metrics, health)

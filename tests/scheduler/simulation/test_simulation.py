@@ -6,10 +6,13 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from harp_scheduler.core import agents, granting, leases, requests
+from harp_scheduler.core import agents, book, granting, leases, requests
+from harp_scheduler.core.book import Book
+from harp_scheduler.core.events import Connected
 from harp_server.admission import Admission
 from scheduler.simulation import parts
 from scheduler.simulation.world import World
@@ -77,6 +80,26 @@ def detached_while_used(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(leases, "is_closed_everywhere", lambda book, lease: True)
 
 
+def faulty_devices_granted(patch: pytest.MonkeyPatch) -> None:
+    original = book.unusable
+    patch.setattr(
+        book,
+        "unusable",
+        lambda server, link, device: original(server, link, replace(device, fault="", incident="")),
+    )
+
+
+def incidents_forgotten_at_restarts(patch: pytest.MonkeyPatch) -> None:
+    original = agents.connect
+
+    def connect(known: Book, event: Connected, now: float) -> None:
+        for key in known.devices_of[event.server]:
+            known.put(replace(known.accelerators[key], incident=""))
+        original(known, event, now)
+
+    patch.setattr(agents, "connect", connect)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -87,6 +110,8 @@ def detached_while_used(patch: pytest.MonkeyPatch) -> None:
         no_quota,
         two_leaders_write,
         detached_while_used,
+        faulty_devices_granted,
+        incidents_forgotten_at_restarts,
     ],
 )
 def test_a_broken_pool_is_found(

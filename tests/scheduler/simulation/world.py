@@ -6,10 +6,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from harp_api.control.v1 import agent_pb2
 from harp_scheduler.core.events import Asked, Cordoned, Event, GivenBack, Renewed, Started
-from harp_scheduler.core.model import After, Closing, Lease, State, server_of
+from harp_scheduler.core.model import Accelerator, After, Closing, Lease, State, server_of
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import Outcome
+from harp_server.admission import Admission
 from scheduler.simulation.clock import Clock
 from scheduler.simulation.parts import (
     GRACE,
@@ -144,6 +146,11 @@ class World:
 
         self.lease_numbers = count(1)
         self.epochs: dict[int, str] = {}
+        self.incidents: set[str] = set()
+        """Devices with one that is stored."""
+
+        self.seen_to: set[str] = set()
+        """Devices that somebody has asked to use again."""
 
     def _may_be_taken(self, lease: str) -> bool:
         """Whether a program may lose this lease: somebody said so, or a server of it was lost."""
@@ -204,7 +211,7 @@ class World:
             return
         clock.later(clock.spread(1, 12), "", self.fault)
         kind = clock.random.choice(
-            ["cut", "cut", "stall", "agent", "scheduler", "second leader", "cordon"]
+            ["cut", "cut", "stall", "agent", "scheduler", "second leader", "cordon", "device"]
         )
         agent = clock.random.choice(list(self.agents.values()))
         if kind == "cut" and agent.link:
@@ -242,6 +249,27 @@ class World:
             clock.later(
                 clock.spread(1, 10), "", lambda: self.call(Cordoned(agent.name, False), tries=20)
             )
+        elif kind == "device" and agent.admission is not None:
+            self._break(agent, agent.admission)
+
+    def _break(self, agent: Agent, admission: Admission) -> None:
+        """A device of a server has a fault for a while, or an incident that somebody sees to."""
+        clock, ordinal = self.clock, self.clock.random.randrange(agent.devices)
+        device = f"{agent.name}/{ordinal}"
+        if clock.chance(0.5):
+            clock.tell(f"{device} is faulty")
+            admission.faults[ordinal] = "a row of its memory is to be remapped"
+            clock.later(clock.spread(1, 10), "", lambda: admission.faults.update({ordinal: ""}))
+            return
+        clock.tell(f"{device} has an incident")
+        number = round(1000 * clock.now)
+        admission.incidents[ordinal] = agent_pb2.Incident(number=number, cause="Xid 79")
+
+        def see_to() -> None:
+            self.seen_to.add(device)
+            self.call(Cordoned(device, False), tries=20)
+
+        clock.later(clock.spread(3, 20), "", see_to)
 
     def _keep_away(self, agent: Agent) -> None:
         """Cut off for long: now and then for longer than the grace."""
@@ -270,6 +298,8 @@ class World:
                 continue
             devices += len(record.slices)
             if record.slices:
+                if record.epoch not in self.epochs:
+                    self._check_usable(record)
                 assert self.epochs.setdefault(record.epoch, record.id) == record.id
             for part in record.slices:
                 held[part.device][0] += part.memory
@@ -288,6 +318,25 @@ class World:
             assert memory <= MEMORY, f"{device} is over-granted: {memory} bytes"
             assert compute <= 1000, f"{device} is over-granted: {compute} per mille"
         assert devices <= 10, "the tenant's quota is exceeded"
+        self._check_incidents()
+
+    def _check_usable(self, lease: Lease) -> None:
+        """A lease that has just been granted is on devices that may be."""
+        for part in lease.slices:
+            device = self.database.records["Accelerator", part.device]
+            assert isinstance(device, Accelerator)
+            is_out = device.fault or device.incident or device.cordoned
+            assert not is_out, f"{lease} was granted on {device}"
+
+    def _check_incidents(self) -> None:
+        """What has happened to a device is known until somebody has seen to it."""
+        for record in self.database.records.values():
+            if isinstance(record, Accelerator):
+                if record.incident:
+                    self.incidents.add(record.id)
+                elif record.id in self.incidents:
+                    assert record.id in self.seen_to, f"{record.id}: its incident is forgotten"
+                    self.incidents.discard(record.id)
 
     def run(self) -> None:
         """Everything, from the start to an empty pool."""
@@ -316,6 +365,8 @@ class World:
             agent.find = self._leader
             if agent.admission is None:
                 agent.start()
+            assert agent.admission is not None
+            agent.admission.faults = dict.fromkeys(agent.admission.faults, "")
 
         # Who believes to lead and does not finds out as soon as it writes.
         def settle() -> None:
@@ -323,6 +374,15 @@ class World:
                 self.call(Cordoned(name, False), tries=50)
 
         self.clock.later(15.0, "", settle)
+
+        # Only then has every report that stood still arrived.
+        def see_to() -> None:
+            for name, agent in self.agents.items():
+                for device in (f"{name}/{ordinal}" for ordinal in range(agent.devices)):
+                    self.seen_to.add(device)
+                    self.call(Cordoned(device, False), tries=50)
+
+        self.clock.later(2 * GRACE, "", see_to)
 
     def _leading(self) -> Scheduler:
         (leader,) = (

@@ -202,4 +202,4 @@ def _address(handle: Any) -> int | None:
 
 
 def _long(bus: str) -> bytes:
-    return f"0000{bus}".upper().encode()
+    return f"0000{bus}".upper().encode() if bus != "(unknown)" else b""

@@ -75,8 +75,10 @@ def test_devices_on_the_same_switches_are_one_nvlink_group() -> None:
         board(2, links=(OTHER_SWITCH,)),
         board(3, links=(SWITCH,)),
         board(4),
+        board(5, links=("(unknown)",)),
     )
-    assert [one.get("nvlink-group") for one in found] == ["GPU-1", "GPU-1", "GPU-1", None]
+    groups = [one.get("nvlink-group") for one in found]
+    assert groups == ["GPU-1", "GPU-1", "GPU-1", None, None]
     assert {one["driver"] for one in found} == {"580.105.08"}
 
 

@@ -215,9 +215,9 @@ class Events:
 
 
 def bus_id(pci: Any) -> str:
-    """A PCI bus id as sysfs writes it, of an nvmlPciInfo_t."""
-    domain, _, rest = text(pci.busId).lower().partition(":")
-    return f"{int(domain, 16):04x}:{rest}"
+    """A PCI bus id as sysfs writes it, of an nvmlPciInfo_t; "" where it has none."""
+    domain, colon, rest = text(pci.busId).lower().partition(":")
+    return f"{int(domain, 16):04x}:{rest}" if colon else ""
 
 
 def text(value: Any) -> str:

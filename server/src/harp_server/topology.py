@@ -67,8 +67,8 @@ def _nvlink_ends(nvml: Nvml, gpu: Gpu) -> Iterable[str]:
     for link in range(nvml.api.NVML_NVLINK_MAX_LINKS):
         if nvml.asked("nvmlDeviceGetNvLinkState", gpu.handle, link):
             remote = nvml.asked("nvmlDeviceGetNvLinkRemotePciInfo", gpu.handle, link)
-            if remote is not None:
-                yield bus_id(remote)
+            if remote is not None and (bus := bus_id(remote)):
+                yield bus
 
 
 def _fabric(nvml: Nvml, gpu: Gpu) -> str:

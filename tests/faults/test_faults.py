@@ -14,6 +14,7 @@ import pytest
 from faults import catalogue
 from faults.catalogue import DEVICE, FAULTS, fault
 from faults.stage import DAY, Seen, Stage, stock_server
+from harp_client.credentials import CLOCK_SKEW
 from pool.standins import BOUND, HARP, Pool, wait_until
 
 CODES = {
@@ -63,7 +64,8 @@ def client_not_yet_valid(stage: Stage) -> Seen:
 
 
 def clocks_differ(stage: Stage) -> Seen:
-    user = stage.user(4 * 3600)
+    begins = CLOCK_SKEW.total_seconds() + 4 * 3600
+    user = stage.user(int(begins))
     return stage.run(stage.server().address, "once", user=user, environ=stage.clock(6 * 3600))
 
 

@@ -15,8 +15,8 @@ from hostile.witness import Neighbour, Witness
 from pool.standins import BOUND, Pool, Server, environment, processes_with, servers, wait_until
 from programs import build
 
-FRAMES = int(os.environ.get("HOSTILE_FRAMES", "6000"))
-"""Mutated frames of an ordinary run; an issue was closed with 100,000."""
+FRAMES = int(os.environ.get("HOSTILE_FRAMES", "100000"))
+"""Mutated frames of a run."""
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 

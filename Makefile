@@ -77,6 +77,7 @@ bench: build client-environments
 	$(BIN)/python bench/scale.py
 	$(BIN)/python bench/store.py
 	$(BIN)/python bench/attach.py
+	$(BIN)/python bench/failover.py
 
 simulate: $(VENV)/.ready
 	$(BIN)/python -m harp_scheduler.simulate $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))

@@ -234,8 +234,8 @@ class Book:
             del self.names[old.tenant, old.name]
             if old.waits:
                 del self.waiting[bisect_left(self.waiting, place_in_queue(old))]
-        self.timed.discard(known.id)
-        self.leases_of[known.tenant].discard(known.id)
+            self.timed.discard(known.id)
+            self.leases_of[known.tenant].discard(known.id)
         if known.host and new is None:
             self.leases_at[known.host].discard(known.id)
             if not self.leases_at[known.host]:
@@ -268,13 +268,13 @@ class Book:
         if ordered[0] != ordered[1]:
             known = new or old
             assert known is not None
-            for server in {server_of(part.device) for part in (*before, *after)}:
-                self.reordered.add(server)
-                on = self.leases_on[server]
-                if any(server_of(part.device) == server for part in after):
-                    on.add(known.id)
-                else:
-                    on.discard(known.id)
+            there = {server_of(part.device) for part in after}
+            for server in there:
+                self.leases_on[server].add(known.id)
+            gone = {server_of(part.device) for part in before} - there
+            for server in gone:
+                self.leases_on[server].discard(known.id)
+            self.reordered |= there | gone
 
     def arrange(self, server: str) -> None:
         """Tells the placement what a server has, and which of it may be used."""

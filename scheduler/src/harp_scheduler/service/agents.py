@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from harp_api.control.v1 import agent_pb2 as agent
 from harp_api.control.v1 import agent_pb2_grpc
@@ -24,10 +24,17 @@ UNSENT_MAX = 64
 class Agents(agent_pb2_grpc.AgentsServicer):
     """Answers agents while this scheduler leads."""
 
-    def __init__(self, members: Members, leader: Callable[[], Leader]) -> None:
-        """`leader` raises NotLeading where this scheduler does not lead."""
+    def __init__(
+        self,
+        members: Members,
+        leader: Callable[[], Leader],
+        coming: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`leader` raises NotLeading where this scheduler does not lead; `coming` waits while it is
+        about to."""
         self._members = members
         self._leader = leader
+        self._coming = coming
 
     async def Connect(  # noqa: N802 - the name of the call
         self,
@@ -35,6 +42,7 @@ class Agents(agent_pb2_grpc.AgentsServicer):
         context: Context,
     ) -> AsyncIterator[agent.ToAgent]:
         async with answering(context):
+            await self._coming()
             leader, caller = self._leader(), self._members.caller(context)
             if not caller.server:
                 raise Denied(f"{caller.identity} is no server", "use the credentials of a server")

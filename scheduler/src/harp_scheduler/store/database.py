@@ -126,8 +126,8 @@ class Database:
             return float(connection.exec_driver_sql(clock).scalar_one())
 
     def take_time(self, connection: Connection) -> None:
-        """Lets a transaction be as slow between its statements as it likes: a migration, a copy of
-        everything."""
+        """Lets a transaction be as slow between its statements as it likes: a migration, or who
+        reads or copies everything."""
         if self.is_postgresql:
             connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,7 +11,6 @@ from sqlalchemy import (
     Column,
     Connection,
     Insert,
-    RowMapping,
     Table,
     bindparam,
     delete,
@@ -27,6 +26,9 @@ from harp_scheduler.store import schema
 from harp_scheduler.store.errors import LeaderLost
 
 Row = dict[str, Any]
+
+ROWS = 5000
+"""Rows that are decoded together."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,20 @@ class Kind:
     def row(self, record: Record) -> Row:
         return {name: getattr(record, name) for name in self.columns}
 
-    def record(self, row: RowMapping) -> Record:
-        made: Record = self.type(**{name: row[name] for name in self.columns})
-        return made
+    def read(self, connection: Connection) -> Iterator[Record]:
+        """All records, the requests in the order in which they came.
+
+        A new leader waits for this: columns are decoded, which is several times as fast as rows."""
+        columns = [self.table.c[name] for name in self.columns]
+        query = select(*columns).order_by(self.table.c.get("number", self.key))
+        # As the driver has them.
+        plain = connection.exec_driver_sql(str(query.compile(connection)))
+        for rows in plain.partitions(ROWS):
+            values = (
+                schema.decoded(column.type, connection.dialect, value)
+                for column, value in zip(columns, zip(*rows, strict=True), strict=True)
+            )
+            yield from map(self.type, *values)
 
 
 KINDS = {
@@ -85,9 +98,7 @@ class Shelf:
         """All records, the requests in the order in which they came."""
         records: list[Record] = []
         for kind in KINDS.values():
-            order = kind.table.c.get("number", kind.key)
-            rows = connection.execute(select(kind.table).order_by(order)).mappings()
-            records += map(kind.record, rows)
+            records += kind.read(connection)
         self.versions = {r.id: r.version for r in records if isinstance(r, model.Accelerator)}
         return records
 

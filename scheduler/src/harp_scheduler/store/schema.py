@@ -6,9 +6,10 @@ is made of parts (a demand, slices, labels) is JSON text in one column.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from sqlalchemy import (
@@ -112,6 +113,24 @@ def moment(time: datetime) -> str:
     if time.tzinfo is None:
         raise ValueError("a time without a zone")
     return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def decoded(kind: Any, dialect: Dialect, values: Sequence[Any]) -> Iterable[Any]:
+    """A column's values out of what a driver has for them; all at once, for there are many."""
+    match kind:
+        case AnyText() if ESCAPE not in "".join(values):
+            return values
+        case Parts():
+            return map(partial(_read, kind.kind), values)
+        case Choice():
+            choices: dict[str | None, StrEnum | None] = {None: None}
+            choices.update((one.value, one) for one in kind.choices)
+            return map(choices.__getitem__, values)
+        case TypeDecorator():
+            return (kind.process_result_value(value, dialect) for value in values)
+        case Boolean():
+            return map(bool, values)  # SQLite has none
+    return values
 
 
 metadata = MetaData()

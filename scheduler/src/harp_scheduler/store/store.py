@@ -118,6 +118,7 @@ class Store(Identities):
 
         Raises StoreUnavailable."""
         with self._database.reading() as connection:
+            self._database.take_time(connection)
             records = self._shelf.load(connection)
             rows = connection.execute(select(schema.numbers.c.name, schema.numbers.c.value))
             return records, [Number(name, value) for name, value in rows]

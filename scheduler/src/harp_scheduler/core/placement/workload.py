@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from math import exp2
 
 from harp_scheduler.core.placement.model import Demand
@@ -16,6 +17,7 @@ HALF_LIFE = 5_000.0
 """Arrivals after which one counts half."""
 
 
+@lru_cache(4096)
 def size_of(demand: Demand) -> Demand:
     """The demand without what is about one asker: labels, and servers to use or to avoid."""
     return replace(

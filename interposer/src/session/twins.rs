@@ -184,7 +184,9 @@ impl Session {
             return CUDA_SUCCESS;
         }
         let mut changed = Vec::new();
-        for (address, twin) in self.twins.lock().iter_mut() {
+        // Until all is sent: another thread finds nothing to send, and launches.
+        let mut all = self.twins.lock();
+        for (address, twin) in all.iter_mut() {
             let (memory, shadow) = (twin.memory as *const u8, &mut twin.shadow);
             let mut from = 0;
             while from < shadow.len() {

@@ -249,6 +249,35 @@ static void at_once() {
     }
 }
 
+// Threads that each have memory of their own for kernels of both devices, and none of the others'.
+static void shared_by_threads() {
+    const int rounds = 100;
+    std::vector<int> right(6);
+    std::vector<std::thread> threads;
+    for (int number = 0; number < 6; ++number)
+        threads.emplace_back([number, &right] {
+            for (int round = 0; round < rounds; ++round) {
+                int first = (number + round) % 2, *seen, *managed;
+                std::vector<int> own(64, round);
+                MUST(cudaSetDevice(first));
+                MUST(cudaHostRegister(own.data(), 256, cudaHostRegisterMapped | cudaHostRegisterPortable));
+                MUST(cudaHostGetDevicePointer(&seen, own.data(), 0));
+                MUST(cudaMallocManaged(&managed, 4096));
+                for (int device : {first, 1 - first}) {
+                    MUST(cudaSetDevice(device));
+                    multiply_add<<<1, 64>>>(seen, 64, 1, 1);
+                    multiply_add<<<1, 64>>>(managed, 64, 0, 1);
+                    MUST(cudaDeviceSynchronize());
+                }
+                MUST(cudaFree(managed));
+                MUST(cudaHostUnregister(own.data()));
+                right[number] += own == std::vector<int>(64, round + 2);
+            }
+        });
+    for (std::thread &thread : threads) thread.join();
+    expect_same("rounds of threads with memory of their own", std::vector<int>(6, rounds), right);
+}
+
 int main() {
     int count = 0, current = -1;
     MUST(cudaGetDeviceCount(&count));
@@ -260,6 +289,7 @@ int main() {
     from_the_other_side();
     shared_with_both();
     at_once();
+    shared_by_threads();
     cudaUUID_t uuids[2];
     int domains[2], buses[2];
     for (int device = 0; device < 2; ++device) {

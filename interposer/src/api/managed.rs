@@ -34,8 +34,17 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
             Some(place as u64 + into_page)
         })?,
     };
-    check(session.create_twin(address, memory, bytes, context))?;
+    let is_there = || is_there(range);
+    check(session.create_twin(address, memory, bytes, context, is_there))?;
     Ok(address)
+}
+
+/// Whether an allocation has not been freed.
+fn is_there(range: &Range) -> bool {
+    let found = sessions()
+        .ok()
+        .and_then(|all| all.addresses.find(range.base));
+    found.is_some_and(|found| found.buffer_id == range.buffer_id)
 }
 
 /// Ends what [`shared_with_device`] began for an allocation that has just been forgotten, once the
@@ -86,7 +95,7 @@ pub unsafe fn cuMemAllocManaged(
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let memory = twins::place(bytes, access).ok_or(CUDA_ERROR_OUT_OF_MEMORY)?;
         let base = memory as u64;
-        let created = session.create_twin(base, memory as usize, bytes, context);
+        let created = session.create_twin(base, memory as usize, bytes, context, || true);
         if created != CUDA_SUCCESS {
             session.destroy_twin(base);
             // SAFETY: just mapped, and nobody knows of it.
@@ -208,7 +217,11 @@ pub fn before_launch(
         if session.twins.are_behind(made) {
             // The kernel may find pointers to managed memory in any memory that it reads.
             for range in sessions.addresses.managed() {
-                shared_with_device(session, &range)?;
+                match shared_with_device(session, &range) {
+                    // Another thread has freed it.
+                    Err(_) if !is_there(&range) => continue,
+                    shared => shared?,
+                };
             }
             session.twins.have_caught_up(made);
         }

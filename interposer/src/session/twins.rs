@@ -119,8 +119,16 @@ impl Twins {
 impl Session {
     /// Makes the server's twin of `bytes` at `memory`, which the device is to see at `address`.
     /// Both are the same for memory that was [placed](place). Where an earlier call's error comes with the
-    /// answer, the twin is there all the same.
-    pub fn create_twin(&self, address: u64, memory: usize, bytes: usize, context: u64) -> CUresult {
+    /// answer, the twin is there all the same. `is_there` says whether the memory still is: whoever frees it
+    /// makes that false first, and then ends its twins.
+    pub fn create_twin(
+        &self,
+        address: u64,
+        memory: usize,
+        bytes: usize,
+        context: u64,
+        is_there: impl FnOnce() -> bool,
+    ) -> CUresult {
         let mut all = self.twins.lock();
         if all.contains_key(&address) {
             return CUDA_SUCCESS;
@@ -136,6 +144,10 @@ impl Session {
             Err(code) => return code,
         };
         if reply.status == CUDA_SUCCESS {
+            if !is_there() {
+                self.end_twin(address);
+                return CUDA_ERROR_INVALID_VALUE;
+            }
             let shadow = vec![0; bytes];
             all.insert(
                 address,

@@ -111,13 +111,20 @@ def test_what_the_driver_reports_takes_devices_out(pool: tuple[Cluster, Boards])
     assert told[-2:] == [("Faulty", "Xid 79"), ("Ready", "")]
 
 
+def workers(cluster: Cluster) -> list[int]:
+    """The processes of all sessions that have begun on the server, by its log."""
+    lines = [json.loads(line) for line in cluster.log("gpu1").splitlines() if line[:1] == "{"]
+    return [line["worker"] for line in lines if line["event"] == "session start"]
+
+
 def crash(cluster: Cluster, user: str) -> None:
     """A program of a user whose worker dies."""
+    before = workers(cluster)
     running: subprocess.Popen[str] = cluster.run("--gpus", "1", user=user)
     assert first_line(running) == "using 1"
-    lines = [json.loads(line) for line in cluster.log("gpu1").splitlines() if line[:1] == "{"]
-    worker = [line["worker"] for line in lines if line["event"] == "session start"][-1]
-    os.kill(worker, signal.SIGABRT)
+    # The program may be told before the agent has its line in the log.
+    cluster.wait(lambda: len(workers(cluster)) > len(before), "the session is in the log")
+    os.kill(workers(cluster)[-1], signal.SIGABRT)
     assert running.wait(BOUND) == 3
     end(running)
 

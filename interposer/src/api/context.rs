@@ -235,7 +235,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> C
             return status;
         }
         active.store(true, Ordering::Relaxed);
-        session::context_begun(primary.handle as u64);
+        session::context_begun(primary.handle as u64, true);
     }
     count.fetch_add(1, Ordering::Relaxed);
     unsafe { put(pctx, primary.handle) }
@@ -327,7 +327,7 @@ pub unsafe fn cuCtxCreate_v2(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice)
         handles::destroy(HandleKind::Context, handle);
         return status;
     }
-    session::context_begun(handle as u64);
+    session::context_begun(handle as u64, false);
     stack::push(handle);
     unsafe { put(pctx, handle) }
 }

@@ -18,8 +18,8 @@ static LAST_THREAD: AtomicU32 = AtomicU32::new(0);
 /// What a server has been told that has not heard of a thread: to it the thread has no context.
 const NOTHING: (u64, u32) = (u64::MAX, 0);
 
-/// A context of each session, the one that began last.
-static LAST_BEGUN: [AtomicU64; MOST_SESSIONS] = [const { AtomicU64::new(0) }; MOST_SESSIONS];
+/// A context of each session: its last primary one where it has any, for those stay as a rule.
+static LASTING: [AtomicU64; MOST_SESSIONS] = [const { AtomicU64::new(0) }; MOST_SESSIONS];
 
 /// How often a context ended or began anew: what a thread sent before may not hold any more.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
@@ -76,7 +76,7 @@ pub fn unsent_context(session: usize) -> Option<u64> {
     let own = match current {
         0 => 0,
         current if session_of(current) == session => current,
-        _ => LAST_BEGUN[session].load(Ordering::Relaxed),
+        _ => LASTING[session].load(Ordering::Relaxed),
     };
     // That there is none does not change with what becomes of contexts.
     let changes = match own {
@@ -94,8 +94,11 @@ pub fn unsent_context(session: usize) -> Option<u64> {
 }
 
 /// A context has begun: threads may have had it current before.
-pub fn context_begun(context: u64) {
-    LAST_BEGUN[session_of(context)].store(context, Ordering::Relaxed);
+pub fn context_begun(context: u64, is_primary: bool) {
+    let lasting = &LASTING[session_of(context)];
+    if is_primary || !crate::api::is_alive(lasting.load(Ordering::Relaxed)) {
+        lasting.store(context, Ordering::Relaxed);
+    }
     context_changed();
 }
 

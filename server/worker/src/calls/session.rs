@@ -4,18 +4,18 @@ use harp_cuda_abi::types::CUresult;
 use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, HandleKind};
 
-use super::live;
 use crate::session::{Session, Violation};
 
-/// The calling thread of the program has another current context.
+/// The calling thread of the program has another current context. One that another thread has ended meanwhile is none:
+/// the calls that follow say so.
 pub fn harp_set_current(
     d: &mut Decoder,
     cx: &mut Session,
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = HarpSetCurrentArgs::decode(d)?;
-    let context = live!(cx.handles.get_or_null(HandleKind::Context, args.context));
-    cx.set_context(context);
+    let context = cx.handles.get_or_null(HandleKind::Context, args.context)?;
+    cx.set_context(context.unwrap_or(std::ptr::null_mut()).cast());
     Ok(0)
 }
 

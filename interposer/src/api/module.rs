@@ -12,7 +12,7 @@ use super::jit_options::JitOptions;
 use super::memory::remember;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
-use crate::session::handles::session_of;
+use crate::session::addresses::{Owner, Range};
 use crate::session::{checks, handles, sessions, Session};
 
 /// A C string argument.
@@ -172,9 +172,9 @@ pub unsafe fn put_variable(
     let remembered = || {
         let (address, size) = found?;
         let sessions = sessions()?;
-        let known = sessions.addresses.find(address);
-        let known = known.and_then(|range| sessions.of_range(&range));
-        if known.is_none_or(|known| known.number != session_of(context)) {
+        let known = sessions.addresses.find_device_span(address, size as u64);
+        let is_own = |range: &Range| matches!(range.owner, Owner::Device { context: own, .. } if own == context);
+        if !known.is_some_and(|range| is_own(&range)) {
             remember(sessions, context, address, size)?;
         }
         Ok((address, size))

@@ -87,6 +87,14 @@ impl Addresses {
     }
 
     fn put(&self, ranges: &mut BTreeMap<u64, Range>, base: u64, size: u64, owner: Owner) {
+        if matches!(owner, Owner::Device { .. }) {
+            // What a driver has given out again is not what it was: a variable of a module that is gone.
+            let old = overlapping(ranges, base, size);
+            let old = old.filter(|range| matches!(range.owner, Owner::Device { .. }));
+            for base in old.map(|range| range.base).collect::<Vec<_>>() {
+                ranges.remove(&base);
+            }
+        }
         let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
         let has_place = match owner {
             Owner::Host { registered, .. } => !registered,
@@ -301,6 +309,16 @@ mod tests {
         assert_eq!(addresses.find(0x1000), None);
         assert_eq!(addresses.remove_device(0x1000), None);
         assert!(addresses.remove(0x2000, |_| true).is_some());
+    }
+
+    #[test]
+    fn memory_that_is_given_out_again_is_not_what_it_was() {
+        let addresses = Addresses::default();
+        addresses.insert(0x1100, 4, DEVICE);
+        addresses.insert(0x1000, 0x1000, DEVICE);
+        assert_eq!(addresses.find(0x1200).map(|range| range.base), Some(0x1000));
+        addresses.insert(0x1800, 4, DEVICE);
+        assert_eq!(addresses.find(0x1000), None);
     }
 
     #[test]

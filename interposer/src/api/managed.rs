@@ -63,10 +63,16 @@ pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresu
         };
         // Another server's work is waited for in the context that was current there.
         let made_in = made_in.filter(|_| sessions.several() && !session.is_current());
+        let visits = made_in.is_some();
         let _visit = made_in.map(Visit::of);
         if current_context().is_ok() {
             // SAFETY: no arguments.
-            outcome = outcome.and(check(unsafe { forward::cuCtxSynchronize() }));
+            let waited = unsafe { forward::cuCtxSynchronize() };
+            outcome = match waited {
+                // Another thread has ended it: there is no more work.
+                CUDA_ERROR_INVALID_CONTEXT | CUDA_ERROR_CONTEXT_IS_DESTROYED if visits => outcome,
+                waited => outcome.and(check(waited)),
+            };
         }
         session.destroy_twin(address);
     }

@@ -12,7 +12,8 @@ pub fn harp_twin_create(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = HarpTwinCreateArgs::decode(d)?;
-    cx.twins.create(cx.driver, args.base, args.bytes)
+    let context = cx.threads.context();
+    cx.twins.create(cx.driver, context, args.base, args.bytes)
 }
 
 pub fn harp_twin_destroy(
@@ -21,6 +22,7 @@ pub fn harp_twin_destroy(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = HarpTwinDestroyArgs::decode(d)?;
+    cx.threads.forget_applied();
     cx.twins.destroy(cx.driver, args.base)
 }
 

@@ -30,6 +30,8 @@ pub struct Twins {
 
 struct Twin {
     memory: Mapping,
+    /// The context that it was made in.
+    context: CUcontext,
     /// What both sides agreed on last.
     shadow: Vec<u8>,
 }
@@ -42,6 +44,8 @@ struct Mapping {
 
 // SAFETY: the memory is this process's and stays mapped as long as the value.
 unsafe impl Send for Mapping {}
+// SAFETY: contexts are opaque values for the driver, which takes them on any thread.
+unsafe impl Send for Twin {}
 
 impl Mapping {
     /// Maps zeroed memory in the region of twins, of which [`Twins`] knows that nothing is there.
@@ -74,10 +78,11 @@ pub fn reserve() -> io::Result<()> {
 }
 
 impl Twins {
-    /// Makes a twin of `bytes` zeros in the current context.
+    /// Makes a twin of `bytes` zeros in `context`, which is current.
     pub fn create(
         &mut self,
         driver: &Driver,
+        context: CUcontext,
         base: u64,
         bytes: u64,
     ) -> Result<CUresult, Violation> {
@@ -107,7 +112,12 @@ impl Twins {
             return Ok(CUDA_ERROR_NOT_SUPPORTED);
         }
         let shadow = vec![0; memory.bytes];
-        self.all.insert(base, Twin { memory, shadow });
+        let twin = Twin {
+            memory,
+            context,
+            shadow,
+        };
+        self.all.insert(base, twin);
         self.bytes += bytes;
         Ok(CUDA_SUCCESS)
     }
@@ -117,13 +127,16 @@ impl Twins {
         before.is_some_and(|(start, twin)| start + twin.memory.bytes as u64 > base)
     }
 
-    /// Ends a twin. The client has waited for the work that may use it.
+    /// Ends a twin, in the context that it was made in, which is the driver's current one afterwards. The client has
+    /// waited for the work that may use it.
     pub fn destroy(&mut self, driver: &Driver, base: u64) -> Result<CUresult, Violation> {
         let twin = self
             .all
             .remove(&base)
             .ok_or_else(|| Violation::new("a twin that was never made"))?;
         self.bytes -= twin.memory.bytes as u64;
+        // SAFETY: the driver's own, or none; it refuses one that has ended.
+        unsafe { (driver.cuCtxSetCurrent)(twin.context) };
         unregister(driver, &twin.memory);
         Ok(CUDA_SUCCESS)
     }
@@ -194,7 +207,15 @@ mod tests {
         let memory = Mapping::at(base, bytes).unwrap();
         let shadow = vec![0; memory.bytes];
         Twins {
-            all: [(base, Twin { memory, shadow })].into(),
+            all: [(
+                base,
+                Twin {
+                    memory,
+                    context: std::ptr::null_mut(),
+                    shadow,
+                },
+            )]
+            .into(),
             bytes,
         }
     }

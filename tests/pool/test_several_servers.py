@@ -224,3 +224,20 @@ def test_a_server_that_is_not_there_is_named(
     stderr = program.end()
     assert f"cannot use the pool server {two.address}" in stderr
     wait_until(lambda: bool(one.lines("session end")), "the other session is given up")
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_contexts_come_and_go_in_threads(
+    environ: dict[str, str], user: Path, start_with: StartServer, hosts: int
+) -> None:
+    both = [start_with(2 // hosts) for _ in range(hosts)]
+    servers = [word for server in both for word in ("--server", server.address)]
+    program = [sys.executable, str(Path(__file__).with_name("contexts_in_threads.py"))]
+    done = subprocess.run(
+        [*HARP_RUN, *servers, "--credentials", str(user), "--", *program],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=BOUND,
+    )
+    assert (done.returncode, done.stdout) == (0, "240 of 240\n"), done.stderr

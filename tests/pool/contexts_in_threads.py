@@ -1,4 +1,4 @@
-"""Threads that each make a context, use a module's variable and memory of the host there, and end it.
+"""Threads that each make a context, use a module's variable and memory of the host in it, end it.
 
 Some free what they have before, others leave it to the context's end. Prints how many rounds found
 their numbers right.

@@ -130,7 +130,7 @@ pub fn read_greeting(message: &[u8]) {
     for number in FORGOTTEN + 1..=SENT {
         match number % 3 {
             0 => retained.keep_cold(Cold::Pong(number)).expect("room"),
-            _ => retained.keep(&[&number.to_le_bytes()], 0),
+            _ => retained.keep(&[&number.to_le_bytes()], None, 0),
         }
     }
     let continues = (FORGOTTEN..=SENT).contains(&frame.ack);

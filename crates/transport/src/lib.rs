@@ -37,7 +37,9 @@ pub use client::{
 };
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;
-pub use link::{FrameHead, FrameKind, Keeper, Next, Observed, Observer, Receiver, Sender, Wait};
+pub use link::{
+    FrameHead, FrameKind, Keeper, Loan, Next, Observed, Observer, Receiver, Sender, Wait,
+};
 pub use proto::{Hello, Refused, Version, Welcome};
 pub use server::{accept, accept_with, Incoming, Keeping, ServerConfig};
 pub use tuning::Tuning;

@@ -22,7 +22,7 @@ pub struct Tuning {
     /// only bounds what a peer can announce.
     pub message_max: usize,
     /// Bytes of a body that go into one message where the session can be resumed: that much at most
-    /// is sent again of what has arrived.
+    /// is sent again of what has arrived. A call with 1 MiB of payload goes into one.
     pub piece_max: usize,
     /// Bytes that are kept until they are acknowledged. A sender that has sent more waits.
     pub retained_max: usize,
@@ -52,7 +52,7 @@ impl Default for Tuning {
             frame_payload: 256 << 10,
             records_per_key: 1 << 23,
             message_max: 1 << 30,
-            piece_max: 1 << 20,
+            piece_max: (1 << 20) + (4 << 10),
             retained_max: 8 << 20,
             ask_after: Duration::from_secs(2),
             tell_after: Duration::from_secs(3),

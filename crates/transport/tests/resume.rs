@@ -203,6 +203,44 @@ fn a_long_body_goes_on_in_its_middle_and_is_bounded_in_memory() {
 }
 
 #[test]
+fn memory_that_was_lent_may_change_when_the_loan_has_ended() {
+    const FRAMES: usize = 40;
+    const BYTES: usize = 200_000;
+    let session = Plan::new(Tuning::default()).connect(|_| [700_001, 900_001]);
+    let Session {
+        mut client,
+        mut server,
+        weather,
+        ..
+    } = session;
+    let (up, down) = (noise(FRAMES * BYTES, 1), noise(FRAMES * BYTES, 2));
+    thread::scope(|scope| {
+        let (up, down) = (&up, &down);
+        scope.spawn(move || {
+            for (sent, due) in down.chunks(BYTES).zip(up.chunks(BYTES)) {
+                let buffer = sent[1..].to_vec();
+                let mut other = server.sender.send_buffer(&[&sent[..1]], buffer).unwrap();
+                other.fill(0);
+                assert!(body(&mut server) == due);
+            }
+        });
+        for (sent, due) in up.chunks(4 * BYTES).zip(down.chunks(4 * BYTES)) {
+            let mut memory = sent.to_vec();
+            let loan = client.sender.loan();
+            for part in memory.chunks(BYTES) {
+                // SAFETY: the loan ends before the memory changes.
+                unsafe { client.sender.send_lent(&[&[], part], &loan) }.unwrap();
+            }
+            drop(loan);
+            memory.fill(0);
+            due.chunks(BYTES)
+                .for_each(|due| assert!(body(&mut client) == due));
+        }
+    });
+    assert!(weather.cuts.load(Ordering::SeqCst) >= 12);
+}
+
+#[test]
 fn a_silent_connection_is_left_for_another() {
     let (client_diary, observer) = diary();
     let tuning = Tuning {

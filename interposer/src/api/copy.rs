@@ -60,13 +60,19 @@ pub unsafe fn to_device(
     wait_for_writers(&way, source)?;
     // SAFETY: the caller passes `bytes` readable bytes.
     let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
+    // Most of a large copy has been acknowledged when the last piece leaves: only the rest is copied.
+    let loan = (bytes > PIECE).then(|| way.session.keeper.loan());
     for (index, piece) in source.chunks(PIECE).enumerate() {
         let at = destination + (index * PIECE) as u64;
-        check(way.session.one_way_bytes(
-            CallId::cuMemcpyHtoD_v2,
-            |encoder| encode_cuMemcpyHtoD_v2(encoder, at, way.stream),
-            piece,
-        ))?;
+        // SAFETY: the bytes are the program's to change when this returns, and the loan ends before.
+        check(unsafe {
+            way.session.one_way_lent(
+                CallId::cuMemcpyHtoD_v2,
+                |encoder| encode_cuMemcpyHtoD_v2(encoder, at, way.stream),
+                piece,
+                loan.as_ref(),
+            )
+        })?;
     }
     Ok(())
 }

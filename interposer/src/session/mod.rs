@@ -35,7 +35,7 @@ use std::thread::Thread;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::Uncancelled;
-use harp_transport::{Keeper, LinkInfo};
+use harp_transport::{Keeper, LinkInfo, Loan};
 use harp_wire::{CallId, Decoder, Encoder};
 
 pub use life::{attach_program, begun, connected, sessions};
@@ -64,7 +64,7 @@ pub struct Session {
     output: Output,
     pub twins: Twins,
     link: LinkInfo,
-    keeper: Keeper,
+    pub keeper: Keeper,
     outgoing: Outgoing,
     incoming: Incoming,
     stats: Stats,
@@ -267,15 +267,34 @@ impl Session {
         encode: impl FnOnce(&mut Encoder),
         payload: &[u8],
     ) -> CUresult {
+        // SAFETY: nothing is lent.
+        unsafe { self.one_way_lent(call, encode, payload, None) }
+    }
+
+    /// As [`one_way_bytes`](Self::one_way_bytes); what may have to be sent again of the payload is not copied
+    /// before `loan` ends.
+    ///
+    /// # Safety
+    /// With a loan the payload stays as it is until that has been dropped.
+    pub unsafe fn one_way_lent(
+        &self,
+        call: CallId,
+        encode: impl FnOnce(&mut Encoder),
+        payload: &[u8],
+        loan: Option<&Loan>,
+    ) -> CUresult {
         let sent = || {
             self.alive()?;
             self.check_fault()?;
             self.stats.count_call();
             let waits = settings().every_call_waits;
             let ticket = waits.then(|| self.incoming.expect(None));
-            self.outgoing
-                .append_bytes(call, ticket, encode, payload)
-                .map_err(|error| self.lose(&error.to_string()))?;
+            // SAFETY: the caller's promise.
+            unsafe {
+                self.outgoing
+                    .append_bytes(call, ticket, encode, payload, loan)
+            }
+            .map_err(|error| self.lose(&error.to_string()))?;
             let Some(ticket) = ticket else {
                 return Ok(CUDA_SUCCESS);
             };

@@ -11,7 +11,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use harp_driver_front::threads::Uncancelled;
-use harp_transport::Sender;
+use harp_transport::{Loan, Sender};
 use harp_wire::calls::encode_harp_set_current;
 use harp_wire::{CallId, Encoder};
 
@@ -106,12 +106,16 @@ impl Outgoing {
     }
 
     /// Adds a call whose last argument is `payload`; it has left when this returns, unless it is small.
-    pub fn append_bytes(
+    ///
+    /// # Safety
+    /// With a loan the payload stays as it is until that has been dropped.
+    pub unsafe fn append_bytes(
         &self,
         call: CallId,
         ticket: Option<u32>,
         encode: impl FnOnce(&mut Encoder),
         payload: &[u8],
+        loan: Option<&Loan>,
     ) -> io::Result<()> {
         if payload.len() < DIRECT_BYTES {
             return self.append(call, ticket, |encoder| {
@@ -128,7 +132,12 @@ impl Outgoing {
         encode(batch);
         batch.u64(payload.len() as u64);
         batch.end_record_with(start, payload.len());
-        sender.send(&[batch.as_slice(), payload])?;
+        let parts = [batch.as_slice(), payload];
+        match loan {
+            None => sender.send(&parts)?,
+            // SAFETY: the caller's promise; a batch is too short to be lent.
+            Some(loan) => unsafe { sender.send_lent(&parts, loan)? },
+        }
         self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
         Ok(())
     }

@@ -18,6 +18,7 @@ mod byte_queue;
 pub(crate) mod connection;
 mod inbound;
 mod inbox;
+mod lent;
 mod messages;
 mod outbound;
 mod receiver;
@@ -35,6 +36,7 @@ use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Or
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+pub use lent::Loan;
 pub use receiver::{FrameHead, FrameKind, Next, Receiver, Wait};
 pub use resuming::Keeper;
 pub(crate) use resuming::{Continuity, Resumption};
@@ -122,6 +124,8 @@ pub(crate) struct Link {
     /// There is no connection on which the writing half may write.
     interrupted: AtomicBool,
     resumed: AtomicU64,
+    /// Loans that there have been.
+    loans: AtomicU64,
     /// The present connection's, for who may take no lock.
     socket: AtomicI32,
     /// The process whose link this is: a forked child has only a copy.
@@ -190,6 +194,7 @@ impl Link {
             changed: Condvar::new(),
             interrupted: AtomicBool::new(false),
             resumed: AtomicU64::new(0),
+            loans: AtomicU64::new(0),
             socket: descriptor,
             process: std::process::id(),
             tuning,
@@ -199,6 +204,10 @@ impl Link {
     /// Both ends keep what they send until it is acknowledged.
     fn is_resumable(&self) -> bool {
         self.resumption.get().is_some()
+    }
+
+    fn next_loan(&self) -> u64 {
+        self.loans.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn set_observer(&self, observer: Observer) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use super::lent::Loan;
 use super::socket::Interest;
 use super::{lock, try_lock, Break, Link, Observed};
 use crate::client::Reconnector;
@@ -333,6 +334,11 @@ pub struct Keeper {
 impl Keeper {
     pub(crate) fn new(link: Arc<Link>) -> Keeper {
         Keeper { link }
+    }
+
+    /// Something that bytes may be lent for, as of the sender.
+    pub fn loan(&self) -> Loan {
+        Loan::new(&self.link)
     }
 
     /// How often the session has gone on over another connection.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::byte_queue::ByteQueue;
+use super::lent::Lent;
 use crate::envelope::Cold;
 use crate::error::LinkError;
 
@@ -10,20 +11,45 @@ use crate::error::LinkError;
 pub const FRAME_BYTES: usize = 64;
 /// Frames that may wait for an acknowledgement: those that answer pings are not bounded otherwise.
 const FRAMES_MAX: usize = 1 << 18;
+/// Buffers that are kept for the next tails, which then lie in memory that is warm.
+const SPARES: usize = 8;
 
 pub enum Kept {
-    /// The body lies in the queue; `more` bytes of it are in later frames.
+    /// The body lies in the queue but for its tail; `more` bytes of it are in later frames.
     Hot {
-        len: usize,
+        queued: usize,
+        tail: Tail,
         more: u64,
     },
     Cold(Cold),
+}
+
+/// The last part of a body, where it is long.
+pub enum Tail {
+    Nothing,
+    /// It lies where the sender has it, until the loan ends.
+    Lent(Lent),
+    Own(Vec<u8>),
+}
+
+impl Tail {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Tail::Nothing => &[],
+            Tail::Lent(lent) => lent.bytes(),
+            Tail::Own(bytes) => bytes,
+        }
+    }
 }
 
 #[derive(Default)]
 pub struct Retained {
     frames: VecDeque<Kept>,
     bodies: ByteQueue,
+    /// Bytes and number of tails that are kept, and how many of them are lent.
+    tail_bytes: usize,
+    lent: usize,
+    spare: Vec<Vec<u8>>,
     /// The number of the last frame that is not kept any more.
     before: u64,
 }
@@ -39,18 +65,69 @@ impl Retained {
 
     /// The memory that it takes, about.
     pub fn size(&self) -> usize {
-        self.bodies.len() + self.frames.len() * FRAME_BYTES
+        self.bodies.len() + self.tail_bytes + self.frames.len() * FRAME_BYTES
     }
 
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }
 
-    /// Keeps the next frame, whose body is `parts` in a row.
-    pub fn keep(&mut self, parts: &[&[u8]], more: u64) {
-        let len = parts.iter().map(|part| part.len()).sum();
+    /// Keeps the next frame, whose body is `parts` in a row; the last of them is `lent`, if anything.
+    pub fn keep(&mut self, parts: &[&[u8]], lent: Option<Lent>, more: u64) {
+        let parts = &parts[..parts.len() - usize::from(lent.is_some())];
+        let queued = parts.iter().map(|part| part.len()).sum();
         parts.iter().for_each(|part| self.bodies.push(part));
-        self.frames.push_back(Kept::Hot { len, more });
+        let tail = lent.map_or(Tail::Nothing, Tail::Lent);
+        self.tail_bytes += tail.bytes().len();
+        self.lent += usize::from(matches!(tail, Tail::Lent(_)));
+        self.frames.push_back(Kept::Hot { queued, tail, more });
+    }
+
+    /// Ends a loan: what of it is still kept is copied.
+    pub fn end_loan(&mut self, loan: u64) {
+        let Retained {
+            frames,
+            lent,
+            spare,
+            ..
+        } = self;
+        let mut unseen = *lent;
+        for kept in frames.iter_mut().rev() {
+            if unseen == 0 {
+                return;
+            }
+            let Kept::Hot { tail, .. } = kept else {
+                continue;
+            };
+            let Tail::Lent(part) = tail else { continue };
+            unseen -= 1;
+            if part.loan == loan {
+                let mut own = spare.pop().unwrap_or_default();
+                own.clear();
+                own.extend_from_slice(part.bytes());
+                *tail = Tail::Own(own);
+                *lent -= 1;
+            }
+        }
+    }
+
+    /// Ends a loan of one part, which is kept in `buffer` from now on. Returns another buffer, or the same
+    /// if it is not needed.
+    pub fn take_over(&mut self, loan: u64, buffer: Vec<u8>) -> Vec<u8> {
+        let tail = self.frames.iter_mut().rev().find_map(|kept| match kept {
+            Kept::Hot { tail, .. } => match tail {
+                Tail::Lent(part) if part.loan == loan => Some(tail),
+                _ => None,
+            },
+            Kept::Cold(_) => None,
+        });
+        let Some(tail) = tail.filter(|_| self.lent > 0) else {
+            return buffer;
+        };
+        debug_assert!(tail.bytes().as_ptr() == buffer.as_ptr());
+        *tail = Tail::Own(buffer);
+        self.lent -= 1;
+        self.spare.pop().unwrap_or_default()
     }
 
     /// Keeps the next frame, which is not hot.
@@ -69,11 +146,24 @@ impl Retained {
     pub fn forget(&mut self, acknowledged: u64) {
         while self.before < acknowledged {
             match self.frames.pop_front() {
-                Some(Kept::Hot { len, .. }) => self.bodies.consume(len),
+                Some(Kept::Hot { queued, tail, .. }) => {
+                    self.bodies.consume(queued);
+                    self.drop_tail(tail);
+                }
                 Some(Kept::Cold(_)) => {}
                 None => return,
             }
             self.before += 1;
+        }
+    }
+
+    fn drop_tail(&mut self, tail: Tail) {
+        self.tail_bytes -= tail.bytes().len();
+        match tail {
+            Tail::Nothing => {}
+            Tail::Lent(_) => self.lent -= 1,
+            Tail::Own(buffer) if self.spare.len() < SPARES => self.spare.push(buffer),
+            Tail::Own(_) => {}
         }
     }
 
@@ -94,12 +184,13 @@ impl Retained {
             .iter()
             .zip(self.before + 1..)
             .map(move |(kept, seq)| {
-                let len = match kept {
-                    Kept::Hot { len, .. } => *len,
-                    Kept::Cold(_) => 0,
+                let (queued, tail) = match kept {
+                    Kept::Hot { queued, tail, .. } => (*queued, tail.bytes()),
+                    Kept::Cold(_) => (0, &[][..]),
                 };
-                let body = self.bodies.slices(start, len).collect();
-                start += len;
+                let mut body: Vec<&[u8]> = self.bodies.slices(start, queued).collect();
+                body.extend((!tail.is_empty()).then_some(tail));
+                start += queued;
                 (seq, kept, body)
             })
     }
@@ -117,9 +208,9 @@ mod tests {
     #[test]
     fn what_is_acknowledged_is_forgotten_and_the_rest_kept_in_order() {
         let mut retained = Retained::after(1);
-        retained.keep(&[b"a", b"bc"], 7);
+        retained.keep(&[b"a", b"bc"], None, 7);
         retained.keep_cold(Cold::Pong(3)).unwrap();
-        retained.keep(&[b"d"], 0);
+        retained.keep(&[b"d"], None, 0);
         let d = (4, b"d".to_vec());
         assert_eq!(
             numbers_and_bodies(&retained),
@@ -134,6 +225,51 @@ mod tests {
         retained.forget(4);
         assert!(retained.is_empty() && retained.size() == 0);
         assert!(retained.continues(4));
+    }
+
+    /// Keeps a frame whose last part is lent.
+    fn lend(retained: &mut Retained, head: &[u8], tail: &[u8], loan: u64) {
+        // SAFETY: the tests end their loans before the bytes go.
+        let lent = unsafe { Lent::new(tail, loan) };
+        retained.keep(&[head, tail], Some(lent), 0);
+    }
+
+    #[test]
+    fn what_is_lent_is_copied_when_its_loan_ends_unless_the_peer_has_it() {
+        let mut bytes = [b"one".to_vec(), b"two".to_vec(), b"six".to_vec()];
+        let mut retained = Retained::default();
+        for (tail, loan) in bytes.iter().zip([1, 2, 1]) {
+            lend(&mut retained, b"-", tail, loan);
+        }
+        assert_eq!(retained.size(), 3 * (4 + FRAME_BYTES));
+        retained.forget(1);
+        retained.end_loan(1);
+        bytes[0].fill(b'x');
+        bytes[2].fill(b'x');
+        let kept = [(2, b"-two".to_vec()), (3, b"-six".to_vec())];
+        assert_eq!(numbers_and_bodies(&retained), kept);
+        retained.end_loan(2);
+        bytes[1].fill(b'x');
+        assert_eq!(numbers_and_bodies(&retained), kept);
+        retained.forget(3);
+        assert!(retained.is_empty() && retained.size() == 0 && retained.lent == 0);
+    }
+
+    #[test]
+    fn a_buffer_is_taken_over_and_another_given_for_it() {
+        let mut retained = Retained::default();
+        let first = b"first".to_vec();
+        lend(&mut retained, b"", &first, 1);
+        assert_eq!(retained.take_over(1, first), b"");
+        assert_eq!(numbers_and_bodies(&retained), [(1, b"first".to_vec())]);
+        let second = b"second".to_vec();
+        lend(&mut retained, b"", &second, 2);
+        retained.forget(2);
+        assert_eq!(retained.take_over(2, second), b"second", "nobody needs it");
+        let third = b"third".to_vec();
+        lend(&mut retained, b"", &third, 3);
+        assert_eq!(retained.take_over(3, third), b"first", "to be used again");
+        assert_eq!((retained.tail_bytes, retained.lent), (5, 0));
     }
 
     #[test]

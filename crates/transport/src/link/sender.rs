@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lent::{Lent, Loan, LENT_MIN};
 use super::writing::{Outgoing, Written};
 use super::{Keeper, Link, Writer};
 use crate::envelope::HEAD_MAX;
@@ -36,6 +37,58 @@ impl Sender {
     /// # Errors
     /// A [`LinkError`] as the source of the `io::Error`; the link is of no use afterwards.
     pub fn send(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        if parts.iter().all(|part| part.len() < LENT_MIN) {
+            return self.send_in_pieces(parts, |_| None);
+        }
+        let loan = self.loan();
+        // SAFETY: the loan ends before this returns.
+        unsafe { self.send_lent(parts, &loan) }
+    }
+
+    /// Something that bytes may be lent for, for [`send_lent`](Sender::send_lent).
+    pub fn loan(&self) -> Loan {
+        Loan::new(&self.link)
+    }
+
+    /// As [`send`](Sender::send), and what may have to be sent again of long parts is not copied before the
+    /// loan ends.
+    ///
+    /// # Safety
+    /// The bytes of `parts` stay as they are until the loan has been dropped, which must be.
+    ///
+    /// # Errors
+    /// As [`send`](Sender::send).
+    pub unsafe fn send_lent(&mut self, parts: &[&[u8]], loan: &Loan) -> io::Result<()> {
+        let number = loan.number;
+        self.send_in_pieces(parts, |part| {
+            // SAFETY: the caller's promise.
+            (part.len() >= LENT_MIN).then(|| unsafe { Lent::new(part, number) })
+        })
+    }
+
+    /// As [`send`](Sender::send), for a body that ends with all of `buffer`. Returns a buffer to use instead, of
+    /// any content: this one may be kept as long as the peer has not acknowledged it.
+    ///
+    /// # Errors
+    /// As [`send`](Sender::send); the buffer is lost then.
+    pub fn send_buffer(&mut self, parts: &[&[u8]], buffer: Vec<u8>) -> io::Result<Vec<u8>> {
+        let head: usize = parts.iter().map(|part| part.len()).sum();
+        let parts: Vec<&[u8]> = parts.iter().copied().chain([&buffer[..]]).collect();
+        if buffer.len() < LENT_MIN || head + buffer.len() > self.link.tuning.piece_max {
+            self.send(&parts)?;
+            return Ok(buffer);
+        }
+        let loan = self.loan();
+        // SAFETY: the loan ends before the buffer goes: it is younger, or takes it over.
+        unsafe { self.send_lent(&parts, &loan) }?;
+        Ok(loan.end_with(buffer))
+    }
+
+    fn send_in_pieces(
+        &mut self,
+        parts: &[&[u8]],
+        lend: impl Fn(&[u8]) -> Option<Lent>,
+    ) -> io::Result<()> {
         let body: usize = parts.iter().map(|part| part.len()).sum();
         if body > self.link.tuning.message_max - HEAD_MAX {
             return Err(io::Error::new(
@@ -43,18 +96,23 @@ impl Sender {
                 "a frame beyond its bound",
             ));
         }
+        let lent = |parts: &[&[u8]]| parts.last().and_then(|last| lend(last));
         if !self.link.is_resumable() || body <= self.link.tuning.piece_max {
-            return self.say(&Outgoing::Hot { parts, more: 0 });
+            return self.say(&Outgoing::Hot {
+                parts,
+                lent: lent(parts),
+                more: 0,
+            });
         }
         let mut rest = Pieces::new(parts);
         let mut left = body;
         while left > 0 {
             let piece = rest.take(self.link.tuning.piece_max);
             left -= piece.iter().map(|part| part.len()).sum::<usize>();
-            let more = left as u64;
             self.say(&Outgoing::Hot {
                 parts: &piece,
-                more,
+                lent: lent(&piece),
+                more: left as u64,
             })?;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::lent::Lent;
 use super::outbound::DIRECT_MIN;
 use super::retained::Kept;
 use super::sending::{cold_bytes, Sending};
@@ -20,9 +21,10 @@ pub type Written = Result<(), Break>;
 
 /// A message of the session.
 pub enum Outgoing<'a> {
-    /// A body, `parts` in a row, of which `more` bytes follow in later messages.
+    /// A body, `parts` in a row, of which `more` bytes follow in later messages. The last part may be `lent`.
     Hot {
         parts: &'a [&'a [u8]],
+        lent: Option<Lent>,
         more: u64,
     },
     Ping(u64),
@@ -128,8 +130,8 @@ impl Writer<'_> {
         }
         let sending = self.sending();
         match message {
-            Outgoing::Hot { parts, more } if link.is_resumable() => {
-                sending.retained.keep(parts, *more);
+            Outgoing::Hot { parts, lent, more } if link.is_resumable() => {
+                sending.retained.keep(parts, *lent, *more);
             }
             Outgoing::Hot { .. } => {}
             _ if link.is_resumable() => {
@@ -170,7 +172,7 @@ impl Writer<'_> {
     pub fn transmit(&mut self, seq: u64, message: &Outgoing<'_>) -> Written {
         let ack = self.link.acknowledge();
         match message {
-            Outgoing::Hot { parts, more } => self.hot(seq, ack, *more, parts),
+            Outgoing::Hot { parts, more, .. } => self.hot(seq, ack, *more, parts),
             _ => self.data(&[], &[&cold_bytes(self.link.side, seq, ack, cold(message))]),
         }?;
         match message {

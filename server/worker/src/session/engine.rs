@@ -88,7 +88,7 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
     }
     let outcome = wait.perform(shared.driver, &mut payload);
     if let Some(mut engine) = shared.relay.pick_up() {
-        let answered = engine.answer(ticket, outcome, &payload);
+        let answered = engine.answer(ticket, outcome, &mut payload);
         engine.payload = payload;
         if let Err(error) = answered {
             end(shared, &mut engine, error.into());
@@ -98,7 +98,7 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
     if let Some(ticket) = ticket {
         let deferred = shared.replies.take_deferred();
         let head = outcome.reply_head(ticket, deferred, payload.len());
-        if let Err(error) = shared.replies.send(&[&head, &payload]) {
+        if let Err(error) = shared.replies.send_buffer(&[&head], &mut payload) {
             shared.ending.end(&error.to_string());
         }
     }
@@ -254,12 +254,12 @@ impl Engine {
         }
     }
 
-    /// Answers a call that has waited.
+    /// Answers a call that has waited. What is in `payload` afterwards is of no use.
     fn answer(
         &mut self,
         ticket: Option<u32>,
         outcome: Outcome,
-        payload: &[u8],
+        payload: &mut Vec<u8>,
     ) -> Result<(), LinkError> {
         let Some(ticket) = ticket else { return Ok(()) };
         let deferred = self.shared.replies.take_deferred();
@@ -267,7 +267,7 @@ impl Engine {
             let head = outcome.reply_head(ticket, deferred, payload.len());
             self.shared
                 .replies
-                .send(&[self.out.as_slice(), &head, payload])?;
+                .send_buffer(&[self.out.as_slice(), &head], payload)?;
             self.out.clear();
             return Ok(());
         }

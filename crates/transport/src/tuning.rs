@@ -7,9 +7,11 @@ use crate::h2::WINDOW_MAX;
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// How long a waiting thread asks the socket again and again before it sleeps. A sleeping
-    /// thread is woken late by some 25-30 µs on a virtual machine. Zero where this process has a
+    /// thread is woken late by some 25-50 µs on a virtual machine. Zero where this process has a
     /// single core: the one it waits for needs it.
     pub spin: Duration,
+    /// How long it does so at most, where its waits have been that short.
+    pub spin_max: Duration,
     /// Bytes that a blocked sender takes off the socket for the receiver.
     pub inbox_limit: usize,
     /// Bytes of the stream that the peer may be ahead, as HTTP/2 tells it.
@@ -37,16 +39,16 @@ pub struct Tuning {
     pub hung_up_grace: Duration,
 }
 
+const SPIN: Duration = Duration::from_micros(30);
+
 impl Default for Tuning {
     /// Reads how many cores this process may use, which opens files: make it before jailing.
     fn default() -> Tuning {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let spin = if cores > 1 { SPIN } else { Duration::ZERO };
         Tuning {
-            spin: if cores > 1 {
-                Duration::from_micros(30)
-            } else {
-                Duration::ZERO
-            },
+            spin,
+            spin_max: 4 * spin,
             inbox_limit: 256 << 20,
             receive_window: WINDOW_MAX,
             frame_payload: 256 << 10,

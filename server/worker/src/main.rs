@@ -164,6 +164,7 @@ impl Worker {
         let mut tuning = self.tuning;
         if let Some(spin) = assignment.spin_us {
             tuning.spin = Duration::from_micros(spin);
+            tuning.spin_max = tuning.spin;
         }
         let door = Door {
             ca_pem: self.ca_pem.clone(),

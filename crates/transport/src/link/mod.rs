@@ -21,6 +21,7 @@ mod inbox;
 mod lent;
 mod messages;
 mod outbound;
+mod pace;
 mod receiver;
 mod receiving;
 mod resuming;

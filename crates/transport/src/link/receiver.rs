@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::pace::Pace;
 use super::receiving::{Arrival, Receiving};
 use super::socket::Interest;
 use super::{lock, Link};
@@ -14,7 +15,8 @@ use crate::h2::Side;
 /// How long to wait for a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait {
-    /// How long to ask the socket again and again before sleeping; `None`: as the link is tuned.
+    /// How long to ask the socket again and again before sleeping; `None`: as the link is tuned and
+    /// earlier waits suggest.
     pub spin: Option<Duration>,
     /// How long in all; `None`: without bound. Zero only looks.
     pub timeout: Option<Duration>,
@@ -53,11 +55,13 @@ pub enum FrameKind {
 /// resumed, its calls wait.
 pub struct Receiver {
     link: Arc<Link>,
+    pace: Pace,
 }
 
 impl Receiver {
     pub(crate) fn new(link: Arc<Link>) -> Receiver {
-        Receiver { link }
+        let pace = Pace::new(&link.tuning);
+        Receiver { link, pace }
     }
 
     /// Waits for the next frame. What has not been read of the present one is skipped.
@@ -65,9 +69,8 @@ impl Receiver {
     /// # Errors
     /// What has ended the link; every later call says the same.
     pub fn next(&mut self, wait: Wait) -> Result<Next, LinkError> {
-        let spin = wait.spin.unwrap_or(self.link.tuning.spin);
         let deadline = wait.timeout.map(|timeout| Instant::now() + timeout);
-        let found = self.attempt(spin, deadline, Receiving::next)?;
+        let found = self.attempt(wait.spin, deadline, Receiving::next)?;
         let Some(found) = found else {
             return Ok(Next::Idle);
         };
@@ -91,11 +94,10 @@ impl Receiver {
     /// # Errors
     /// What has ended the link, or a [`LinkError::Violation`] if the frame has fewer bytes left.
     pub fn read(&mut self, target: &mut [u8]) -> Result<(), LinkError> {
-        let spin = self.link.tuning.spin;
         let mut filled = 0;
         while filled < target.len() {
             let rest = &mut target[filled..];
-            let len = self.attempt(spin, None, |receiving, link| receiving.read(rest, link))?;
+            let len = self.attempt(None, None, |receiving, link| receiving.read(rest, link))?;
             filled += len.unwrap_or(0);
         }
         Ok(())
@@ -134,8 +136,7 @@ impl Receiver {
 
     /// Waits for the greeting of the other side.
     pub(crate) fn greeting(&mut self, deadline: Instant) -> Result<Option<Cold>, LinkError> {
-        let spin = self.link.tuning.spin;
-        match self.attempt(spin, Some(deadline), Receiving::next)? {
+        match self.attempt(None, Some(deadline), Receiving::next)? {
             None => Ok(None),
             Some(Arrival::Cold(cold)) => Ok(Some(cold)),
             Some(Arrival::End) => Err(LinkError::Closed),
@@ -151,15 +152,16 @@ impl Receiver {
     }
 
     /// Tries again and again, spinning and then sleeping, until there is something or `deadline`
-    /// has passed.
+    /// has passed. Without a `spin` it is as long as earlier waits suggest.
     fn attempt<T>(
         &mut self,
-        spin: Duration,
+        spin: Option<Duration>,
         deadline: Option<Instant>,
         mut act: impl FnMut(&mut Receiving, &Link) -> Result<Option<T>, LinkError>,
     ) -> Result<Option<T>, LinkError> {
         let link = &self.link;
-        let mut spin_end = None;
+        let spin = spin.unwrap_or(self.pace.spin);
+        let mut begun = None;
         loop {
             link.check()?;
             let mut receiving = lock(&link.inbound);
@@ -180,10 +182,11 @@ impl Receiver {
                     link.settle(&connection);
                 }
                 let now = Instant::now();
-                let end = *spin_end.get_or_insert_with(|| {
-                    deadline.map_or(now + spin, |deadline| deadline.min(now + spin))
-                });
-                if now >= end || link.sender_waits.load(Ordering::SeqCst) {
+                let end = *begun.get_or_insert(now) + spin;
+                if now >= end
+                    || deadline.is_some_and(|deadline| now >= deadline)
+                    || link.sender_waits.load(Ordering::SeqCst)
+                {
                     break found;
                 }
                 std::hint::spin_loop();
@@ -203,7 +206,12 @@ impl Receiver {
             link.after_reading();
             link.settle(&connection);
             match found {
-                Ok(Some(found)) => return Ok(Some(found)),
+                Ok(Some(found)) => {
+                    if let Some(begun) = begun {
+                        self.pace.learn(begun.elapsed(), &link.tuning);
+                    }
+                    return Ok(Some(found));
+                }
                 Ok(None) => {}
                 Err(how) => {
                     link.broke(&connection, how)?;

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// How long a session polls before it sleeps (`Tuning::default` of harp-transport).
-const SPIN: Duration = Duration::from_micros(30);
+/// How long a session polls at most before it sleeps (`Tuning::default` of harp-transport).
+const SPIN: Duration = Duration::from_micros(120);
 
 #[derive(Clone, Copy)]
 pub enum Request {

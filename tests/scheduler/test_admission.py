@@ -7,6 +7,7 @@ from harp_server.admission import (
     ADMITTED,
     ENDING,
     REFUSED,
+    REVOKED,
     RUNNING_TOLD,
     WAITING,
     Admission,
@@ -123,6 +124,26 @@ def test_what_a_fenced_server_held_comes_back_if_the_scheduler_still_wants_it(
     assert states(admission) == {1: ENDING}
     admission.leave("session")
     assert states(admission) == {1: ADMITTED}
+
+
+def test_a_revoked_server_ends_all_and_begins_nothing_until_it_has_other_certificates(
+    admission: Admission,
+) -> None:
+    admission.take_orders(orders(1, order("lease", 1), order("other", 2, ordinal=1)))
+    admission.enter("lease", "session")
+    admission.revoke()
+    assert admission.to_end == {"session": REVOKED}
+    assert not admission.take_orders(orders(2, order("lease", 1), order("new", 3, ordinal=1)))
+    for lease in ("lease", "other", "new", ""):
+        with pytest.raises(Closed, match="its certificate was revoked"):
+            admission.enter(lease, "another")
+    admission.leave("session")
+    assert states(admission) == {}
+    # Joined again: what it held may come back, if that is still wanted.
+    again = Admission({0: GIB, 1: GIB}, now=0.0)
+    again.restore(admission.stored())
+    again.take_orders(orders(3, order("lease", 1)))
+    assert states(again) == {1: ADMITTED}
 
 
 def test_a_restarted_agent_takes_its_own_leases_and_no_older_ones(admission: Admission) -> None:

@@ -77,8 +77,8 @@ class Admission:
         """The highest epoch that was ever ordered, by device."""
 
         self.returning: set[int] = set()
-        """Epochs that ended here though nobody took them back: an earlier process held them, or
-        the server fenced itself. They may be ordered again."""
+        """Epochs that ended here though nobody took them back: an earlier process held them, the
+        server fenced itself, or it was revoked. They may be ordered again."""
 
         self.ordered: dict[int, agent.Order] = {}
         """The last orders, by epoch."""
@@ -216,10 +216,12 @@ class Admission:
         return True
 
     def revoke(self) -> None:
-        """Ends everything, for good."""
+        """Ends everything, for as long as this process lives. One that is started with other
+        certificates may take again what the scheduler still orders."""
         self.is_revoked = True
         self.ordered = {}
         for epoch in list(self.holds):
+            self.returning.add(epoch)
             self._end(epoch, REVOKED)
 
     def _end(self, epoch: int, reason: str) -> None:

@@ -48,6 +48,8 @@ class Cluster:
         self.grace = grace
         self.is_new = is_new
         self.started: dict[str, subprocess.Popen[str]] = {}
+        self.programs: list[subprocess.Popen[str]] = []
+        """All that `run` has started."""
         self.addresses: dict[str, str] = {}
         self.own_environ: dict[str, dict[str, str]] = {}
         """What only the part, or the programs of the host, of that name have in it."""
@@ -198,7 +200,7 @@ class Cluster:
     ) -> subprocess.Popen[str]:
         """Starts `harp-run`."""
         more = {"HARP_HOST": host} if host else {}
-        return subprocess.Popen(
+        running = subprocess.Popen(
             [*HARP_RUN, *options, "--", *program],
             env=self.environ_of(user) | more | self.own_environ.get(host, {}),
             stdin=subprocess.PIPE,
@@ -206,6 +208,8 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.programs.append(running)
+        return running
 
     def wait(self, condition: Any, what: str, seconds: float = BOUND) -> None:
         """Polls until `condition` holds."""
@@ -216,6 +220,10 @@ class Cluster:
             time.sleep(0.1)
 
     def close(self) -> None:
+        for program in self.programs:
+            if program.returncode is None:
+                program.kill()
+                program.communicate()
         for process in self.started.values():
             process.terminate()
         for process in self.started.values():

@@ -61,6 +61,15 @@ def answers(program: subprocess.Popen[str], count: int) -> list[str]:
     ]
 
 
+def await_sessions(cluster: Cluster, leases: list[str]) -> None:
+    """Waits until the scheduler has heard of just these sessions, by their leases."""
+
+    def heard() -> list[str]:
+        return sorted(session["lease_name"] for session in cluster.get("session"))
+
+    cluster.wait(lambda: heard() == leases, f"sessions of {leases}")
+
+
 def test_a_program_has_the_devices_of_all_leases_of_its_host(cluster: Cluster) -> None:
     first = attach(cluster, "first", "--compute", "50%")
     second = attach(cluster, "second", "--compute", "50%")
@@ -77,8 +86,7 @@ def test_a_program_has_the_devices_of_all_leases_of_its_host(cluster: Cluster) -
     for pair in ("0 1", "1 2", "2 0"):
         assert tell(later, f"copy {pair}") == "0", pair
     assert answers(program, 2) == ["0"] * 4
-    sessions = sorted(session["lease_name"] for session in cluster.get("session"))
-    assert sessions == ["first", "first", "second", "second", "third"]
+    await_sessions(cluster, ["first", "first", "second", "second", "third"])
     (host,) = cluster.get("host", "web1")
     assert host["devices"] == [first, second, third]
 
@@ -91,8 +99,7 @@ def test_a_program_has_the_devices_of_all_leases_of_its_host(cluster: Cluster) -
 
     alone = begin(cluster, "--lease", "third,first")
     assert tell(alone, "devices").startswith("2 ")
-    leases = [session["lease_name"] for session in cluster.get("session")]
-    assert sorted(leases) == ["first", "third"]
+    await_sessions(cluster, ["first", "third"])
     end(alone)
     status, _, error = end(cluster.run("--lease", "second", host="web1"))
     assert status == 125

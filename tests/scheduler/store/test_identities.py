@@ -92,14 +92,27 @@ def test_looking_at_a_token_does_not_use_it_up(store: Store) -> None:
         store.check_token(token.id, secret, NOW)
 
 
-def test_the_tokens_of_one_creator_are_revoked_together(store: Store) -> None:
+def told(verb: str, subject: str, request: str) -> AuditEntry:
+    return AuditEntry(caller="root", verb=verb, subject=subject, tenant="", request=request)
+
+
+def test_an_identity_is_revoked_with_the_tokens_that_it_has_made(store: Store) -> None:
     (first, secret), (second, _) = create(store), create(store)
     other, others = store.create_token("host", expires=NOW + HOUR, now=NOW, creator="bob")
     store.revoke_token(second.id)
-    assert store.revoke_tokens_of("admin") == 1
+    store.record_certificate(f"{1:040x}", "admin", NOW + HOUR)
+    revoking = told("revoke identity", "admin", "one")
+    assert store.revoke_identity(revoking) == (1, 1)
     with pytest.raises(TokenRefused, match="was revoked"):
         store.take_token(first.id, secret, NOW)
     assert store.take_token(other.id, others, NOW) == other
+    # The same request again gets the same answer, and leaves nothing in the audit; another finds
+    # nothing to revoke.
+    rows = store.audited()
+    assert store.revoke_identity(revoking) == (1, 1)
+    assert store.audited() == rows
+    assert store.revoke_identity(told("revoke identity", "admin", "two")) == (0, 0)
+    assert store.verify_audit() is None
 
 
 def test_no_secret_is_stored(store: Store, url: str) -> None:
@@ -122,8 +135,10 @@ def test_roles_are_bound_once_per_tenant(store: Store) -> None:
         RoleBinding("alice", "research", "admin"),
     ]
     assert len(store.roles()) == 3
-    assert store.unbind_role("alice", "research")
-    assert not store.unbind_role("alice", "research")
+    taking = told("revoke role", "alice", "one")
+    assert store.unbind_role("alice", "research", [taking])
+    assert store.unbind_role("alice", "research", [taking]), "the same request again"
+    assert not store.unbind_role("alice", "research", [told("revoke role", "alice", "two")])
     assert store.roles("alice") == [RoleBinding("alice", "*", "viewer")]
     with pytest.raises(ValueError, match="no role 'root'"):
         store.bind_role("alice", "root")

@@ -167,11 +167,10 @@ class AccessApi(access_pb2_grpc.AccessServicer):
         async with answering(context):
             caller, principal, tenant = self._binding(request, context)
             entry = self._role_entry(caller, "revoke role", request, None)
-            if tenant not in self._members.roles(principal):
-                raise NotFound(f"{principal} has no role there", "harp role list")
-            await self._members.in_store(
+            if not await self._members.in_store(
                 lambda: self._store.unbind_role(principal, tenant, [entry])
-            )
+            ):
+                raise NotFound(f"{principal} has no role there", "harp role list")
             return await self._roles_of(principal)
         raise AssertionError
 
@@ -225,19 +224,12 @@ class AccessApi(access_pb2_grpc.AccessServicer):
                 tenant=member.tenant,
                 request=request.request_id,
             )
-
-            def revoke() -> api.RevokedIdentity:
-                return api.RevokedIdentity(
-                    certificates=self._store.revoke_certificates(member.identity, [entry]),
-                    tokens=self._store.revoke_tokens_of(member.identity),
-                )
-
-            done = await self._members.in_store(revoke)
+            revoked = await self._members.in_store(lambda: self._store.revoke_identity(entry))
             await self.revoked()
             await self._take_back(entry)
             if member.server:
                 await self._leader().handle(ServerRevoked(member.server))
-            return done
+            return api.RevokedIdentity(certificates=revoked[0], tokens=revoked[1])
         raise AssertionError
 
     async def _take_back(self, entry: AuditEntry) -> None:

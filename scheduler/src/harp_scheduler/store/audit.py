@@ -148,6 +148,13 @@ def _append(
     connection.execute(update(pool).values(audited=sequence, audit_hash=previous))
 
 
+def asked(connection: Connection, entry: AuditEntry) -> AuditRow | None:
+    """What an earlier call of the same caller with the same request has left, if there was one."""
+    same = [audit.c[name] == getattr(entry, name) for name in ("request", "caller", "verb")]
+    row = connection.execute(select(audit).where(*same).limit(1)).mappings().first()
+    return AuditRow(**row) if row else None
+
+
 def read(database: Database, after: int = 0, **wanted: str) -> Iterator[AuditRow]:
     """The rows behind `after` whose columns have the `wanted` values, in order."""
     query = select(audit).order_by(audit.c.sequence).limit(PAGE)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from harp_scheduler.store.audit import AuditEntry, changing
+from harp_scheduler.store.audit import AuditEntry, asked, changing
 from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import TokenRefused
 from harp_scheduler.store.records import put
@@ -141,15 +142,6 @@ class Identities:
             rows = connection.execute(select(*TOKEN).order_by(tokens.c.created, tokens.c.id))
             return [Token(*row) for row in rows]
 
-    def revoke_tokens_of(self, creator: str) -> int:
-        """Nobody joins any more with a token that somebody made; how many could have been used."""
-        row = tokens.c
-        usable = update(tokens).where(
-            row.creator == creator, row.revoked.is_(False), row.uses_left > 0
-        )
-        with changing(self._database) as connection:
-            return connection.execute(usable.values(revoked=True)).rowcount
-
     def revoke_token(self, token: str, audit: Sequence[AuditEntry] = ()) -> bool:
         """Nobody joins with it any more. Says whether there is such a token."""
         with changing(self._database, audit) as connection:
@@ -175,11 +167,15 @@ class Identities:
     def unbind_role(
         self, principal: str, tenant: str = "*", audit: Sequence[AuditEntry] = ()
     ) -> bool:
-        """Takes the role away. Says whether there was one."""
+        """Takes the role away. Says whether there was one, now or when this was asked before."""
         row = role_bindings.c
-        with changing(self._database, audit) as connection:
+        changes: list[AuditEntry] = []
+        with changing(self._database, changes) as connection:
             gone = delete(role_bindings).where(row.principal == principal, row.tenant == tenant)
-            return connection.execute(gone).rowcount > 0
+            if connection.execute(gone).rowcount == 0:
+                return any(asked(connection, entry) for entry in audit)
+            changes += audit
+        return True
 
     def roles(self, principal: str = "") -> list[RoleBinding]:
         """The bindings of one principal, or all."""
@@ -203,6 +199,25 @@ class Identities:
         with changing(self._database, audit) as connection:
             valid = update(certificates).where(row.identity == identity, row.revoked.is_(False))
             return connection.execute(valid.values(revoked=True)).rowcount
+
+    def revoke_identity(self, entry: AuditEntry) -> tuple[int, int]:
+        """Revokes the certificates of the identity that is the entry's subject, and the tokens that
+        it has made: how many of each still counted, now or when the same was asked before."""
+        row, token = certificates.c, tokens.c
+        valid = update(certificates).where(row.identity == entry.subject, row.revoked.is_(False))
+        usable = update(tokens).where(
+            token.creator == entry.subject, token.revoked.is_(False), token.uses_left > 0
+        )
+        changes: list[AuditEntry] = []
+        with changing(self._database, changes) as connection:
+            if before := asked(connection, entry):
+                counts: list[int] = json.loads(before.after)
+                return counts[0], counts[1]
+            revoked = [
+                connection.execute(some.values(revoked=True)).rowcount for some in (valid, usable)
+            ]
+            changes.append(replace(entry, after=revoked))
+        return revoked[0], revoked[1]
 
     def certificates(self, identity: str = "") -> list[Certificate]:
         """The certificates of one identity, or all; the one that expires last comes last."""

@@ -223,12 +223,8 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> C
         Ok(primary) => primary,
         Err(code) => return code,
     };
-    let Retains {
-        transition,
-        count,
-        active,
-    } = primary.retains;
-    let _transition = lock(transition);
+    let Retains { count, active, .. } = primary.retains;
+    let _transition = lock(&primary.retains.transition);
     if !active.load(Ordering::Relaxed) {
         let status = unsafe { forward::cuDevicePrimaryCtxRetain(primary.handle, primary.ordinal) };
         if status != CUDA_SUCCESS {
@@ -246,12 +242,8 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
         Ok(primary) => primary,
         Err(code) => return code,
     };
-    let Retains {
-        transition,
-        count,
-        active,
-    } = primary.retains;
-    let _transition = lock(transition);
+    let Retains { count, active, .. } = primary.retains;
+    let _transition = lock(&primary.retains.transition);
     match count.load(Ordering::Relaxed) {
         0 => CUDA_ERROR_INVALID_CONTEXT,
         1 if active.swap(false, Ordering::Relaxed) => {

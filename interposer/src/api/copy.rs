@@ -61,7 +61,7 @@ pub unsafe fn to_device(
     // SAFETY: the caller passes `bytes` readable bytes.
     let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
     // Most of a large copy has been acknowledged when the last piece leaves: only the rest is copied.
-    let loan = (bytes > PIECE).then(|| way.session.keeper.loan());
+    let loan = (bytes > PIECE).then(|| way.session.loan());
     for (index, piece) in source.chunks(PIECE).enumerate() {
         let at = destination + (index * PIECE) as u64;
         // SAFETY: the bytes are the program's to change when this returns, and the loan ends before.

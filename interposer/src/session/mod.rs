@@ -64,7 +64,7 @@ pub struct Session {
     output: Output,
     pub twins: Twins,
     link: LinkInfo,
-    pub keeper: Keeper,
+    keeper: Keeper,
     outgoing: Outgoing,
     incoming: Incoming,
     stats: Stats,
@@ -255,6 +255,11 @@ impl Session {
             CUDA_SUCCESS => self.twins_after(call),
             code => code,
         }
+    }
+
+    /// Something that payloads may be lent for, for [`one_way_lent`](Self::one_way_lent).
+    pub fn loan(&self) -> Loan {
+        self.keeper.loan()
     }
 
     /// As [`one_way`](Self::one_way) or [`request`](Self::request), for a call whose bytes are sent

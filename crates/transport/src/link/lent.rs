@@ -39,6 +39,7 @@ impl Lent {
 pub struct Loan {
     link: Arc<Link>,
     pub(super) number: u64,
+    has_ended: bool,
 }
 
 impl Loan {
@@ -46,12 +47,14 @@ impl Loan {
         Loan {
             link: link.clone(),
             number: link.next_loan(),
+            has_ended: false,
         }
     }
 
     /// Ends it, with one part that has been lent from `buffer`, which is kept as it is where the peer has not
     /// acknowledged it. Returns a buffer to use instead.
-    pub(super) fn end_with(self, buffer: Vec<u8>) -> Vec<u8> {
+    pub(super) fn end_with(mut self, buffer: Vec<u8>) -> Vec<u8> {
+        self.has_ended = true;
         lock(&self.link.outbound)
             .retained
             .take_over(self.number, buffer)
@@ -60,6 +63,8 @@ impl Loan {
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        lock(&self.link.outbound).retained.end_loan(self.number);
+        if !self.has_ended {
+            lock(&self.link.outbound).retained.end_loan(self.number);
+        }
     }
 }

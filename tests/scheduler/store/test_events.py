@@ -42,3 +42,16 @@ def test_the_oldest_events_are_removed(store: Store, monkeypatch: pytest.MonkeyP
             rows = connection.execute(events.events.select()).all()
         assert len(rows) <= 10 + 4 + 3
     assert [one.number for one in store.events()] == list(range(30, 40))
+
+
+def test_they_are_removed_too_where_not_every_number_is_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEPT", 10)
+    monkeypatch.setattr(events, "PRUNE", 4)
+    term = store.lead("one")
+    assert term is not None
+    for number in range(1, 200, 2):  # none is a multiple of PRUNE
+        store.commit(term, {}, happened=[happened(number)])
+    with store._database.reading() as connection:
+        assert len(connection.execute(events.events.select()).all()) <= 10 + 4

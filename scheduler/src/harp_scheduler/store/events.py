@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from harp_scheduler.store.database import Database
 from harp_scheduler.store.schema import events
 
 KEPT = 4096
+"""How many."""
+
 PRUNE = 512
-"""The oldest are removed once in so many numbers."""
+"""The oldest are removed once in so many numbers, of which not all are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,9 @@ def add(connection: Connection, happened: Sequence[Happening]) -> None:
     """Stores events, in the order of their numbers."""
     if not happened:
         return
+    before = connection.execute(select(func.max(events.c.number))).scalar() or 0
     connection.execute(insert(events), [asdict(one) for one in happened])
-    if happened[0].number // PRUNE != happened[-1].number // PRUNE or not (
-        happened[-1].number % PRUNE
-    ):
+    if before // PRUNE != happened[-1].number // PRUNE:
         prune(connection)
 
 

@@ -193,10 +193,10 @@ class Identities:
         with changing(self._database, audit) as connection:
             connection.execute(insert(certificates).values(row))
 
-    def revoke_certificates(self, identity: str, audit: Sequence[AuditEntry] = ()) -> int:
+    def revoke_certificates(self, identity: str) -> int:
         """Revokes all certificates of an identity; how many were valid until now."""
         row = certificates.c
-        with changing(self._database, audit) as connection:
+        with changing(self._database) as connection:
             valid = update(certificates).where(row.identity == identity, row.revoked.is_(False))
             return connection.execute(valid.values(revoked=True)).rowcount
 

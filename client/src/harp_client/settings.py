@@ -97,7 +97,7 @@ HARP_RESUME_LIMIT = Setting(
 )
 HARP_SPIN_US = Setting(
     "HARP_SPIN_US",
-    "chosen for the machine",
+    "30 to 120, by how long the last wait took; 0 on one core",
     PROGRAM,
     "Microseconds that a waiting call polls its socket before it sleeps. `0` always sleeps.",
 )

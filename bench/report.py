@@ -7,8 +7,6 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from measure import Samples
-
 
 @dataclass
 class Row:
@@ -42,37 +40,6 @@ def row(
     elif at_least is not None:
         budget, ok = f"≥ {at_least:g}{shown}", judged >= at_least
     return Row(name, value, unit, baseline, ratio, budget, ok)
-
-
-def rows(samples: Samples) -> list[Row]:
-    """Every row that is reported. Latencies and copies are medians of the same run."""
-    of, best = samples.median, samples.best
-    copies = [
-        row(
-            f"copy_{label}_{way}_vs_tls",
-            of(f"{way} {label}"),
-            "GB/s",
-            of(f"{socket} {label}"),
-            at_least=1.5 if label == "256m" else 1.0,
-        )
-        for label in ("64k", "1m", "256m")
-        for way, socket in (("h2d", "send"), ("d2h", "receive"))
-    ]
-    return [
-        row("oneway_call_ns", of("oneway pool"), "ns", at_most=300),
-        row("oneway_call_direct_ns", of("oneway direct"), "ns"),
-        row("launches_per_s", best("launches pool"), "1/s", at_least=400_000),
-        row("launches_direct_per_s", best("launches direct"), "1/s"),
-        row("waiting_call_vs_tcp", of("wait pool"), "us", of("ping 64"), at_most=1.35),
-        row("synchronize_vs_tcp", of("synchronize pool"), "us", of("ping 64"), at_most=1.35),
-        *copies,
-        row("first_call_ms", of("first_call_ms"), "ms", at_most=20),
-        row("client_rss_mb", of("client_rss_mb"), "MiB", at_most=40),
-        row("worker_rss_mb", of("worker_rss_mb"), "MiB", at_most=30),
-        row("soft_saxpy_vs_numpy", of("saxpy ms"), "ms", of("numpy saxpy ms")),
-        row("soft_sum_vs_numpy", of("sum ms"), "ms", of("numpy sum ms")),
-        row("soft_matmul_gflops", of("matmul gflops"), "GFLOP/s"),
-    ]
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,65 @@
+"""What the subjects of a run compare: one server, and the same program in the pool, on the soft GPU
+directly, and beside raw sockets."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from driven import HARP_RUN, Driven
+from sockets import raw_sockets
+
+from pool.standins import ASKING_NOTHING, Pool, Server
+
+
+@dataclass
+class Sides:
+    """The programs of one run. `pool`, `direct` and `raw` live as long as the run; a subject that
+    needs a session, a server or a program of its own starts it and ends it."""
+
+    folder: Path
+    environ: dict[str, str]
+    credentials: Pool
+    server: Server
+    client: list[Path]
+    """The measuring client's command line."""
+    pool: Driven
+    direct: Driven
+    raw: Driven
+
+    def remote(self, *options: object) -> list[object]:
+        """`harp-run` in front of a program that is to use the server."""
+        address, user = self.server.address, self.credentials.user
+        return [*HARP_RUN, "--server", address, "--credentials", user, *options, "--"]
+
+    def in_pool(self) -> Driven:
+        """Another measuring client, with a session of its own."""
+        return Driven([*self.remote(), *self.client], self.environ)
+
+    def last_worker(self) -> int:
+        """The process of the session that began last."""
+        return int(str(self.server.lines("session start")[-1]["worker"]))
+
+
+@contextmanager
+def sides(client: list[Path], baseline: Path) -> Iterator[Sides]:
+    """Starts everything that is compared, and ends it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environ = dict(os.environ) | ASKING_NOTHING
+        pool = Pool(folder)
+        server = Server(pool, environ, folder / "server.log", "--idle-workers", "2")
+        stack.callback(server.stop)
+        direct = Driven([*HARP_RUN, "--direct", "--", *client], environ)
+        stack.callback(direct.close)
+        raw = stack.enter_context(raw_sockets(baseline, pool, folder))
+        compared = Sides(folder, environ, pool, server, client, direct, direct, raw)
+        compared.pool = compared.in_pool()
+        stack.callback(compared.pool.close)
+        for side in (compared.pool, direct):
+            side.ask("start")
+        yield compared

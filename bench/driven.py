@@ -34,14 +34,18 @@ class Driven:
     def ask(self, *command: object) -> list[float]:
         """Gives one command and returns the numbers of its answer."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.write(" ".join(map(str, command)) + "\n")
         self.process.stdin.flush()
+        return self.said(str(command[0]))
+
+    def said(self, asked: str = "start") -> list[float]:
+        """The numbers of the next line that it prints."""
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         try:
             return [float(word) for word in line.split()]
         except ValueError:
-            raise RuntimeError(f"{command[0]}: {line.strip()}") from None
+            raise RuntimeError(f"{asked}: {line.strip()}") from None
 
     def close(self) -> None:
         """Ends the program; it ends by itself when its input does."""

@@ -10,15 +10,22 @@
 //! send BYTES N      fresh random bytes over TLS by rustls' stock stream, until the answer; GB/s of each
 //! receive BYTES N   a request, and that many bytes over TLS; GB/s of each
 //! ```
+//!
+//! `harp-baseline link HOST:PORT ROUND_TRIP_US BITS_PER_S` is a network in front of a server (0: no
+//! delay, no limit): it prints its port, and answers each line on standard input with the bytes that have
+//! gone up and come down, and how often something went up after something had come down.
 
 mod exchange;
+mod link;
 mod tls;
 
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use exchange::{Request, Waiting};
+use link::{Carried, Line};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -28,7 +35,12 @@ fn main() -> Result<(), Failure> {
     match words[..] {
         ["serve", chain, key] => serve(chain, key),
         ["drive", tcp, tls, ca] => drive(tcp.parse()?, tls.parse()?, ca),
-        _ => Err("usage: harp-baseline serve CHAIN KEY | drive TCP_PORT TLS_PORT CA".into()),
+        ["link", upstream, round_trip, rate] => link(upstream, round_trip.parse()?, rate.parse()?),
+        _ => Err(
+            "usage: harp-baseline serve CHAIN KEY | drive TCP_PORT TLS_PORT CA \
+                  | link HOST:PORT ROUND_TRIP_US BITS_PER_S"
+                .into(),
+        ),
     }
 }
 
@@ -59,6 +71,26 @@ fn connect(port: u16) -> std::io::Result<TcpStream> {
     let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     socket.set_nodelay(true)?;
     Ok(socket)
+}
+
+/// Is a network in front of `upstream` until standard input ends.
+fn link(upstream: &str, round_trip_us: u64, rate: u64) -> Result<(), Failure> {
+    let line = Line {
+        delay: Duration::from_micros(round_trip_us) / 2,
+        rate: (rate > 0).then_some(rate),
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    println!("{}", listener.local_addr()?.port());
+    let (carried, upstream) = (Arc::new(Carried::default()), upstream.to_owned());
+    let counts = carried.clone();
+    std::thread::spawn(move || link::serve(&listener, &upstream, line, &counts));
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let [up, down, turns] = carried.numbers();
+        println!("{up} {down} {turns}");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
 }
 
 fn drive(tcp: u16, tls: u16, ca: &str) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 //! a 64-byte ping against raw TCP with the same wait policy, and copies of 64 KiB, 1 MiB and
 //! 256 MiB each way against a raw TLS 1.3 socket with rustls's stock API and the same cipher.
 //!
-//! `link_bench [ROUNDS]` prints medians and their ratios: time, and processor time of both ends
+//! `link_bench [ROUNDS [CREW]]`, with so many threads that help each end, prints medians and their ratios: time, and processor time of both ends
 //! together, which says more on a busy machine. Only ratios of one run mean anything. The peer is a
 //! thread of this process.
 
@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harp_transport::{
-    accept, connect, ClientConfig, Hello, Next, Receiver, Sender, ServerConfig, Tuning, Wait,
-    Welcome,
+    accept_with, connect_with, ClientConfig, Hello, Next, Receiver, Resuming, Sender, ServerConfig,
+    Tuning, Wait, Welcome,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::crypto::aws_lc_rs;
@@ -272,12 +272,12 @@ impl Row {
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let rounds = arguments
-        .iter()
-        .find_map(|text| text.parse().ok())
-        .unwrap_or(7);
+    let mut numbers = arguments.iter().filter_map(|text| text.parse().ok());
+    let rounds = numbers.next().unwrap_or(7);
+    let mut tuning = Tuning::default();
+    tuning.crew = numbers.next().unwrap_or(tuning.crew);
     let pool = Pool::new();
-    let (mut tcp, mut tls, mut ours) = (pool.tcp()?, pool.tls()?, pool.ours()?);
+    let (mut tcp, mut tls, mut ours) = (pool.tcp()?, pool.tls()?, pool.ours(&tuning)?);
 
     let mut rows = vec![Row {
         name: "ping".to_owned(),
@@ -397,7 +397,7 @@ impl Pool {
         Ok(Box::new(Tls(StreamOwned::new(connection, client))))
     }
 
-    fn ours(&self) -> io::Result<Box<dyn Pipe>> {
+    fn ours(&self, tuning: &Tuning) -> io::Result<Box<dyn Pipe>> {
         let (ca_pem, cert_pem, key_pem) = (self.ca.clone(), self.cert.clone(), self.key.clone());
         let config = ServerConfig {
             ca_pem: ca_pem.clone(),
@@ -406,9 +406,10 @@ impl Pool {
         };
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
+        let for_server = tuning.clone();
         thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
-            let incoming = accept(stream, &config, TIMEOUT).unwrap();
+            let incoming = accept_with(stream, &config, TIMEOUT, for_server).unwrap();
             let (sender, receiver) = incoming.welcome(Welcome::default()).unwrap();
             serve(Box::new(Ours(sender, receiver)));
         });
@@ -419,8 +420,15 @@ impl Pool {
             key_pem,
             server_name,
         };
-        let (sender, receiver, _, link) =
-            connect(&address, &config, Hello::current(), TIMEOUT).unwrap();
+        let (sender, receiver, _, link) = connect_with(
+            &address,
+            &config,
+            Hello::current(),
+            TIMEOUT,
+            tuning.clone(),
+            Resuming::default(),
+        )
+        .unwrap();
         eprintln!("{} {}", link.tls_version, link.cipher);
         Ok(Box::new(Ours(sender, receiver)))
     }

@@ -15,6 +15,7 @@ use crate::error::{alert_is_about_certificate, alert_name, printable, ConnectErr
 use crate::h2::Side;
 use crate::identity::{serial, spiffe_uri};
 use crate::link::socket::Socket;
+use crate::link::StartThread;
 use crate::link::{Break, Link, Observed, Observer, Receiver, Resumption, Sender};
 use crate::proto::refused::Reason;
 use crate::proto::Resume;
@@ -61,9 +62,6 @@ pub struct LinkInfo {
     pub socket: RawFd,
 }
 
-/// Starts a thread of this name, or says with the system's error that there can be none.
-pub type StartThread = fn(name: &str, body: Box<dyn FnOnce() + Send>) -> io::Result<()>;
-
 /// How a client resumes its session when the connection breaks.
 #[derive(Clone)]
 pub struct Resuming {
@@ -71,8 +69,8 @@ pub struct Resuming {
     pub limit: Duration,
     /// Hears of it.
     pub observer: Observer,
-    /// Starts the thread that connects anew. A library in somebody else's program keeps that
-    /// program's signals from it.
+    /// Starts the thread that connects anew, and those of [`Tuning::crew`]. A library in somebody else's
+    /// program keeps that program's signals from them.
     pub start_thread: StartThread,
     /// With what it connects anew, given what the session began with: by then the client's
     /// certificate may have been renewed.
@@ -87,10 +85,7 @@ impl Default for Resuming {
         Resuming {
             limit: Duration::MAX,
             observer: Arc::new(|_| ()),
-            start_thread: |name, body| {
-                let builder = std::thread::Builder::new().name(name.to_owned());
-                builder.spawn(body).map(drop)
-            },
+            start_thread: Tuning::default().start_thread,
             refresh: Arc::new(ClientConfig::clone),
         }
     }
@@ -136,6 +131,10 @@ pub fn connect_with(
     tuning: Tuning,
     resuming: Resuming,
 ) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
+    let tuning = Tuning {
+        start_thread: resuming.start_thread,
+        ..tuning
+    };
     let opened = Opened::open(
         address,
         config,
@@ -173,7 +172,6 @@ pub fn connect_with(
             timeout,
             tuning,
             limit: grace.min(resuming.limit),
-            start_thread: resuming.start_thread,
             refresh: resuming.refresh,
         };
         link.make_resumable(Resumption::Client(Box::new(reconnector)));
@@ -242,7 +240,6 @@ pub(crate) struct Reconnector {
     timeout: Duration,
     tuning: Tuning,
     limit: Duration,
-    start_thread: StartThread,
     refresh: Refresh,
 }
 
@@ -250,7 +247,7 @@ impl Reconnector {
     /// Starts a thread that does it, and ends when the link goes on or fails.
     pub fn start(&self, link: &Arc<Link>) -> Result<(), LinkError> {
         let link = Arc::downgrade(link);
-        (self.start_thread)("harp-resume", Box::new(move || run(&link))).map_err(|error| {
+        (self.tuning.start_thread)("harp-resume", Box::new(move || run(&link))).map_err(|error| {
             LinkError::Lost(format!(
                 "no thread can be started to resume the session: {error}"
             ))

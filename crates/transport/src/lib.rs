@@ -33,12 +33,13 @@ mod validity;
 pub mod proto;
 
 pub use client::{
-    connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Refresh, Resuming, StartThread,
+    connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Refresh, Resuming,
 };
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;
 pub use link::{
-    FrameHead, FrameKind, Keeper, Loan, Next, Observed, Observer, Receiver, Sender, Wait,
+    FrameHead, FrameKind, Keeper, Loan, Next, Observed, Observer, Receiver, Sender, StartThread,
+    Wait,
 };
 pub use proto::{Hello, Refused, Version, Welcome};
 pub use server::{accept, accept_with, Incoming, Keeping, ServerConfig};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::h2::WINDOW_MAX;
+use crate::link::StartThread;
 
 #[derive(Clone, Debug)]
 pub struct Tuning {
@@ -12,6 +13,11 @@ pub struct Tuning {
     pub spin: Duration,
     /// How long it does so at most, where its waits have been that short.
     pub spin_max: Duration,
+    /// Threads that seal and open long bodies beside the caller's. None where they would take the core
+    /// that the peer, or the program, needs.
+    pub crew: usize,
+    /// Starts them.
+    pub start_thread: StartThread,
     /// Bytes that a blocked sender takes off the socket for the receiver.
     pub inbox_limit: usize,
     /// Bytes of the stream that the peer may be ahead, as HTTP/2 tells it.
@@ -40,6 +46,8 @@ pub struct Tuning {
 }
 
 const SPIN: Duration = Duration::from_micros(30);
+/// From so many cores on a link has a crew: two for each end, where both are on one machine.
+const CREW_CORES: usize = 4;
 
 impl Default for Tuning {
     /// Reads how many cores this process may use, which opens files: make it before jailing.
@@ -49,9 +57,14 @@ impl Default for Tuning {
         Tuning {
             spin,
             spin_max: 4 * spin,
+            crew: usize::from(cores >= CREW_CORES),
+            start_thread: |name, body| {
+                let builder = std::thread::Builder::new().name(name.to_owned());
+                builder.spawn(body).map(drop)
+            },
             inbox_limit: 256 << 20,
             receive_window: WINDOW_MAX,
-            frame_payload: 256 << 10,
+            frame_payload: 1 << 20,
             records_per_key: 1 << 23,
             message_max: 1 << 30,
             piece_max: (1 << 20) + (4 << 10),

@@ -61,7 +61,16 @@ fn both_sides_learn_who_the_other_is() {
 
 #[test]
 fn frames_of_every_size_arrive_whole_in_both_directions() {
-    let (mut client, mut server) = pair(Tuning::default(), Tuning::default());
+    for crews in [[0, 0], [2, 2], [0, 1], [1, 0]] {
+        let [client, server] = crews.map(|crew| Tuning {
+            crew,
+            ..Tuning::default()
+        });
+        frames_of_every_size(pair(client, server));
+    }
+}
+
+fn frames_of_every_size((mut client, mut server): (End, End)) {
     let sizes = [
         0,
         1,

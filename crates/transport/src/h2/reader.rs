@@ -7,7 +7,7 @@ use super::{code, Side, INITIAL_WINDOW, PREFACE, WINDOW_MAX};
 use crate::error::{printable, LinkError};
 
 /// The largest frame that we allow the peer: whole DATA frames of our own kind fit with room.
-pub const FRAME_MAX: usize = 1 << 20;
+pub const FRAME_MAX: usize = (1 << 20) + (1 << 14);
 /// The largest header block, and the largest payload of a frame that is not DATA.
 pub const HEADERS_MAX: usize = 1 << 14;
 /// Blocks that a peer may send on one connection: a call has two, and refused calls cost work.

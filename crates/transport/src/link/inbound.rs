@@ -1,10 +1,12 @@
 //! The reading half of a connection: socket, records, frames, and then the bytes of the stream.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::Connection;
+use super::crew::Crew;
 use crate::error::LinkError;
 use crate::grpc;
 use crate::h2::headers::Headers;
@@ -14,7 +16,7 @@ use crate::tls::post_handshake::{read_alert, PostHandshake};
 use crate::tls::records::{ContentType, Keys, Opener, HEADER_BYTES};
 
 /// The most that one system call takes off the socket.
-const RAW_BYTES: usize = 1 << 20;
+pub(super) const RAW_BYTES: usize = 1 << 20;
 /// Records in a row that carry nothing for the stream: more of them mean harm.
 const IDLE_RECORDS_MAX: u32 = 64;
 
@@ -22,18 +24,20 @@ pub struct Inbound {
     pub connection: Arc<Connection>,
     side: Side,
     /// Bytes as they came: opened ones in `plain`, sealed ones in `sealed`.
-    raw: Box<[u8]>,
-    plain: Range<usize>,
-    sealed: Range<usize>,
-    opener: Opener,
+    pub(super) raw: Vec<u8>,
+    pub(super) plain: Range<usize>,
+    pub(super) sealed: Range<usize>,
+    /// What comes while a crew opens `raw`.
+    pub(super) ahead: Vec<u8>,
+    pub(super) opener: Opener,
     post_handshake: PostHandshake,
     idle_records: u32,
     /// The peer has said close_notify, or closed after the end of its stream.
-    closed: bool,
+    pub(super) closed: bool,
     /// The peer's system has closed the connection, rather than reset it.
     hung_up: bool,
     /// What went wrong after bytes that have been given out first.
-    failure: Option<LinkError>,
+    pub(super) failure: Option<LinkError>,
     reader: Reader,
     head_checked: bool,
     received: u64,
@@ -51,7 +55,7 @@ impl Inbound {
         leftover: &[u8],
         window: u32,
     ) -> Inbound {
-        let mut raw = vec![0; RAW_BYTES.max(leftover.len())].into_boxed_slice();
+        let mut raw = vec![0; RAW_BYTES.max(leftover.len())];
         raw[..leftover.len()].copy_from_slice(leftover);
         Inbound {
             connection,
@@ -59,6 +63,7 @@ impl Inbound {
             raw,
             plain: 0..0,
             sealed: 0..leftover.len(),
+            ahead: Vec::new(),
             opener: Opener::new(keys),
             post_handshake: PostHandshake::default(),
             idle_records: 0,
@@ -110,11 +115,16 @@ impl Inbound {
 
     /// Moves bytes of the stream to `target`, at most `limit` and as many as come without waiting;
     /// 0 is none. The rest of `target` becomes scratch.
-    pub fn read(&mut self, target: &mut [u8], limit: usize) -> Result<usize, LinkError> {
+    pub fn read(
+        &mut self,
+        target: &mut [u8],
+        limit: usize,
+        crew: &Crew,
+    ) -> Result<usize, LinkError> {
         self.check()?;
         let mut filled = 0;
-        while filled < limit {
-            match self.read_some(&mut target[filled..], limit - filled) {
+        while filled < limit && self.failure.is_none() {
+            match self.read_some(&mut target[filled..], limit - filled, crew) {
                 Ok(None) => break,
                 Ok(Some(len)) => filled += len,
                 Err(error) if filled == 0 => return Err(error),
@@ -128,13 +138,22 @@ impl Inbound {
         Ok(filled)
     }
 
-    fn read_some(&mut self, target: &mut [u8], limit: usize) -> Result<Option<usize>, LinkError> {
+    fn read_some(
+        &mut self,
+        target: &mut [u8],
+        limit: usize,
+        crew: &Crew,
+    ) -> Result<Option<usize>, LinkError> {
         let ready = self.ready();
         if !ready.is_empty() {
             let len = ready.len().min(limit);
             target[..len].copy_from_slice(&ready[..len]);
             self.consume(len);
             return Ok(Some(len));
+        }
+        let run = self.open_run(target, limit, crew)?;
+        if run > 0 {
+            return Ok(Some(run));
         }
         if let Some(len) = self.open_directly(target, limit)? {
             return Ok(Some(len));
@@ -256,6 +275,22 @@ impl Inbound {
         Ok(Some(0))
     }
 
+    /// How many of the next bytes are the stream's.
+    pub(super) fn data_left(&self) -> usize {
+        self.reader.data_left()
+    }
+
+    /// Whether a message of TLS's own has come in part.
+    pub(super) fn expects_more(&self) -> bool {
+        self.post_handshake.is_partial()
+    }
+
+    /// Counts bytes of the stream that came in full records and have been taken.
+    pub(super) fn take_run(&mut self, len: usize) {
+        self.idle_records = 0;
+        self.reader.take_data(len);
+    }
+
     /// Keeps count of records without content, and of what may not come between two records.
     fn count(&mut self, len: usize) -> Result<(), LinkError> {
         if self.post_handshake.is_partial() {
@@ -296,11 +331,16 @@ impl Inbound {
             self.raw.copy_within(self.sealed.clone(), 0);
             self.sealed = 0..self.sealed.len();
         }
-        match self
+        let received = self
             .connection
             .socket
-            .receive(&mut self.raw[self.sealed.end..])
-        {
+            .receive(&mut self.raw[self.sealed.end..]);
+        self.note(received)
+    }
+
+    /// Acts on what the socket had behind the sealed bytes that were there; `false` if that was nothing.
+    pub(super) fn note(&mut self, received: io::Result<Option<usize>>) -> Result<bool, LinkError> {
+        match received {
             Ok(None) => Ok(false),
             Ok(Some(0)) if self.reader.ended => {
                 self.closed = true;

@@ -218,7 +218,7 @@ impl Messages {
             if let State::Body(body) = &self.state {
                 if body.repeated() == 0 {
                     let limit = body.left.min(target.len());
-                    let len = wire.read(target, limit)?;
+                    let len = wire.read(target, limit, &link.crew)?;
                     if len == 0 {
                         return self.nothing(wire).map(|_| None);
                     }

@@ -16,16 +16,19 @@
 
 mod byte_queue;
 pub(crate) mod connection;
+mod crew;
 mod inbound;
 mod inbox;
 mod lent;
 mod messages;
+mod opening;
 mod outbound;
 mod pace;
 mod receiver;
 mod receiving;
 mod resuming;
 pub(crate) mod retained;
+mod sealing;
 mod sender;
 mod sending;
 mod settling;
@@ -37,6 +40,7 @@ use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Or
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
+pub use crew::StartThread;
 pub use lent::Loan;
 pub use receiver::{FrameHead, FrameKind, Next, Receiver, Wait};
 pub use resuming::Keeper;
@@ -49,6 +53,7 @@ use crate::h2::Side;
 use crate::tls::handshake::Secured;
 use crate::tuning::Tuning;
 use connection::Connection;
+use crew::Crew;
 use inbound::Inbound;
 use messages::Messages;
 use outbound::Outbound;
@@ -122,6 +127,8 @@ pub(crate) struct Link {
     continuity: Mutex<Continuity>,
     /// Rung with every change of `continuity`.
     changed: Condvar,
+    /// Helps with what is long.
+    crew: Crew,
     /// There is no connection on which the writing half may write.
     interrupted: AtomicBool,
     resumed: AtomicU64,
@@ -193,6 +200,7 @@ impl Link {
             observer: OnceLock::new(),
             continuity: Mutex::new(Continuity::new(connection)),
             changed: Condvar::new(),
+            crew: Crew::new(tuning.crew, tuning.start_thread),
             interrupted: AtomicBool::new(false),
             resumed: AtomicU64::new(0),
             loans: AtomicU64::new(0),

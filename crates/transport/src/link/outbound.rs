@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::sealing::LongWire;
 use crate::error::LinkError;
 use crate::tls::post_handshake::{Rekey, KEY_UPDATE_MESSAGE};
 use crate::tls::records::{
-    ContentType, Keys, Sealer, HEADER_BYTES, OVERHEAD_BYTES, PLAINTEXT_MAX, RECORD_MAX,
+    ContentType, Keys, Run, Sealer, HEADER_BYTES, OVERHEAD_BYTES, PLAINTEXT_MAX, RECORD_MAX,
 };
 
 /// Sealed bytes that are handed to the kernel at once.
@@ -17,11 +18,13 @@ pub const DIRECT_MIN: usize = 1 << 11;
 pub struct Outbound {
     pub connection: Arc<Connection>,
     /// Sealed and sent; sealed; then, after the room for a header, gathered but not sealed.
-    wire: Box<[u8]>,
-    sent: usize,
-    sealed: usize,
+    pub(super) wire: Box<[u8]>,
+    pub(super) sent: usize,
+    pub(super) sealed: usize,
     gathered: usize,
     sealer: Sealer,
+    /// Room for what a crew seals.
+    pub(super) long: LongWire,
     /// Response headers have been sent, or the request's: data may follow.
     pub opened: bool,
     /// We send no more at all.
@@ -38,6 +41,7 @@ impl Outbound {
             sealed: 0,
             gathered: 0,
             sealer: Sealer::new(keys),
+            long: LongWire::default(),
             opened: false,
             closed: false,
             total: 0,
@@ -113,6 +117,16 @@ impl Outbound {
         }
     }
 
+    /// The next `records` records, which the caller seals, and sends before anything else.
+    pub(super) fn run(&mut self, records: usize) -> Run {
+        self.sealer.run(records)
+    }
+
+    /// Counts bytes that the socket has taken.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.total += bytes as u64;
+    }
+
     /// Changes to new keys, which the peer is told in the last record under the old ones. There
     /// must be room for it.
     pub fn update_keys(&mut self, rekey: &mut dyn Rekey) -> Result<(), LinkError> {
@@ -140,7 +154,7 @@ impl Outbound {
             {
                 Ok(Some(len)) => {
                     self.sent += len;
-                    self.total += len as u64;
+                    self.count(len);
                 }
                 Ok(None) => return Ok(false),
                 Err(error) => return Err(LinkError::lost(&error)),

@@ -35,6 +35,21 @@ impl Writer<'_> {
         }
     }
 
+    /// Sends bytes that are sealed already, waiting as long as it takes.
+    pub(super) fn send_sealed(&mut self, mut bytes: &[u8]) -> Written {
+        while !bytes.is_empty() {
+            match self.connection.socket.send(bytes) {
+                Ok(Some(len)) => {
+                    self.sending().wire.count(len);
+                    bytes = &bytes[len..];
+                }
+                Ok(None) => self.wait(Need::Room)?,
+                Err(error) => return Err(self.cause(LinkError::lost(&error))),
+            }
+        }
+        Ok(())
+    }
+
     /// The peer's own account of why it takes no more, where it has left one.
     fn cause(&mut self, error: LinkError) -> Break {
         let link = self.link;

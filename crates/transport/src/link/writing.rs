@@ -8,6 +8,7 @@ use super::connection::Connection;
 use super::lent::Lent;
 use super::outbound::DIRECT_MIN;
 use super::retained::Kept;
+use super::sealing::LONG_MIN;
 use super::sending::{cold_bytes, Sending};
 use super::waiting::Need;
 use super::{lock, Break, Link};
@@ -301,6 +302,9 @@ impl Writer<'_> {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Written {
+        if bytes.len() >= LONG_MIN && self.link.crew.is_there() {
+            return self.put_long(bytes);
+        }
         let mut rest = bytes;
         loop {
             let taken = self.sending().wire.put(rest);

@@ -1,5 +1,7 @@
 //! TLS 1.3 records (RFC 8446 section 5): sealing and opening with aws-lc-rs.
 
+use std::sync::Arc;
+
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 
@@ -39,10 +41,86 @@ impl ContentType {
     }
 }
 
+/// One direction's key.
+#[derive(Clone)]
+struct Cipher {
+    key: Arc<LessSafeKey>,
+    iv: [u8; aead::NONCE_LEN],
+}
+
+impl Cipher {
+    /// The nonce of the record of that number: the number over the end of the IV.
+    fn nonce(&self, number: u64) -> Nonce {
+        let mut nonce = self.iv;
+        for (byte, count) in nonce[4..].iter_mut().zip(number.to_be_bytes()) {
+            *byte ^= count;
+        }
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    fn seal(&self, number: u64, kind: ContentType, plaintext: &[u8], wire: &mut [u8]) -> usize {
+        let (header, rest) = wire.split_at_mut(HEADER_BYTES);
+        let (sealed, rest) = rest.split_at_mut(plaintext.len());
+        let trailer = &mut rest[..TRAILER_BYTES];
+        let aad = write_header(header, plaintext.len());
+        let (nonce, kind) = (self.nonce(number), [kind as u8]);
+        self.key
+            .seal_out_of_place_scatter(nonce, aad, plaintext, sealed, &kind, trailer)
+            .expect(WITHIN_BOUNDS);
+        plaintext.len() + OVERHEAD_BYTES
+    }
+
+    fn seal_in_place(&self, number: u64, kind: ContentType, len: usize, wire: &mut [u8]) -> usize {
+        let (header, rest) = wire.split_at_mut(HEADER_BYTES);
+        let (plaintext, rest) = rest.split_at_mut(len);
+        let trailer = &mut rest[..TRAILER_BYTES];
+        let aad = write_header(header, len);
+        self.key
+            .seal_in_place_scatter(self.nonce(number), aad, plaintext, &[kind as u8], trailer)
+            .expect(WITHIN_BOUNDS);
+        len + OVERHEAD_BYTES
+    }
+
+    fn open_in_place(&self, number: u64, record: &mut [u8]) -> Result<Opened, LinkError> {
+        let (header, sealed) = split_header(record);
+        let aad = Aad::from(*header);
+        let inner = self
+            .key
+            .open_in_place(self.nonce(number), aad, sealed)
+            .map_err(FORGED)?;
+        unpad(inner)
+    }
+
+    fn open_into(
+        &self,
+        number: u64,
+        record: &[u8],
+        target: &mut [u8],
+    ) -> Result<Opened, LinkError> {
+        let target = &mut target[..Opener::target_bytes(record.len())];
+        let (header, sealed) = record.split_at(HEADER_BYTES);
+        let (sealed, tag) = sealed.split_at(sealed.len() - TAG_BYTES);
+        self.key
+            .open_separate_gather(self.nonce(number), Aad::from(header), sealed, tag, target)
+            .map_err(FORGED)?;
+        unpad(target)
+    }
+}
+
+/// Writes the header of a record of `len` bytes, which is also what the tag covers beside them.
+fn write_header(header: &mut [u8], len: usize) -> Aad<[u8; HEADER_BYTES]> {
+    debug_assert!(len <= PLAINTEXT_MAX);
+    let [high, low] = ((len + TRAILER_BYTES) as u16).to_be_bytes();
+    let bytes = [ContentType::ApplicationData as u8, 3, 3, high, low];
+    header.copy_from_slice(&bytes);
+    Aad::from(bytes)
+}
+
+const WITHIN_BOUNDS: &str = "a record within TLS's bounds is within the AEAD's";
+
 /// One direction's key and its count of records.
 pub struct Keys {
-    key: LessSafeKey,
-    iv: [u8; aead::NONCE_LEN],
+    cipher: Cipher,
     sequence: u64,
 }
 
@@ -60,22 +138,57 @@ impl Keys {
         };
         let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| UNUSABLE)?;
         let iv = iv.as_ref().try_into().map_err(|_| UNUSABLE)?;
+        let key = Arc::new(LessSafeKey::new(key));
         Ok(Keys {
-            key: LessSafeKey::new(key),
-            iv,
+            cipher: Cipher { key, iv },
             sequence,
         })
     }
 
-    /// The nonce of the next record: the record's number over the end of the IV.
-    fn nonce(&mut self) -> Nonce {
-        let mut nonce = self.iv;
-        for (byte, count) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
-            *byte ^= count;
-        }
+    /// The numbers of the next `records` records: no number is given twice.
+    fn take(&mut self, records: u64) -> u64 {
+        let first = self.sequence;
         // A key is renewed long before 2^64 records.
-        self.sequence += 1;
-        Nonce::assume_unique_for_key(nonce)
+        self.sequence += records;
+        first
+    }
+
+    fn run(&mut self, records: usize) -> Run {
+        Run {
+            first: self.take(records as u64),
+            cipher: self.cipher.clone(),
+        }
+    }
+}
+
+/// Records in a row that several threads may seal or open, in any order: each of them once.
+pub struct Run {
+    cipher: Cipher,
+    first: u64,
+}
+
+impl Run {
+    /// Seals record `index` of the run as [`Sealer::seal`] does, as data of the stream.
+    pub fn seal(&self, index: usize, plaintext: &[u8], wire: &mut [u8]) -> usize {
+        let (number, kind) = (self.first + index as u64, ContentType::ApplicationData);
+        self.cipher.seal(number, kind, plaintext, wire)
+    }
+
+    /// Opens record `index` of the run as [`Opener::open_into`] does.
+    pub fn open_into(
+        &self,
+        index: usize,
+        record: &[u8],
+        target: &mut [u8],
+    ) -> Result<Opened, LinkError> {
+        let number = self.first + index as u64;
+        self.cipher.open_into(number, record, target)
+    }
+
+    /// Opens record `index` of the run as [`Opener::open_in_place`] does.
+    pub fn open_in_place(&self, index: usize, record: &mut [u8]) -> Result<Opened, LinkError> {
+        let number = self.first + index as u64;
+        self.cipher.open_in_place(number, record)
     }
 }
 
@@ -98,42 +211,24 @@ impl Sealer {
     /// Seals `plaintext` (at most [`PLAINTEXT_MAX`] bytes) from where it lies into the beginning of
     /// `wire`, which must have room for it and [`OVERHEAD_BYTES`]; returns the record's length.
     pub fn seal(&mut self, kind: ContentType, plaintext: &[u8], wire: &mut [u8]) -> usize {
-        let (header, rest) = wire.split_at_mut(HEADER_BYTES);
-        let (sealed, rest) = rest.split_at_mut(plaintext.len());
-        let trailer = &mut rest[..TRAILER_BYTES];
-        let aad = self.begin(header, plaintext.len());
-        let nonce = self.keys.nonce();
-        let key = &self.keys.key;
-        key.seal_out_of_place_scatter(nonce, aad, plaintext, sealed, &[kind as u8], trailer)
-            .expect(WITHIN_BOUNDS);
-        plaintext.len() + OVERHEAD_BYTES
+        self.records += 1;
+        let number = self.keys.take(1);
+        self.keys.cipher.seal(number, kind, plaintext, wire)
     }
 
     /// Seals the `len` bytes that already lie in `wire` after the room for a header.
     pub fn seal_in_place(&mut self, kind: ContentType, len: usize, wire: &mut [u8]) -> usize {
-        let (header, rest) = wire.split_at_mut(HEADER_BYTES);
-        let (plaintext, rest) = rest.split_at_mut(len);
-        let trailer = &mut rest[..TRAILER_BYTES];
-        let aad = self.begin(header, len);
-        let nonce = self.keys.nonce();
-        let key = &self.keys.key;
-        key.seal_in_place_scatter(nonce, aad, plaintext, &[kind as u8], trailer)
-            .expect(WITHIN_BOUNDS);
-        len + OVERHEAD_BYTES
+        self.records += 1;
+        let number = self.keys.take(1);
+        self.keys.cipher.seal_in_place(number, kind, len, wire)
     }
 
-    /// Writes the header of a record of `len` bytes, which is also what the tag covers beside them.
-    fn begin(&mut self, header: &mut [u8], len: usize) -> Aad<[u8; HEADER_BYTES]> {
-        debug_assert!(len <= PLAINTEXT_MAX);
-        let [high, low] = ((len + TRAILER_BYTES) as u16).to_be_bytes();
-        let bytes = [ContentType::ApplicationData as u8, 3, 3, high, low];
-        header.copy_from_slice(&bytes);
-        self.records += 1;
-        Aad::from(bytes)
+    /// The next `records` records, to be sealed by the caller.
+    pub fn run(&mut self, records: usize) -> Run {
+        self.records += records as u64;
+        self.keys.run(records)
     }
 }
-
-const WITHIN_BOUNDS: &str = "a record within TLS's bounds is within the AEAD's";
 
 /// Opens what the peer sends.
 pub struct Opener {
@@ -174,30 +269,20 @@ impl Opener {
 
     /// Opens a whole record where it lies. The plaintext begins after the header.
     pub fn open_in_place(&mut self, record: &mut [u8]) -> Result<Opened, LinkError> {
-        let (header, sealed) = split_header(record);
-        let aad = Aad::from(*header);
-        let nonce = self.keys.nonce();
-        let inner = self
-            .keys
-            .key
-            .open_in_place(nonce, aad, sealed)
-            .map_err(FORGED)?;
-        unpad(inner)
+        let number = self.keys.take(1);
+        self.keys.cipher.open_in_place(number, record)
     }
 
     /// Opens a whole record into the beginning of `target`, whose next bytes, as many as
     /// [`target_bytes`](Opener::target_bytes) in all, become scratch.
     pub fn open_into(&mut self, record: &[u8], target: &mut [u8]) -> Result<Opened, LinkError> {
-        let target = &mut target[..Opener::target_bytes(record.len())];
-        let (header, sealed) = record.split_at(HEADER_BYTES);
-        let (sealed, tag) = sealed.split_at(sealed.len() - TAG_BYTES);
-        let aad = Aad::from(header);
-        let nonce = self.keys.nonce();
-        self.keys
-            .key
-            .open_separate_gather(nonce, aad, sealed, tag, target)
-            .map_err(FORGED)?;
-        unpad(target)
+        let number = self.keys.take(1);
+        self.keys.cipher.open_into(number, record, target)
+    }
+
+    /// The next `records` records, to be opened by the caller.
+    pub fn run(&mut self, records: usize) -> Run {
+        self.keys.run(records)
     }
 }
 

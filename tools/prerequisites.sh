@@ -21,7 +21,7 @@ elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 command -v cargo >/dev/null 2>&1 ||
-    lacks "cargo (stable Rust, 1.85 or newer)" "rustup.rs has the installer; distributions carry older ones"
+    lacks "cargo (stable Rust, 1.88 or newer)" "rustup.rs has the installer; distributions carry older ones"
 command -v cc >/dev/null 2>&1 ||
     lacks "cc (a C compiler)" "Debian, Ubuntu: apt-get install gcc libc6-dev; Fedora: dnf install gcc"
 command -v c++ >/dev/null 2>&1 ||

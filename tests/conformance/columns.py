@@ -1,6 +1,7 @@
 """The ways a program can be run, which must not differ in what it prints and how it ends.
 
 direct       the soft GPU inside the program's own process
+local        the same behind the interposer in local mode
 pool         through a running `harp server` with the soft GPU
 pool-sync    the same with every call waiting for its reply
 pool2        through two running servers with a soft GPU each: the program sees two devices
@@ -89,6 +90,8 @@ class Columns:
         match column:
             case "direct":
                 return [*HARP_RUN, "--direct", "--"]
+            case "local":
+                return [*HARP_RUN, "--local", "--libcuda", "soft", "--"]
             case "embedded":
                 return [*HARP_RUN, "--embedded", "--"]
             case "pool":

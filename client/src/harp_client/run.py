@@ -30,6 +30,10 @@ Which pool:
       --device DEVICE      device of the embedded pool: soft (default) or the path of a libcuda.so.1
       --direct             no pool: load the soft GPU into the program itself (for development)
 
+No pool, but a driver in the program's own process:
+      --local              use this machine's driver
+      --libcuda PATH       use this libcuda.so.1; soft is the soft GPU
+
 From a pool with a scheduler (without any of these: all that is attached to this host):
       --scheduler HOST:PORT[,...]  the pool's schedulers
       --gpus N             take a lease on N devices for this run
@@ -55,6 +59,8 @@ Examples:
   harp-run --gpus 2 --memory 4GiB -- python train.py
   harp-run --server gpu1:7443 --credentials ~/.config/harp/credentials -- python train.py
   harp-run --server gpu1:7443 --server gpu2:7443/0 -- python train.py
+  harp-run --local --stats -- python train.py
+  harp-run --local --libcuda soft -- ./vector_add
 
 Exit status: the program's; 128+N if signal N ended it; 125 if harp-run itself failed, 126 if the
 program cannot be executed, 127 if it is not found. Environment: see docs/environment.md.
@@ -72,6 +78,8 @@ LONG = [
     "embedded",
     "device=",
     "direct",
+    "local",
+    "libcuda=",
     "scheduler=",
     *(f"{word}=" for word in WISHES),
     "lease=",
@@ -92,6 +100,8 @@ class Options(NamedTuple):
     flags: Flags
     embedded: bool
     direct: bool
+    local: bool
+    libcuda: str | None
     device: str | None
     stats: bool
     sync: bool
@@ -160,11 +170,17 @@ def _parse(arguments: list[str]) -> Options:
         raise HarpError(f"{word} uses no running pool", f"drop {word} or the server's options", 125)
     if "device" in values and direct:
         raise HarpError("--device is for the embedded pool", "drop --direct or --device", 125)
+    if "local" in values:
+        _check_local(values, flags)
+    elif "libcuda" in values:
+        raise HarpError("--libcuda is for local mode", "add --local or drop --libcuda", 125)
     return Options(
         command=command,
         flags=flags,
         embedded=embedded,
         direct=direct,
+        local="local" in values,
+        libcuda=values.get("libcuda"),
         device=values.get("device"),
         stats="stats" in values,
         sync="sync" in values,
@@ -175,9 +191,25 @@ def _parse(arguments: list[str]) -> Options:
     )
 
 
+def _check_local(values: dict[str, str], flags: Flags) -> None:
+    """Refuses what is for a pool beside `--local`."""
+    for word in ("embedded", "direct", "device", "sync", "lease", *WISHES):
+        if word in values:
+            instead = {
+                "device": "name the driver with --libcuda",
+                "sync": "set CUDA_LAUNCH_BLOCKING=1 for what it is to a driver",
+            }.get(word, f"drop --local or --{word}")
+            raise HarpError(f"--{word} is not for --local", instead, 125)
+    if any(flags):
+        raise HarpError("--local uses no pool", "drop --local or the pool's options", 125)
+
+
 def _run(options: Options) -> int:
     environ = dict(os.environ)
     parts = native.find(environ)
+    if options.local:
+        return _run_local(options, parts, environ)
+    environ.pop(settings.HARP_LIBCUDA.name, None)
     pool = None if options.embedded or options.direct else schedulers(options.flags, environ)
     if pool is None and (options.leases or any(options.wish)):
         raise HarpError(
@@ -213,6 +245,20 @@ def _run(options: Options) -> int:
         return _run_at(embedded.target, options, parts, environ)
     finally:
         embedded.close()
+
+
+def _run_local(options: Options, parts: native.NativeParts, environ: dict[str, str]) -> int:
+    from harp_client import local_driver
+
+    environ = native.without_preload(environ)
+    driver = local_driver.choose(options.libcuda, parts, environ)
+    _say(options, f"local: calls go to {driver}, in the program's own process")
+    environ[settings.HARP_LIBCUDA.name] = driver
+    if options.stats:
+        environ[settings.HARP_STATS.name] = "1"
+    native.preload(parts.interposer, environ)
+    _ask_for_ptx(options, environ, soft=lambda: os.path.samefile(driver, parts.softgpu))
+    return program.run(options.command, environ)
 
 
 def _run_leased(

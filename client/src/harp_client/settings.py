@@ -60,6 +60,14 @@ HARP_EMBEDDED = Setting(
     "`1` says that the pool is one that `harp-run` has started for this run and that ends with it. "
     "Set by `harp-run`.",
 )
+HARP_LIBCUDA = Setting(
+    "HARP_LIBCUDA",
+    "the machine's own driver",
+    PROGRAM,
+    "Local mode: path of the `libcuda.so.1` that the program's calls go to, in its own process and "
+    "instead of a pool. Set by `harp-run --local`; read by it as the default of `--libcuda`, where "
+    "`soft` is the soft GPU.",
+)
 HARP_SYNC = Setting(
     "HARP_SYNC",
     "`0`",

@@ -38,7 +38,7 @@ pub struct Hooks {
 static HOOKS: OnceLock<Hooks> = OnceLock::new();
 
 /// Calls that answer whatever the state: codes, addresses and the driver's version.
-const ANSWERED_ALWAYS: [&str; 6] = [
+pub const ANSWERED_ALWAYS: [&str; 6] = [
     "cuDriverGetVersion",
     "cuGetErrorName",
     "cuGetErrorString",

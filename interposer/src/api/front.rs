@@ -7,7 +7,7 @@ use harp_cuda_abi::types::*;
 use harp_driver_front::{DeviceIdentity, FrontDriver};
 
 use super::{context, module, outputs};
-use crate::generated::exports::address_of;
+use crate::generated::remote::address_of;
 use crate::session::{connected, sessions};
 
 struct Remote;

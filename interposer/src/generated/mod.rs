@@ -3,3 +3,5 @@
 
 pub mod exports;
 pub mod forward;
+pub mod local_driver;
+pub mod remote;

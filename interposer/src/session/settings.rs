@@ -77,6 +77,8 @@ pub struct Settings {
     pub embedded: bool,
     /// `HARP_SYNC=1`: every call waits for the server.
     pub every_call_waits: bool,
+    /// `HARP_LIBCUDA`: the driver to call in this process, instead of a pool's.
+    pub libcuda: Option<PathBuf>,
     /// `HARP_STATS=1`: print what the session did when the program ends.
     pub print_stats: bool,
     /// `HARP_LOG`: `quiet`, `normal` or `debug`.
@@ -109,6 +111,7 @@ impl Settings {
             server_name: text("HARP_SERVER_NAME").unwrap_or_else(|| "harp-server".to_owned()),
             embedded: flag("HARP_EMBEDDED"),
             every_call_waits: flag("HARP_SYNC"),
+            libcuda: text("HARP_LIBCUDA").map(PathBuf::from),
             print_stats: flag("HARP_STATS"),
             log: match text("HARP_LOG").as_deref() {
                 Some("quiet") => LogLevel::Quiet,

@@ -21,6 +21,7 @@ from harp_spec.outputs import (
     dispatch,
     exports,
     forward,
+    local,
     trace_schema,
     wire,
 )
@@ -32,6 +33,7 @@ OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
     "forward": forward.outputs,
     "dispatch": dispatch.outputs,
     "exports": exports.outputs,
+    "local": local.outputs,
     "trace-schema": trace_schema.outputs,
     "coverage": coverage.outputs,
     "control": control.outputs,

@@ -10,6 +10,7 @@ from harp_spec import facts
 API_FUNCTION = re.compile(r"^pub unsafe fn (cu\w+)\s*[(<]", re.MULTILINE)
 WORKER_CALL = re.compile(r"^pub fn ((?:cu|harp_)\w+)\s*[(<]", re.MULTILINE)
 FORWARD_USE = re.compile(r"\bforward::(cu\w+)")
+LOCAL_DRIVER_USE = re.compile(r"\blocal_driver::(cu\w+)")
 DRIVER_USE = re.compile(r"\.\s*(cu[A-Z]\w+)")
 
 
@@ -32,6 +33,11 @@ def api_functions(crate: str) -> set[str]:
 def forwards_used() -> set[str]:
     """The forwards that hand-written code of the interposer calls."""
     return found(FORWARD_USE, "interposer/src")
+
+
+def local_driver_functions_used() -> set[str]:
+    """The functions of a driver in its process that the interposer calls by itself."""
+    return found(LOCAL_DRIVER_USE, "interposer/src/local")
 
 
 def worker_calls() -> set[str]:

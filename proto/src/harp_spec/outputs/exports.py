@@ -2,6 +2,8 @@
 
 Every function of every header exists as a symbol. Those that the library implements (a
 ``pub unsafe fn cuX(`` in its ``src/api``) are called; the others answer CUDA_ERROR_NOT_SUPPORTED.
+The interposer's symbols are entries that jump to one of several functions: in a pool to those of
+``remote.rs``, in local mode to the driver's own.
 """
 
 from __future__ import annotations
@@ -30,10 +32,25 @@ class Export:
 
 def outputs() -> Iterator[Output]:
     forwards = {name: f"crate::generated::forward::{name}" for name in forward.names()}
-    yield exports_file("softgpu/driver", paths_in_api("softgpu/driver"))
-    yield exports_file("interposer", forwards | paths_in_api("interposer"))
+    yield functions_file(
+        "softgpu/driver",
+        "exports",
+        "The C symbols of this libcuda.so.1.",
+        paths_in_api("softgpu/driver"),
+        exported=True,
+    )
+    yield functions_file(
+        "interposer",
+        "remote",
+        "What the symbols mean in a pool.",
+        forwards | paths_in_api("interposer"),
+        exported=False,
+    )
+    yield rust_file(
+        "interposer/src/generated/exports.rs", "entries.rs.j2", "proto/abi", symbols=all_symbols()
+    )
     yield module_file("softgpu/driver", "exports")
-    yield module_file("interposer", "exports", "forward")
+    yield module_file("interposer", "exports", "forward", "local_driver", "remote")
 
 
 def module_file(crate: str, *modules: str) -> Output:
@@ -41,15 +58,22 @@ def module_file(crate: str, *modules: str) -> Output:
     return rust_file(path, "generated_mod.rs.j2", "proto/src/harp_spec", modules=modules)
 
 
-def exports_file(crate: str, implemented: dict[str, str]) -> Output:
+def functions_file(
+    crate: str, module: str, title: str, implemented: dict[str, str], *, exported: bool
+) -> Output:
+    """The functions behind the symbols; ``exported``: they are the symbols themselves."""
     supported, unsupported = [], []
     for function in all_functions().values():
         export = supported_export(function, implemented)
         supported.append(export) if export else unsupported.append(function.name)
     return rust_file(
-        f"{crate}/src/generated/exports.rs",
+        f"{crate}/src/generated/{module}.rs",
         "exports.rs.j2",
         f"proto/abi and {crate}/src/api",
+        title=title,
+        exported=exported,
+        entries="" if exported else "super::exports::",
+        symbols=all_symbols(),
         supported=sorted(supported, key=lambda export: export.symbol),
         unsupported=sorted(unsupported + list(interop_names())),
     )
@@ -67,6 +91,11 @@ def all_functions() -> dict[str, facts.Function]:
     for release in facts.releases():
         merged |= facts.load(release).functions
     return dict(sorted(merged.items()))
+
+
+def all_symbols() -> list[str]:
+    """Every symbol in ascending order."""
+    return sorted(set(all_functions()) | interop_names())
 
 
 def interop_names() -> set[str]:

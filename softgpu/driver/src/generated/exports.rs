@@ -2970,7 +2970,7 @@ pub unsafe extern "C" fn cuThreadExchangeStreamCaptureMode(
     })
 }
 
-/// Symbols that exist so that programs load, and say so when they are called. They take no
+/// Functions that exist so that programs load, and say so when they are called. They take no
 /// arguments: in the C calling convention the caller removes what it passed.
 macro_rules! unsupported {
     ($($name:ident)*) => {

@@ -1,0 +1,46 @@
+"""Calls the process's libcuda.so.1 as the tests of local mode want, and prints what comes of it.
+
+python calls.py EXPRESSION...      each in terms of `cuda`, `proc` and the numbers of ctypes
+"""
+
+import ctypes
+import sys
+from ctypes import c_float, c_int, c_void_p  # noqa: F401
+
+cuda = ctypes.CDLL("libcuda.so.1")
+
+
+def proc(name: str, version: int = 13000, flags: int = 0) -> tuple[int, int, int]:
+    """What cuGetProcAddress answers: code, status, address."""
+    function, status = c_void_p(), c_int(-1)
+    code = cuda.cuGetProcAddress_v2(
+        name.encode(), ctypes.byref(function), version, ctypes.c_uint64(flags), ctypes.byref(status)
+    )
+    return code, status.value, function.value or 0
+
+
+def address(name: str) -> int:
+    """Where the process's libcuda.so.1 has a symbol."""
+    return ctypes.cast(getattr(cuda, name), c_void_p).value or 0
+
+
+def at(function: int, *arguments: object) -> int:
+    """Calls a function by its address."""
+    called: int = ctypes.CFUNCTYPE(c_int, *[type(a) for a in arguments])(function)(*arguments)
+    return called
+
+
+def version() -> tuple[int, int]:
+    """What cuDriverGetVersion answers: code, version."""
+    found = c_int(-1)
+    return cuda.cuDriverGetVersion(ctypes.byref(found)), found.value
+
+
+def libraries() -> list[str]:
+    """The files that are mapped here."""
+    with open("/proc/self/maps") as maps:
+        return sorted({line.split()[-1] for line in maps if "/" in line})
+
+
+for expression in sys.argv[1:]:
+    print(eval(expression), flush=True)

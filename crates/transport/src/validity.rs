@@ -43,7 +43,9 @@ impl From<UnixTime> for Moment {
 impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut year, mut day) = (1970, self.0 / 86_400);
-        let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap = |year: u64| {
+            year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+        };
         // Four centuries have as many days each time.
         year += day / 146_097 * 400;
         day %= 146_097;

@@ -22,8 +22,8 @@ const BLOCK: usize = 64 << 10;
 /// Whether a twin may lie there: whole pages in the [`REGION`].
 pub fn is_place(base: u64, bytes: u64) -> bool {
     let end = base.checked_add(bytes);
-    base % PAGE == 0
-        && bytes % PAGE == 0
+    base.is_multiple_of(PAGE)
+        && bytes.is_multiple_of(PAGE)
         && bytes > 0
         && base >= REGION.start
         && end.is_some_and(|end| end <= REGION.end)

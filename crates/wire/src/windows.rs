@@ -17,7 +17,7 @@ pub fn is_place(first: u64, devices: usize) -> bool {
     let end = (devices as u64)
         .checked_mul(SIZE)
         .and_then(|bytes| first.checked_add(bytes));
-    first % SIZE == 0 && first >= REGION.start && end.is_some_and(|end| end <= REGION.end)
+    first.is_multiple_of(SIZE) && first >= REGION.start && end.is_some_and(|end| end <= REGION.end)
 }
 
 #[cfg(test)]

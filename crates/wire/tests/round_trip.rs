@@ -255,7 +255,11 @@ fn no_bytes_upset_any_decoder() {
         for (call, _) in CallId::ALL {
             let len = noise.next() as usize % 120;
             // Small values, so that lengths and handle tags are often plausible.
-            let mask = if noise.next() % 2 == 0 { 0xff } else { 0x07 };
+            let mask = if noise.next().is_multiple_of(2) {
+                0xff
+            } else {
+                0x07
+            };
             let bytes: Vec<u8> = (0..len).map(|_| noise.next() as u8 & mask).collect();
             accepted += usize::from(describe_arguments(*call, &mut Decoder::new(&bytes)).is_ok());
             accepted += usize::from(describe_outputs(*call, &mut Decoder::new(&bytes)).is_ok());

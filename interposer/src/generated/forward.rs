@@ -632,7 +632,7 @@ pub unsafe fn cuMemsetD16Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        refuse(dstDevice % 2 != 0)?;
+        refuse(!dstDevice.is_multiple_of(2))?;
         let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(session, dstDevice, (N as u64).saturating_mul(2_u64))?;
         Ok(session.one_way(CallId::cuMemsetD16Async, |e| {
@@ -648,7 +648,7 @@ pub unsafe fn cuMemsetD32Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        refuse(dstDevice % 4 != 0)?;
+        refuse(!dstDevice.is_multiple_of(4))?;
         let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(session, dstDevice, (N as u64).saturating_mul(4_u64))?;
         Ok(session.one_way(CallId::cuMemsetD32Async, |e| {
@@ -698,10 +698,11 @@ pub unsafe fn cuMemsetD2D16Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        refuse(dstDevice % 2 != 0)?;
+        refuse(!dstDevice.is_multiple_of(2))?;
         refuse(
             Height as u64 > 1
-                && ((dstPitch as u64) < (Width as u64).saturating_mul(2_u64) || dstPitch % 2 != 0),
+                && ((dstPitch as u64) < (Width as u64).saturating_mul(2_u64)
+                    || !dstPitch.is_multiple_of(2)),
         )?;
         let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(
@@ -734,10 +735,11 @@ pub unsafe fn cuMemsetD2D32Async(
     hStream: CUstream,
 ) -> CUresult {
     answer(|| {
-        refuse(dstDevice % 4 != 0)?;
+        refuse(!dstDevice.is_multiple_of(4))?;
         refuse(
             Height as u64 > 1
-                && ((dstPitch as u64) < (Width as u64).saturating_mul(4_u64) || dstPitch % 4 != 0),
+                && ((dstPitch as u64) < (Width as u64).saturating_mul(4_u64)
+                    || !dstPitch.is_multiple_of(4)),
         )?;
         let (session, hStream_id) = checks::stream(hStream)?;
         checks::device_span(

@@ -183,7 +183,8 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
         return Ok(());
     }
     let element = fill.element as u64;
-    let aligned = fill.to % element == 0 && (fill.height == 1 || fill.pitch as u64 % element == 0);
+    let aligned = fill.to.is_multiple_of(element)
+        && (fill.height == 1 || (fill.pitch as u64).is_multiple_of(element));
     let row = fill
         .width
         .checked_mul(fill.element)

@@ -417,7 +417,7 @@ impl Reader {
 
     fn begin_block(&mut self, header: FrameHeader, payload: &[u8]) -> Result<(), LinkError> {
         const PRIORITY_BYTES: usize = 5;
-        if header.stream % 2 == 0 {
+        if header.stream.is_multiple_of(2) {
             return Err(broken("headers on a stream that no client can open"));
         }
         let mut fragment = payload;

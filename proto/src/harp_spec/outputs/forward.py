@@ -113,12 +113,12 @@ def checks_of(call: Call, param: Param, routes: bool) -> list[str]:
         case Pitch(row=row, rows=rows, unit=unit):
             wrong = f"({name} as u64) < {length_in_rust(row)}"
             if unit > 1:
-                wrong = f"({wrong} || {name} % {unit} != 0)"
+                wrong = f"({wrong} || !{name}.is_multiple_of({unit}))"
             return [f"refuse({length_in_rust(rows)} > 1 && {wrong})?;"]
         case Value(allowed) if allowed is not None:
             return [f"refuse({name} & !({allowed}) != 0)?;"]
         case Device(aligned=unit) if unit > 1:
-            return [f"refuse({name} % {unit} != 0)?;"]
+            return [f"refuse(!{name}.is_multiple_of({unit}))?;"]
         case Use(kind) if routes:
             return [f"let (session, {name}_id) = checks::live(HandleKind::{kind}, {name})?;"]
         case Use(kind):

@@ -168,7 +168,7 @@ fn cluster_attribute([x, y, z]: [u32; 3]) -> Vec<CUlaunchAttribute> {
 /// Launch attributes as they lie in the client's memory, of kinds that hold numbers and device addresses only.
 fn launch_attributes(bytes: &[u8]) -> Result<Vec<CUlaunchAttribute>, Violation> {
     const SIZE: usize = mem::size_of::<CUlaunchAttribute>();
-    if bytes.len() % SIZE != 0 {
+    if !bytes.len().is_multiple_of(SIZE) {
         return Err(Violation::new(format!(
             "launch attributes of {} bytes",
             bytes.len()

@@ -53,7 +53,7 @@ impl Width {
 }
 
 fn check(address: u64, width: Width) -> Outcome {
-    if address % width.bytes() != 0 {
+    if !address.is_multiple_of(width.bytes()) {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     check_range(address, width.bytes())

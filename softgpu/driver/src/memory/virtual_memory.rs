@@ -52,7 +52,7 @@ fn state() -> MutexGuard<'static, State> {
 }
 
 fn check_size(size: usize) -> Outcome<u64> {
-    if size == 0 || size % GRANULARITY != 0 {
+    if size == 0 || !size.is_multiple_of(GRANULARITY) {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     Ok(size as u64)
@@ -69,7 +69,11 @@ pub fn reserve(default: &Device, size: usize, alignment: usize, wanted: u64) -> 
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     let device = owner_of(wanted).unwrap_or(default);
-    let wanted = if wanted % alignment == 0 { wanted } else { 0 };
+    let wanted = if wanted.is_multiple_of(alignment) {
+        wanted
+    } else {
+        0
+    };
     let start = device.heap.reserve(size, alignment, wanted)?;
     state().reservations.insert(start, size);
     Ok(start)
@@ -170,7 +174,8 @@ pub fn map(start: u64, size: usize, offset: usize, handle: u64) -> Outcome {
     let size = check_size(size)?;
     let memory = state.memory.get(&handle).ok_or(CUDA_ERROR_INVALID_VALUE)?;
     let on_device = owner_of(start).is_some_and(|device| device.ordinal == memory.device);
-    if offset != 0 || size != memory.size || start % GRANULARITY as u64 != 0 || !on_device {
+    if offset != 0 || size != memory.size || !start.is_multiple_of(GRANULARITY as u64) || !on_device
+    {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     if memory.mapped {

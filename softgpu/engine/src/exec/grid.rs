@@ -250,7 +250,7 @@ impl Grid {
                 Turn::Waiting => {
                     waited += 1;
                     residents.push_back(block);
-                    if waited as usize % residents.len() == 0 {
+                    if (waited as usize).is_multiple_of(residents.len()) {
                         std::thread::yield_now();
                     }
                 }

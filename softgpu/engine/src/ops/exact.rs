@@ -150,7 +150,7 @@ impl Exact {
             negative: self.negative != other.negative,
             exponent: numerator.exponent - other.exponent,
             significand: numerator.significand / other.significand,
-            sticky: numerator.significand % other.significand != 0,
+            sticky: !numerator.significand.is_multiple_of(other.significand),
         }
     }
 

@@ -158,7 +158,9 @@ fn global_pointer(
 #[inline(never)]
 fn look_up(machine: &mut Machine<'_>, inst: &Inst, address: u64, bytes: u32) -> bool {
     match machine.find_range(address) {
-        Some(range) if range.end - address >= bytes.into() && address % u64::from(bytes) == 0 => {
+        Some(range)
+            if range.end - address >= bytes.into() && address.is_multiple_of(u64::from(bytes)) =>
+        {
             let size = range.end - range.start;
             machine.ranges[inst.site as usize] = CachedRange {
                 start: range.start,

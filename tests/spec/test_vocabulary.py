@@ -3,12 +3,13 @@
 import pytest
 
 from harp_spec.codecs import DEVICE_POINTER, U64, handle
-from harp_spec.model import Registry, SpecError, length_in_rust
+from harp_spec.model import Because, Registry, SpecError, length_in_rust
 from harp_spec.spec import vocabulary
 from harp_spec.spec.vocabulary import (
     LENGTH,
     ONE_WAY,
     OUT,
+    QUERY,
     REPLY,
     STREAM,
     VALUE,
@@ -81,13 +82,20 @@ def test_a_kind_that_does_not_exist_is_refused() -> None:
 
 def test_ids_belong_to_their_area_and_to_one_call(area: Area) -> None:
     with pytest.raises(SpecError, match="outside of the ids"):
-        area.call("cuProfilerStart", 0x0101, REPLY, {})
-    area.call("cuProfilerStart", 0x7F01, REPLY, {})
+        area.call("cuProfilerStart", 0x0101, REPLY, {}, because=QUERY)
+    area.call("cuProfilerStart", 0x7F01, REPLY, {}, because=QUERY)
     with pytest.raises(SpecError, match="declared twice"):
-        area.call("cuProfilerStart", 0x7F02, REPLY, {})
-    area.call("cuProfilerStop", 0x7F01, REPLY, {})
+        area.call("cuProfilerStart", 0x7F02, REPLY, {}, because=QUERY)
+    area.call("cuProfilerStop", 0x7F01, REPLY, {}, because=QUERY)
     with pytest.raises(SpecError, match="share the wire id"):
         vocabulary.REGISTRY.check()
+
+
+def test_a_reply_says_why_a_program_waits_for_it(area: Area) -> None:
+    with pytest.raises(SpecError, match="say why a program waits"):
+        area.call("cuProfilerStart", 0x7F01, REPLY, {})
+    with pytest.raises(SpecError, match="NETWORK is no call's own reason"):
+        area.call("cuProfilerStart", 0x7F01, REPLY, {}, because=Because.NETWORK)
 
 
 def test_a_one_way_call_has_no_outputs(area: Area) -> None:

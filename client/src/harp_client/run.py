@@ -45,7 +45,7 @@ From a pool with a scheduler (without any of these: all that is attached to this
       --queue-timeout TIME wait for no longer than this (90s, 5m; default: for ever)
 
 How:
-      --stats              print calls, waits, bytes and the TLS session at the end
+      --stats              print calls, bytes and why calls waited at the end
       --sync               make every call wait for its reply (for debugging)
       --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only
                            where the device is a soft GPU; a server is asked, once an hour)

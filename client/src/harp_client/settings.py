@@ -79,8 +79,9 @@ HARP_STATS = Setting(
     "HARP_STATS",
     "`0`",
     PROGRAM,
-    "`1` prints one summary on stderr when the program ends: calls sent and waited for, bytes, "
-    "TLS version and cipher. The same as `harp-run --stats`.",
+    "`1` prints a summary on stderr when the program ends: calls sent and waited for, bytes, "
+    "TLS version and cipher; then why calls waited, by reason and call, those first that the "
+    "program did not ask for. The same as `harp-run --stats`.",
 )
 HARP_LOG = Setting(
     "HARP_LOG",

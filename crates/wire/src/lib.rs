@@ -19,7 +19,7 @@ pub mod windows;
 pub use decoder::{DecodeError, Decoder};
 pub use encoder::Encoder;
 pub use function_info::{FunctionInfo, Parameter, FUNCTION_ATTRIBUTE_COUNT};
-pub use generated::call_ids::CallId;
+pub use generated::call_ids::{Because, CallId};
 pub use generated::calls;
 pub use generated::handle_kinds::HandleKind;
 

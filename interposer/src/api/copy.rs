@@ -6,12 +6,12 @@ use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
 use harp_wire::calls::{encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
-use harp_wire::CallId;
+use harp_wire::{Because, CallId};
 
 use super::copy_between::{on_device, Way};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
-use crate::session::{checks, handles, sessions, Session, Sessions};
+use crate::session::{because, checks, handles, sessions, Session, Sessions};
 
 /// Large copies travel in pieces of this many bytes, so that neither side holds all of it and the
 /// device's copy overlaps the wire's.
@@ -85,18 +85,20 @@ pub fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult
         session, stream, ..
     } = *way;
     if session.twins.device_address(source as usize).is_some() {
-        return check(match stream {
+        return check(because(Because::Order, || match stream {
             // SAFETY: plain values.
             SYNCHRONOUS => unsafe { forward::cuCtxSynchronize() },
             stream => unsafe { forward::cuStreamSynchronize(stream as CUstream) },
-        });
+        }));
     }
     if stream == SYNCHRONOUS || !session.callbacks.any() {
         return Ok(());
     }
     match sessions()?.addresses.find(source as u64) {
         // SAFETY: plain values.
-        Some(_) => check(unsafe { forward::cuStreamSynchronize(stream as CUstream) }),
+        Some(_) => check(because(Because::Order, || unsafe {
+            forward::cuStreamSynchronize(stream as CUstream)
+        })),
         None => Ok(()),
     }
 }
@@ -171,13 +173,13 @@ pub fn landed(session: &Session, stream: Option<CUstream>) -> Result<(), CUresul
 /// the device does to memory that it shares with the program.
 pub fn before_moving(stream: Option<CUstream>) -> Result<(), CUresult> {
     let shares = || checks::context().is_ok_and(|session| session.twins.any());
-    check(match stream {
+    check(because(Because::Order, || match stream {
         // SAFETY: plain values.
         Some(stream) => unsafe { forward::cuStreamSynchronize(stream) },
         // SAFETY: no arguments.
         None if shares() => unsafe { forward::cuCtxSynchronize() },
         None => CUDA_SUCCESS,
-    })
+    }))
 }
 
 /// Copies to the program's memory; returns the session that the bytes came from.

@@ -4,13 +4,14 @@
 use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
+use harp_wire::Because;
 
 use super::context::{known, Visit};
 use super::copy::{check, result, to_device, to_host, SYNCHRONOUS};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
 use crate::session::handles::session_of;
-use crate::session::{checks, handles, sessions, Session, Sessions};
+use crate::session::{because, checks, handles, sessions, Session, Sessions};
 
 /// Bytes on their way between two servers that this process holds at a time.
 pub const HELD: usize = 16 << 20;
@@ -44,7 +45,9 @@ impl Way {
             if home.number != own.number {
                 if stream != SYNCHRONOUS {
                     // SAFETY: plain values.
-                    check(unsafe { forward::cuStreamSynchronize(stream as CUstream) })?;
+                    check(because(Because::Order, || unsafe {
+                        forward::cuStreamSynchronize(stream as CUstream)
+                    }))?;
                 }
                 (way.session, way.stream) = (home, SYNCHRONOUS);
             }
@@ -124,7 +127,9 @@ fn wait_for_contexts_of(sessions: &Sessions, addresses: [CUdeviceptr; 2]) -> Res
         if let Some(Owner::Device { context, .. }) = range.map(|range| range.owner) {
             let _visit = Visit::of(context);
             // SAFETY: no arguments.
-            check(unsafe { forward::cuCtxSynchronize() })?;
+            check(because(Because::Order, || unsafe {
+                forward::cuCtxSynchronize()
+            }))?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::ffi::c_uint;
 
 use harp_cuda_abi::types::*;
-use harp_wire::HandleKind;
+use harp_wire::{Because, HandleKind};
 
 use super::context::current_context;
 use super::copy::result;
@@ -11,7 +11,7 @@ use super::outputs::put;
 use super::stream::context_of;
 use crate::generated::forward;
 use crate::session::handles::session_of;
-use crate::session::{checks, handles, sessions};
+use crate::session::{because, checks, handles, sessions};
 
 /// What an event was made with.
 struct Event {
@@ -74,7 +74,9 @@ pub unsafe fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint)
     };
     match elsewhere() {
         Ok(true) if flags & !CU_EVENT_WAIT_EXTERNAL != 0 => CUDA_ERROR_INVALID_VALUE,
-        Ok(true) => unsafe { forward::cuEventSynchronize(event) },
+        Ok(true) => because(Because::Order, || unsafe {
+            forward::cuEventSynchronize(event)
+        }),
         Ok(false) => unsafe { forward::cuStreamWaitEvent(stream, event, flags) },
         Err(code) => code,
     }

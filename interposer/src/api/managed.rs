@@ -6,13 +6,14 @@ use std::ffi::{c_uint, c_void};
 use harp_cuda_abi::types::*;
 use harp_driver_front::managed;
 use harp_wire::twin::PAGE;
+use harp_wire::Because;
 
 use super::context::{current_context, current_device, Visit};
 use super::copy::{check, result};
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
-use crate::session::{checks, sessions, twins, Session, Sessions};
+use crate::session::{because, checks, sessions, twins, Session, Sessions};
 
 /// The address that devices have of an allocation's first byte, which has a twin in this session from
 /// now on. It is one address for all servers.
@@ -67,7 +68,7 @@ pub fn no_longer_shared(sessions: &Sessions, range: &Range) -> Result<(), CUresu
         let _visit = made_in.map(Visit::of);
         if current_context().is_ok() {
             // SAFETY: no arguments.
-            let waited = unsafe { forward::cuCtxSynchronize() };
+            let waited = because(Because::Shared, || unsafe { forward::cuCtxSynchronize() });
             outcome = match waited {
                 // Another thread has ended it: there is no more work.
                 CUDA_ERROR_INVALID_CONTEXT | CUDA_ERROR_CONTEXT_IS_DESTROYED if visits => outcome,

@@ -4,10 +4,11 @@
 use std::ffi::{c_uchar, c_uint, c_ushort};
 
 use harp_cuda_abi::types::*;
+use harp_wire::Because;
 
 use super::context::Visit;
 use crate::generated::forward;
-use crate::session::{checks, sessions};
+use crate::session::{because, checks, sessions};
 
 /// The stream of a call that names none.
 const OWN_STREAM: CUstream = std::ptr::null_mut();
@@ -23,7 +24,9 @@ unsafe fn settled(address: CUdeviceptr, fill: impl FnOnce() -> CUresult) -> CUre
     let status = fill();
     let shared = checks::context().is_ok_and(|session| session.twins.holds(address, 1));
     match status {
-        CUDA_SUCCESS if shared => unsafe { forward::cuStreamSynchronize(OWN_STREAM) },
+        CUDA_SUCCESS if shared => because(Because::Shared, || unsafe {
+            forward::cuStreamSynchronize(OWN_STREAM)
+        }),
         status => status,
     }
 }

@@ -13,7 +13,7 @@ use harp_transport::{
     Welcome,
 };
 use harp_wire::push::Push;
-use harp_wire::windows;
+use harp_wire::{windows, Because};
 
 use super::callbacks::Callbacks;
 use super::faults::Faults;
@@ -127,6 +127,8 @@ fn begin_one(
             .insert(windows::OPTION.to_owned(), first.to_string());
     }
     let name = several.then_some(server);
+    let stats = Stats::new(settings.print_stats);
+    let started = Instant::now();
     let (sender, receiver, welcome, link) =
         connect(server, name, &config, &hello).map_err(|error| match error {
             ConnectError::Refused if settings.embedded => ended_with_its_run(),
@@ -137,6 +139,7 @@ fn begin_one(
                 ))
             }
         })?;
+    stats.note(Because::StartUp, "hello", started.elapsed());
     let snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     say(
         LogLevel::Debug,
@@ -160,7 +163,7 @@ fn begin_one(
         keeper: sender.keeper(),
         outgoing: Outgoing::new(sender, number),
         incoming: Incoming::new(receiver, settings.spin, number, pushed),
-        stats: Stats::new(),
+        stats,
         faults: Faults::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),
         callback_thread: Mutex::default(),

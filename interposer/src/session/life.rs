@@ -135,6 +135,9 @@ fn at_exit() {
         for session in sessions.iter() {
             let devices = sessions.device_names(session);
             say(LogLevel::Quiet, &session.summary(&devices));
+            for line in session.profile() {
+                say(LogLevel::Quiet, &line);
+            }
         }
     }
 }

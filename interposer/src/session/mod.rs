@@ -36,10 +36,11 @@ use std::thread::Thread;
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::Uncancelled;
 use harp_transport::{Keeper, LinkInfo, Loan};
-use harp_wire::{CallId, Decoder, Encoder};
+use harp_wire::{Because, CallId, Decoder, Encoder};
 
 pub use life::{attach_program, begun, connected, sessions};
 pub use several::Sessions;
+pub use stats::because;
 pub use thread::{context_begun, context_changed};
 
 use crate::api::{current_context, current_device};
@@ -49,7 +50,7 @@ use incoming::{Incoming, Reply};
 use outgoing::Outgoing;
 use output::Output;
 use settings::{say, settings, LogLevel};
-use stats::Stats;
+use stats::{reason_for, Stats};
 use twins::Twins;
 
 /// A running session.
@@ -77,7 +78,11 @@ pub struct Session {
 
 /// A reply that has been asked for and not yet waited for.
 #[must_use]
-pub struct Ticket(u32);
+pub struct Ticket {
+    number: u32,
+    call: CallId,
+    because: Because,
+}
 
 impl Session {
     /// The sticky code, if there is one.
@@ -128,6 +133,11 @@ impl Session {
         )
     }
 
+    /// Why calls waited, in lines.
+    fn profile(&self) -> Vec<String> {
+        self.stats.profile()
+    }
+
     /// Fails with the sticky error of the calling thread's device, if there is one.
     pub fn check_fault(&self) -> Result<(), CUresult> {
         self.faults.check(current_device)
@@ -148,9 +158,18 @@ impl Session {
     fn post(&self, call: CallId, encode: impl FnOnce(&mut Encoder)) -> Result<(), CUresult> {
         self.alive()?;
         self.stats.count_call();
-        self.outgoing
-            .append(call, None, encode)
+        self.stats
+            .sending(call, || self.outgoing.append(call, None, encode))
             .map_err(|error| self.lose(&error.to_string()))
+    }
+
+    /// The ticket of a call that is made now.
+    fn ticket(&self, call: CallId, destination: Option<incoming::Destination>) -> Ticket {
+        Ticket {
+            number: self.incoming.expect(destination),
+            call,
+            because: reason_for(call),
+        }
     }
 
     /// Sends a call, and all before it, and asks for its reply. Bytes that the reply carries land
@@ -163,19 +182,25 @@ impl Session {
     ) -> Result<Ticket, CUresult> {
         self.alive()?;
         self.stats.count_call();
-        let ticket = self.incoming.expect(destination);
+        let ticket = self.ticket(call, destination);
         self.outgoing
-            .append(call, Some(ticket), encode)
-            .and_then(|()| self.outgoing.flush())
+            .append(call, Some(ticket.number), encode)
+            .and_then(|_| self.outgoing.flush())
             .map_err(|error| self.lose(&error.to_string()))?;
-        Ok(Ticket(ticket))
+        Ok(ticket)
     }
 
     /// Waits for a reply.
     fn wait(&self, ticket: Ticket) -> Result<Reply, CUresult> {
         let _uncancelled = Uncancelled::new();
-        self.stats.count_wait();
-        let reply = self.incoming.wait(ticket.0, || self.alive().is_err());
+        let Ticket {
+            number,
+            call,
+            because,
+        } = ticket;
+        let reply = self.stats.waiting(call, because, || {
+            self.incoming.wait(number, || self.alive().is_err())
+        });
         // What kernels printed before the reply is there when the call returns.
         self.output.write();
         let reply = reply.map_err(|cause| match self.alive() {
@@ -209,7 +234,7 @@ impl Session {
     /// goes wrong is returned once by the next call that waits. With `HARP_SYNC=1` it waits.
     pub fn one_way(&self, call: CallId, encode: impl FnOnce(&mut Encoder)) -> CUresult {
         if settings().every_call_waits {
-            return self.request(call, encode, |_| ());
+            return because(Because::EveryCall, || self.request(call, encode, |_| ()));
         }
         let posted = self.check_fault().and_then(|()| self.post(call, encode));
         match posted {
@@ -293,20 +318,23 @@ impl Session {
             self.check_fault()?;
             self.stats.count_call();
             let waits = settings().every_call_waits;
-            let ticket = waits.then(|| self.incoming.expect(None));
+            let ticket = waits.then(|| because(Because::EveryCall, || self.ticket(call, None)));
+            let number = ticket.as_ref().map(|ticket| ticket.number);
             // SAFETY: the caller's promise.
-            unsafe {
+            let send = || unsafe {
                 self.outgoing
-                    .append_bytes(call, ticket, encode, payload, loan)
-            }
-            .map_err(|error| self.lose(&error.to_string()))?;
+                    .append_bytes(call, number, encode, payload, loan)
+            };
+            self.stats
+                .sending(call, send)
+                .map_err(|error| self.lose(&error.to_string()))?;
             let Some(ticket) = ticket else {
                 return Ok(CUDA_SUCCESS);
             };
             self.outgoing
                 .flush()
                 .map_err(|error| self.lose(&error.to_string()))?;
-            Ok(outcome(&self.wait(Ticket(ticket))?))
+            Ok(outcome(&self.wait(ticket)?))
         };
         sent().unwrap_or_else(|code| code)
     }

@@ -69,35 +69,36 @@ impl Outgoing {
         }
     }
 
-    /// Adds a call; it leaves soon. `ticket` asks for a reply.
+    /// Adds a call; it leaves soon. `ticket` asks for a reply. Says whether there was no room before the
+    /// network had taken what was there.
     pub fn append(
         &self,
         call: CallId,
         ticket: Option<u32>,
         encode: impl FnOnce(&mut Encoder),
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let waiting = {
             let mut queue = lock(&self.queue);
             self.write_record(&mut queue, call, ticket, encode);
             queue.len()
         };
         if ticket.is_some() {
-            return Ok(()); // the caller flushes
+            return Ok(false); // the caller flushes
         }
         if waiting >= QUEUE_BYTES {
-            return self.flush();
+            return self.flush().map(|()| true);
         }
         if waiting >= BATCH_BYTES {
             let _uncancelled = Uncancelled::new();
             if let Ok(lane) = self.sender.try_lock() {
-                return self.drain(lane);
+                return self.drain(lane).map(|()| false);
             }
         }
         if self.no_flusher.load(Ordering::Relaxed) {
-            return self.flush();
+            return self.flush().map(|()| false);
         }
         self.wake_flusher();
-        Ok(())
+        Ok(false)
     }
 
     /// There is no flusher: from now on every call is sent when it is made.
@@ -116,7 +117,7 @@ impl Outgoing {
         encode: impl FnOnce(&mut Encoder),
         payload: &[u8],
         loan: Option<&Loan>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         if payload.len() < DIRECT_BYTES {
             return self.append(call, ticket, |encoder| {
                 encode(encoder);
@@ -139,7 +140,7 @@ impl Outgoing {
             Some(loan) => unsafe { sender.send_lent(&parts, loan)? },
         }
         self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
-        Ok(())
+        Ok(false)
     }
 
     /// Sends everything that was appended before this call.

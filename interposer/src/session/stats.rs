@@ -1,20 +1,57 @@
-//! What a session did, for the line that `HARP_STATS=1` prints.
+//! What a session did, and why its calls waited: for what `HARP_STATS=1` prints.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use harp_wire::{Because, CallId};
+
+thread_local! {
+    /// Why the calls that this thread makes now are waited for, where that is not their own reason.
+    static BECAUSE: Cell<Option<Because>> = const { Cell::new(None) };
+}
+
+/// Makes calls that are waited for because of something other than what they are.
+pub fn because<T>(reason: Because, act: impl FnOnce() -> T) -> T {
+    let before = BECAUSE.replace(Some(reason));
+    let outcome = act();
+    BECAUSE.set(before);
+    outcome
+}
+
+/// Why this thread waits for a call that it makes now.
+pub fn reason_for(call: CallId) -> Because {
+    BECAUSE.get().unwrap_or_else(|| call.because())
+}
+
+/// How often, and how long altogether.
+#[derive(Default)]
+struct Waited {
+    count: u64,
+    time: Duration,
+}
+
+/// Waits by their reason and by what was waited for.
+type Profile = BTreeMap<(Because, &'static str), Waited>;
 
 pub struct Stats {
     begun: Instant,
     calls: AtomicU64,
     waits: AtomicU64,
+    /// Kept where it will be printed.
+    profile: Option<Mutex<Profile>>,
 }
 
 impl Stats {
-    pub fn new() -> Stats {
+    /// Of a session that begins. `profiled`: it keeps why calls wait.
+    pub fn new(profiled: bool) -> Stats {
         Stats {
             begun: Instant::now(),
             calls: AtomicU64::new(0),
             waits: AtomicU64::new(0),
+            profile: profiled.then(Mutex::default),
         }
     }
 
@@ -22,8 +59,46 @@ impl Stats {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn count_wait(&self) {
+    /// Waits for a call's reply.
+    pub fn waiting<T>(&self, call: CallId, because: Because, wait: impl FnOnce() -> T) -> T {
         self.waits.fetch_add(1, Ordering::Relaxed);
+        let started = self.now();
+        let outcome = wait();
+        self.note_since(started, because, call);
+        outcome
+    }
+
+    /// Sends a call that nobody waits for; `send` says whether it had to wait for the network.
+    pub fn sending<E>(
+        &self,
+        call: CallId,
+        send: impl FnOnce() -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let started = self.now();
+        if send()? {
+            self.note_since(started, Because::Network, call);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Option<Instant> {
+        self.profile.as_ref().map(|_| Instant::now())
+    }
+
+    fn note_since(&self, started: Option<Instant>, because: Because, call: CallId) {
+        if let Some(started) = started {
+            self.note(because, name(call), started.elapsed());
+        }
+    }
+
+    /// Notes that something was waited for.
+    pub fn note(&self, because: Because, what: &'static str, time: Duration) {
+        if let Some(profile) = &self.profile {
+            let mut profile = profile.lock().unwrap_or_else(PoisonError::into_inner);
+            let waited = profile.entry((because, what)).or_default();
+            waited.count += 1;
+            waited.time += time;
+        }
     }
 
     /// One line: calls, waits, bytes each way, time.
@@ -37,6 +112,35 @@ impl Stats {
             self.begun.elapsed().as_secs_f64(),
         )
     }
+
+    /// Why calls waited, a line for each reason and call: first those that the program did not ask for.
+    pub fn profile(&self) -> Vec<String> {
+        match &self.profile {
+            Some(profile) => table(&profile.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn name(call: CallId) -> &'static str {
+    call.name().unwrap_or("?")
+}
+
+fn table(profile: &Profile) -> Vec<String> {
+    let mut rows: Vec<_> = profile.iter().collect();
+    rows.sort_by_key(|((because, _), waited)| {
+        (because.is_asked(), *because, u64::MAX - waited.count)
+    });
+    let unasked = rows.iter().filter(|((because, _), _)| !because.is_asked());
+    let unasked: u64 = unasked.map(|(_, waited)| waited.count).sum();
+    let all: u64 = profile.values().map(|waited| waited.count).sum();
+    let head = format!("waits: {unasked} that the program did not ask for, of {all}");
+    let line = |((because, what), Waited { count, time }): &(&(Because, &str), &Waited)| {
+        let asked = if because.is_asked() { "asked" } else { "" };
+        let (ms, text) = (time.as_secs_f64() * 1e3, because.text());
+        format!("{count:>10} x {ms:>10.2} ms  {asked:5}  {what:30} {text}")
+    };
+    std::iter::once(head).chain(rows.iter().map(line)).collect()
 }
 
 fn readable_bytes(bytes: u64) -> String {
@@ -55,7 +159,36 @@ fn readable_bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::readable_bytes;
+    use super::*;
+
+    #[test]
+    fn a_profile_names_what_was_not_asked_for_first() {
+        let stats = Stats::new(true);
+        let wait = |call: CallId| stats.waiting(call, reason_for(call), || ());
+        wait(CallId::cuMemcpyDtoH_v2);
+        wait(CallId::cuMemAlloc_v2);
+        because(Because::Order, || wait(CallId::cuStreamSynchronize));
+        wait(CallId::cuStreamSynchronize);
+        wait(CallId::cuStreamSynchronize);
+        let words = |line: &String| {
+            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            [words[0].clone(), words[4..].join(" ")]
+        };
+        let lines = stats.profile();
+        assert_eq!(lines[0], "waits: 2 that the program did not ask for, of 5");
+        let rows: Vec<_> = lines[1..].iter().map(words).collect();
+        let expected = [
+            ["1", "cuMemAlloc_v2 memory is allocated"],
+            [
+                "1",
+                "cuStreamSynchronize queued work may change what is copied",
+            ],
+            ["1", "asked cuMemcpyDtoH_v2 the program asked for data"],
+            ["2", "asked cuStreamSynchronize the program synchronised"],
+        ];
+        assert_eq!(rows, expected);
+        assert!(Stats::new(false).profile().is_empty());
+    }
 
     #[test]
     fn bytes_are_readable() {

@@ -25,6 +25,45 @@ class Sync(Enum):
     REPLY = "reply"
 
 
+class Because(Enum):
+    """Why a program waits for a reply: a name on the wire's side, and the words of a profile."""
+
+    DATA = "the program asked for data"
+    SYNCHRONISE = "the program synchronised"
+    QUERY = "only the driver knows the answer"
+    ALLOCATION = "memory is allocated"
+    FREE = "memory is freed, when the device has done its work"
+    FIRST_USE = "code is loaded, or used for the first time"
+    CHOSEN = "the server chooses a handle, an address or bytes"
+    LIFE = "a context begins or ends"
+    SETTING = "the driver may refuse the setting"
+    SHARED = "kernels share memory with the program"
+    #: Reasons that are not a call's own.
+    EVERY_CALL = "HARP_SYNC=1 makes every call wait"
+    ORDER = "queued work may change what is copied"
+    START_UP = "the session begins"
+    NETWORK = "the network takes no more"
+
+    @property
+    def asked(self) -> bool:
+        """Whether the program itself wants to wait."""
+        return self in (Because.DATA, Because.SYNCHRONISE)
+
+    @property
+    def of_calls(self) -> bool:
+        """Whether a spec entry may give it."""
+        return self not in (
+            Because.EVERY_CALL,
+            Because.ORDER,
+            Because.START_UP,
+            Because.NETWORK,
+        )
+
+    @property
+    def pascal(self) -> str:
+        return "".join(word.title() for word in self.name.split("_"))
+
+
 class SpecError(ValueError):
     """A declaration that contradicts the facts or itself."""
 
@@ -165,6 +204,8 @@ class Call:
     server: Custom | None = None
     #: The server answers when the device gets there, from a waiter thread.
     waits: bool = False
+    #: Why a program waits for the reply; of a one-way call, why it does where that must be.
+    because: Because | None = None
     needs_context: bool = True
     #: Codes that CUDA returns synchronously and the client predicts before a one-way call.
     predicts: tuple[str, ...] = ()
@@ -378,6 +419,10 @@ def check_call(call: Call) -> None:
             raise SpecError(f"{call.name}: CUDA_ERROR_{code} does not exist")
     if call.predicts and (missing := implied_errors(call) - set(call.predicts)):
         raise SpecError(f"{call.name} can fail with {sorted(missing)} before it is sent")
+    if call.sync is Sync.REPLY and call.travels and not call.because:
+        raise SpecError(f"{call.name} is a reply: say why a program waits for it")
+    if call.because and not call.because.of_calls:
+        raise SpecError(f"{call.name}: {call.because.name} is no call's own reason")
     if call.sync is Sync.ONE_WAY and call.outputs:
         raise SpecError(f"{call.name} is one-way and has outputs")
     if call.sync is Sync.LOCAL and call.travels:

@@ -1,5 +1,6 @@
 //! The worker's end of its control socket: the assignment comes in, events go out, one JSON object per message.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::net::TcpStream;
@@ -113,6 +114,10 @@ pub enum Event<'a> {
         session: &'a str,
         calls: u64,
         waits: u64,
+        /// Of the waits, those that the program did not ask for.
+        waits_unasked: u64,
+        /// The waits by call.
+        waited_for: &'a BTreeMap<&'static str, u64>,
         bytes_in: u64,
         bytes_out: u64,
         seconds: f64,

@@ -249,9 +249,133 @@ impl CallId {
         ),
     ];
 
+    /// Where the call is in `ALL`, or `None` for a number that no call has.
+    pub fn place(self) -> Option<usize> {
+        CallId::ALL.binary_search_by_key(&self, |row| row.0).ok()
+    }
+
     /// The C name of the call, or `None` for a number that no call has.
     pub fn name(self) -> Option<&'static str> {
-        let found = CallId::ALL.binary_search_by_key(&self, |row| row.0).ok()?;
-        Some(CallId::ALL[found].1)
+        self.place().map(|place| CallId::ALL[place].1)
+    }
+}
+
+/// Why a program waits for a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Because {
+    Data,
+    Synchronise,
+    Query,
+    Allocation,
+    Free,
+    FirstUse,
+    Chosen,
+    Life,
+    Setting,
+    Shared,
+    EveryCall,
+    Order,
+    StartUp,
+    Network,
+}
+
+impl Because {
+    /// In a sentence's words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Because::Data => "the program asked for data",
+            Because::Synchronise => "the program synchronised",
+            Because::Query => "only the driver knows the answer",
+            Because::Allocation => "memory is allocated",
+            Because::Free => "memory is freed, when the device has done its work",
+            Because::FirstUse => "code is loaded, or used for the first time",
+            Because::Chosen => "the server chooses a handle, an address or bytes",
+            Because::Life => "a context begins or ends",
+            Because::Setting => "the driver may refuse the setting",
+            Because::Shared => "kernels share memory with the program",
+            Because::EveryCall => "HARP_SYNC=1 makes every call wait",
+            Because::Order => "queued work may change what is copied",
+            Because::StartUp => "the session begins",
+            Because::Network => "the network takes no more",
+        }
+    }
+
+    /// Whether the program itself wanted to wait.
+    pub fn is_asked(self) -> bool {
+        matches!(self, Because::Data | Because::Synchronise)
+    }
+}
+
+impl CallId {
+    /// Why a program waits for this call, when it does. A call that needs no reply is waited for
+    /// only where every call is.
+    pub fn because(self) -> Because {
+        match self {
+            CallId::cuMemcpyDtoH_v2
+            | CallId::harp_copy_box_to_host
+            | CallId::cuEventElapsedTime_v2 => Because::Data,
+            CallId::cuCtxSynchronize | CallId::cuStreamSynchronize | CallId::cuEventSynchronize => {
+                Because::Synchronise
+            }
+            CallId::cuCtxGetLimit
+            | CallId::cuCtxGetCacheConfig
+            | CallId::cuCtxGetStreamPriorityRange
+            | CallId::cuCtxGetSharedMemConfig
+            | CallId::cuFuncGetAttribute
+            | CallId::cuKernelGetAttribute
+            | CallId::cuMemGetInfo_v2
+            | CallId::cuMemPoolGetAttribute
+            | CallId::cuMemPoolGetAccess
+            | CallId::cuStreamQuery
+            | CallId::cuEventQuery
+            | CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor
+            | CallId::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
+            | CallId::cuOccupancyAvailableDynamicSMemPerBlock
+            | CallId::cuOccupancyMaxActiveClusters
+            | CallId::cuOccupancyMaxPotentialClusterSize => Because::Query,
+            CallId::cuMemAlloc_v2
+            | CallId::cuMemAllocPitch_v2
+            | CallId::cuMemAllocAsync
+            | CallId::cuMemAllocFromPoolAsync => Because::Allocation,
+            CallId::cuMemFree_v2 => Because::Free,
+            CallId::harp_jit_logs
+            | CallId::cuModuleLoadData
+            | CallId::cuModuleGetFunction
+            | CallId::harp_module_functions
+            | CallId::cuLibraryLoadData
+            | CallId::cuLibraryGetKernel
+            | CallId::harp_library_kernels
+            | CallId::cuKernelGetFunction
+            | CallId::cuLinkCreate_v2
+            | CallId::cuLinkAddData_v2
+            | CallId::cuLinkComplete
+            | CallId::cuLaunchKernel
+            | CallId::cuLaunchKernelEx => Because::FirstUse,
+            CallId::cuModuleGetGlobal_v2
+            | CallId::cuLibraryGetModule
+            | CallId::cuLibraryGetGlobal
+            | CallId::cuDeviceGetDefaultMemPool
+            | CallId::cuTensorMapEncodeTiled
+            | CallId::cuTensorMapEncodeIm2col
+            | CallId::cuTensorMapReplaceAddress => Because::Chosen,
+            CallId::cuDevicePrimaryCtxRetain
+            | CallId::cuDevicePrimaryCtxRelease_v2
+            | CallId::cuDevicePrimaryCtxReset_v2
+            | CallId::cuCtxCreate_v2
+            | CallId::cuCtxDestroy_v2 => Because::Life,
+            CallId::cuCtxSetLimit
+            | CallId::cuCtxResetPersistingL2Cache
+            | CallId::cuCtxEnablePeerAccess
+            | CallId::cuCtxDisablePeerAccess
+            | CallId::cuFuncSetAttribute
+            | CallId::cuKernelSetAttribute
+            | CallId::cuMemPoolCreate
+            | CallId::cuMemPoolTrimTo
+            | CallId::cuMemPoolSetAttribute
+            | CallId::cuMemPoolSetAccess
+            | CallId::cuDeviceSetMemPool => Because::Setting,
+            CallId::harp_twin_create | CallId::harp_twin_read => Because::Shared,
+            _ => Because::EveryCall,
+        }
     }
 }

@@ -76,7 +76,7 @@ def answered(call: Call) -> str:
             return "local"
         case Sync.ONE_WAY:
             return "one way"
-    return "reply, waits for the device" if call.waits else "reply"
+    return f"reply: {call.because.value}" if call.because else "reply"
 
 
 def interposer_side(call: Call, hand_written: dict[str, str], forwarded: set[str]) -> str:

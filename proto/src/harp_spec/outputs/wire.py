@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harp_spec import codecs, rust
-from harp_spec.model import Argument, Call
+from harp_spec.model import Argument, Because, Call
 from harp_spec.render import Output, rust_file
 from harp_spec.spec.all import REGISTRY
 from harp_spec.spec.handles import KINDS
@@ -17,7 +17,14 @@ SOURCE = "proto/src/harp_spec/spec"
 
 def outputs() -> Iterator[Output]:
     calls = REGISTRY.wire_calls()
-    yield rust_file(f"{FOLDER}/call_ids.rs", "wire_call_ids.rs.j2", SOURCE, calls=calls)
+    yield rust_file(
+        f"{FOLDER}/call_ids.rs",
+        "wire_call_ids.rs.j2",
+        SOURCE,
+        calls=calls,
+        reasons=list(Because),
+        because=[(why, names) for why in Because if (names := waited_for(calls, why))],
+    )
     yield rust_file(
         f"{FOLDER}/handle_kinds.rs",
         "wire_handle_kinds.rs.j2",
@@ -31,6 +38,11 @@ def outputs() -> Iterator[Output]:
         calls=[call_context(call) for call in calls],
     )
     yield rust_file(f"{FOLDER}/mod.rs", "wire_mod.rs.j2", SOURCE)
+
+
+def waited_for(calls: list[Call], because: Because) -> list[str]:
+    """The calls that programs wait for because of this."""
+    return [call.name for call in calls if call.because is because]
 
 
 def call_context(call: Call) -> dict[str, Any]:

@@ -7,9 +7,13 @@ that launches and attribute queries need no further call.
 
 from harp_spec.codecs import BYTES, FUNCTION_INFO, TEXT, U32, U64, handle, sequence
 from harp_spec.spec.vocabulary import (
+    CHOSEN,
+    FIRST_USE,
     ONE_WAY,
     OUT,
+    QUERY,
     REPLY,
+    SETTING,
     VALUE,
     Area,
     Create,
@@ -44,6 +48,7 @@ CODE.wire(
     client=SENDS_IMAGE,
     server=LOADS_BLOB,
     charge=("memory", "driver"),
+    because=FIRST_USE,
 )
 CODE.via("cuModuleLoad", REPLY, "cuModuleLoadData", reason="reads the file on the client")
 CODE.via("cuModuleLoadDataEx", REPLY, "cuModuleLoadData", "harp_jit_logs")
@@ -65,6 +70,7 @@ CODE.wire(
     {"info": FUNCTION_INFO},
     client=KEEPS_INFO,
     server=GATHERS_INFO,
+    because=FIRST_USE,
 )
 CODE.call(
     "cuModuleGetGlobal_v2",
@@ -78,6 +84,7 @@ CODE.call(
     },
     client=KEEPS_RANGES,
     needs_context=False,
+    because=CHOSEN,
 )
 CODE.wire(
     "harp_module_functions",
@@ -88,6 +95,7 @@ CODE.wire(
     client=LISTS,
     server=Custom("asks for handles and then for their names"),
     record="skip",
+    because=FIRST_USE,
 )
 CODE.via("cuModuleGetFunctionCount", REPLY, "harp_module_functions")
 CODE.via("cuModuleEnumerateFunctions", REPLY, "harp_module_functions", "cuModuleGetFunction")
@@ -100,6 +108,7 @@ CODE.wire(
     client=SENDS_IMAGE,
     server=LOADS_BLOB,
     charge=("memory", "driver"),
+    because=FIRST_USE,
 )
 CODE.via("cuLibraryLoadFromFile", REPLY, "cuLibraryLoadData", reason="reads the file on the client")
 CODE.call(
@@ -120,6 +129,7 @@ CODE.wire(
     {"info": FUNCTION_INFO},
     client=KEEPS_INFO,
     server=GATHERS_INFO,
+    because=FIRST_USE,
 )
 CODE.call(
     "cuLibraryGetModule",
@@ -127,6 +137,7 @@ CODE.call(
     REPLY,
     {"pMod": Create("Module"), "library": Use("Library")},
     client=KEEPS_ALIAS,
+    because=CHOSEN,
 )
 CODE.call(
     "cuLibraryGetGlobal",
@@ -139,6 +150,7 @@ CODE.call(
         "name": NAME,
     },
     client=KEEPS_RANGES,
+    because=CHOSEN,
 )
 CODE.wire(
     "harp_library_kernels",
@@ -149,6 +161,7 @@ CODE.wire(
     client=LISTS,
     server=Custom("asks for handles and then for their names"),
     record="skip",
+    because=FIRST_USE,
 )
 CODE.via("cuLibraryGetKernelCount", REPLY, "harp_library_kernels")
 CODE.via("cuLibraryEnumerateKernels", REPLY, "harp_library_kernels", "cuLibraryGetKernel")
@@ -160,6 +173,7 @@ CODE.wire(
     {"info": FUNCTION_INFO},
     client=Custom("asked once in each life of a context; a kernel is launched through it"),
     server=GATHERS_INFO,
+    because=FIRST_USE,
 )
 
 CODE.local(
@@ -191,6 +205,7 @@ CODE.call(
     needs_context=False,
     record="skip",
     notes="sent only for attributes that did not come with the handle",
+    because=QUERY,
 )
 CODE.call(
     "cuFuncSetAttribute",
@@ -199,6 +214,7 @@ CODE.call(
     {"hfunc": Launchable(), "attrib": VALUE, "value": VALUE},
     client=KEEPS_INFO,
     needs_context=False,
+    because=SETTING,
 )
 CODE.call(
     "cuKernelGetAttribute",
@@ -209,6 +225,7 @@ CODE.call(
     needs_context=False,
     record="skip",
     notes="sent only for attributes that did not come with the handle",
+    because=QUERY,
 )
 CODE.call(
     "cuKernelSetAttribute",
@@ -217,6 +234,7 @@ CODE.call(
     {"attrib": VALUE, "val": VALUE, "kernel": Use("Kernel"), "dev": VALUE},
     client=KEEPS_INFO,
     needs_context=False,
+    because=SETTING,
 )
 
 LINKS = Custom("owns the linked image until the link is destroyed")
@@ -227,6 +245,7 @@ CODE.wire(
     {"link": handle("Link"), **JIT_OPTIONS},
     client=LINKS,
     server=Custom("keeps the logs"),
+    because=FIRST_USE,
 )
 CODE.wire(
     "cuLinkAddData_v2",
@@ -242,6 +261,7 @@ CODE.wire(
     },
     client=SENDS_IMAGE,
     server=Custom("adds from the session's blobs"),
+    because=FIRST_USE,
 )
 CODE.via("cuLinkAddFile_v2", REPLY, "cuLinkAddData_v2", reason="reads the file on the client")
 CODE.wire(
@@ -252,6 +272,7 @@ CODE.wire(
     {"image": BYTES},
     client=LINKS,
     server=Custom("the image is the driver's memory"),
+    because=FIRST_USE,
 )
 CODE.call(
     "cuLinkDestroy",

@@ -5,9 +5,13 @@ knows each primary context by one handle for the life of the process.
 """
 
 from harp_spec.spec.vocabulary import (
+    LIFE,
     ONE_WAY,
     OUT,
+    QUERY,
     REPLY,
+    SETTING,
+    SYNCHRONISE,
     VALUE,
     Area,
     Create,
@@ -45,6 +49,7 @@ CONTEXT.call(
     {"pctx": Create("Context"), "dev": VALUE},
     client=KEEPS_CONTEXTS,
     needs_context=False,
+    because=LIFE,
 )
 CONTEXT.call(
     "cuDevicePrimaryCtxRelease_v2",
@@ -54,6 +59,7 @@ CONTEXT.call(
     carries={"context": Use("Context", destroys=True)},
     client=KEEPS_CONTEXTS,
     needs_context=False,
+    because=LIFE,
 )
 CONTEXT.call(
     "cuDevicePrimaryCtxReset_v2",
@@ -64,6 +70,7 @@ CONTEXT.call(
     client=KEEPS_CONTEXTS,
     server=Custom("everything in the context ends while its handle stays"),
     needs_context=False,
+    because=LIFE,
 )
 CONTEXT.call(
     "cuCtxCreate_v2",
@@ -72,6 +79,7 @@ CONTEXT.call(
     {"pctx": Create("Context"), "flags": VALUE, "dev": VALUE},
     client=KEEPS_CONTEXTS,
     needs_context=False,
+    because=LIFE,
 )
 CONTEXT.via("cuCtxCreate_v3", REPLY, "cuCtxCreate_v2")
 CONTEXT.via("cuCtxCreate_v4", REPLY, "cuCtxCreate_v2")
@@ -82,6 +90,7 @@ CONTEXT.call(
     {"ctx": Use("Context", destroys=True)},
     client=KEEPS_CONTEXTS,
     needs_context=False,
+    because=LIFE,
 )
 CONTEXT.call(
     "cuCtxSynchronize",
@@ -92,6 +101,7 @@ CONTEXT.call(
     server=WAITS,
     waits=True,
     record="skip",
+    because=SYNCHRONISE,
 )
 CONTEXT.via(
     "cuCtxSynchronize_v2",
@@ -99,9 +109,11 @@ CONTEXT.via(
     "cuCtxSynchronize",
     reason="as cuCtxSynchronize with the context current",
 )
-CONTEXT.call("cuCtxGetLimit", 0x0207, REPLY, {"pvalue": OUT, "limit": VALUE}, record="skip")
-CONTEXT.call("cuCtxSetLimit", 0x0208, REPLY, {"limit": VALUE, "value": VALUE})
-CONTEXT.call("cuCtxGetCacheConfig", 0x0209, REPLY, {"pconfig": OUT}, record="skip")
+CONTEXT.call(
+    "cuCtxGetLimit", 0x0207, REPLY, {"pvalue": OUT, "limit": VALUE}, record="skip", because=QUERY
+)
+CONTEXT.call("cuCtxSetLimit", 0x0208, REPLY, {"limit": VALUE, "value": VALUE}, because=SETTING)
+CONTEXT.call("cuCtxGetCacheConfig", 0x0209, REPLY, {"pconfig": OUT}, record="skip", because=QUERY)
 CONTEXT.call(
     "cuCtxSetCacheConfig",
     0x020A,
@@ -115,8 +127,9 @@ CONTEXT.call(
     REPLY,
     {"leastPriority": Out(optional=True), "greatestPriority": Out(optional=True)},
     record="skip",
+    because=QUERY,
 )
-CONTEXT.call("cuCtxResetPersistingL2Cache", 0x020C, REPLY, {})
+CONTEXT.call("cuCtxResetPersistingL2Cache", 0x020C, REPLY, {}, because=SETTING)
 REFUSES_SERVERS = Custom("devices of two servers do not reach each other")
 CONTEXT.call(
     "cuCtxEnablePeerAccess",
@@ -124,6 +137,7 @@ CONTEXT.call(
     REPLY,
     {"peerContext": Use("Context"), "Flags": VALUE},
     client=REFUSES_SERVERS,
+    because=SETTING,
 )
 CONTEXT.call(
     "cuCtxDisablePeerAccess",
@@ -131,8 +145,11 @@ CONTEXT.call(
     REPLY,
     {"peerContext": Use("Context")},
     client=REFUSES_SERVERS,
+    because=SETTING,
 )
-CONTEXT.call("cuCtxGetSharedMemConfig", 0x020F, REPLY, {"pConfig": OUT}, record="skip")
+CONTEXT.call(
+    "cuCtxGetSharedMemConfig", 0x020F, REPLY, {"pConfig": OUT}, record="skip", because=QUERY
+)
 CONTEXT.call(
     "cuCtxSetSharedMemConfig",
     0x0210,

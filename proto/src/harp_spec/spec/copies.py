@@ -5,7 +5,7 @@ reply: the client knows the allocation's bounds. Large copies travel in pieces.
 """
 
 from harp_spec.codecs import BYTES, COPY_STREAM, DEVICE_POINTER, PAYLOAD, STREAM, U64
-from harp_spec.spec.vocabulary import ONE_WAY, REPLY, VALUE, Area, Custom, Device, Pitch, Use
+from harp_spec.spec.vocabulary import DATA, ONE_WAY, REPLY, VALUE, Area, Custom, Device, Pitch, Use
 from harp_spec.spec.vocabulary import STREAM as ON_STREAM
 
 COPIES = Area("copies", 0x0500)
@@ -36,6 +36,7 @@ COPIES.wire(
     server=Custom("waits for the stream, not on the executor"),
     waits=True,
     record="blob",
+    because=DATA,
 )
 COPIES.via("cuMemcpyDtoHAsync_v2", REPLY, "cuMemcpyDtoH_v2")
 COPIES.call(
@@ -121,6 +122,7 @@ COPIES.wire(
     server=Custom("2D and 3D copies to linear host memory"),
     waits=True,
     record="blob",
+    because=DATA,
 )
 COPIES.wire(
     "harp_copy_box_on_device",

@@ -1,7 +1,17 @@
 """Launches, occupancy and the profiler's switch."""
 
 from harp_spec.codecs import BYTES, I32, STREAM, U8, U32, U64, array, handle
-from harp_spec.spec.vocabulary import ONE_WAY, OUT, REPLY, VALUE, Area, Custom, Launchable
+from harp_spec.spec.vocabulary import (
+    FIRST_USE,
+    ONE_WAY,
+    OUT,
+    QUERY,
+    REPLY,
+    VALUE,
+    Area,
+    Custom,
+    Launchable,
+)
 
 LAUNCH = Area("launch", 0x0800)
 
@@ -32,6 +42,7 @@ LAUNCH.wire(
     server=Custom("passes the parameter buffer in `extra`"),
     predicts=LAUNCH_ERRORS,
     notes="the first launch of each function is sent as a reply: loading it may fail",
+    because=FIRST_USE,
 )
 LAUNCH.via("cuLaunchCooperativeKernel", ONE_WAY, "cuLaunchKernel")
 LAUNCH.wire(
@@ -43,6 +54,7 @@ LAUNCH.wire(
     server=Custom("rebuilds the launch configuration"),
     predicts=LAUNCH_ERRORS,
     notes="`attributes` are whole CUlaunchAttribute records without handles or pointers",
+    because=FIRST_USE,
 )
 
 LAUNCH.call(
@@ -51,6 +63,7 @@ LAUNCH.call(
     REPLY,
     {"numBlocks": OUT, "func": Launchable(), "blockSize": VALUE, "dynamicSMemSize": VALUE},
     record="skip",
+    because=QUERY,
 )
 LAUNCH.call(
     "cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
@@ -64,6 +77,7 @@ LAUNCH.call(
         "flags": VALUE,
     },
     record="skip",
+    because=QUERY,
 )
 LAUNCH.call(
     "cuOccupancyAvailableDynamicSMemPerBlock",
@@ -71,6 +85,7 @@ LAUNCH.call(
     REPLY,
     {"dynamicSmemSize": OUT, "func": Launchable(), "numBlocks": VALUE, "blockSize": VALUE},
     record="skip",
+    because=QUERY,
 )
 for search in ("cuOccupancyMaxPotentialBlockSize", "cuOccupancyMaxPotentialBlockSizeWithFlags"):
     LAUNCH.via(
@@ -96,6 +111,7 @@ LAUNCH.wire(
     client=CLUSTERS,
     server=Custom("rebuilds the launch configuration"),
     record="skip",
+    because=QUERY,
 )
 LAUNCH.wire(
     "cuOccupancyMaxPotentialClusterSize",
@@ -106,6 +122,7 @@ LAUNCH.wire(
     client=CLUSTERS,
     server=Custom("rebuilds the launch configuration"),
     record="skip",
+    because=QUERY,
 )
 
 LAUNCH.call("cuProfilerStart", 0x0820, ONE_WAY, {}, predicts=("INVALID_CONTEXT",))

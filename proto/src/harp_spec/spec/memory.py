@@ -6,9 +6,15 @@ the bounds of copies and memsets before they leave.
 
 from harp_spec.codecs import BYTES, I32, PAYLOAD, U32, U64, handle, sequence
 from harp_spec.spec.vocabulary import (
+    ALLOCATION,
+    CHOSEN,
+    FREE,
     ONE_WAY,
     OUT,
+    QUERY,
     REPLY,
+    SETTING,
+    SHARED,
     STREAM,
     VALUE,
     Area,
@@ -30,6 +36,7 @@ MEMORY.call(
     {"dptr": OUT, "bytesize": VALUE},
     client=KEEPS_RANGES,
     charge=("memory", "bytesize"),
+    because=ALLOCATION,
 )
 MEMORY.call(
     "cuMemAllocPitch_v2",
@@ -44,6 +51,7 @@ MEMORY.call(
     },
     client=KEEPS_RANGES,
     charge=("memory", "pPitch * Height"),
+    because=ALLOCATION,
 )
 MEMORY.call(
     "cuMemFree_v2",
@@ -54,6 +62,7 @@ MEMORY.call(
     server=Custom("the driver waits for the device"),
     waits=True,
     needs_context=False,
+    because=FREE,
 )
 MEMORY.call(
     "cuMemGetInfo_v2",
@@ -61,6 +70,7 @@ MEMORY.call(
     REPLY,
     {"free": Out(optional=True), "total": Out(optional=True)},
     record="skip",
+    because=QUERY,
 )
 
 #: Twins (crates/wire/src/twin.rs): memory of the program that kernels use has a twin at the same
@@ -73,6 +83,7 @@ MEMORY.wire(
     {"base": U64, "bytes": U64},
     client=TWIN,
     server=TWIN,
+    because=SHARED,
 )
 MEMORY.wire("harp_twin_destroy", 0x0421, ONE_WAY, {"base": U64}, client=TWIN, server=TWIN)
 MEMORY.wire(
@@ -92,6 +103,7 @@ MEMORY.wire(
     client=Custom("after work was waited for: what the device has changed"),
     server=TWIN,
     record="skip",
+    because=SHARED,
 )
 MEMORY.via("cuMemAllocManaged", REPLY, "harp_twin_create")
 MEMORY.via("cuMemHostGetDevicePointer_v2", REPLY, "harp_twin_create")
@@ -127,6 +139,7 @@ MEMORY.call(
     client=KEEPS_RANGES,
     needs_context=False,
     charge=("memory", "bytesize"),
+    because=ALLOCATION,
 )
 MEMORY.call(
     "cuMemAllocFromPoolAsync",
@@ -136,6 +149,7 @@ MEMORY.call(
     client=KEEPS_RANGES,
     needs_context=False,
     charge=("memory", "bytesize"),
+    because=ALLOCATION,
 )
 MEMORY.call(
     "cuMemFreeAsync",
@@ -164,6 +178,7 @@ MEMORY.wire(
     },
     client=POOL_STRUCT,
     server=POOL_STRUCT,
+    because=SETTING,
 )
 MEMORY.call(
     "cuMemPoolDestroy",
@@ -179,6 +194,7 @@ MEMORY.call(
     REPLY,
     {"pool": Use("Pool"), "minBytesToKeep": VALUE},
     needs_context=False,
+    because=SETTING,
 )
 MEMORY.wire(
     "cuMemPoolSetAttribute",
@@ -187,6 +203,7 @@ MEMORY.wire(
     {"pool": handle("Pool"), "attribute": U32, "value": U64},
     client=POOL_VALUE,
     server=POOL_VALUE,
+    because=SETTING,
 )
 MEMORY.wire(
     "cuMemPoolGetAttribute",
@@ -197,6 +214,7 @@ MEMORY.wire(
     client=POOL_VALUE,
     server=POOL_VALUE,
     record="skip",
+    because=QUERY,
 )
 MEMORY.wire(
     "cuMemPoolSetAccess",
@@ -210,6 +228,7 @@ MEMORY.wire(
     },
     client=POOL_STRUCT,
     server=POOL_STRUCT,
+    because=SETTING,
 )
 MEMORY.wire(
     "cuMemPoolGetAccess",
@@ -220,6 +239,7 @@ MEMORY.wire(
     client=POOL_STRUCT,
     server=POOL_STRUCT,
     record="skip",
+    because=QUERY,
 )
 ONE_ALIAS = Custom("gives one handle for the same pool")
 MEMORY.call(
@@ -229,6 +249,7 @@ MEMORY.call(
     {"pool_out": Create("Pool"), "dev": VALUE},
     client=ONE_ALIAS,
     needs_context=False,
+    because=CHOSEN,
 )
 MEMORY.local("the pool last set, or the default one", "cuDeviceGetMemPool")
 MEMORY.call(
@@ -238,4 +259,5 @@ MEMORY.call(
     {"dev": VALUE, "pool": Use("Pool")},
     client=Custom("remembers it for cuDeviceGetMemPool"),
     needs_context=False,
+    because=SETTING,
 )

@@ -1,7 +1,7 @@
 """Calls of the session itself. They have no C counterpart."""
 
 from harp_spec.codecs import BYTES, PAYLOAD, U32, U64, handle_or_none
-from harp_spec.spec.vocabulary import ONE_WAY, REPLY, Area, Custom
+from harp_spec.spec.vocabulary import FIRST_USE, ONE_WAY, REPLY, Area, Custom
 
 SESSION = Area("session", 0x0000)
 
@@ -31,6 +31,7 @@ SESSION.wire(
     client=Custom("asked after a load or link whose options name log buffers"),
     server=Custom("kept from the client thread's last load or link"),
     record="skip",
+    because=FIRST_USE,
 )
 SESSION.wire(
     "harp_thread_ended",

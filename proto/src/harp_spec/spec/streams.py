@@ -3,10 +3,13 @@
 from harp_spec.codecs import STREAM as STREAM_ID
 from harp_spec.codecs import U64
 from harp_spec.spec.vocabulary import (
+    DATA,
     ONE_WAY,
     OUT,
+    QUERY,
     REPLY,
     STREAM,
+    SYNCHRONISE,
     VALUE,
     Area,
     Create,
@@ -58,9 +61,16 @@ STREAMS.call(
     needs_context=False,
     waits=True,
     record="skip",
+    because=SYNCHRONISE,
 )
 STREAMS.call(
-    "cuStreamQuery", 0x0605, REPLY, {"hStream": STREAM}, needs_context=False, record="skip"
+    "cuStreamQuery",
+    0x0605,
+    REPLY,
+    {"hStream": STREAM},
+    needs_context=False,
+    record="skip",
+    because=QUERY,
 )
 STREAMS.call(
     "cuStreamWaitEvent",
@@ -140,7 +150,13 @@ EVENTS.call(
     predicts=("INVALID_VALUE", *ON_STREAM_ERRORS),
 )
 EVENTS.call(
-    "cuEventQuery", 0x0705, REPLY, {"hEvent": Use("Event")}, needs_context=False, record="skip"
+    "cuEventQuery",
+    0x0705,
+    REPLY,
+    {"hEvent": Use("Event")},
+    needs_context=False,
+    record="skip",
+    because=QUERY,
 )
 EVENTS.call(
     "cuEventSynchronize",
@@ -151,6 +167,7 @@ EVENTS.call(
     needs_context=False,
     waits=True,
     record="skip",
+    because=SYNCHRONISE,
 )
 EVENTS.call(
     "cuEventElapsedTime_v2",
@@ -159,4 +176,5 @@ EVENTS.call(
     {"pMilliseconds": OUT, "hStart": Use("Event"), "hEnd": Use("Event")},
     needs_context=False,
     record="skip",
+    because=DATA,
 )

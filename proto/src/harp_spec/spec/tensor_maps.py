@@ -4,7 +4,7 @@ How they are encoded is known to the server's driver alone, so it makes them.
 """
 
 from harp_spec.codecs import BYTES, DEVICE_POINTER, I32, U32, U64, sequence
-from harp_spec.spec.vocabulary import REPLY, Area, Custom
+from harp_spec.spec.vocabulary import CHOSEN, REPLY, Area, Custom
 
 TENSOR_MAPS = Area("tensor maps", 0x0900)
 
@@ -28,6 +28,7 @@ TENSOR_MAPS.wire(
     MAP,
     client=READS_ARRAYS,
     server=CHECKS_LENGTHS,
+    because=CHOSEN,
 )
 TENSOR_MAPS.wire(
     "cuTensorMapEncodeIm2col",
@@ -44,6 +45,7 @@ TENSOR_MAPS.wire(
     MAP,
     client=READS_ARRAYS,
     server=CHECKS_LENGTHS,
+    because=CHOSEN,
 )
 TENSOR_MAPS.wire(
     "cuTensorMapReplaceAddress",
@@ -53,4 +55,5 @@ TENSOR_MAPS.wire(
     MAP,
     client=Custom("sends the map there and back"),
     server=CHECKS_LENGTHS,
+    because=CHOSEN,
 )

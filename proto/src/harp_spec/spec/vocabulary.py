@@ -11,6 +11,7 @@ from harp_spec.model import (
     REGISTRY,
     Absent,
     Argument,
+    Because,
     Call,
     Create,
     Custom,
@@ -37,12 +38,22 @@ from harp_spec.spec.handles import KINDS
 
 __all__ = [
     "ABSENT",
+    "ALLOCATION",
+    "CHOSEN",
+    "DATA",
+    "FIRST_USE",
+    "FREE",
     "LENGTH",
+    "LIFE",
     "LOCAL",
     "ONE_WAY",
     "OUT",
+    "QUERY",
     "REPLY",
+    "SETTING",
+    "SHARED",
     "STREAM",
+    "SYNCHRONISE",
     "TEXT",
     "VALUE",
     "Area",
@@ -58,6 +69,11 @@ __all__ = [
 ]
 
 LOCAL, ONE_WAY, REPLY = Sync.LOCAL, Sync.ONE_WAY, Sync.REPLY
+
+DATA, SYNCHRONISE = Because.DATA, Because.SYNCHRONISE
+QUERY, CHOSEN, SETTING = Because.QUERY, Because.CHOSEN, Because.SETTING
+ALLOCATION, FREE, SHARED = Because.ALLOCATION, Because.FREE, Because.SHARED
+FIRST_USE, LIFE = Because.FIRST_USE, Because.LIFE
 
 VALUE = Value()
 STREAM = Stream()

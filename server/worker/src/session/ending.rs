@@ -1,13 +1,16 @@
 //! The one way out of the process, and what is told about the session on the way.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use harp_wire::CallId;
+
 use crate::control::{Control, Event};
 
 /// Counters of a session. Written by whoever runs the loop, once per frame; read at the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Statistics {
     /// Calls executed.
     pub calls: AtomicU64,
@@ -16,6 +19,44 @@ pub struct Statistics {
     /// Bytes of call frames received and reply frames sent.
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
+    /// Of the waits, by the call's place in `CallId::ALL`.
+    answers: Box<[AtomicU64]>,
+}
+
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            calls: AtomicU64::default(),
+            waits: AtomicU64::default(),
+            bytes_in: AtomicU64::default(),
+            bytes_out: AtomicU64::default(),
+            answers: CallId::ALL.iter().map(|_| AtomicU64::default()).collect(),
+        }
+    }
+}
+
+impl Statistics {
+    /// Counts a call that its client waits for.
+    #[inline]
+    pub fn count_wait(&self, call: CallId) {
+        if let Some(place) = call.place() {
+            self.answers[place].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often each call was waited for, of those that were; and how many of all these waits the program
+    /// did not ask for.
+    fn waited_for(&self) -> (BTreeMap<&'static str, u64>, u64) {
+        let counts = CallId::ALL.iter().zip(&self.answers);
+        let counts = counts.map(|(call, count)| (*call, count.load(Ordering::Relaxed)));
+        let waited: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+        let unasked = waited
+            .iter()
+            .filter(|((call, _), _)| !call.because().is_asked());
+        let unasked = unasked.map(|(_, count)| count).sum();
+        let by_name = waited.iter().map(|((_, name), count)| (*name, *count));
+        (by_name.collect(), unasked)
+    }
 }
 
 /// Ends the session, once.
@@ -64,11 +105,14 @@ impl Ending {
             Some((name, start)) => (name.as_str(), start.elapsed().as_secs_f64()),
             None => ("", 0.0),
         };
+        let (waited_for, waits_unasked) = self.statistics.waited_for();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.control.report(&Event::End {
             session,
             calls: count(&self.statistics.calls),
             waits: count(&self.statistics.waits),
+            waits_unasked,
+            waited_for: &waited_for,
             bytes_in: count(&self.statistics.bytes_in),
             bytes_out: count(&self.statistics.bytes_out),
             seconds: (seconds * 1e3).round() / 1e3,

@@ -207,7 +207,9 @@ impl Engine {
         }
         if let Some(wait) = self.session.wait.take() {
             self.out.truncate(start);
-            self.waits += u64::from(head.ticket.is_some());
+            if head.ticket.is_some() {
+                self.count_wait(head.call);
+            }
             return Ok(Some(Pending {
                 ticket: head.ticket,
                 wait,
@@ -228,7 +230,7 @@ impl Engine {
                 }
             }
             Some(ticket) => {
-                self.waits += 1;
+                self.count_wait(head.call);
                 if self.out.len() == start {
                     self.out.begin_reply();
                 }
@@ -240,6 +242,12 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    #[inline]
+    fn count_wait(&mut self, call: CallId) {
+        self.waits += 1;
+        self.shared.ending.statistics.count_wait(call);
     }
 
     #[cold]

@@ -5,6 +5,8 @@
 #   make build    the native parts and the commands, in .venv/bin
 #   make lint     formatting, lints and types of all languages
 #   make bench    measure, beside the baselines; writes bench/out/latest.json
+#   make bench-compare BASE=<git ref>  this tree beside another state of it: what is faster, what slower
+#   make bench-counts  write the instruction counts that the tests hold this tree against
 #   make simulate  place the openb workload, beside what its paper published (DATA=folder)
 #   make generate  rewrite the generated files (spec, environment reference)
 #   make clients  the tests that clients bring themselves, directly and pooled (FULL=1: all of them)
@@ -18,7 +20,7 @@ BIN := $(VENV)/bin
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build native lint bench simulate generate settings clients client-environments torch-environment programs clean prerequisites
+.PHONY: help demo test build native lint bench bench-compare bench-counts simulate generate settings clients client-environments torch-environment programs clean prerequisites
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -78,6 +80,12 @@ bench: build client-environments
 	$(BIN)/python bench/store.py
 	$(BIN)/python bench/attach.py
 	$(BIN)/python bench/failover.py
+
+bench-compare: build client-environments
+	$(BIN)/python bench/compare.py $(or $(BASE),$(error BASE=<git ref> is what to compare with)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-counts: build client-environments
+	$(BIN)/python bench/counts.py --write
 
 simulate: $(VENV)/.ready
 	$(BIN)/python -m harp_scheduler.simulate $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS))

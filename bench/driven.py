@@ -72,8 +72,12 @@ def build_client() -> list[Path]:
 def build_baseline() -> Path:
     """Builds the raw sockets' program with cargo; returns its path."""
     _run(["cargo", "build", "--release", "--locked", "--quiet", "-p", "harp-baseline"])
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or CHECKOUT / "target")
-    return target / "release" / "harp-baseline"
+    return target_folder() / "harp-baseline"
+
+
+def target_folder() -> Path:
+    """Where cargo leaves what it builds for release."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or CHECKOUT / "target") / "release"
 
 
 def _run(command: list[object]) -> None:

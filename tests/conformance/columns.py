@@ -23,7 +23,7 @@ import pytest
 from conformance.outcome import Outcome, finish
 from pool.standins import HARP_RUN, Pool, Server
 
-SOFT = ("direct", "pool", "pool-sync")
+SOFT = ("direct", "local", "pool", "pool-sync")
 NATIVE = ("native", "native-pool")
 
 DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "1GiB"}

@@ -47,12 +47,12 @@ def listed(column: str) -> dict[str, str]:
     return {
         question: answer
         for group in groups
-        if column in group["columns"]
+        if {"local": "direct"}.get(column, column) in group["columns"]
         for question, answer in group["answers"].items()
     }
 
 
-@pytest.mark.parametrize("column", ["direct", "pool"])
+@pytest.mark.parametrize("column", ["direct", "local", "pool"])
 def test_answers_are_a_real_drivers(columns: Columns, column: str) -> None:
     path = os.pathsep.join(filter(None, [str(HARDWARE), os.environ.get("PYTHONPATH")]))
     outcome = columns.run(column, [sys.executable, "-m", "probe"], {"PYTHONPATH": path})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -31,6 +32,24 @@ CLIENTS = {
     "cuda-bindings": ("cuda_bindings_basics.py",),
 }
 
+LONG = ("cupy-elementwise", "cupy-reductions")
+"""Scripts that take as long as all others together."""
+
+
+def cases() -> list[object]:
+    """(name, column): every script in every column, the long ones in local mode when asked for."""
+    full = pytest.mark.skipif(not os.environ.get("FULL"), reason="make test FULL=1 runs it")
+    return [
+        pytest.param(
+            name,
+            column,
+            id=f"{name}-{column}",
+            marks=[full] if column == "local" and name in LONG else [],
+        )
+        for name in CLIENTS
+        for column in (*SOFT, *NATIVE)
+    ]
+
 
 @pytest.mark.parametrize("column", ["pool", "pool2"])
 def test_cupy_on_two_devices(columns: Columns, column: str) -> None:
@@ -42,8 +61,7 @@ def test_cupy_on_two_devices(columns: Columns, column: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("column", [*SOFT, *NATIVE])
-@pytest.mark.parametrize("name", CLIENTS)
+@pytest.mark.parametrize(("name", "column"), cases())
 def test_client(columns: Columns, name: str, column: str) -> None:
     """The script agrees with NumPy, and prints the same as it does directly."""
     script, *arguments = CLIENTS[name]

@@ -13,7 +13,8 @@ STARTS = ("vector_add", "symbols", "streams_events", "device_reset", "separate_c
 
 
 def cases() -> list[object]:
-    """(program, variant, column): the first variant of each in all columns, the others in two."""
+    """(program, variant, column): the first variant of each in all columns, the others in two or
+    three."""
     found = []
     for program in build.programs().values():
         for variant in program.variants:
@@ -21,6 +22,8 @@ def cases() -> list[object]:
             newest = variant.endswith("-13.5")
             slow = newest and program.name not in STARTS
             columns = (*SOFT, *NATIVE) if first else ("direct", "pool")
+            if not first and program.name in STARTS:
+                columns += ("local",)
             if program.name in TWO_SERVERS and (first or program.name == "two_devices"):
                 columns += ("pool2",)
             for column in columns:

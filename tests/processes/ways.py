@@ -1,4 +1,5 @@
-"""The ways that the programs of this folder run: directly on the soft GPU, and through a pool."""
+"""The ways that the programs of this folder run: directly on the soft GPU, behind the
+interposer in the same process, and through a pool."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from harp_client import native
 from pool.standins import Pool, Server, wait_until
 
 HERE = Path(__file__).parent
-COLUMNS = ("direct", "pool")
+COLUMNS = ("direct", "local", "pool")
 
 SECONDS = 120.0
 """Longest that one program may run before it counts as hanging, on a machine with much to do."""
@@ -96,6 +97,8 @@ class Ways:
         environ = dict(self.plain)
         parts = native.find(environ)
         native.preload(parts.softgpu if column == "direct" else parts.interposer, environ)
+        if column == "local":
+            environ["HARP_LIBCUDA"] = parts.softgpu
         if column == "pool":
             environ["HARP_SERVER"] = self.server.address
             environ["HARP_CREDENTIALS"] = str(self.server.pool.user)
@@ -106,6 +109,8 @@ class Ways:
         """What makes `harp-run` run a program so."""
         if column == "direct":
             return ["--direct"]
+        if column == "local":
+            return ["--local", "--libcuda", "soft"]
         server = self.server
         return ["--ptx", "--server", server.address, "--credentials", str(server.pool.user)]
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harp_api.control.v1 import pool_pb2 as api
-from harp_client import credentials
+from harp_client import leaf
 from harp_client.errors import HarpError
 from harp_client.scheduler import USABLE
-from harp_server.ca import identity
 
 
 class LeftOut(NamedTuple):
@@ -39,7 +38,7 @@ class Attached(NamedTuple):
 
 def owner(folder: str) -> str:
     """The identity (SPIFFE URI) that a folder of credentials shows. Raises HarpError."""
-    return identity(credentials.certificate(Path(folder, "client.pem")))
+    return leaf.read(Path(folder, "client.pem")).identity
 
 
 def attached(leases: Iterable[api.Lease], host: str, user: str) -> Attached:

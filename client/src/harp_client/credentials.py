@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from harp_client.errors import HarpError
+from harp_client.leaf import Leaf
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # each is slow to load, and who only looks at a certificate's times needs none
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     from harp_api.control.v1 import join_pb2 as api
 
 CLIENT = {"server": "agent", "host": "client", "user": "client"}
@@ -46,6 +46,8 @@ class Keys:
     @classmethod
     def new(cls, role: str) -> Keys:
         """Makes those that a role needs."""
+        from cryptography.hazmat.primitives.asymmetric import ec
+
         curve = ec.SECP256R1()
         server = ec.generate_private_key(curve) if role == "server" else None
         return cls(ec.generate_private_key(curve), server)
@@ -86,6 +88,8 @@ def role_of(folder: Path) -> str:
 
 def certificate(path: Path) -> x509.Certificate:
     """Reads one. Raises HarpError."""
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
@@ -94,7 +98,7 @@ def certificate(path: Path) -> x509.Certificate:
         raise HarpError(f"{path} is not a PEM certificate", "harp join") from error
 
 
-def half_life(found: x509.Certificate) -> datetime.datetime:
+def half_life(found: x509.Certificate | Leaf) -> datetime.datetime:
     """When it is to be renewed."""
     began = found.not_valid_before_utc + CLOCK_SKEW
     return began + (found.not_valid_after_utc - began) / 2
@@ -122,6 +126,9 @@ def write(path: Path, data: bytes) -> None:
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
@@ -134,6 +141,8 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -143,5 +152,8 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 def _request(key: ec.EllipticCurvePrivateKey) -> bytes:
     """A request for a certificate. It names nobody: the authority decides that."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)

@@ -14,8 +14,6 @@ import threading
 import time
 from collections.abc import Sequence
 
-from google.protobuf import json_format
-
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.attached import Attached, LeftOut, attached, chosen, owner
 from harp_client.errors import HarpError, printable, tell
@@ -54,6 +52,8 @@ def main() -> int:
             while not select.select([arguments.lifeline_fd], [], [], FRESH_SECONDS)[0]:
                 stay_fresh(scheduler)
             return 0
+        from google.protobuf import json_format
+
         request = json_format.Parse(arguments.request, api.AttachRequest())
         request.request_id, request.ttl = request_id(), TTL
         holder = Holder(scheduler, arguments.lifeline_fd)

@@ -6,7 +6,7 @@ import datetime
 import sys
 from pathlib import Path
 
-from harp_client import credentials
+from harp_client import credentials, leaf
 from harp_client.errors import HarpError
 from harp_client.scheduler import Scheduler
 
@@ -21,7 +21,7 @@ def keep_fresh(scheduler: Scheduler, role: str = "user") -> bool:
     certificate has expired: then only joining again helps.
     """
     folder = Path(scheduler.credentials)
-    certificate = credentials.certificate(folder / f"{credentials.CLIENT[role]}.pem")
+    certificate = leaf.read(folder / f"{credentials.CLIENT[role]}.pem")
     now = datetime.datetime.now(datetime.UTC)
     check_valid(folder, certificate.not_valid_before_utc, certificate.not_valid_after_utc, now)
     if now < credentials.half_life(certificate):

@@ -4,6 +4,7 @@ Every call that changes something has a request id, so that trying again does no
 """
 
 import datetime
+import importlib
 import os
 import time
 import uuid
@@ -15,12 +16,6 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 
-from harp_api.control.v1 import (
-    access_pb2_grpc,
-    history_pb2_grpc,
-    join_pb2_grpc,
-    pool_pb2_grpc,
-)
 from harp_client.errors import HarpError
 from harp_client.target import SCHEDULER_NAME
 
@@ -57,17 +52,23 @@ EXIT_CODES = {
 Answer = TypeVar("Answer")
 
 
-class Calls(
-    pool_pb2_grpc.PoolStub,
-    history_pb2_grpc.HistoryStub,
-    access_pb2_grpc.AccessStub,
-    join_pb2_grpc.RenewalStub,
-):
+SERVICES = {"pool": "Pool", "access": "Access", "history": "History", "join": "Renewal"}
+"""The services that members of the pool call, by the file that describes them."""
+
+
+class Calls:
     """Every call that a scheduler answers to members of the pool."""
 
     def __init__(self, channel: grpc.Channel) -> None:
-        for service in Calls.__bases__:
-            service.__init__(self, channel)  # type: ignore[misc]
+        self._channel = channel
+
+    def __getattr__(self, name: str) -> Any:
+        """The call of that name. A service is loaded when one of its calls is first wanted."""
+        for file, service in SERVICES.items():
+            module = importlib.import_module(f"harp_api.control.v1.{file}_pb2_grpc")
+            if hasattr(getattr(module, f"{service}Servicer"), name):
+                return getattr(getattr(module, f"{service}Stub")(self._channel), name)
+        raise AttributeError(name)
 
 
 class Scheduler:

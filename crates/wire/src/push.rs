@@ -2,7 +2,7 @@
 //!
 //! | type | meaning |
 //! |---|---|
-//! | u16 | kind: 1 callback, 2 output |
+//! | u16 | kind: 1 callback, 2 output, 3 event |
 //! | | the fields of that kind |
 
 use harp_cuda_abi::types::CUresult;
@@ -11,6 +11,7 @@ use crate::{DecodeError, Decoder, Encoder};
 
 const CALLBACK: u16 = 1;
 const OUTPUT: u16 = 2;
+const EVENT: u16 = 3;
 
 /// The most text of one [`Push::Output`]; more of it travels in several.
 pub const OUTPUT_MAX: usize = 64 << 10;
@@ -34,6 +35,9 @@ pub enum Push {
     Callback { callback: u64, status: CUresult },
     /// Text for the program to show, before any reply that follows becomes visible to it.
     Output { stream: OutputStream, text: Vec<u8> },
+    /// What `harp_event_watch` called `number` is over: the event has completed, or, where it is not
+    /// `over`, the client has to ask what has become of it. It comes before any reply that tells as much.
+    Event { number: u64, over: bool },
 }
 
 impl Push {
@@ -45,6 +49,11 @@ impl Push {
                 e.u32(*status);
             }
             Push::Output { stream, text } => encode_output(e, *stream, text),
+            Push::Event { number, over } => {
+                e.u16(EVENT);
+                e.u64(*number);
+                e.u8(u8::from(*over));
+            }
         }
     }
 
@@ -65,6 +74,10 @@ impl Push {
                     None => return d.finish().map(|()| None),
                 }
             }
+            EVENT => Push::Event {
+                number: d.u64(),
+                over: d.u8() == 1,
+            },
             _ => {
                 return match d.finish() {
                     Ok(()) | Err(DecodeError::TrailingBytes) => Ok(None),

@@ -2,6 +2,7 @@
 //! their attributes and lays out their parameters. A kernel belongs to no context; what is launched, and
 //! what has attributes, is its function in one.
 
+use std::collections::HashMap;
 use std::ffi::{c_char, c_int, CString};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -24,6 +25,12 @@ const ATTRIBUTES: usize = 16;
 /// The value that stands for an attribute the driver refused.
 const MISSING: i32 = i32::MIN;
 
+/// What occupancy depends on beside the function: threads of a block, its dynamic shared bytes, flags.
+pub type Configuration = (i32, usize, u32);
+
+/// So many are remembered of a function.
+const MOST_CONFIGURATIONS: usize = 64;
+
 /// What the client knows of a function or a kernel.
 pub struct Function {
     /// Its handle.
@@ -36,6 +43,9 @@ pub struct Function {
     pub launched: AtomicBool,
     /// As reported, and changed by `cuFuncSetAttribute`.
     attributes: [AtomicI32; ATTRIBUTES],
+    /// Resident blocks that the server has told of, until an attribute changes: a driver computes them of
+    /// what the function and its device are.
+    occupancy: Mutex<HashMap<Configuration, i32>>,
     /// Of a kernel: the function it has in each life of a context that asked for one.
     functions: Mutex<Vec<((u64, u32), u64)>>,
     /// Of a kernel: its handles with other servers than the one that its own handle is of.
@@ -54,6 +64,7 @@ impl Function {
             info,
             launched: AtomicBool::new(false),
             attributes,
+            occupancy: Mutex::default(),
             functions: Mutex::default(),
             elsewhere: Mutex::default(),
         }
@@ -68,8 +79,27 @@ impl Function {
         (value != MISSING).then_some(value)
     }
 
+    /// The resident blocks of a multiprocessor, or what `ask` finds them to be.
+    pub fn resident_blocks(
+        &self,
+        configuration: Configuration,
+        ask: impl FnOnce() -> Result<i32, CUresult>,
+    ) -> Result<i32, CUresult> {
+        if let Some(known) = lock(&self.occupancy).get(&configuration) {
+            return Ok(*known);
+        }
+        let found = ask()?;
+        let mut known = lock(&self.occupancy);
+        if known.len() == MOST_CONFIGURATIONS {
+            known.clear();
+        }
+        known.insert(configuration, found);
+        Ok(found)
+    }
+
     /// Keeps an attribute that the server has taken.
     fn keep(&self, number: CUfunction_attribute, value: i32) {
+        lock(&self.occupancy).clear();
         if let Some(slot) = self.attributes.get(number as usize) {
             slot.store(value, Ordering::Relaxed);
         }

@@ -14,6 +14,62 @@ use super::outputs::put;
 use crate::generated::forward;
 use crate::session::{checks, sessions};
 
+pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
+    blocks: *mut c_int,
+    function: CUfunction,
+    block_size: c_int,
+    dynamic_shared: usize,
+) -> CUresult {
+    unsafe {
+        cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+            blocks,
+            function,
+            block_size,
+            dynamic_shared,
+            0,
+        )
+    }
+}
+
+pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+    blocks: *mut c_int,
+    function: CUfunction,
+    block_size: c_int,
+    dynamic_shared: usize,
+    flags: c_uint,
+) -> CUresult {
+    if blocks.is_null() {
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    let resident = || {
+        let session = checks::context()?;
+        session.check_fault()?;
+        let known = launchable(function)?;
+        known.resident_blocks((block_size, dynamic_shared, flags), || {
+            let mut found = 0;
+            // SAFETY: local storage.
+            let status = unsafe {
+                forward::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+                    &mut found,
+                    function,
+                    block_size,
+                    dynamic_shared,
+                    flags,
+                )
+            };
+            match status {
+                CUDA_SUCCESS => Ok(found),
+                code => Err(code),
+            }
+        })
+    };
+    match resident() {
+        // SAFETY: the caller's pointer.
+        Ok(found) => unsafe { put(blocks, found) },
+        Err(code) => code,
+    }
+}
+
 pub unsafe fn cuOccupancyMaxPotentialBlockSize(
     min_grid: *mut c_int,
     block_size: *mut c_int,
@@ -74,7 +130,7 @@ pub unsafe fn cuOccupancyMaxPotentialBlockSizeWithFlags(
         };
         let mut blocks = 0;
         let status = unsafe {
-            forward::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+            cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
                 &mut blocks,
                 function,
                 candidate,

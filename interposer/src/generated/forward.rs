@@ -841,13 +841,9 @@ pub unsafe fn cuEventCreate(phEvent: CUevent, Flags: u32) -> CUresult {
 pub unsafe fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
     answer(|| {
         let (session, hEvent_id) = checks::live(HandleKind::Event, hEvent)?;
-        let status = session.one_way(CallId::cuEventDestroy_v2, |e| {
+        Ok(session.one_way(CallId::cuEventDestroy_v2, |e| {
             encode_cuEventDestroy_v2(e, hEvent_id)
-        });
-        if status == CUDA_SUCCESS {
-            handles::destroy(HandleKind::Event, hEvent);
-        }
-        Ok(status)
+        }))
     })
 }
 
@@ -909,34 +905,6 @@ pub unsafe fn cuEventElapsedTime_v2(
             |d| {
                 let reply = CuEventElapsedTime_v2Reply::read(d);
                 unsafe { pMilliseconds.write_unaligned(reply.pMilliseconds) };
-            },
-        ))
-    })
-}
-
-pub unsafe fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
-    numBlocks: *mut i32,
-    func: CUfunction,
-    blockSize: i32,
-    dynamicSMemSize: usize,
-) -> CUresult {
-    answer(|| {
-        let session = checks::context()?;
-        refuse(numBlocks.is_null())?;
-        let func_id = checks::belongs(session, launchable(func)?.id)?;
-        Ok(session.request(
-            CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor,
-            |e| {
-                encode_cuOccupancyMaxActiveBlocksPerMultiprocessor(
-                    e,
-                    func_id,
-                    blockSize,
-                    dynamicSMemSize as u64,
-                )
-            },
-            |d| {
-                let reply = CuOccupancyMaxActiveBlocksPerMultiprocessorReply::read(d);
-                unsafe { numBlocks.write_unaligned(reply.numBlocks) };
             },
         ))
     })

@@ -360,12 +360,12 @@ pub unsafe extern "C" fn cuEventCreate(phEvent: *mut CUevent, Flags: u32) -> CUr
 }
 pub unsafe extern "C" fn cuEventDestroy(hEvent: CUevent) -> CUresult {
     harp_driver_front::guard("cuEventDestroy", || unsafe {
-        crate::generated::forward::cuEventDestroy_v2(hEvent)
+        crate::api::cuEventDestroy_v2(hEvent)
     })
 }
 pub unsafe extern "C" fn cuEventDestroy_v2(hEvent: CUevent) -> CUresult {
     harp_driver_front::guard("cuEventDestroy_v2", || unsafe {
-        crate::generated::forward::cuEventDestroy_v2(hEvent)
+        crate::api::cuEventDestroy_v2(hEvent)
     })
 }
 pub unsafe extern "C" fn cuEventElapsedTime(
@@ -388,7 +388,7 @@ pub unsafe extern "C" fn cuEventElapsedTime_v2(
 }
 pub unsafe extern "C" fn cuEventQuery(hEvent: CUevent) -> CUresult {
     harp_driver_front::guard("cuEventQuery", || unsafe {
-        crate::generated::forward::cuEventQuery(hEvent)
+        crate::api::cuEventQuery(hEvent)
     })
 }
 pub unsafe extern "C" fn cuEventRecord(hEvent: CUevent, hStream: CUstream) -> CUresult {
@@ -1786,7 +1786,7 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessor(
     dynamicSMemSize: usize,
 ) -> CUresult {
     harp_driver_front::guard("cuOccupancyMaxActiveBlocksPerMultiprocessor", || unsafe {
-        crate::generated::forward::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        crate::api::cuOccupancyMaxActiveBlocksPerMultiprocessor(
             numBlocks,
             func,
             blockSize,
@@ -1804,7 +1804,7 @@ pub unsafe extern "C" fn cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
     harp_driver_front::guard(
         "cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
         || unsafe {
-            crate::generated::forward::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
+            crate::api::cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(
                 numBlocks,
                 func,
                 blockSize,

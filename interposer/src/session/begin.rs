@@ -25,6 +25,7 @@ use super::settings::{say, settings, LogLevel, Target};
 use super::snapshot::{select_visible, Device, Snapshot};
 use super::stats::Stats;
 use super::twins::Twins;
+use super::watches::Watches;
 use super::{life, weather, Session, Sessions};
 
 /// No more attempts to connect after a pause of this length.
@@ -159,6 +160,7 @@ fn begin_one(
         callbacks: Callbacks::default(),
         output: Output::default(),
         twins: Twins::default(),
+        watches: Watches::new(snapshot.watches_events && !settings.every_call_waits),
         link,
         keeper: sender.keeper(),
         outgoing: Outgoing::new(sender, number),
@@ -228,6 +230,10 @@ fn pushed(number: usize, push: Push) -> Result<(), String> {
         Push::Callback { callback, status } => session.callbacks.reached(callback, status),
         Push::Output { stream, text } => {
             session.output.queue(stream, &text);
+            Ok(())
+        }
+        Push::Event { number, over } => {
+            session.watches.told(number, over);
             Ok(())
         }
     }

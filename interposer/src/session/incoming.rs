@@ -169,6 +169,28 @@ impl Incoming {
         Ok(())
     }
 
+    /// Reads what has come by now, if nobody else is reading.
+    ///
+    /// # Errors
+    /// A sentence about why nothing more will.
+    pub fn glance(&self) -> Result<(), String> {
+        let Ok(mut reader) = self.reader.try_lock() else {
+            return Ok(());
+        };
+        let at_once = Wait {
+            spin: None,
+            timeout: Some(Duration::ZERO),
+        };
+        let mut result = Ok(());
+        while result.is_ok() && reader.receiver.readable_now() {
+            result = self.read_next(&mut reader, at_once).map(drop);
+        }
+        drop(reader);
+        drop(lock(&self.pending));
+        self.arrived.notify_all();
+        result
+    }
+
     /// Wakes every waiting thread to look at the session's state.
     pub fn wake_all(&self) {
         self.arrived.notify_all();
@@ -195,21 +217,28 @@ impl Incoming {
             if enough() {
                 return Ok(());
             }
-            match reader.receiver.next(wait) {
-                Ok(Next::Frame(head)) if head.kind == FrameKind::Replies => {
-                    self.read_replies(&mut reader.receiver, head.len)?;
-                }
-                Ok(Next::Frame(FrameHead {
-                    kind: FrameKind::Bye(reason),
-                    ..
-                })) if !reason.is_empty() => return Err(format!("the server says: {reason}")),
-                Ok(Next::Frame(_)) => (),
-                Ok(Next::Idle) if lost() => return Ok(()),
-                Ok(Next::Idle) => (),
-                Ok(Next::Closed) => return Err("the server closed the session".to_owned()),
-                Err(error) => return Err(error.to_string()),
+            if !self.read_next(reader, wait)? && lost() {
+                return Ok(());
             }
         }
+    }
+
+    /// Reads the next frame; false if none came within the time.
+    fn read_next(&self, reader: &mut Reader, wait: Wait) -> Result<bool, String> {
+        match reader.receiver.next(wait) {
+            Ok(Next::Frame(head)) if head.kind == FrameKind::Replies => {
+                self.read_replies(&mut reader.receiver, head.len)?;
+            }
+            Ok(Next::Frame(FrameHead {
+                kind: FrameKind::Bye(reason),
+                ..
+            })) if !reason.is_empty() => return Err(format!("the server says: {reason}")),
+            Ok(Next::Frame(_)) => (),
+            Ok(Next::Idle) => return Ok(false),
+            Ok(Next::Closed) => return Err("the server closed the session".to_owned()),
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(true)
     }
 
     fn take_push(&self, body: &[u8]) -> Result<(), String> {

@@ -27,6 +27,7 @@ pub mod snapshot;
 mod stats;
 mod thread;
 pub mod twins;
+pub mod watches;
 mod weather;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,6 +53,7 @@ use output::Output;
 use settings::{say, settings, LogLevel};
 use stats::{reason_for, Stats};
 use twins::Twins;
+use watches::Watches;
 
 /// A running session.
 pub struct Session {
@@ -64,6 +66,7 @@ pub struct Session {
     pub callbacks: Callbacks,
     output: Output,
     pub twins: Twins,
+    pub watches: Watches,
     link: LinkInfo,
     keeper: Keeper,
     outgoing: Outgoing,

@@ -15,6 +15,9 @@ pub struct Snapshot {
     /// True for the soft GPU.
     #[serde(default)]
     pub soft: bool,
+    /// The server knows `harp_event_watch`.
+    #[serde(default)]
+    pub watches_events: bool,
 }
 
 /// One device as the program sees it.

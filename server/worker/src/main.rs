@@ -191,7 +191,7 @@ impl Worker {
         ) {
             Ok((sender, receiver)) => {
                 let keeper = sender.keeper();
-                let replies = Arc::new(Replies::new(sender, self.output));
+                let replies = Arc::new(Replies::new(sender, self.output, self.driver));
                 if let Err(error) = replies.clone().watch_output() {
                     ending.end(&format!("cannot watch what the device prints: {error}"));
                 }

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub devices: Vec<Device>,
     /// Whether kernels are executed by the soft GPU.
     pub soft: bool,
+    /// The worker knows `harp_event_watch`.
+    watches_events: bool,
     /// What is left of this process's addresses, where it was made less for the driver.
     #[serde(skip)]
     space: Option<AddressSpace>,
@@ -65,6 +67,7 @@ pub fn take(driver: &Driver) -> Result<Snapshot, String> {
         driver_version,
         devices,
         soft,
+        watches_events: true,
         space: None,
     })
 }
@@ -259,6 +262,7 @@ mod tests {
             driver_version: 13000,
             devices: (0..count).map(device).collect(),
             soft: true,
+            watches_events: true,
             space: None,
         }
     }

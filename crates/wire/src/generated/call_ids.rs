@@ -95,6 +95,7 @@ impl CallId {
     pub const cuEventQuery: CallId = CallId(0x0705);
     pub const cuEventSynchronize: CallId = CallId(0x0706);
     pub const cuEventElapsedTime_v2: CallId = CallId(0x0707);
+    pub const harp_event_watch: CallId = CallId(0x0708);
     pub const cuLaunchKernel: CallId = CallId(0x0801);
     pub const cuLaunchKernelEx: CallId = CallId(0x0802);
     pub const cuOccupancyMaxActiveBlocksPerMultiprocessor: CallId = CallId(0x0810);
@@ -217,6 +218,7 @@ impl CallId {
         (CallId::cuEventQuery, "cuEventQuery"),
         (CallId::cuEventSynchronize, "cuEventSynchronize"),
         (CallId::cuEventElapsedTime_v2, "cuEventElapsedTime_v2"),
+        (CallId::harp_event_watch, "harp_event_watch"),
         (CallId::cuLaunchKernel, "cuLaunchKernel"),
         (CallId::cuLaunchKernelEx, "cuLaunchKernelEx"),
         (

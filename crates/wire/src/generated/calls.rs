@@ -3612,6 +3612,36 @@ impl CuEventElapsedTime_v2Reply {
 }
 
 #[inline]
+pub fn encode_harp_event_watch(e: &mut Encoder, event: u64, number: u64) {
+    e.u64(event);
+    e.u64(number);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpEventWatchArgs {
+    pub event: u64,
+    pub number: u64,
+}
+
+impl HarpEventWatchArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpEventWatchArgs {
+            event: d.handle(HandleKind::Event),
+            number: d.u64(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuLaunchKernel(
     e: &mut Encoder,
     function: u64,
@@ -4548,6 +4578,7 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::cuEventElapsedTime_v2 => {
             CuEventElapsedTime_v2Args::decode(d).map(|args| format!("{args:?}"))
         }
+        CallId::harp_event_watch => HarpEventWatchArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLaunchKernel => CuLaunchKernelArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLaunchKernelEx => CuLaunchKernelExArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor => {

@@ -57,11 +57,15 @@ LAUNCH.wire(
     because=FIRST_USE,
 )
 
+KEEPS_OCCUPANCY = Custom(
+    "asks once: the answer follows from the function, its device and its attributes"
+)
 LAUNCH.call(
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     0x0810,
     REPLY,
     {"numBlocks": OUT, "func": Launchable(), "blockSize": VALUE, "dynamicSMemSize": VALUE},
+    client=KEEPS_OCCUPANCY,
     record="skip",
     because=QUERY,
 )
@@ -76,6 +80,7 @@ LAUNCH.call(
         "dynamicSMemSize": VALUE,
         "flags": VALUE,
     },
+    client=KEEPS_OCCUPANCY,
     record="skip",
     because=QUERY,
 )

@@ -1,7 +1,7 @@
 """Streams, events and host functions."""
 
 from harp_spec.codecs import STREAM as STREAM_ID
-from harp_spec.codecs import U64
+from harp_spec.codecs import U64, handle
 from harp_spec.spec.vocabulary import (
     DATA,
     ONE_WAY,
@@ -128,6 +128,8 @@ EVENTS.call(
     0x0702,
     ONE_WAY,
     {"hEvent": Use("Event", destroys=True)},
+    client=KEEPS_EVENTS,
+    server=Custom("a watch of the event ends first"),
     needs_context=False,
     predicts=("INVALID_HANDLE",),
 )
@@ -139,6 +141,14 @@ EVENTS.call(
     client=CHECKS_CONTEXTS,
     needs_context=False,
     predicts=ON_STREAM_ERRORS,
+)
+EVENTS.wire(
+    "harp_event_watch",
+    0x0708,
+    ONE_WAY,
+    {"event": handle("Event"), "number": U64},
+    client=Custom("after a record, once the program has asked how far an event is"),
+    server=Custom("a push says when the event has completed"),
 )
 EVENTS.call(
     "cuEventRecordWithFlags",
@@ -154,6 +164,7 @@ EVENTS.call(
     0x0705,
     REPLY,
     {"hEvent": Use("Event")},
+    client=Custom("what a push has said of the record answers it"),
     needs_context=False,
     record="skip",
     because=QUERY,

@@ -10,6 +10,7 @@
 mod code;
 mod context;
 mod copies;
+mod events;
 mod launch;
 mod pools;
 mod session;
@@ -21,6 +22,7 @@ mod waits;
 pub use code::*;
 pub use context::*;
 pub use copies::*;
+pub use events::*;
 pub use launch::*;
 pub use pools::*;
 pub use session::*;

@@ -72,7 +72,6 @@ pub fn execute(
         CallId::cuStreamQuery => cuStreamQuery(d, cx),
         CallId::cuStreamWaitEvent => cuStreamWaitEvent(d, cx),
         CallId::cuEventCreate => cuEventCreate(d, cx),
-        CallId::cuEventDestroy_v2 => cuEventDestroy_v2(d, cx),
         CallId::cuEventRecord => cuEventRecord(d, cx),
         CallId::cuEventRecordWithFlags => cuEventRecordWithFlags(d, cx),
         CallId::cuEventQuery => cuEventQuery(d, cx),
@@ -123,7 +122,9 @@ pub fn execute(
         CallId::harp_copy_box_on_device => crate::calls::harp_copy_box_on_device(d, cx, out),
         CallId::cuStreamSynchronize => crate::calls::cuStreamSynchronize(d, cx, out),
         CallId::cuLaunchHostFunc => crate::calls::cuLaunchHostFunc(d, cx, out),
+        CallId::cuEventDestroy_v2 => crate::calls::cuEventDestroy_v2(d, cx, out),
         CallId::cuEventSynchronize => crate::calls::cuEventSynchronize(d, cx, out),
+        CallId::harp_event_watch => crate::calls::harp_event_watch(d, cx, out),
         CallId::cuLaunchKernel => crate::calls::cuLaunchKernel(d, cx, out),
         CallId::cuLaunchKernelEx => crate::calls::cuLaunchKernelEx(d, cx, out),
         CallId::cuOccupancyMaxActiveClusters => {
@@ -895,21 +896,6 @@ fn cuEventCreate(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violatio
     let status = unsafe { (cx.driver.cuEventCreate)(&mut phEvent, args.Flags) };
     cx.handles
         .created(HandleKind::Event, args.phEvent, phEvent.cast(), status)?;
-    Ok(status)
-}
-
-fn cuEventDestroy_v2(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuEventDestroy_v2Args::decode(d)?;
-    let hEvent: CUevent = match cx.handles.get(HandleKind::Event, args.hEvent)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuEventDestroy_v2)(hEvent) };
-    if status == CUDA_SUCCESS {
-        cx.handles.remove(HandleKind::Event, args.hEvent);
-    }
     Ok(status)
 }
 

@@ -14,6 +14,7 @@
 //! | `engine` | the loop |
 //! | `twins` | memory that kernels share with the program |
 //! | `relay` | which thread runs the loop while another is blocked in a wait |
+//! | `watches` | events that the client wants to hear of |
 //! | `ending` | statistics, and the one way out of the process |
 
 mod blobs;
@@ -31,6 +32,7 @@ mod replies;
 mod twins;
 mod violation;
 mod waits;
+mod watches;
 
 pub use ending::Ending;
 pub use engine::{lead, Engine, Shared};
@@ -49,7 +51,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use harp_cuda_abi::types::{CUcontext, CUdevice, CUresult, CUDA_ERROR_INVALID_DEVICE};
+use harp_cuda_abi::types::{CUcontext, CUdevice, CUevent, CUresult, CUDA_ERROR_INVALID_DEVICE};
 use harp_wire::Parameter;
 
 use blobs::Blobs;
@@ -78,6 +80,7 @@ pub struct Session {
     /// Options of running links, by link handle: the driver writes messages to their buffers.
     pub link_options: IdMap<JitOptions>,
     pub callbacks: Arc<Callbacks>,
+    pub replies: Arc<Replies>,
     pub twins: Twins,
     /// Set by a call that has to wait for the device: its reply follows when the wait is over.
     pub wait: Option<Wait>,
@@ -100,7 +103,8 @@ impl Session {
             images: IdMap::default(),
             logs: HashMap::new(),
             link_options: IdMap::default(),
-            callbacks: Callbacks::new(replies),
+            callbacks: Callbacks::new(replies.clone()),
+            replies,
             twins: Twins::default(),
             wait: None,
         }
@@ -129,6 +133,15 @@ impl Session {
         self.handles
             .thread_streams
             .enter(self.threads.thread(), context);
+    }
+
+    /// Has the client told when an event's last record has completed.
+    pub fn watch_event(&mut self, event: CUevent, number: u64) -> Result<(), Violation> {
+        let context = self.threads.context();
+        let replies = &self.replies;
+        replies
+            .watches
+            .watch((self.driver, replies), context, event, number)
     }
 
     /// Makes everything per-thread that of client thread `thread`, in the driver too.

@@ -43,7 +43,7 @@ pub fn execute(folder: &Path, launches: usize) -> ! {
 
     let driver: &'static Driver = Box::leak(Box::new(idle_driver()));
     let keeper = sender.keeper();
-    let replies = Arc::new(Replies::new(sender, Output::capture().unwrap()));
+    let replies = Arc::new(Replies::new(sender, Output::capture().unwrap(), driver));
     let mut session = Session::new(driver, vec![0], replies.clone());
     let mut know = |kind, handle| {
         let object = without_provenance_mut::<c_void>(64);

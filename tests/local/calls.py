@@ -4,6 +4,7 @@ python calls.py EXPRESSION...      each in terms of `cuda`, `proc` and the numbe
 """
 
 import ctypes
+import os  # noqa: F401
 import sys
 from ctypes import c_float, c_int, c_void_p  # noqa: F401
 
@@ -40,6 +41,27 @@ def libraries() -> list[str]:
     """The files that are mapped here."""
     with open("/proc/self/maps") as maps:
         return sorted({line.split()[-1] for line in maps if "/" in line})
+
+
+class Shape(ctypes.Structure):
+    """CUDA_ARRAY_DESCRIPTOR."""
+
+    _fields_ = (
+        ("width", ctypes.c_size_t),
+        ("height", ctypes.c_size_t),
+        ("format", c_int),
+        ("channels", c_int),
+    )
+
+
+FLOAT = 32
+
+
+def array(width: int, height: int) -> tuple[int, int]:
+    """Makes an array of floats: code, handle."""
+    made = c_void_p()
+    shape = Shape(width, height, FLOAT, 1)
+    return cuda.cuArrayCreate_v2(ctypes.byref(made), ctypes.byref(shape)), made.value or 0
 
 
 for expression in sys.argv[1:]:

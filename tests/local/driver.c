@@ -25,6 +25,23 @@ int cuTexRefSetMipmapLevelClamp(void *reference, float least, float most) {
     return 701;
 }
 
+int cuStreamSynchronize(void *stream) { return stream ? 400 : 0; }
+
+int cuCtxGetDevice(int *device) { return *device = 0; }
+
+int cuCtxGetCurrent(void **context) {
+    *context = (void *)0x10;
+    return 0;
+}
+
+int cuArrayCreate_v2(void **array, const void *shape) {
+    static long made = 0x1000;
+    *array = (void *)(made += 0x10);
+    return shape ? 0 : 1;
+}
+
+int cuArrayDestroy(void *array) { return array ? 0 : 400; }
+
 // Only a build for graphics has its types, so only its name is known.
 int cuGLInit(void) { return 702; }
 

@@ -4,53 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from harp_client import native
-from pool.standins import BOUND, HARP_RUN, environment
+from local.evaluated import HERE, Calls, answers
+from pool.standins import BOUND
 
-HERE = Path(__file__).parent
 NOT_SUPPORTED, NO_DEVICE, NOT_FOUND = 801, 100, 500
 SYMBOL_NOT_FOUND, VERSION_NOT_SUFFICIENT = 1, 2
 LAUNCH = (
     "cuda.cuLaunchKernel(*map(c_void_p, [1]), 2, 3, 4, 5, 6, 7, 8, *map(c_void_p, [9, 10, 11]))"
 )
-
-Calls = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
-    command = ["cc", "-std=gnu17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC"]
-    command += ["-Wl,-soname,libcuda.so.1", "-o", str(library), str(HERE / "driver.c")]
-    subprocess.run(command, check=True)
-    return library
-
-
-@pytest.fixture
-def environ(tmp_path: Path) -> dict[str, str]:
-    return environment(tmp_path)
-
-
-@pytest.fixture
-def calls(driver: Path, environ: dict[str, str]) -> Calls:
-    """Evaluates expressions of calls.py over a driver, the small one unless another is named."""
-
-    def run(*expressions: str, libcuda: object = driver) -> subprocess.CompletedProcess[str]:
-        command = [*HARP_RUN, "--local", "--libcuda", str(libcuda), "--"]
-        command += [sys.executable, str(HERE / "calls.py"), *expressions]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
-
-    return run
-
-
-def answers(done: subprocess.CompletedProcess[str]) -> list[object]:
-    assert done.returncode == 0, done.stderr
-    return [eval(line) for line in done.stdout.splitlines()]
 
 
 def test_arguments_arrive_at_the_first_call_and_later(calls: Calls) -> None:

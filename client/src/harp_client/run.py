@@ -33,6 +33,7 @@ Which pool:
 No pool, but a driver in the program's own process:
       --local              use this machine's driver
       --libcuda PATH       use this libcuda.so.1; soft is the soft GPU
+      --memory SIZE        let the program take no more than this of each device
 
 From a pool with a scheduler (without any of these: all that is attached to this host):
       --scheduler HOST:PORT[,...]  the pool's schedulers
@@ -60,7 +61,7 @@ Examples:
   harp-run --server gpu1:7443 --credentials ~/.config/harp/credentials -- python train.py
   harp-run --server gpu1:7443 --server gpu2:7443/0 -- python train.py
   harp-run --local --stats -- python train.py
-  harp-run --local --libcuda soft -- ./vector_add
+  harp-run --local --memory 2GiB --libcuda soft -- ./vector_add
 
 Exit status: the program's; 128+N if signal N ended it; 125 if harp-run itself failed, 126 if the
 program cannot be executed, 127 if it is not found. Environment: see docs/environment.md.
@@ -194,7 +195,7 @@ def _parse(arguments: list[str]) -> Options:
 def _check_local(values: dict[str, str], flags: Flags) -> None:
     """Refuses what is for a pool beside `--local`."""
     for word in ("embedded", "direct", "device", "sync", "lease", *WISHES):
-        if word in values:
+        if word in values and word != "memory":
             instead = {
                 "device": "name the driver with --libcuda",
                 "sync": "set CUDA_LAUNCH_BLOCKING=1 for what it is to a driver",
@@ -248,12 +249,18 @@ def _run(options: Options) -> int:
 
 
 def _run_local(options: Options, parts: native.NativeParts, environ: dict[str, str]) -> int:
-    from harp_client import local_driver
+    from harp_client import local_driver, quantities
 
     environ = native.without_preload(environ)
     driver = local_driver.choose(options.libcuda, parts, environ)
     _say(options, f"local: calls go to {driver}, in the program's own process")
     environ[settings.HARP_LIBCUDA.name] = driver
+    limit = options.wish[WISHES.index("memory")] or settings.HARP_LOCAL_MEMORY.get(environ)
+    if limit is not None:
+        try:
+            environ[settings.HARP_LOCAL_MEMORY.name] = str(quantities.size(limit))
+        except HarpError as error:
+            raise HarpError(error.cause, error.next_step, 125) from None
     if options.stats:
         environ[settings.HARP_STATS.name] = "1"
     native.preload(parts.interposer, environ)

@@ -68,6 +68,13 @@ HARP_LIBCUDA = Setting(
     "instead of a pool. Set by `harp-run --local`; read by it as the default of `--libcuda`, where "
     "`soft` is the soft GPU.",
 )
+HARP_LOCAL_MEMORY = Setting(
+    "HARP_LOCAL_MEMORY",
+    "all of it",
+    PROGRAM,
+    "Local mode: bytes of each device's memory that the program may take. Set by `harp-run --local "
+    "--memory`; read by it as the default of that, where it may be written like `2GiB`.",
+)
 HARP_SYNC = Setting(
     "HARP_SYNC",
     "`0`",

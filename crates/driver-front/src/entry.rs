@@ -25,14 +25,15 @@ pub fn guard(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
 /// With `HARP_LOG=debug`, every call that does not succeed is named: libraries often hide which one
 /// they failed at.
 #[cold]
-fn tell_failure(name: &str, code: CUresult) {
+pub fn tell_failure(name: &str, code: CUresult) {
     match error_name(code) {
         Some(text) => notice(&format!("{name} answers {}", text.to_string_lossy())),
         None => notice(&format!("{name} answers {code}")),
     }
 }
 
-fn caught(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
+/// Runs one exported call so that a panic becomes `CUDA_ERROR_UNKNOWN` and a line on stderr.
+pub fn caught(name: &'static str, call: impl FnOnce() -> CUresult) -> CUresult {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
         notice(&format!(
             "{name} failed inside the driver; please report this"

@@ -1,7 +1,7 @@
 //! What every `libcuda.so.1` answers inside the program's own process, whether it forwards calls
 //! (the interposer) or executes them (the soft GPU).
 //!
-//! * [`guard`] and [`unsupported`]: the frame around every exported symbol;
+//! * [`guard`], [`caught`] and [`unsupported`]: the frame around every exported symbol;
 //! * [`default_stream`]: which stream a call without one means on this thread;
 //! * [`context_stack`]: the calling thread's stack of current contexts;
 //! * [`context_storage`]: values that runtimes keep per context, with destructors;
@@ -32,7 +32,7 @@ pub mod threads;
 mod visible_devices;
 
 pub use default_stream::{default_stream, per_thread_stream, resolve_stream};
-pub use entry::{guard, unsupported, unsupported_calls};
+pub use entry::{caught, guard, tell_failure, unsupported, unsupported_calls};
 pub use front_driver::{install, DeviceIdentity, FrontDriver};
 pub use notices::{notice, notice_once, quiet, talkative, write_line};
 #[cfg(feature = "runtime-handshake")]

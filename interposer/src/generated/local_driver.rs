@@ -12,6 +12,129 @@ use harp_cuda_abi::types::*;
 
 use crate::local::driver::function;
 
+pub unsafe fn cuArray3DCreate_v2(
+    pHandle: *mut CUarray,
+    pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR,
+) -> CUresult {
+    match function(1) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut CUarray, *const CUDA_ARRAY3D_DESCRIPTOR) -> CUresult,
+            >(driver)(pHandle, pAllocateArray)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuArrayCreate_v2(
+    pHandle: *mut CUarray,
+    pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR,
+) -> CUresult {
+    match function(5) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut CUarray, *const CUDA_ARRAY_DESCRIPTOR) -> CUresult,
+            >(driver)(pHandle, pAllocateArray)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuArrayDestroy(hArray: CUarray) -> CUresult {
+    match function(6) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUarray) -> CUresult>(driver)(hArray)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
+    match function(33) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUcontext) -> CUresult>(driver)(ctx)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
+    match function(40) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUcontext) -> CUresult>(driver)(pctx)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
+    match function(42) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUdevice) -> CUresult>(driver)(
+                device,
+            )
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuDevicePrimaryCtxGetState(
+    dev: CUdevice,
+    flags: *mut u32,
+    active: *mut i32,
+) -> CUresult {
+    match function(95) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUdevice, *mut u32, *mut i32) -> CUresult>(
+                driver,
+            )(dev, flags, active)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
+    match function(97) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUdevice) -> CUresult>(driver)(dev)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
+    match function(99) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUdevice) -> CUresult>(driver)(dev)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
+    match function(100) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUcontext, CUdevice) -> CUresult>(
+                driver,
+            )(pctx, dev)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> CUresult {
+    match function(107) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, CUdevice) -> CUresult>(driver)(
+                bytes, dev,
+            )
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
 pub unsafe fn cuGetProcAddress(
     symbol: *const c_char,
     pfn: *mut *mut c_void,
@@ -48,6 +171,249 @@ pub unsafe fn cuGetProcAddress_v2(
                     *mut CUdriverProcAddressQueryResult,
                 ) -> CUresult,
             >(driver)(symbol, pfn, cudaVersion, flags, symbolStatus)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuInit(Flags: u32) -> CUresult {
+    match function(291) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(u32) -> CUresult>(driver)(Flags)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemAllocAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    hStream: CUstream,
+) -> CUresult {
+    match function(360) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut CUdeviceptr, usize, CUstream) -> CUresult,
+            >(driver)(dptr, bytesize, hStream)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemAllocFromPoolAsync(
+    dptr: *mut CUdeviceptr,
+    bytesize: usize,
+    pool: CUmemoryPool,
+    hStream: CUstream,
+) -> CUresult {
+    match function(362) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut CUdeviceptr, usize, CUmemoryPool, CUstream) -> CUresult,
+            >(driver)(dptr, bytesize, pool, hStream)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, flags: u32) -> CUresult {
+    match function(366) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUdeviceptr, usize, u32) -> CUresult>(
+                driver,
+            )(dptr, bytesize, flags)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemAllocPitch_v2(
+    dptr: *mut CUdeviceptr,
+    pPitch: *mut usize,
+    WidthInBytes: usize,
+    Height: usize,
+    ElementSizeBytes: u32,
+) -> CUresult {
+    match function(368) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut CUdeviceptr, *mut usize, usize, usize, u32) -> CUresult,
+            >(driver)(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
+    match function(369) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUdeviceptr, usize) -> CUresult>(
+                driver,
+            )(dptr, bytesize)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemCreate(
+    handle: *mut CUmemGenericAllocationHandle,
+    size: usize,
+    prop: *const CUmemAllocationProp,
+    flags: u64,
+) -> CUresult {
+    match function(372) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(
+                    *mut CUmemGenericAllocationHandle,
+                    usize,
+                    *const CUmemAllocationProp,
+                    u64,
+                ) -> CUresult,
+            >(driver)(handle, size, prop, flags)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
+    match function(379) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUdeviceptr, CUstream) -> CUresult>(
+                driver,
+            )(dptr, hStream)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
+    match function(382) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUdeviceptr) -> CUresult>(driver)(dptr)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
+    match function(391) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize) -> CUresult>(
+                driver,
+            )(free, total)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemMap(
+    ptr: CUdeviceptr,
+    size: usize,
+    offset: usize,
+    handle: CUmemGenericAllocationHandle,
+    flags: u64,
+) -> CUresult {
+    match function(402) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(
+                    CUdeviceptr,
+                    usize,
+                    usize,
+                    CUmemGenericAllocationHandle,
+                    u64,
+                ) -> CUresult,
+            >(driver)(ptr, size, offset, handle, flags)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
+    match function(424) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUmemGenericAllocationHandle) -> CUresult>(
+                driver,
+            )(handle)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemRetainAllocationHandle(
+    handle: *mut CUmemGenericAllocationHandle,
+    addr: *mut c_void,
+) -> CUresult {
+    match function(425) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut CUmemGenericAllocationHandle, *mut c_void) -> CUresult,
+            >(driver)(handle, addr)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
+    match function(428) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUdeviceptr, usize) -> CUresult>(driver)(
+                ptr, size,
+            )
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMipmappedArrayCreate(
+    pHandle: *mut CUmipmappedArray,
+    pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR,
+    numMipmapLevels: u32,
+) -> CUresult {
+    match function(537) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(
+                    *mut CUmipmappedArray,
+                    *const CUDA_ARRAY3D_DESCRIPTOR,
+                    u32,
+                ) -> CUresult,
+            >(driver)(pHandle, pMipmappedArrayDesc, numMipmapLevels)
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuMipmappedArrayDestroy(hMipmappedArray: CUmipmappedArray) -> CUresult {
+    match function(538) {
+        Some(driver) => unsafe {
+            transmute::<*mut c_void, unsafe extern "C" fn(CUmipmappedArray) -> CUresult>(driver)(
+                hMipmappedArray,
+            )
+        },
+        None => CUDA_ERROR_NOT_SUPPORTED,
+    }
+}
+
+pub unsafe fn cuPointerGetAttribute(
+    data: *mut c_void,
+    attribute: CUpointer_attribute,
+    ptr: CUdeviceptr,
+) -> CUresult {
+    match function(575) {
+        Some(driver) => unsafe {
+            transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut c_void, CUpointer_attribute, CUdeviceptr) -> CUresult,
+            >(driver)(data, attribute, ptr)
         },
         None => CUDA_ERROR_NOT_SUPPORTED,
     }

@@ -3,5 +3,7 @@
 
 pub mod exports;
 pub mod forward;
+pub mod hooked;
 pub mod local_driver;
+pub mod quota;
 pub mod remote;

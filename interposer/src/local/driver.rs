@@ -2,7 +2,7 @@
 
 use core::ffi::{c_void, CStr};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -17,6 +17,13 @@ static FUNCTIONS: [AtomicPtr<c_void>; COUNT] = [const { AtomicPtr::new(null_mut(
 pub fn function(number: usize) -> Option<*mut c_void> {
     let function = FUNCTIONS[number].load(Ordering::Acquire);
     (!function.is_null()).then_some(function)
+}
+
+static IS_SOFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether it is a soft GPU, which itself names the calls that fail.
+pub fn is_soft() -> bool {
+    IS_SOFT.load(Ordering::Acquire)
 }
 
 /// Loads the driver, which stays loaded, and finds its functions; again is harmless.
@@ -35,6 +42,9 @@ pub fn load(path: &Path) -> Result<(), String> {
     if library.is_null() {
         return Err(format!("cannot load {shown}: {}", last_error()));
     }
+    // SAFETY: an open library and a C string.
+    let mark = unsafe { libc::dlsym(library, c"harp_soft_move_windows".as_ptr()) };
+    IS_SOFT.store(!mark.is_null(), Ordering::Release);
     for (number, name) in NAMES.iter().enumerate() {
         // SAFETY: an open library and a C string.
         let found = unsafe { libc::dlsym(library, name.as_ptr()) };
@@ -43,13 +53,10 @@ pub fn load(path: &Path) -> Result<(), String> {
         }
         FUNCTIONS[number].store(found, Ordering::Release);
     }
-    let has_init = NAMES
-        .iter()
-        .position(|name| *name == c"cuInit")
-        .and_then(function);
-    has_init
-        .map(drop)
-        .ok_or_else(|| format!("{shown} is no CUDA driver: it has no cuInit"))
+    match super::number_of(b"cuInit").and_then(function) {
+        Some(_) => Ok(()),
+        None => Err(format!("{shown} is no CUDA driver: it has no cuInit")),
+    }
 }
 
 fn last_error() -> String {

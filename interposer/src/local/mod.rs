@@ -2,56 +2,98 @@
 //! program gets as they are.
 //!
 //! * [`driver`]: the library and its functions;
-//! * [`proc_address`]: `cuGetProcAddress`, which hands out this library's entries where it can.
+//! * [`proc_address`]: `cuGetProcAddress`, which hands out this library's entries where it can;
+//! * [`hooks`]: what is told of every call; [`profile`]: what `HARP_STATS=1` says at the end;
+//! * [`quota`]: a limit on device memory.
 //!
-//! A function that the driver has is reached by one jump. One that it lacks answers
+//! A function that the driver has is reached by one jump where neither quota nor hooks are asked for. One that it lacks answers
 //! `CUDA_ERROR_NOT_SUPPORTED`, and one that only the driver knows comes from `cuGetProcAddress` as
 //! the driver's own.
 
 pub mod driver;
+pub mod hooks;
+mod life;
 mod proc_address;
+mod profile;
+pub mod quota;
 
 use core::arch::naked_asm;
 use core::ffi::c_void;
-use core::sync::atomic::Ordering;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::path::Path;
 
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_NO_DEVICE};
 use harp_driver_front::lifecycle::ANSWERED_ALWAYS;
-use harp_driver_front::{notice_once, write_line};
+use harp_driver_front::{notice_once, talkative, write_line};
 
 use crate::entry::ENTRIES;
-use crate::generated::exports::NAMES;
-use crate::generated::remote;
+use crate::generated::exports::{COUNT, NAMES};
+use crate::generated::{self, remote};
+use crate::session::settings::settings;
 
-/// Has every symbol lead to the driver at `path`; where that is none, to an error of CUDA's.
+/// What each symbol leads to where no hooks are in between.
+static BOUND: [AtomicPtr<c_void>; COUNT] = [const { AtomicPtr::new(null_mut()) }; COUNT];
+
+/// The function that a symbol leads to, past the hooks; only of symbols that were bound.
+#[inline]
+pub fn bound(number: usize) -> *mut c_void {
+    BOUND[number].load(Ordering::Acquire)
+}
+
+/// Has every symbol lead to the driver at `path`; where that is none, to an error of CUDA's. Again
+/// is harmless.
 pub fn bind(path: &Path) {
-    let loaded = driver::load(path);
-    if let Err(cause) = &loaded {
-        explain_once(cause);
-    }
-    for (number, name) in NAMES.iter().enumerate() {
-        let function = match &loaded {
-            Ok(()) => ours(name.to_bytes())
-                .or(driver::function(number))
-                .unwrap_or(absent as *mut c_void),
-            Err(_) => without_driver(number),
+    let settings = settings();
+    let loaded = settings.local_memory.clone().and_then(|limit| {
+        driver::load(path)?;
+        Ok(limit.is_some())
+    });
+    let Ok(has_limit) = loaded.inspect_err(|cause| explain_once(cause)) else {
+        for (number, entry) in ENTRIES.iter().enumerate() {
+            entry.store(without_driver(number), Ordering::Release);
+        }
+        return;
+    };
+    // Each place is written once with what it is to hold: threads that bind at the same time write
+    // the same.
+    for (number, (place, entry)) in BOUND.iter().zip(&ENTRIES).enumerate() {
+        let function = match driver::function(number) {
+            Some(driver) => ours(number, has_limit, settings.print_stats).unwrap_or(driver),
+            None => absent as *mut c_void,
         };
-        ENTRIES[number].store(function, Ordering::Release);
+        place.store(function, Ordering::Release);
+        entry.store(function, Ordering::Release);
+    }
+    if settings.print_stats {
+        profile::begin();
+        hooks::attach(&profile::HOOKS);
+    }
+    if talkative() && !driver::is_soft() {
+        hooks::attach(&hooks::FAILURES);
     }
 }
 
 /// What stands in the place of a driver's function.
-fn ours(name: &[u8]) -> Option<*mut c_void> {
-    match name {
-        b"cuGetProcAddress" => Some(proc_address::cuGetProcAddress as *mut c_void),
-        b"cuGetProcAddress_v2" => Some(proc_address::cuGetProcAddress_v2 as *mut c_void),
-        _ => None,
-    }
+fn ours(number: usize, has_limit: bool, has_profile: bool) -> Option<*mut c_void> {
+    let function = match NAMES[number].to_bytes() {
+        b"cuGetProcAddress" => proc_address::cuGetProcAddress as *const c_void,
+        b"cuGetProcAddress_v2" => proc_address::cuGetProcAddress_v2 as *const c_void,
+        b"cuInit" if has_limit || has_profile => life::init as *const c_void,
+        _ if has_limit => generated::quota::FUNCTIONS.of(number)?,
+        _ => return None,
+    };
+    Some(function.cast_mut())
+}
+
+/// The number of a symbol.
+fn number_of(name: &[u8]) -> Option<usize> {
+    NAMES
+        .binary_search_by(|other| other.to_bytes().cmp(name))
+        .ok()
 }
 
 fn explain_once(cause: &str) {
-    use core::sync::atomic::AtomicBool;
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
         write_line(&format!(

@@ -13,7 +13,7 @@ use harp_cuda_abi::types::{
 };
 
 use super::driver;
-use crate::generated::exports::{ADDRESSES, COUNT, NAMES};
+use crate::generated::exports::{ADDRESSES, COUNT};
 use crate::generated::local_driver;
 
 pub unsafe extern "C" fn cuGetProcAddress_v2(
@@ -89,7 +89,7 @@ fn number_of(
         .to_str()
         .ok()
         .and_then(|base| lookup(base, version, flags).ok())
-        .and_then(number_of_name)
+        .and_then(|export| super::number_of(export.as_bytes()))
         .filter(|&number| driver::function(number).is_some());
     let same = exported_at(found);
     if same.is_empty() {
@@ -98,12 +98,6 @@ fn number_of(
     meant
         .filter(|number| same.iter().any(|(_, other)| other == number))
         .or(Some(same[0].1))
-}
-
-fn number_of_name(name: &str) -> Option<usize> {
-    NAMES
-        .binary_search_by(|other| other.to_bytes().cmp(name.as_bytes()))
-        .ok()
 }
 
 /// The driver's exports at this address: (address, number).

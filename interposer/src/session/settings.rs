@@ -79,6 +79,8 @@ pub struct Settings {
     pub every_call_waits: bool,
     /// `HARP_LIBCUDA`: the driver to call in this process, instead of a pool's.
     pub libcuda: Option<PathBuf>,
+    /// `HARP_LOCAL_MEMORY`: bytes of each device that the program may take in local mode.
+    pub local_memory: Result<Option<u64>, String>,
     /// `HARP_STATS=1`: print what the session did when the program ends.
     pub print_stats: bool,
     /// `HARP_LOG`: `quiet`, `normal` or `debug`.
@@ -112,6 +114,12 @@ impl Settings {
             embedded: flag("HARP_EMBEDDED"),
             every_call_waits: flag("HARP_SYNC"),
             libcuda: text("HARP_LIBCUDA").map(PathBuf::from),
+            local_memory: text("HARP_LOCAL_MEMORY")
+                .map(|value| {
+                    let bytes = value.parse();
+                    bytes.map_err(|_| format!("HARP_LOCAL_MEMORY={value} is no number of bytes"))
+                })
+                .transpose(),
             print_stats: flag("HARP_STATS"),
             log: match text("HARP_LOG").as_deref() {
                 Some("quiet") => LogLevel::Quiet,
@@ -153,6 +161,7 @@ mod tests {
     fn an_empty_environment_gives_the_defaults() {
         let settings = read(&[]);
         assert_eq!(settings.servers, Ok(Vec::new()));
+        assert_eq!(settings.local_memory, Ok(None));
         assert_eq!(settings.server_name, "harp-server");
         assert_eq!(settings.log, LogLevel::Normal);
         assert_eq!(settings.resume_limit, Duration::from_secs(30));
@@ -205,7 +214,12 @@ mod tests {
             ("HARP_CONNECT_TIMEOUT", "-3"),
             ("HARP_RESUME_LIMIT", "0.5"),
             ("HARP_SPIN_US", "20"),
+            ("HARP_LOCAL_MEMORY", "lots"),
         ]);
+        assert!(settings
+            .local_memory
+            .unwrap_err()
+            .contains("HARP_LOCAL_MEMORY=lots"));
         assert!(settings.every_call_waits && !settings.print_stats);
         assert_eq!(settings.log, LogLevel::Debug);
         assert_eq!(settings.connect_timeout, Duration::from_secs(4));

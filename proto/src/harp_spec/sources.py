@@ -40,6 +40,11 @@ def local_driver_functions_used() -> set[str]:
     return found(LOCAL_DRIVER_USE, "interposer/src/local")
 
 
+def quota_functions() -> set[str]:
+    """The driver functions that keep the quota of local mode."""
+    return found(API_FUNCTION, "interposer/src/local/quota")
+
+
 def worker_calls() -> set[str]:
     """The calls whose execution on the server is hand-written so far."""
     return found(WORKER_CALL, "server/worker/src/calls")

@@ -50,7 +50,9 @@ def outputs() -> Iterator[Output]:
         "interposer/src/generated/exports.rs", "entries.rs.j2", "proto/abi", symbols=all_symbols()
     )
     yield module_file("softgpu/driver", "exports")
-    yield module_file("interposer", "exports", "forward", "local_driver", "remote")
+    yield module_file(
+        "interposer", "exports", "forward", "hooked", "local_driver", "quota", "remote"
+    )
 
 
 def module_file(crate: str, *modules: str) -> Output:

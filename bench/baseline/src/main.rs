@@ -5,11 +5,13 @@
 //! answers each with one line of numbers:
 //!
 //! ```text
-//! ping BYTES N      request and answer of that size over TCP, polled and slept for as a session
-//!                   does (30 us, then sleep); us of each
+//! ping BYTES N      request and answer of that size over TCP; us of each
 //! send BYTES N      fresh random bytes over TLS by rustls' stock stream, until the answer; GB/s of each
 //! receive BYTES N   a request, and that many bytes over TLS; GB/s of each
 //! ```
+//!
+//! Both kinds are polled and then slept for as a session's socket is ([`exchange::Waiting`]): a blocking one that
+//! finds the machine idle would be measured by how late it is woken.
 //!
 //! `harp-baseline link HOST:PORT ROUND_TRIP_US BITS_PER_S` is a network in front of a server (0: no
 //! delay, no limit): it prints its port, and answers each line on standard input with the bytes that have
@@ -52,7 +54,8 @@ fn serve(chain: &str, key: &str) -> Result<(), Failure> {
     println!("{} {}", tcp.local_addr()?.port(), tls.local_addr()?.port());
     std::thread::scope(|scope| {
         let pings = scope.spawn(|| exchange::answer(Waiting::new(accept(&tcp)?)?));
-        let copies = scope.spawn(|| exchange::answer(tls::accept(config, accept(&tls)?)?));
+        let copies =
+            scope.spawn(|| exchange::answer(tls::accept(config, Waiting::new(accept(&tls)?)?)?));
         pings
             .join()
             .expect("no panic")
@@ -95,7 +98,7 @@ fn link(upstream: &str, round_trip_us: u64, rate: u64) -> Result<(), Failure> {
 
 fn drive(tcp: u16, tls: u16, ca: &str) -> Result<(), Failure> {
     let mut pings = Waiting::new(connect(tcp)?)?;
-    let mut copies = tls::connect(ca, connect(tls)?)?;
+    let mut copies = tls::connect(ca, Waiting::new(connect(tls)?)?)?;
     let mut random = exchange::Random::new();
     for line in std::io::stdin().lock().lines() {
         let line = line?;

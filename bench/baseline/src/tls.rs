@@ -1,6 +1,5 @@
 //! TLS 1.3 by the stock API of rustls, with the cipher that a session would have.
 
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 
+use crate::exchange::Waiting;
 use crate::Failure;
 
 const SERVER_NAME: &str = "harp-server";
@@ -50,16 +50,16 @@ pub fn server(chain: &str, key: &str) -> Result<Arc<ServerConfig>, Failure> {
 
 pub fn accept(
     config: Arc<ServerConfig>,
-    socket: TcpStream,
-) -> std::io::Result<StreamOwned<ServerConnection, TcpStream>> {
+    socket: Waiting,
+) -> std::io::Result<StreamOwned<ServerConnection, Waiting>> {
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     Ok(StreamOwned::new(connection, socket))
 }
 
 pub fn connect(
     ca: &str,
-    socket: TcpStream,
-) -> Result<StreamOwned<ClientConnection, TcpStream>, Failure> {
+    socket: Waiting,
+) -> Result<StreamOwned<ClientConnection, Waiting>, Failure> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(ca)? {
         roots.add(certificate)?;

@@ -38,8 +38,8 @@ pub use client::{
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;
 pub use link::{
-    FrameHead, FrameKind, Keeper, Loan, Next, Observed, Observer, Receiver, Sender, StartThread,
-    Wait,
+    Buffer, FrameHead, FrameKind, Keeper, Loan, Next, Observed, Observer, Receiver, Sender,
+    StartThread, Wait,
 };
 pub use proto::{Hello, Refused, Version, Welcome};
 pub use server::{accept, accept_with, Incoming, Keeping, ServerConfig};

@@ -7,6 +7,9 @@ use super::{lock, Link};
 /// Shorter parts are copied at once.
 pub const LENT_MIN: usize = 16 << 10;
 
+/// Bytes that change hands: they are the same, and at the same place, as long as the buffer lives.
+pub type Buffer = Box<dyn AsRef<[u8]> + Send + Sync>;
+
 /// A part of a frame where its sender has it, for as long as its loan lasts.
 #[derive(Clone, Copy)]
 pub struct Lent {
@@ -52,12 +55,13 @@ impl Loan {
     }
 
     /// Ends it, with one part that has been lent from `buffer`, which is kept as it is where the peer has not
-    /// acknowledged it. Returns a buffer to use instead.
-    pub(super) fn end_with(mut self, buffer: Vec<u8>) -> Vec<u8> {
+    /// acknowledged it.
+    pub(super) fn end_with(mut self, buffer: Buffer) {
         self.has_ended = true;
-        lock(&self.link.outbound)
+        let unneeded = lock(&self.link.outbound)
             .retained
-            .take_over(self.number, buffer)
+            .take_over(self.number, buffer);
+        drop(unneeded);
     }
 }
 

@@ -41,7 +41,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 pub use crew::StartThread;
-pub use lent::Loan;
+pub use lent::{Buffer, Loan};
 pub use receiver::{FrameHead, FrameKind, Next, Receiver, Wait};
 pub use resuming::Keeper;
 pub(crate) use resuming::{Continuity, Resumption};

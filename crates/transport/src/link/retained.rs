@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::byte_queue::ByteQueue;
-use super::lent::Lent;
+use super::lent::{Buffer, Lent};
 use crate::envelope::Cold;
 use crate::error::LinkError;
 
@@ -29,7 +29,10 @@ pub enum Tail {
     Nothing,
     /// It lies where the sender has it, until the loan ends.
     Lent(Lent),
+    /// It was copied from there.
     Own(Vec<u8>),
+    /// It came in a buffer.
+    Given(Buffer),
 }
 
 impl Tail {
@@ -38,6 +41,7 @@ impl Tail {
             Tail::Nothing => &[],
             Tail::Lent(lent) => lent.bytes(),
             Tail::Own(bytes) => bytes,
+            Tail::Given(buffer) => (**buffer).as_ref(),
         }
     }
 }
@@ -111,9 +115,8 @@ impl Retained {
         }
     }
 
-    /// Ends a loan of one part, which is kept in `buffer` from now on. Returns another buffer, or the same
-    /// if it is not needed.
-    pub fn take_over(&mut self, loan: u64, buffer: Vec<u8>) -> Vec<u8> {
+    /// Ends a loan of one part, which is kept in `buffer` from now on. Returns that if it is not needed.
+    pub fn take_over(&mut self, loan: u64, buffer: Buffer) -> Option<Buffer> {
         let tail = self.frames.iter_mut().rev().find_map(|kept| match kept {
             Kept::Hot { tail, .. } => match tail {
                 Tail::Lent(part) if part.loan == loan => Some(tail),
@@ -122,12 +125,12 @@ impl Retained {
             Kept::Cold(_) => None,
         });
         let Some(tail) = tail.filter(|_| self.lent > 0) else {
-            return buffer;
+            return Some(buffer);
         };
-        debug_assert!(tail.bytes().as_ptr() == buffer.as_ptr());
-        *tail = Tail::Own(buffer);
+        debug_assert!(tail.bytes().as_ptr() == (*buffer).as_ref().as_ptr());
+        *tail = Tail::Given(buffer);
         self.lent -= 1;
-        self.spare.pop().unwrap_or_default()
+        None
     }
 
     /// Keeps the next frame, which is not hot.
@@ -163,7 +166,7 @@ impl Retained {
             Tail::Nothing => {}
             Tail::Lent(_) => self.lent -= 1,
             Tail::Own(buffer) if self.spare.len() < SPARES => self.spare.push(buffer),
-            Tail::Own(_) => {}
+            Tail::Own(_) | Tail::Given(_) => {}
         }
     }
 
@@ -198,6 +201,8 @@ impl Retained {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn numbers_and_bodies(retained: &Retained) -> Vec<(u64, Vec<u8>)> {
@@ -256,20 +261,26 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_taken_over_and_another_given_for_it() {
+    fn a_buffer_is_taken_over_and_goes_with_its_frame() {
+        struct Counted(&'static [u8], Arc<()>);
+        impl AsRef<[u8]> for Counted {
+            fn as_ref(&self) -> &[u8] {
+                self.0
+            }
+        }
+        let kept = Arc::new(());
+        let buffer = |bytes| Box::new(Counted(bytes, kept.clone()));
         let mut retained = Retained::default();
-        let first = b"first".to_vec();
-        lend(&mut retained, b"", &first, 1);
-        assert_eq!(retained.take_over(1, first), b"");
+        static FIRST: [u8; 5] = *b"first";
+        lend(&mut retained, b"", &FIRST, 1);
+        assert!(retained.take_over(1, buffer(&FIRST)).is_none());
         assert_eq!(numbers_and_bodies(&retained), [(1, b"first".to_vec())]);
-        let second = b"second".to_vec();
-        lend(&mut retained, b"", &second, 2);
-        retained.forget(2);
-        assert_eq!(retained.take_over(2, second), b"second", "nobody needs it");
-        let third = b"third".to_vec();
-        lend(&mut retained, b"", &third, 3);
-        assert_eq!(retained.take_over(3, third), b"first", "to be used again");
         assert_eq!((retained.tail_bytes, retained.lent), (5, 0));
+        assert_eq!(Arc::strong_count(&kept), 2);
+        lend(&mut retained, b"", b"second", 2);
+        retained.forget(2);
+        assert_eq!(Arc::strong_count(&kept), 1, "it has gone with its frame");
+        assert!(retained.take_over(2, buffer(b"second")).is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lent::{Lent, Loan, LENT_MIN};
+use super::lent::{Buffer, Lent, Loan, LENT_MIN};
 use super::writing::{Outgoing, Written};
 use super::{Keeper, Link, Writer};
 use crate::envelope::HEAD_MAX;
@@ -66,22 +66,23 @@ impl Sender {
         })
     }
 
-    /// As [`send`](Sender::send), for a body that ends with all of `buffer`. Returns a buffer to use instead, of
-    /// any content: this one may be kept as long as the peer has not acknowledged it.
+    /// As [`send`](Sender::send), for a body that ends with all of `buffer`, which is kept as long as the peer has
+    /// not acknowledged it, and dropped then, by any thread.
     ///
     /// # Errors
-    /// As [`send`](Sender::send); the buffer is lost then.
-    pub fn send_buffer(&mut self, parts: &[&[u8]], buffer: Vec<u8>) -> io::Result<Vec<u8>> {
-        let head: usize = parts.iter().map(|part| part.len()).sum();
-        let parts: Vec<&[u8]> = parts.iter().copied().chain([&buffer[..]]).collect();
-        if buffer.len() < LENT_MIN || head + buffer.len() > self.link.tuning.piece_max {
-            self.send(&parts)?;
-            return Ok(buffer);
+    /// As [`send`](Sender::send).
+    pub fn send_buffer(&mut self, parts: &[&[u8]], buffer: Buffer) -> io::Result<()> {
+        let bytes = (*buffer).as_ref();
+        let body = parts.iter().map(|part| part.len()).sum::<usize>() + bytes.len();
+        let parts: Vec<&[u8]> = parts.iter().copied().chain([bytes]).collect();
+        if bytes.len() < LENT_MIN || body > self.link.tuning.piece_max {
+            return self.send(&parts);
         }
         let loan = self.loan();
         // SAFETY: the loan ends before the buffer goes: it is younger, or takes it over.
         unsafe { self.send_lent(&parts, &loan) }?;
-        Ok(loan.end_with(buffer))
+        loan.end_with(buffer);
+        Ok(())
     }
 
     fn send_in_pieces(

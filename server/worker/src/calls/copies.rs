@@ -5,7 +5,7 @@ use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, RECORD_MAX};
 
 use super::live;
-use crate::session::{Intake, Session, Stopped, Violation, Wait};
+use crate::session::{Intake, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
 
 /// The stream argument of a copy that CUDA calls synchronous.
 pub(super) const SYNCHRONOUS: u64 = u64::MAX;
@@ -46,14 +46,42 @@ pub fn upload_in_pieces(
         Err(code) => (code, std::ptr::null_mut()),
     };
     while left > 0 {
-        let piece = intake.take_piece(left)?;
-        left -= piece.len();
-        if status == 0 {
-            status = upload(cx, address, piece, stream_id, stream);
-        }
-        address = address.wrapping_add(piece.len() as u64);
+        let staged = left.min(BUFFER_BYTES);
+        let taken = if let Some(mut buffer) = cx.uploads.take(&cx.staging, cx.driver, staged) {
+            intake.take_into(buffer.bytes_mut())?;
+            if status == 0 {
+                status = upload_staged(cx, address, buffer, stream);
+            }
+            staged
+        } else {
+            let piece = intake.take_piece(left)?;
+            if status == 0 {
+                status = upload(cx, address, piece, stream_id, stream);
+            }
+            piece.len()
+        };
+        left -= taken;
+        address = address.wrapping_add(taken as u64);
     }
     Ok(status)
+}
+
+/// Queues a copy to the device, which reads the buffer when the stream gets there. Nobody waits for a synchronous
+/// one: it is in the order of its stream.
+fn upload_staged(
+    cx: &mut Session,
+    address: CUdeviceptr,
+    buffer: Staged,
+    stream: CUstream,
+) -> CUresult {
+    let bytes = buffer.as_ref().len();
+    // SAFETY: see the module; the buffer is kept until the stream has passed the copy.
+    let status =
+        unsafe { (cx.driver.cuMemcpyHtoDAsync_v2)(address, buffer.start(), bytes, stream) };
+    match status {
+        0 => cx.uploads.keep(cx.driver, buffer, stream),
+        code => code,
+    }
 }
 
 /// Copies to the device. The driver has taken pageable memory, which this is, before it returns.

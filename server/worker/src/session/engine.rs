@@ -1,5 +1,6 @@
 //! The loop that executes a session's calls in order.
 
+use std::ptr;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
@@ -8,6 +9,7 @@ use harp_transport::{Keeper, LinkError};
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
 use harp_wire::{CallId, Decoder, Encoder};
 
+use super::downloads::Downloads;
 use super::intake::{Intake, Stopped};
 use super::relay::Relay;
 use super::replies::Replies;
@@ -40,8 +42,7 @@ pub struct Engine {
     session: Session,
     intake: Intake,
     out: Encoder,
-    /// Copies to the host, used again and again.
-    payload: Vec<u8>,
+    downloads: Downloads,
     runs_on: ThreadId,
     calls: u64,
     waits: u64,
@@ -81,24 +82,20 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
     let others_wait = engine.session.threads.count() > 1
         || engine.session.callbacks.any()
         || engine.intake.has_input();
-    let mut payload = std::mem::take(&mut engine.payload);
+    let staging = engine.session.staging.clone();
     shared.relay.lay_down(engine, others_wait);
     if others_wait {
         Relay::call_follower(shared);
     }
-    let outcome = wait.perform(shared.driver, &mut payload);
+    let outcome = wait.perform(shared.driver, &staging);
     if let Some(mut engine) = shared.relay.pick_up() {
-        let answered = engine.answer(ticket, outcome, &mut payload);
-        engine.payload = payload;
-        if let Err(error) = answered {
+        if let Err(error) = engine.answer(ticket, outcome) {
             end(shared, &mut engine, error.into());
         }
         return Some(engine);
     }
     if let Some(ticket) = ticket {
-        let deferred = shared.replies.take_deferred();
-        let head = outcome.reply_head(ticket, deferred, payload.len());
-        if let Err(error) = shared.replies.send_buffer(&[&head], &mut payload) {
+        if let Err(error) = shared.replies.conclude(ticket, outcome) {
             shared.ending.end(&error.to_string());
         }
     }
@@ -124,12 +121,14 @@ fn end(shared: &Shared, engine: &mut Engine, stopped: Stopped) -> ! {
 
 impl Engine {
     pub fn new(shared: Arc<Shared>, session: Session, intake: Intake) -> Self {
+        let downloads =
+            Downloads::new(shared.driver, shared.replies.clone(), shared.ending.clone());
         Self {
             shared,
             session,
             intake,
             out: Encoder::with_capacity(2 * GATHERED),
-            payload: Vec::new(),
+            downloads,
             runs_on: thread::current().id(),
             calls: 0,
             waits: 0,
@@ -187,6 +186,11 @@ impl Engine {
         }
         let record = self.intake.peek(RECORD_HEAD_BYTES + head.argument_bytes)?;
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
+        if changes_current_context(head.call) {
+            // What belongs to a context is used as long as there is one.
+            self.downloads.drain();
+            self.session.uploads.drain(self.shared.driver);
+        }
         let start = self.out.begin_reply();
         let executed = dispatch::execute(
             head.call.0,
@@ -210,6 +214,9 @@ impl Engine {
             if head.ticket.is_some() {
                 self.count_wait(head.call);
             }
+            if self.downloads_begin(head, &wait)? {
+                return Ok(None);
+            }
             return Ok(Some(Pending {
                 ticket: head.ticket,
                 wait,
@@ -217,6 +224,41 @@ impl Engine {
         }
         self.conclude(head, start, status)?;
         Ok(None)
+    }
+
+    /// Has a copy to the client answered from beside this loop, if it is one that can.
+    fn downloads_begin(&mut self, head: RecordHead, wait: &Wait) -> Result<bool, Stopped> {
+        let (
+            &Wait::Copy {
+                source,
+                bytes,
+                stream,
+            },
+            Some(ticket),
+        ) = (wait, head.ticket)
+        else {
+            return Ok(false);
+        };
+        let place = (
+            self.session.threads.context(),
+            stream.unwrap_or(ptr::null_mut()),
+        );
+        let staging = &self.session.staging;
+        let Some(status) = self
+            .downloads
+            .begin(staging, ticket, (source, bytes), place)
+        else {
+            return Ok(false);
+        };
+        if status == 0 {
+            // Earlier replies are not to wait for this one.
+            self.flush()?;
+        } else {
+            let start = self.out.begin_reply();
+            let deferred = self.shared.replies.take_deferred();
+            self.out.end_reply(start, ticket, status, deferred);
+        }
+        Ok(true)
     }
 
     /// Finishes the reply that begins at `start` of the gathering buffer, or drops it if nobody waits for it.
@@ -262,26 +304,18 @@ impl Engine {
         }
     }
 
-    /// Answers a call that has waited. What is in `payload` afterwards is of no use.
-    fn answer(
-        &mut self,
-        ticket: Option<u32>,
-        outcome: Outcome,
-        payload: &mut Vec<u8>,
-    ) -> Result<(), LinkError> {
+    /// Answers a call that has waited.
+    fn answer(&mut self, ticket: Option<u32>, outcome: Outcome) -> Result<(), LinkError> {
         let Some(ticket) = ticket else { return Ok(()) };
-        let deferred = self.shared.replies.take_deferred();
-        if payload.len() >= OWN_FRAME {
-            let head = outcome.reply_head(ticket, deferred, payload.len());
-            self.shared
-                .replies
-                .send_buffer(&[self.out.as_slice(), &head], payload)?;
-            self.out.clear();
-            return Ok(());
+        let bytes = outcome.payload.as_ref().map(|payload| (**payload).as_ref());
+        if bytes.is_some_and(|bytes| bytes.len() >= OWN_FRAME) {
+            self.flush()?;
+            return self.shared.replies.conclude(ticket, outcome);
         }
+        let deferred = self.shared.replies.take_deferred();
         let start = self.out.begin_reply();
-        if outcome.carries_bytes {
-            self.out.bytes(payload);
+        if let Some(bytes) = bytes {
+            self.out.bytes(bytes);
         }
         self.out.end_reply(start, ticket, outcome.status, deferred);
         Ok(())

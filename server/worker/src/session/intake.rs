@@ -11,6 +11,9 @@ use super::Violation;
 
 /// Bytes read from the connection in one step, and the largest record that is kept whole without growing the buffer.
 const STEP: usize = 1 << 20;
+/// A frame with so many bytes to come is read in smaller steps while these hold.
+const LONG: usize = 256 << 10;
+const LONG_STEP: usize = 4 << 10;
 
 /// Why no more records come.
 #[derive(Debug)]
@@ -143,6 +146,20 @@ impl Intake {
         Ok(&self.buffer[from..from + count])
     }
 
+    /// Fills `target` with the next bytes of the frame, which are read straight into it but for those at hand.
+    pub fn take_into(&mut self, target: &mut [u8]) -> Result<(), Stopped> {
+        let present = target.len().min(self.end - self.start);
+        let (ready, rest) = target.split_at_mut(present);
+        ready.copy_from_slice(&self.buffer[self.start..self.start + present]);
+        self.start += present;
+        if rest.len() > self.outside {
+            return Err(Violation::new("a frame that ends within a record").into());
+        }
+        self.receiver.read(rest)?;
+        self.outside -= rest.len();
+        Ok(())
+    }
+
     /// Has `count` bytes of the frame in the buffer, in one piece.
     #[inline]
     fn ensure(&mut self, count: usize) -> Result<(), Stopped> {
@@ -166,7 +183,12 @@ impl Intake {
             self.buffer.truncate(STEP.max(present));
             self.buffer.shrink_to_fit();
         }
-        let step = self.outside.min(self.buffer.len() - present);
+        // A long frame ends with a payload that is taken straight to where it belongs.
+        let step = match self.outside {
+            outside if outside > LONG => (count - present).max(LONG_STEP).min(outside),
+            outside => outside,
+        };
+        let step = step.min(self.buffer.len() - present);
         self.receiver
             .read(&mut self.buffer[present..present + step])?;
         self.outside -= step;

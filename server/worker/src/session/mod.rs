@@ -9,6 +9,8 @@
 //! | `jit` | compiler options and messages |
 //! | `image` | device code as the driver takes it |
 //! | `intake` | frames from the client, cut into records |
+//! | `staging` | page-locked buffers of large copies |
+//! | `downloads` | large copies to the client, beside the loop |
 //! | `replies` | the shared way back, and errors that wait for a reply to carry them |
 //! | `waits` | calls that may block for long |
 //! | `engine` | the loop |
@@ -20,6 +22,7 @@
 mod blobs;
 mod callbacks;
 mod client_threads;
+mod downloads;
 mod ending;
 mod engine;
 mod handles;
@@ -29,6 +32,7 @@ mod intake;
 mod jit;
 mod relay;
 mod replies;
+mod staging;
 mod twins;
 mod violation;
 mod waits;
@@ -43,6 +47,7 @@ pub use intake::{Intake, Stopped};
 pub use jit::{JitLogs, JitOptions};
 pub use relay::Relay;
 pub use replies::Replies;
+pub use staging::{Buffer as Staged, BUFFER_BYTES};
 pub use twins::reserve as reserve_twins;
 pub use violation::Violation;
 pub use waits::Wait;
@@ -57,6 +62,7 @@ use harp_wire::Parameter;
 use blobs::Blobs;
 use callbacks::Callbacks;
 use client_threads::{ClientThreads, ThreadStreams};
+use staging::{Staging, Uploads};
 use twins::Twins;
 
 use crate::generated::driver::Driver;
@@ -82,6 +88,8 @@ pub struct Session {
     pub callbacks: Arc<Callbacks>,
     pub replies: Arc<Replies>,
     pub twins: Twins,
+    pub staging: Staging,
+    pub uploads: Uploads,
     /// Set by a call that has to wait for the device: its reply follows when the wait is over.
     pub wait: Option<Wait>,
 }
@@ -106,6 +114,8 @@ impl Session {
             callbacks: Callbacks::new(replies.clone()),
             replies,
             twins: Twins::default(),
+            staging: Staging::default(),
+            uploads: Uploads::default(),
             wait: None,
         }
     }

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::CUresult;
-use harp_transport::{LinkError, Sender};
+use harp_transport::{Buffer, LinkError, Sender};
 use harp_wire::push::encode_output;
 use harp_wire::Encoder;
 
+use super::waits::Outcome;
 use super::watches::Watches;
 use crate::generated::driver::Driver;
 use crate::output::{self, Output};
@@ -123,13 +124,20 @@ impl Replies {
         self.send_by(bytes, None, |sender| sender.send(parts))
     }
 
-    /// The same for a body that ends with all of `buffer`, in whose place it leaves another.
-    pub fn send_buffer(&self, parts: &[&[u8]], buffer: &mut Vec<u8>) -> Result<(), LinkError> {
-        let bytes = parts.iter().map(|part| part.len()).sum::<usize>() + buffer.len();
-        self.send_by(bytes, Some(self.driver), |sender| {
-            *buffer = sender.send_buffer(parts, std::mem::take(buffer))?;
-            Ok(())
-        })
+    /// The same for a body that ends with all of `buffer`.
+    pub fn send_buffer(&self, parts: &[&[u8]], buffer: Buffer) -> Result<(), LinkError> {
+        let head = parts.iter().map(|part| part.len()).sum::<usize>();
+        let bytes = head + (*buffer).as_ref().len();
+        self.send_by(bytes, Some(self.driver), |sender| sender.send_buffer(parts, buffer))
+    }
+
+    /// Answers a call that has waited.
+    pub fn conclude(&self, ticket: u32, outcome: Outcome) -> Result<(), LinkError> {
+        let head = outcome.reply_head(ticket, self.take_deferred());
+        match outcome.payload {
+            Some(payload) => self.send_buffer(&[&head], payload),
+            None => self.send(&[&head]),
+        }
     }
 
     fn send_by(

@@ -1,8 +1,12 @@
 //! Calls that may block for as long as a kernel runs.
 
+use std::ffi::c_void;
+
 use harp_cuda_abi::types::{CUdeviceptr, CUevent, CUresult, CUstream};
+use harp_transport::Buffer;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 
+use super::staging::Staging;
 use crate::generated::driver::Driver;
 
 /// What is waited for. Complete in itself: it is performed without the session, in the context that is current.
@@ -24,9 +28,8 @@ pub enum Wait {
 unsafe impl Send for Wait {}
 
 impl Wait {
-    /// Blocks until it is over and puts what the reply carries into `payload`.
-    pub fn perform(&self, driver: &Driver, payload: &mut Vec<u8>) -> Outcome {
-        payload.clear();
+    /// Blocks until it is over.
+    pub fn perform(&self, driver: &Driver, staging: &Staging) -> Outcome {
         // SAFETY: the handles came from the driver; that they are still alive is the program's duty, as it is without a
         // pool, and what becomes of a program that fails it is confined to this process.
         let status = unsafe {
@@ -39,32 +42,39 @@ impl Wait {
                     source,
                     bytes,
                     stream,
-                } => copy_to_host(driver, payload, source, bytes, stream),
+                } => return copy_to_host(driver, staging, source, bytes, stream),
             }
         };
-        Outcome {
-            status,
-            carries_bytes: matches!(self, Wait::Copy { .. }),
-        }
+        Outcome::without_bytes(status)
     }
 }
 
 /// How a wait has ended.
-#[derive(Debug, Clone, Copy)]
 pub struct Outcome {
     pub status: CUresult,
-    /// Whether a payload, be it empty, belongs to the reply.
-    pub carries_bytes: bool,
+    /// What the reply carries, be it empty: only if the wait is for a copy, and has not failed.
+    pub payload: Option<Buffer>,
 }
 
 impl Outcome {
-    /// The reply up to where its payload of `bytes` bytes follows. (A payload is empty if the wait has failed.)
-    pub fn reply_head(self, ticket: u32, deferred: CUresult, bytes: usize) -> Vec<u8> {
-        let counted = self.carries_bytes && self.status == 0;
-        let body = if counted { LENGTH_BYTES + bytes } else { 0 };
+    /// Of a wait for something else than a copy, or one that has failed.
+    pub fn without_bytes(status: CUresult) -> Outcome {
+        Outcome {
+            status,
+            payload: None,
+        }
+    }
+
+    /// The reply up to where its payload follows.
+    pub fn reply_head(&self, ticket: u32, deferred: CUresult) -> Vec<u8> {
+        let bytes = self
+            .payload
+            .as_ref()
+            .map(|payload| (**payload).as_ref().len());
+        let body = bytes.map_or(0, |bytes| LENGTH_BYTES + bytes);
         let mut head = Vec::with_capacity(REPLY_HEAD_BYTES + LENGTH_BYTES);
         head.extend(ReplyHead::new(ticket, self.status, deferred, body).encode());
-        if counted {
+        if let Some(bytes) = bytes {
             head.extend((bytes as u64).to_le_bytes());
         }
         head
@@ -73,29 +83,42 @@ impl Outcome {
 
 /// The length in front of a run of bytes.
 const LENGTH_BYTES: usize = 8;
+/// Fewer bytes are copied faster than a page-locked buffer is fetched for them.
+const STAGED_MIN: usize = 16 << 10;
 
-/// Copies `bytes` bytes of device memory to `payload` and waits for them.
+/// Copies `bytes` bytes of device memory and waits for them.
 fn copy_to_host(
     driver: &Driver,
-    payload: &mut Vec<u8>,
+    staging: &Staging,
     source: CUdeviceptr,
     bytes: usize,
     stream: Option<CUstream>,
-) -> CUresult {
-    payload.reserve_exact(bytes);
-    let target = payload.as_mut_ptr().cast();
-    // SAFETY: the vector has room for what the driver writes, and counts it only when the driver says that it did.
-    unsafe {
-        let status = match stream {
+) -> Outcome {
+    // SAFETY: `target` has room for what the driver writes.
+    let copy = |target: *mut c_void| unsafe {
+        match stream {
             None => (driver.cuMemcpyDtoH_v2)(target, source, bytes),
             Some(stream) => match (driver.cuMemcpyDtoHAsync_v2)(target, source, bytes, stream) {
                 0 => (driver.cuStreamSynchronize)(stream),
                 code => code,
             },
-        };
-        if status == 0 {
-            payload.set_len(bytes);
         }
-        status
+    };
+    let staged = (bytes >= STAGED_MIN).then(|| staging.take(driver, bytes));
+    let (status, payload): (CUresult, Buffer) = match staged.flatten() {
+        Some(buffer) => (copy(buffer.start()), Box::new(buffer)),
+        None => {
+            let mut payload: Vec<u8> = Vec::with_capacity(bytes);
+            let status = copy(payload.as_mut_ptr().cast());
+            if status == 0 {
+                // SAFETY: the driver says that it has written them.
+                unsafe { payload.set_len(bytes) };
+            }
+            (status, Box::new(payload))
+        }
+    };
+    Outcome {
+        status,
+        payload: (status == 0).then_some(payload),
     }
 }

@@ -1,0 +1,217 @@
+//! Page-locked memory that large copies go through: the device reads and writes it by itself while the connection
+//! goes on. Buffers of one size are used again and again; what is between the driver and the connection belongs to
+//! neither until it is dropped.
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
+
+use harp_cuda_abi::types::{
+    CUevent, CUresult, CUstream, CU_EVENT_DISABLE_TIMING, CU_MEMHOSTREGISTER_PORTABLE,
+};
+
+use crate::generated::driver::Driver;
+
+/// The size of a buffer, which is that of the pieces that clients cut copies into.
+pub const BUFFER_BYTES: usize = 1 << 20;
+/// Buffers of a session: what is kept for a connection that may break, and those that are being filled.
+const MOST: usize = 12;
+/// Buffers that uploads may have of them.
+const MOST_UPLOADS: usize = 4;
+const ALIGNMENT: usize = 4096;
+
+/// One allocation of [`BUFFER_BYTES`], never freed while the driver has it registered: a session's stay until its end.
+struct Memory(*mut u8);
+
+// SAFETY: plain memory that has one owner.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// `None` where the driver locks no more pages for this process, or no context is current.
+    fn new(driver: &Driver) -> Option<Memory> {
+        let layout = std::alloc::Layout::from_size_align(BUFFER_BYTES, ALIGNMENT).ok()?;
+        // SAFETY: the layout has a size. Zeroed, because a reply may never carry what others left there.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        if start.is_null() {
+            return None;
+        }
+        // SAFETY: memory of that size that is never freed once the driver has it.
+        let status = unsafe {
+            (driver.cuMemHostRegister_v2)(
+                start.cast::<c_void>(),
+                BUFFER_BYTES,
+                CU_MEMHOSTREGISTER_PORTABLE,
+            )
+        };
+        if status != 0 {
+            // SAFETY: allocated above with this layout, and nobody has it.
+            unsafe { std::alloc::dealloc(start, layout) };
+            return None;
+        }
+        Some(Memory(start))
+    }
+}
+
+#[derive(Default)]
+struct Home {
+    free: Vec<Memory>,
+    made: usize,
+    /// There will be no more.
+    exhausted: bool,
+}
+
+/// A session's buffers. If the context in which they were registered ends they are ordinary memory: slower, and right.
+#[derive(Clone, Default)]
+pub struct Staging(Arc<Mutex<Home>>);
+
+/// A buffer, which goes back when it is dropped.
+pub struct Buffer {
+    memory: Option<Memory>,
+    len: usize,
+    home: Arc<Mutex<Home>>,
+}
+
+impl Staging {
+    /// A buffer for `len` bytes, which a context must be current for; `None` if all are in use.
+    pub fn take(&self, driver: &Driver, len: usize) -> Option<Buffer> {
+        if len > BUFFER_BYTES {
+            return None;
+        }
+        let mut home = lock(&self.0);
+        let memory = match home.free.pop() {
+            Some(memory) => memory,
+            None if home.made < MOST && !home.exhausted => {
+                let memory = Memory::new(driver);
+                home.exhausted = memory.is_none();
+                home.made += usize::from(memory.is_some());
+                memory?
+            }
+            None => return None,
+        };
+        Some(Buffer {
+            memory: Some(memory),
+            len,
+            home: self.0.clone(),
+        })
+    }
+}
+
+impl Buffer {
+    pub fn start(&self) -> *mut c_void {
+        self.memory
+            .as_ref()
+            .map_or(std::ptr::null_mut(), |memory| memory.0.cast())
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the memory is this buffer's alone, and initialised.
+        unsafe { std::slice::from_raw_parts_mut(self.start().cast(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as in `bytes_mut`.
+        unsafe { std::slice::from_raw_parts(self.start().cast(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        lock(&self.home).free.extend(self.memory.take());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// When a stream has got to where it was when this was made.
+pub struct Passed(CUevent);
+
+// SAFETY: an opaque value for the driver, which takes it on any thread.
+unsafe impl Send for Passed {}
+
+impl Passed {
+    /// # Errors
+    /// The driver's.
+    pub fn after(driver: &Driver, stream: CUstream) -> Result<Passed, CUresult> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: the event is written before it is used; the stream is the driver's.
+        unsafe {
+            match (driver.cuEventCreate)(&mut event, CU_EVENT_DISABLE_TIMING) {
+                0 => {}
+                code => return Err(code),
+            }
+            match (driver.cuEventRecord)(event, stream) {
+                0 => Ok(Passed(event)),
+                code => {
+                    (driver.cuEventDestroy_v2)(event);
+                    Err(code)
+                }
+            }
+        }
+    }
+
+    /// Whether it has; an error counts as yes, because nothing comes any more.
+    fn has(&self, driver: &Driver) -> bool {
+        const NOT_READY: CUresult = harp_cuda_abi::types::CUDA_ERROR_NOT_READY;
+        // SAFETY: the event is alive.
+        unsafe { (driver.cuEventQuery)(self.0) != NOT_READY }
+    }
+
+    /// Waits for it.
+    pub fn wait(self, driver: &Driver) -> CUresult {
+        // SAFETY: the event is alive, and not used afterwards.
+        unsafe {
+            let status = (driver.cuEventSynchronize)(self.0);
+            (driver.cuEventDestroy_v2)(self.0);
+            status
+        }
+    }
+}
+
+/// Buffers that the device still reads.
+#[derive(Default)]
+pub struct Uploads(std::collections::VecDeque<(Buffer, Passed)>);
+
+impl Uploads {
+    /// A buffer for `len` bytes, unless the device is behind with those before.
+    pub fn take(&mut self, staging: &Staging, driver: &Driver, len: usize) -> Option<Buffer> {
+        while self.0.front().is_some_and(|(_, read)| read.has(driver)) {
+            if let Some((buffer, read)) = self.0.pop_front() {
+                read.wait(driver);
+                drop(buffer);
+            }
+        }
+        (self.0.len() < MOST_UPLOADS)
+            .then(|| staging.take(driver, len))
+            .flatten()
+    }
+
+    /// Waits until the device has read all of them: before their context ends.
+    pub fn drain(&mut self, driver: &Driver) {
+        for (buffer, read) in self.0.drain(..) {
+            read.wait(driver);
+            drop(buffer);
+        }
+    }
+
+    /// Keeps a buffer that copies queued in `stream` read until they are done.
+    pub fn keep(&mut self, driver: &Driver, buffer: Buffer, stream: CUstream) -> CUresult {
+        match Passed::after(driver, stream) {
+            Ok(read) => {
+                self.0.push_back((buffer, read));
+                0
+            }
+            Err(code) => {
+                // Nobody could tell when the device has read it.
+                std::mem::forget(buffer);
+                code
+            }
+        }
+    }
+}

@@ -82,6 +82,11 @@ impl Inbound {
         self.received
     }
 
+    /// Whether there are bytes in memory that have not been taken.
+    pub fn has_bytes(&self) -> bool {
+        !self.plain.is_empty() || !self.sealed.is_empty()
+    }
+
     /// The peer has said goodbye to TLS: it does not want the connection any more.
     pub fn said_goodbye(&self) -> bool {
         self.closed

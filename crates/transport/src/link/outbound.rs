@@ -12,6 +12,8 @@ use crate::tls::records::{
 
 /// Sealed bytes that are handed to the kernel at once.
 const WIRE_BYTES: usize = 1 << 18;
+/// What has been sealed of a body when its first part is sent, so that the peer opens that while the rest is sealed.
+const EARLY_BYTES: usize = 1 << 15;
 /// Shorter pieces are gathered with their neighbours, longer ones sealed from where they lie.
 pub const DIRECT_MIN: usize = 1 << 11;
 
@@ -22,6 +24,8 @@ pub struct Outbound {
     pub(super) sent: usize,
     pub(super) sealed: usize,
     gathered: usize,
+    /// Nothing of what is in `wire` has been sent.
+    is_first: bool,
     sealer: Sealer,
     /// Room for what a crew seals.
     pub(super) long: LongWire,
@@ -40,6 +44,7 @@ impl Outbound {
             sent: 0,
             sealed: 0,
             gathered: 0,
+            is_first: true,
             sealer: Sealer::new(keys),
             long: LongWire::default(),
             opened: false,
@@ -86,8 +91,20 @@ impl Outbound {
                 )
             };
             rest = &rest[len..];
+            if self.is_first && self.sealed >= EARLY_BYTES && !rest.is_empty() {
+                self.send_early();
+            }
         }
         bytes.len() - rest.len()
+    }
+
+    /// Gives the socket what it takes of the sealed bytes. If it fails, [`send`](Outbound::send) will tell.
+    fn send_early(&mut self) {
+        self.is_first = false;
+        if let Ok(Some(len)) = self.connection.socket.send(&self.wire[..self.sealed]) {
+            self.sent = len;
+            self.count(len);
+        }
     }
 
     fn gather(&mut self, bytes: &[u8]) -> usize {
@@ -162,6 +179,7 @@ impl Outbound {
         }
         self.sent = 0;
         self.sealed = 0;
+        self.is_first = true;
         Ok(true)
     }
 }

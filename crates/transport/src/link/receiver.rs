@@ -129,6 +129,12 @@ impl Receiver {
         readable
     }
 
+    /// Whether bytes of the peer's are in this process that have not been read, without asking the system
+    /// for more.
+    pub fn has_bytes(&self) -> bool {
+        lock(&self.link.inbound).has_bytes()
+    }
+
     /// Bytes that have come from the sockets, with all that is around the replies.
     pub fn bytes_received(&self) -> u64 {
         lock(&self.link.inbound).bytes_received()

@@ -58,6 +58,11 @@ impl Receiving {
         self.carried + self.wire.received()
     }
 
+    /// Whether there are bytes in memory that the receiver has not read, opened or not.
+    pub fn has_bytes(&self) -> bool {
+        !self.inbox.is_empty() || self.wire.has_bytes()
+    }
+
     pub fn body_left(&self) -> usize {
         self.body_left
     }

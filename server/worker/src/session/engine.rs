@@ -78,10 +78,11 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
     if let Err(error) = engine.flush() {
         end(shared, &mut engine, error.into());
     }
-    // A program with one thread sends nothing while it waits; nobody needs to be woken for it.
+    // A program with one thread sends nothing while it waits; nobody needs to be woken for it. What is not at hand
+    // the watchdog finds.
     let others_wait = engine.session.threads.count() > 1
         || engine.session.callbacks.any()
-        || engine.intake.has_input();
+        || engine.intake.has_input_at_hand();
     let staging = engine.session.staging.clone();
     shared.relay.lay_down(engine, others_wait);
     if others_wait {

@@ -75,6 +75,11 @@ impl Intake {
         self.in_frame() || self.receiver.readable_now()
     }
 
+    /// Whether some of that is in memory already.
+    pub fn has_input_at_hand(&self) -> bool {
+        self.in_frame() || self.receiver.has_bytes()
+    }
+
     /// Waits for the next frame of calls.
     pub fn next_frame(&mut self) -> Result<(), Stopped> {
         loop {

@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_buffer_is_taken_over_and_goes_with_its_frame() {
-        struct Counted(&'static [u8], Arc<()>);
+        struct Counted(&'static [u8], #[allow(dead_code)] Arc<()>);
         impl AsRef<[u8]> for Counted {
             fn as_ref(&self) -> &[u8] {
                 self.0

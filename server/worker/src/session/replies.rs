@@ -128,7 +128,9 @@ impl Replies {
     pub fn send_buffer(&self, parts: &[&[u8]], buffer: Buffer) -> Result<(), LinkError> {
         let head = parts.iter().map(|part| part.len()).sum::<usize>();
         let bytes = head + (*buffer).as_ref().len();
-        self.send_by(bytes, Some(self.driver), |sender| sender.send_buffer(parts, buffer))
+        self.send_by(bytes, Some(self.driver), |sender| {
+            sender.send_buffer(parts, buffer)
+        })
     }
 
     /// Answers a call that has waited.

@@ -32,6 +32,7 @@ def environment(folder: Path) -> dict[str, str]:
     ours = ("HARP_", "XDG_", "CUDA_", "CUPY_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     kept["HARP_STATE_DIR"] = str(folder / "state")
+    kept["HARP_CACHE_DIR"] = str(folder / "cache")
     kept["XDG_CONFIG_HOME"] = str(folder / "config")
     return kept
 

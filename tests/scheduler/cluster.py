@@ -60,6 +60,7 @@ class Cluster:
             if not name.startswith(("HARP_", "XDG_", "CUDA_", "CUPY_"))
         } | {
             "HARP_STATE_DIR": str(folder / "state"),
+            "HARP_CACHE_DIR": str(folder / "cache"),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "HARP_SOFT_MEMORY": str(DEVICE_MEMORY),
             "HARP_SOFT_THREADS": "1",

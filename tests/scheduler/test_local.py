@@ -21,6 +21,7 @@ class Machine:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "XDG_"))}
         self.environ = kept | {
             "HARP_STATE_DIR": str(folder / "state"),
+            "HARP_CACHE_DIR": str(folder / "cache"),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "HARP_SOFT_MEMORY": "256MiB",
             "HARP_SOFT_THREADS": "1",

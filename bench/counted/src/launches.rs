@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::generated::driver::Driver;
 use crate::linked::linked;
 use crate::output::Output;
-use crate::session::{lead, Ending, Engine, Intake, Relay, Replies, Session, Shared};
+use crate::session::{lead, Cache, Ending, Engine, Intake, Relay, Replies, Session, Shared};
 
 /// Launches of a frame: as the interposer sends them in a row.
 const BATCH: usize = 200;
@@ -44,7 +44,7 @@ pub fn execute(folder: &Path, launches: usize) -> ! {
     let driver: &'static Driver = Box::leak(Box::new(idle_driver()));
     let keeper = sender.keeper();
     let replies = Arc::new(Replies::new(sender, Output::capture().unwrap(), driver));
-    let mut session = Session::new(driver, vec![0], replies.clone());
+    let mut session = Session::new(driver, vec![0], replies.clone(), Cache::default());
     let mut know = |kind, handle| {
         let object = without_provenance_mut::<c_void>(64);
         session.handles.created(kind, handle, object, 0).unwrap();

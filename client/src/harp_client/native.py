@@ -19,6 +19,7 @@ LAYOUT = {
     "softgpu/libcuda.so.1": "libharp_softgpu.so",
     "bin/harp-worker": "harp-worker",
     "bin/harp-gate": "harp-gate",
+    "bin/harp-cache": "harp-cache",
 }
 
 
@@ -46,6 +47,11 @@ class NativeParts(NamedTuple):
     def gate(self) -> str:
         """The program that accepts connections for the server."""
         return os.path.join(self.root, "bin", "harp-gate")
+
+    @property
+    def cache(self) -> str:
+        """The program that keeps what was uploaded."""
+        return os.path.join(self.root, "bin", "harp-cache")
 
     def missing(self) -> list[str]:
         """Parts of the layout that are not there, by their name in the layout."""

@@ -90,6 +90,13 @@ HARP_STATS = Setting(
     "TLS version and cipher; then why calls waited, by reason and call, those first that the "
     "program did not ask for. The same as `harp-run --stats`.",
 )
+HARP_DEDUP = Setting(
+    "HARP_DEDUP",
+    "`1`",
+    PROGRAM,
+    "`0` has every image and every payload sent, and nothing of them kept by the server for the "
+    "tenant's next programs.",
+)
 HARP_LOG = Setting(
     "HARP_LOG",
     "`normal`",
@@ -155,7 +162,7 @@ HARP_NATIVE_DIR = Setting(
     "inside the installed package",
     RUN,
     "Folder with the native parts: `interposer/libcuda.so.1`, `softgpu/libcuda.so.1`, "
-    "`bin/harp-worker`, `bin/harp-gate`.",
+    "`bin/harp-worker`, `bin/harp-gate`, `bin/harp-cache`.",
 )
 HARP_STATE_DIR = Setting(
     "HARP_STATE_DIR",
@@ -165,6 +172,13 @@ HARP_STATE_DIR = Setting(
     "`harp-run` remembers for an hour whether a server's device is a soft GPU. Where it is set, "
     "`harp scheduler`, `harp up` and `harp join` keep what they have there too (else in "
     "`/var/lib/harp` for root, and in `$XDG_STATE_HOME/harp` for others).",
+)
+HARP_CACHE_DIR = Setting(
+    "HARP_CACHE_DIR",
+    "`$XDG_CACHE_HOME/harp`",
+    RUN,
+    "Where embedded pools keep what programs have uploaded, 4 GiB at most, so that it is not "
+    "uploaded again the next time.",
 )
 HARP_SOFT_MEMORY = Setting(
     "HARP_SOFT_MEMORY",

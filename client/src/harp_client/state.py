@@ -39,6 +39,15 @@ def folder(environ: Mapping[str, str] = os.environ) -> str:
     return base
 
 
+def cache(environ: Mapping[str, str] = os.environ) -> str:
+    """HARP_CACHE_DIR, else `harp` in XDG_CACHE_HOME: what can be had again. It is not made here."""
+    chosen = settings.HARP_CACHE_DIR.get(environ)
+    if chosen:
+        return os.path.abspath(chosen)
+    home = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(home, "harp")
+
+
 def kept(environ: Mapping[str, str] = os.environ) -> str:
     """HARP_STATE_DIR, else /var/lib/harp for root, else `harp` in XDG_STATE_HOME: what outlives a
     restart of the machine. It is not made here."""

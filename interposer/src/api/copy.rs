@@ -62,8 +62,14 @@ pub unsafe fn to_device(
     let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
     // Most of a large copy has been acknowledged when the last piece leaves: only the rest is copied.
     let loan = (bytes > PIECE).then(|| way.session.loan());
+    let mut known = way.session.known_parts(destination, source)?;
     for (index, piece) in source.chunks(PIECE).enumerate() {
         let at = destination + (index * PIECE) as u64;
+        if let Some(known) = &mut known {
+            if known.copy(index, at, way.stream)? {
+                continue;
+            }
+        }
         // SAFETY: the bytes are the program's to change when this returns, and the loan ends before.
         check(unsafe {
             way.session.one_way_lent(

@@ -3,16 +3,11 @@
 use std::ffi::{c_char, c_void, CStr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::session::Session;
+use harp_content::{PIECE, PIECES_MISSING};
 use harp_cuda_abi::types::*;
 use harp_cuda_image::{reduce, ImageError, HOW_TO_GET_PTX};
 use harp_driver_front::notice_once;
-use harp_wire::calls::encode_harp_blob_append;
-use harp_wire::CallId;
-
-use crate::session::Session;
-
-/// An image leaves in pieces of this many bytes.
-const PIECE: usize = 1 << 20;
 
 static LAST_BLOB: AtomicU64 = AtomicU64::new(0);
 
@@ -46,13 +41,6 @@ impl From<ImageError> for Refusal {
     }
 }
 
-/// An image that the server holds.
-#[derive(Clone, Copy)]
-pub struct Uploaded {
-    /// What a load call names it by.
-    pub blob: u64,
-}
-
 /// The image at `pointer`: a fatbin wrapper, a bare fatbin, an ELF or NUL-terminated PTX.
 ///
 /// # Errors
@@ -80,20 +68,22 @@ pub fn needed(session: &Session, image: Vec<u8>) -> Result<Vec<u8>, Refusal> {
     }
 }
 
-/// Sends bytes as they are.
-pub fn upload(session: &Session, image: &[u8]) -> Result<Uploaded, CUresult> {
-    let blob = LAST_BLOB.fetch_add(1, Ordering::Relaxed) + 1;
-    for piece in image.chunks(PIECE) {
-        let status = session.one_way_bytes(
-            CallId::harp_blob_append,
-            |e| encode_harp_blob_append(e, blob),
-            piece,
-        );
-        if status != CUDA_SUCCESS {
-            return Err(status);
+/// Sends an image, and then has `load` make the call that loads it by its number. What the server has of it is named
+/// rather than sent; where it has not, after all, everything is sent and loaded again.
+pub fn load(session: &Session, image: &[u8], load: impl Fn(u64) -> CUresult) -> CUresult {
+    let sent = |may_name| {
+        let blob = LAST_BLOB.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut named = false;
+        for piece in image.chunks(PIECE) {
+            named |= session.append_to_blob(blob, piece, may_name)?;
         }
-    }
-    Ok(Uploaded { blob })
+        Ok((load(blob), named))
+    };
+    let status = sent(true).and_then(|(status, named)| match status {
+        PIECES_MISSING if named => sent(false).map(|(status, _)| status),
+        status => Ok(status),
+    });
+    status.unwrap_or_else(|code| code)
 }
 
 /// Reads an image file whose path the program passed.

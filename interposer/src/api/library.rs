@@ -72,15 +72,16 @@ fn load_there(
     values: &[u64],
     log_bytes: u32,
 ) -> Result<u64, CUresult> {
-    let blob = image::upload(session, image)?.blob;
     let handle = handles::create(HandleKind::Library, session.number);
-    let status = session.request(
-        CallId::cuLibraryLoadData,
-        |encoder| {
-            calls::encode_cuLibraryLoadData(encoder, handle, blob, names, values, log_bytes);
-        },
-        |_| (),
-    );
+    let status = image::load(session, image, |blob| {
+        session.request(
+            CallId::cuLibraryLoadData,
+            |encoder| {
+                calls::encode_cuLibraryLoadData(encoder, handle, blob, names, values, log_bytes);
+            },
+            |_| (),
+        )
+    });
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Library, handle as CUlibrary);
         return Err(status);

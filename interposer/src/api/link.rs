@@ -76,15 +76,16 @@ fn add(
     let (session, id, link) = known(state)?;
     // SAFETY: the program passes a C string or NULL.
     let name = unsafe { name_argument(name) }.unwrap_or_default();
-    let blob = image::upload(session, data)?.blob;
-    let status = session.request(
-        CallId::cuLinkAddData_v2,
-        |encoder| {
-            let (names, values) = (&options.names, &options.values);
-            calls::encode_cuLinkAddData_v2(encoder, id, kind, blob, &name, names, values);
-        },
-        |_| (),
-    );
+    let status = image::load(session, data, |blob| {
+        session.request(
+            CallId::cuLinkAddData_v2,
+            |encoder| {
+                let (names, values) = (&options.names, &options.values);
+                calls::encode_cuLinkAddData_v2(encoder, id, kind, blob, &name, names, values);
+            },
+            |_| (),
+        )
+    });
     link.options.report(session);
     check(status)
 }

@@ -7,7 +7,7 @@ use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::current_context;
 use super::function;
-use super::image::{self, Refusal, Uploaded};
+use super::image::{self, Refusal};
 use super::jit_options::JitOptions;
 use super::memory::remember;
 use super::outputs::{put, put_if_wanted};
@@ -33,20 +33,22 @@ pub struct Module {
     pub context: u64,
 }
 
-/// Loads an image that the server of the current context holds there.
-fn load(session: &Session, image: Uploaded, options: &JitOptions) -> Result<CUmodule, Refusal> {
+/// Loads an image with the server of the current context.
+fn load(session: &Session, image: &[u8], options: &JitOptions) -> Result<CUmodule, Refusal> {
     let context = current_context()? as u64;
     let handle = handles::create(HandleKind::Module, session.number);
     handles::attach(handle, Module { context });
-    let status = session.request(
-        CallId::cuModuleLoadData,
-        |encoder| {
-            let (names, values) = (&options.names, &options.values);
-            let log_bytes = options.log_bytes();
-            calls::encode_cuModuleLoadData(encoder, handle, image.blob, names, values, log_bytes);
-        },
-        |_| (),
-    );
+    let status = image::load(session, image, |blob| {
+        session.request(
+            CallId::cuModuleLoadData,
+            |encoder| {
+                let (names, values) = (&options.names, &options.values);
+                let log_bytes = options.log_bytes();
+                calls::encode_cuModuleLoadData(encoder, handle, blob, names, values, log_bytes);
+            },
+            |_| (),
+        )
+    });
     options.report(session);
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, handle as CUmodule);
@@ -67,7 +69,7 @@ unsafe fn load_at(
     let loaded = || {
         let session = checks::context()?;
         let image = image::needed(session, image()?)?;
-        load(session, image::upload(session, &image)?, options)
+        load(session, &image, options)
     };
     match loaded() {
         Ok(handle) => unsafe { put(module, handle) },

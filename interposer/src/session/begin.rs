@@ -15,6 +15,7 @@ use harp_transport::{
 use harp_wire::push::Push;
 use harp_wire::{windows, Because};
 
+use super::cache::Cache;
 use super::callbacks::Callbacks;
 use super::faults::Faults;
 use super::handles::MOST_SESSIONS;
@@ -127,6 +128,10 @@ fn begin_one(
             .options
             .insert(windows::OPTION.to_owned(), first.to_string());
     }
+    if !settings.deduplicate {
+        let option = harp_content::OPTION.to_owned();
+        hello.options.insert(option, "off".to_owned());
+    }
     let name = several.then_some(server);
     let stats = Stats::new(settings.print_stats);
     let started = Instant::now();
@@ -165,6 +170,7 @@ fn begin_one(
         keeper: sender.keeper(),
         outgoing: Outgoing::new(sender, number),
         incoming: Incoming::new(receiver, settings.spin, number, pushed),
+        cache: Cache::new(&welcome.cache),
         stats,
         faults: Faults::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),

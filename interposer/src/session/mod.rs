@@ -13,6 +13,7 @@
 
 pub mod addresses;
 mod begin;
+mod cache;
 pub mod callbacks;
 pub mod checks;
 mod faults;
@@ -45,13 +46,14 @@ pub use stats::because;
 pub use thread::{context_begun, context_changed};
 
 use crate::api::{current_context, current_device};
+use cache::Cache;
 use callbacks::{Callbacks, HostFunction};
 use faults::Faults;
 use incoming::{Incoming, Reply};
 use outgoing::Outgoing;
 use output::Output;
 use settings::{say, settings, LogLevel};
-use stats::{reason_for, Stats};
+use stats::{readable_bytes, reason_for, Stats};
 use twins::Twins;
 use watches::Watches;
 
@@ -71,6 +73,7 @@ pub struct Session {
     keeper: Keeper,
     outgoing: Outgoing,
     incoming: Incoming,
+    cache: Cache,
     stats: Stats,
     faults: Faults,
     /// The code that every call returns from now on, once the devices or the connection are gone.
@@ -123,9 +126,13 @@ impl Session {
     /// One line about what the session did and how it was protected.
     fn summary(&self, devices: &str) -> String {
         format!(
-            "{devices}; {}{}; {} {}",
+            "{devices}; {}{}{}; {} {}",
             self.stats
                 .line(self.outgoing.sent_bytes(), self.incoming.received_bytes()),
+            match self.cache.spared() {
+                0 => String::new(),
+                bytes => format!("; {} not sent again", readable_bytes(bytes)),
+            },
             match self.keeper.resumed() {
                 0 => String::new(),
                 1 => "; resumed once".to_owned(),

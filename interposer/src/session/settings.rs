@@ -83,6 +83,8 @@ pub struct Settings {
     pub local_memory: Result<Option<u64>, String>,
     /// `HARP_STATS=1`: print what the session did when the program ends.
     pub print_stats: bool,
+    /// `HARP_DEDUP=0`: send everything, and have nothing kept.
+    pub deduplicate: bool,
     /// `HARP_LOG`: `quiet`, `normal` or `debug`.
     pub log: LogLevel,
     /// `HARP_CONNECT_TIMEOUT`, seconds.
@@ -121,6 +123,7 @@ impl Settings {
                 })
                 .transpose(),
             print_stats: flag("HARP_STATS"),
+            deduplicate: variable("HARP_DEDUP").as_deref() != Some("0"),
             log: match text("HARP_LOG").as_deref() {
                 Some("quiet") => LogLevel::Quiet,
                 Some("debug") => LogLevel::Debug,

@@ -143,7 +143,8 @@ fn table(profile: &Profile) -> Vec<String> {
     std::iter::once(head).chain(rows.iter().map(line)).collect()
 }
 
-fn readable_bytes(bytes: u64) -> String {
+/// A number of bytes with its unit.
+pub fn readable_bytes(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

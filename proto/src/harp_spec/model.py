@@ -38,6 +38,7 @@ class Because(Enum):
     LIFE = "a context begins or ends"
     SETTING = "the driver may refuse the setting"
     SHARED = "kernels share memory with the program"
+    CACHED = "the server may have what is to be sent"
     #: Reasons that are not a call's own.
     EVERY_CALL = "HARP_SYNC=1 makes every call wait"
     ORDER = "queued work may change what is copied"

@@ -23,6 +23,7 @@ from harp_client.native import NativeParts
 from harp_server.admission import Closed, Entry
 from harp_server.ca import SERVER_NAME, SessionIssuer
 from harp_server.channel import Message
+from harp_server.content_cache import ContentCache, Place
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
 from harp_server.session import Session, Totals
@@ -81,6 +82,9 @@ class Offer:
     max_sessions: int = 64
     grace: float = 30.0
     """Seconds that a session is kept when its connection breaks."""
+    cache: Place | None = None
+    """Where what programs upload is kept for the next ones of their tenant; None: nowhere."""
+
     devices: tuple[int, ...] | None = None
     """Which of the driver's devices sessions get, in this order; None for all."""
 
@@ -131,6 +135,11 @@ class Agent:
             offer.idle_workers,
             log,
             self._health,
+        )
+        self._cache = (
+            ContentCache(offer.parts.cache, offer.cache, offer.environ, log)
+            if offer.cache is not None
+            else None
         )
         self._gate: Process | None = None
         self._sessions: dict[str, Session] = {}
@@ -187,6 +196,9 @@ class Agent:
                 f"there is no device {missing[0]}: the driver has {count}",
                 f"choose among 0 to {count - 1}",
             )
+        if self._cache is not None:
+            # Not before whoever waits for this server has been told that it is there.
+            asyncio.get_running_loop().call_soon(self._cache.start)
         return offered
 
     async def stop(self, drain_seconds: float) -> None:
@@ -202,6 +214,8 @@ class Agent:
         await asyncio.gather(*(s.worker.process.end() for s in list(self._sessions.values())))
         await asyncio.gather(*self._tasks, *self._waiting)
         await asyncio.gather(*self._refusals)
+        if self._cache is not None:
+            await self._cache.end()
 
     def _start_gate(self) -> None:
         listener = self._listener.fileno()
@@ -361,8 +375,10 @@ class Agent:
                 "refuse": refusal,
                 "grace_s": self._offer.grace,
                 "devices": self._offer.devices,
+                "cache": self._cache is not None,
             }
             if entry is not None:
+                session.owners = tuple(entry.owners)
                 assignment["owners"] = list(entry.owners)
                 assignment["devices"] = [ordinal for ordinal, _, _ in entry.parts]
             worker.serve(assignment, client, functools.partial(self._event, session))
@@ -384,9 +400,24 @@ class Agent:
 
     def _event(self, session: Session, message: Message) -> None:
         """What a worker says of its session."""
+        is_first = not session.started
         session.event(message)
         if message.get("event") == "start":
             self._end_if_revoked(session)
+            if is_first:
+                self._bind_cache(session)
+
+    def _bind_cache(self, session: Session) -> None:
+        """Gives the worker the way to its tenant's cache. Once, as soon as the client has been let
+        in: what a client makes its worker say later leads to no other tenant's."""
+        if self._cache is None:
+            return
+        is_owner = not session.owners or session.user in session.owners
+        way = self._cache.bind(session.user) if is_owner else None
+        with contextlib.suppress(OSError):
+            session.worker.process.send({"cache": way is not None}, way.fileno() if way else None)
+        if way is not None:
+            way.close()
 
     def use(self, issuer: SessionIssuer) -> None:
         """Takes new certificates; sessions that there are go on."""

@@ -52,6 +52,8 @@ class Channel:
         while self._socket.fileno() >= 0:
             try:
                 self._socket.recv(1, socket.MSG_PEEK)
+            except ConnectionResetError:
+                continue  # it ended without having read all; what it had said comes after this
             except OSError:
                 break
             self._readable()
@@ -66,7 +68,7 @@ class Channel:
     def _readable(self) -> None:
         try:
             data, descriptors = self._receive()
-        except BlockingIOError:
+        except (BlockingIOError, ConnectionResetError):
             return
         except OSError as error:
             self._end(error.strerror or str(error))

@@ -13,6 +13,7 @@ import click
 from harp_client import native
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
+from harp_client.quantities import size
 
 SERVER_HELP = """Offer this machine's devices to a pool.
 
@@ -111,6 +112,24 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
     type=click.Path(path_type=Path),
     help="Folder for what must outlive a restart (default: state in --credentials).",
 )
+@click.option(
+    "--blob-cache",
+    type=click.Path(path_type=Path),
+    help="Folder for what programs upload, for the next ones of their tenant (default: cache in "
+    "--state).",
+)
+@click.option(
+    "--blob-cache-size",
+    default="20GiB",
+    show_default=True,
+    callback=lambda _context, _option, value: size(value),
+    help="Bytes kept of all tenants together; 0 keeps nothing.",
+)
+@click.option(
+    "--blob-cache-tenant-size",
+    callback=lambda _context, _option, value: None if value is None else size(value),
+    help="Bytes kept of one tenant (default: half of --blob-cache-size).",
+)
 @serving_options("address")
 def server(
     listen: str,
@@ -125,6 +144,9 @@ def server(
     advertise: str | None,
     labels: tuple[str, ...],
     state: Path | None,
+    blob_cache: Path | None,
+    blob_cache_size: int,
+    blob_cache_tenant_size: int | None,
     metrics: str,
     log_format: str,
     log_level: str,
@@ -134,6 +156,7 @@ def server(
     from harp_server.agent import Agent, Device, Offer, worker_environ
     from harp_server.agent import listen as open_port
     from harp_server.ca import SessionIssuer
+    from harp_server.content_cache import Place
     from harp_server.logs import Log
 
     environ = native.without_preload(os.environ)
@@ -142,10 +165,10 @@ def server(
     issuer = SessionIssuer.load(credentials)
     agents: list[Agent] = []
     link = None
+    folder = state or credentials / "state"
     if schedulers:
         from harp_server.scheduler_link import SchedulerLink
 
-        folder = state or credentials / "state"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
         async def end_session(session: str, reason: str) -> None:
@@ -155,6 +178,11 @@ def server(
             agents[0].revoke(serials)
 
         link = SchedulerLink(schedulers, issuer, folder / "leases.json", end_session, revoke, log)
+    cache = None
+    if blob_cache_size > 0:
+        half = blob_cache_size // 2
+        place = str((blob_cache or folder / "cache").absolute())
+        cache = Place(place, blob_cache_size, blob_cache_tenant_size or half)
     offer = Offer(
         parts=parts,
         device=Device.resolve(device, parts),
@@ -166,6 +194,7 @@ def server(
         grace=grace,
         leases=link,
         devices=devices,
+        cache=cache,
     )
     if warning := open_key(str(credentials), "server.key"):
         log.warning("open key", cause=warning.cause, next=warning.next_step)

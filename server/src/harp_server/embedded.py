@@ -17,12 +17,17 @@ from pathlib import Path
 from harp_client import native, settings
 from harp_client.attendant import GOODBYE
 from harp_client.errors import HarpError, tell
+from harp_client.state import cache
 from harp_server.agent import Agent, Device, Offer, listen, worker_environ
 from harp_server.ca import Authority, save_user
+from harp_server.content_cache import Place
 from harp_server.logs import Log
 from harp_server.state import StateFolder
 
 DRAIN_SECONDS = 2.0
+
+CACHE_BYTES = 4 << 30
+"""What is kept of what a user's programs upload to embedded pools."""
 
 
 def main() -> int:
@@ -55,6 +60,7 @@ async def _run(arguments: argparse.Namespace) -> int:
             issuer=issuer,
             root_certificate=str(credentials / "ca.pem"),
             environ=worker_environ(environ),
+            cache=_cache(environ),
         )
         agent = Agent(offer, listen("127.0.0.1:0"), log)
         orderly = _watch(arguments.lifeline_fd)
@@ -68,6 +74,14 @@ async def _run(arguments: argparse.Namespace) -> int:
     finally:
         state.close()
     return 0
+
+
+def _cache(environ: dict[str, str]) -> Place | None:
+    """Where the runs of this user keep what they upload: the pool of each is another one, so it
+    cannot be told by the tenant."""
+    if settings.HARP_DEDUP.get(environ) == "0":
+        return None
+    return Place(cache(environ), CACHE_BYTES, CACHE_BYTES, "local")
 
 
 def _announce(ready_fd: int, address: str, credentials: Path) -> None:

@@ -62,6 +62,9 @@ class Session:
 
     interrupted: float | None = None
     end_event: Message | None = None
+    owners: tuple[str, ...] = ()
+    """Identities that may have the session; any user of the pool, where none is named."""
+
     user: str = ""
     """Identity (SPIFFE URI) of who was let in."""
 

@@ -42,6 +42,9 @@ pub struct Assignment {
     /// driver's where this is not said.
     #[serde(default)]
     pub devices: Option<Vec<usize>>,
+    /// Whether the agent answers the start of the session with the tenant's cache.
+    #[serde(default)]
+    pub cache: bool,
 }
 
 /// What the agent says in the session's life.
@@ -49,6 +52,8 @@ pub struct Assignment {
 pub enum Word {
     /// A client has come back: with the socket of its connection.
     Return(Return, TcpStream),
+    /// The way to the tenant's cache, if there is one.
+    Cache(Option<OwnedFd>),
     /// The session is to end, for a reason that the client is told.
     End(String),
 }
@@ -56,7 +61,13 @@ pub enum Word {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Said {
-    End { end: String },
+    End {
+        end: String,
+    },
+    Cache {
+        #[serde(rename = "cache")]
+        _cache: bool,
+    },
     Return(Return),
 }
 
@@ -109,6 +120,8 @@ pub enum Event<'a> {
         code: u32,
         name: &'a str,
     },
+    /// The session goes on without its tenant's cache.
+    WithoutCache { cause: &'a str },
     /// The session is over; the process ends with it.
     End {
         session: &'a str,
@@ -120,6 +133,7 @@ pub enum Event<'a> {
         waited_for: &'a BTreeMap<&'static str, u64>,
         bytes_in: u64,
         bytes_out: u64,
+        bytes_cached: u64,
         seconds: f64,
         cause: &'a str,
     },
@@ -168,6 +182,7 @@ impl Control {
         heard
             .map(|(said, socket)| match said {
                 Said::End { end } => Ok(Word::End(end)),
+                Said::Cache { .. } => Ok(Word::Cache(socket)),
                 Said::Return(message) => Ok(Word::Return(message, with_socket("message", socket)?)),
             })
             .transpose()

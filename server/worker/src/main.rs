@@ -15,12 +15,14 @@
 //! | direction | message |
 //! |---|---|
 //! | out | `{"event":"ready","devices":1,"driver_version":13000,"soft":true,"landlock":"full","start_ms":12}` |
-//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"devices":[0,2],"refuse":"why"}`; unknown fields are ignored |
+//! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"devices":[0,2],"cache":true,"refuse":"why"}`; unknown fields are ignored |
 //! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","serial":"1f…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
+//! | in, with the socket of the tenant's cache if there is one | `{"cache":true}`, after a start if the assignment says so |
 //! | in, with the socket of the client that has come back | `{"cert_pem":…,"key_pem":…,"peer":"192.0.2.1:40000"}` |
 //! | out | `{"event":"interrupted","session":"s-1","cause":…}`, `{"event":"resumed","session":"s-1","after":0.02}` |
+//! | out | `{"event":"without_cache","cause":…}` |
 //! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
-//! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"seconds":0.4,"cause":…}` |
+//! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"bytes_cached":0,"seconds":0.4,"cause":…}` |
 //!
 //! stderr is for a worker that cannot start, with exit code 1; from then on what the driver writes to the standard
 //! streams is the program's (`output`). SIGTERM ends the session at once. The worker is killed
@@ -38,10 +40,12 @@ mod snapshot;
 mod watchdog;
 
 use std::ffi::CString;
+use std::io;
 use std::net::TcpStream;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
+use std::sync::mpsc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -56,12 +60,15 @@ use control::{Assignment, Control, Event};
 use generated::driver::Driver;
 use options::Options;
 use output::Output;
-use session::{lead, Ending, Engine, Intake, Relay, Replies, Session, Shared};
+use session::{lead, Cache, Ending, Engine, Intake, Relay, Replies, Session, Shared};
 use snapshot::Snapshot;
 use watchdog::Door;
 
 /// From the assignment to the client's hello.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the agent may take to say which cache the session has.
+const CACHE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Longest program name that is logged.
 const PROGRAM_NAME_CHARS: usize = 128;
@@ -171,9 +178,14 @@ impl Worker {
             tuning: tuning.clone(),
             timeout: HANDSHAKE_TIMEOUT,
         };
-        if let Err(error) =
-            watchdog::watch(ending.clone(), watched.clone(), self.end_requests, door)
-        {
+        let (caches, cache) = mpsc::channel();
+        if let Err(error) = watchdog::watch(
+            ending.clone(),
+            watched.clone(),
+            self.end_requests,
+            door,
+            caches,
+        ) {
             ending.end(&format!("cannot watch over the session: {error}"));
         }
         let certificates = ServerConfig {
@@ -187,15 +199,16 @@ impl Worker {
             tuning,
             &assignment,
             (self.driver, &mut self.snapshot),
+            &cache,
             &ending,
         ) {
-            Ok((sender, receiver)) => {
+            Ok((sender, receiver, cache)) => {
                 let keeper = sender.keeper();
                 let replies = Arc::new(Replies::new(sender, self.output, self.driver));
                 if let Err(error) = replies.clone().watch_output() {
                     ending.end(&format!("cannot watch what the device prints: {error}"));
                 }
-                let session = Session::new(self.driver, devices, replies.clone());
+                let session = Session::new(self.driver, devices, replies.clone(), cache);
                 let shared = Arc::new(Shared {
                     driver: self.driver,
                     replies,
@@ -229,8 +242,9 @@ fn let_in(
     tuning: Tuning,
     assignment: &Assignment,
     (driver, snapshot): (&Driver, &mut Snapshot),
+    cache: &mpsc::Receiver<Option<OwnedFd>>,
     ending: &Arc<Ending>,
-) -> Result<(harp_transport::Sender, harp_transport::Receiver), String> {
+) -> Result<(harp_transport::Sender, harp_transport::Receiver, Cache), String> {
     let incoming = accept_with(client, certificates, HANDSHAKE_TIMEOUT, tuning)
         .map_err(|error| format!("refused: {error}"))?;
     let Incoming { hello, info, .. } = &incoming;
@@ -276,6 +290,18 @@ fn let_in(
         tls: info.tls_version,
         cipher: &info.cipher,
     });
+    let is_wanted = hello.options.get(harp_content::OPTION).map(String::as_str) != Some("off");
+    let cache = if assignment.cache && is_wanted {
+        begin_cache(cache).unwrap_or_else(|cause| {
+            let cause = cause.to_string();
+            ending
+                .control()
+                .report(&Event::WithoutCache { cause: &cause });
+            Cache::default()
+        })
+    } else {
+        Cache::default()
+    };
     if let Some(Ok(first)) = hello.options.get(windows::OPTION).map(|text| text.parse()) {
         snapshot.place_windows(driver, first);
     }
@@ -283,6 +309,7 @@ fn let_in(
     let welcome = Welcome {
         session: assignment.session.clone(),
         snapshot,
+        cache: cache.welcome(),
         ..Welcome::default()
     };
     let keeping = Keeping {
@@ -290,7 +317,15 @@ fn let_in(
         observer: observer(ending, &assignment.session),
     };
     let opened = incoming.welcome_and_keep(welcome, keeping);
-    opened.map_err(|error| error.to_string())
+    let (sender, receiver) = opened.map_err(|error| error.to_string())?;
+    Ok((sender, receiver, cache))
+}
+
+/// The cache of the tenant that the agent has just been told of.
+fn begin_cache(cache: &mpsc::Receiver<Option<OwnedFd>>) -> io::Result<Cache> {
+    let said = cache.recv_timeout(CACHE_PATIENCE);
+    let socket = said.map_err(|_| io::Error::other("the agent does not say where it is"))?;
+    Cache::begin(socket.ok_or_else(|| io::Error::other("the server has none"))?)
 }
 
 /// Tells the agent when the connection breaks and when the session goes on.

@@ -87,17 +87,21 @@ pub struct Door {
 }
 
 /// Starts to watch, until the process ends.
+///
+/// `caches` gets what the agent says of the tenant's cache.
 pub fn watch(
     ending: Arc<Ending>,
     session: Watched,
     end_requests: OwnedFd,
     door: Door,
+    caches: mpsc::Sender<Option<OwnedFd>>,
 ) -> io::Result<()> {
     let watchdog = Watchdog {
         ending,
         session,
         end_requests,
         door,
+        caches,
         at_the_door: Arc::default(),
     };
     thread::Builder::new()
@@ -111,6 +115,7 @@ struct Watchdog {
     session: Watched,
     end_requests: OwnedFd,
     door: Door,
+    caches: mpsc::Sender<Option<OwnedFd>>,
     /// Connections that are being let in.
     at_the_door: Arc<AtomicUsize>,
 }
@@ -165,6 +170,11 @@ impl Watchdog {
         let (message, socket) = match self.ending.control().word() {
             Ok(Some(Word::Return(message, socket))) => (message, socket),
             Ok(Some(Word::End(reason))) => self.end_because(reason),
+            Ok(Some(Word::Cache(socket))) => {
+                // Who waits no longer for it has begun without it.
+                let _ = self.caches.send(socket);
+                return;
+            }
             Ok(None) => self.ending.end("the agent is gone"),
             Err(cause) => self.ending.end(&cause),
         };

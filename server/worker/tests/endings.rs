@@ -272,7 +272,7 @@ fn a_request_to_end_is_heard_in_every_state() {
     let mut greeting = Worker::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    greeting.assign(&listener.accept().unwrap().0);
+    greeting.assign(&listener.accept().unwrap().0, false);
     terminate(&greeting);
     assert_eq!(greeting.end()["cause"], "terminated");
 }

@@ -121,6 +121,10 @@ pub struct Welcome {
     /// How long the server keeps the session after its connection broke, in milliseconds.
     #[prost(uint32, tag = "5")]
     pub grace_ms: u32,
+    /// The pieces of content that the server keeps for the client's tenant (crates/content): a key of
+    /// 32 bytes, then 8 bytes for each piece, its fingerprint. Empty where nothing is kept.
+    #[prost(bytes = "vec", tag = "6")]
+    pub cache: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {

@@ -11,6 +11,9 @@ impl CallId {
     pub const harp_jit_logs: CallId = CallId(0x0003);
     pub const harp_thread_ended: CallId = CallId(0x0004);
     pub const harp_callback_done: CallId = CallId(0x0005);
+    pub const harp_blob_append_cached: CallId = CallId(0x0010);
+    pub const harp_cache_list: CallId = CallId(0x0011);
+    pub const harp_cache_fetch: CallId = CallId(0x0012);
     pub const cuDevicePrimaryCtxRetain: CallId = CallId(0x0201);
     pub const cuDevicePrimaryCtxRelease_v2: CallId = CallId(0x0202);
     pub const cuDevicePrimaryCtxReset_v2: CallId = CallId(0x0203);
@@ -75,6 +78,7 @@ impl CallId {
     pub const harp_copy_box_to_host: CallId = CallId(0x0506);
     pub const harp_copy_box_on_device: CallId = CallId(0x0507);
     pub const cuMemcpyPeer: CallId = CallId(0x0508);
+    pub const harp_copy_cached: CallId = CallId(0x0509);
     pub const cuMemsetD8Async: CallId = CallId(0x0510);
     pub const cuMemsetD16Async: CallId = CallId(0x0511);
     pub const cuMemsetD32Async: CallId = CallId(0x0512);
@@ -116,6 +120,9 @@ impl CallId {
         (CallId::harp_jit_logs, "harp_jit_logs"),
         (CallId::harp_thread_ended, "harp_thread_ended"),
         (CallId::harp_callback_done, "harp_callback_done"),
+        (CallId::harp_blob_append_cached, "harp_blob_append_cached"),
+        (CallId::harp_cache_list, "harp_cache_list"),
+        (CallId::harp_cache_fetch, "harp_cache_fetch"),
         (CallId::cuDevicePrimaryCtxRetain, "cuDevicePrimaryCtxRetain"),
         (
             CallId::cuDevicePrimaryCtxRelease_v2,
@@ -195,6 +202,7 @@ impl CallId {
         (CallId::harp_copy_box_to_host, "harp_copy_box_to_host"),
         (CallId::harp_copy_box_on_device, "harp_copy_box_on_device"),
         (CallId::cuMemcpyPeer, "cuMemcpyPeer"),
+        (CallId::harp_copy_cached, "harp_copy_cached"),
         (CallId::cuMemsetD8Async, "cuMemsetD8Async"),
         (CallId::cuMemsetD16Async, "cuMemsetD16Async"),
         (CallId::cuMemsetD32Async, "cuMemsetD32Async"),
@@ -275,6 +283,7 @@ pub enum Because {
     Life,
     Setting,
     Shared,
+    Cached,
     EveryCall,
     Order,
     StartUp,
@@ -295,6 +304,7 @@ impl Because {
             Because::Life => "a context begins or ends",
             Because::Setting => "the driver may refuse the setting",
             Because::Shared => "kernels share memory with the program",
+            Because::Cached => "the server may have what is to be sent",
             Because::EveryCall => "HARP_SYNC=1 makes every call wait",
             Because::Order => "queued work may change what is copied",
             Because::StartUp => "the session begins",
@@ -377,6 +387,7 @@ impl CallId {
             | CallId::cuMemPoolSetAccess
             | CallId::cuDeviceSetMemPool => Because::Setting,
             CallId::harp_twin_create | CallId::harp_twin_read => Because::Shared,
+            CallId::harp_cache_list | CallId::harp_cache_fetch => Because::Cached,
             _ => Because::EveryCall,
         }
     }

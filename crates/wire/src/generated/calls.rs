@@ -173,6 +173,152 @@ impl HarpCallbackDoneArgs {
 }
 
 #[inline]
+pub fn encode_harp_blob_append_cached(
+    e: &mut Encoder,
+    blob: u64,
+    piece: u32,
+    check: [u64; 2],
+    proof: [u64; 2],
+) {
+    e.u64(blob);
+    e.u32(piece);
+    check.iter().for_each(|v| e.u64(*v));
+    proof.iter().for_each(|v| e.u64(*v));
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpBlobAppendCachedArgs {
+    pub blob: u64,
+    pub piece: u32,
+    pub check: [u64; 2],
+    pub proof: [u64; 2],
+}
+
+impl HarpBlobAppendCachedArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpBlobAppendCachedArgs {
+            blob: d.u64(),
+            piece: d.u32(),
+            check: core::array::from_fn(|_| d.u64()),
+            proof: core::array::from_fn(|_| d.u64()),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_cache_list(e: &mut Encoder, known: u32) {
+    e.u32(known);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpCacheListArgs {
+    pub known: u32,
+}
+
+impl HarpCacheListArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpCacheListArgs { known: d.u32() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_cache_list_reply(e: &mut Encoder, fingerprints: &[u8]) {
+    e.bytes(fingerprints);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpCacheListReply<'a> {
+    pub fingerprints: &'a [u8],
+}
+
+impl<'a> HarpCacheListReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        HarpCacheListReply {
+            fingerprints: d.bytes(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_cache_fetch(e: &mut Encoder, pieces: &[u32]) {
+    e.list(pieces, |e, v| e.u32(*v));
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpCacheFetchArgs {
+    pub pieces: Vec<u32>,
+}
+
+impl HarpCacheFetchArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpCacheFetchArgs {
+            pieces: d.list(4, |d| d.u32()),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_cache_fetch_reply(e: &mut Encoder, checks: &[u8]) {
+    e.bytes(checks);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpCacheFetchReply<'a> {
+    pub checks: &'a [u8],
+}
+
+impl<'a> HarpCacheFetchReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        HarpCacheFetchReply { checks: d.bytes() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuDevicePrimaryCtxRetain(e: &mut Encoder, pctx: u64, dev: i32) {
     e.u64(pctx);
     e.i32(dev);
@@ -2911,6 +3057,48 @@ impl CuMemcpyPeerArgs {
 }
 
 #[inline]
+pub fn encode_harp_copy_cached(
+    e: &mut Encoder,
+    dst: u64,
+    stream: u64,
+    piece: u32,
+    proof: [u64; 2],
+) {
+    e.u64(dst);
+    e.u64(stream);
+    e.u32(piece);
+    proof.iter().for_each(|v| e.u64(*v));
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpCopyCachedArgs {
+    pub dst: u64,
+    pub stream: u64,
+    pub piece: u32,
+    pub proof: [u64; 2],
+}
+
+impl HarpCopyCachedArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpCopyCachedArgs {
+            dst: d.u64(),
+            stream: d.copy_stream(),
+            piece: d.u32(),
+            proof: core::array::from_fn(|_| d.u64()),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuMemsetD8Async(e: &mut Encoder, dstDevice: u64, uc: u8, N: u64, hStream: u64) {
     e.u64(dstDevice);
     e.u8(uc);
@@ -4398,6 +4586,11 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::harp_callback_done => {
             HarpCallbackDoneArgs::decode(d).map(|args| format!("{args:?}"))
         }
+        CallId::harp_blob_append_cached => {
+            HarpBlobAppendCachedArgs::decode(d).map(|args| format!("{args:?}"))
+        }
+        CallId::harp_cache_list => HarpCacheListArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::harp_cache_fetch => HarpCacheFetchArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuDevicePrimaryCtxRetain => {
             CuDevicePrimaryCtxRetainArgs::decode(d).map(|args| format!("{args:?}"))
         }
@@ -4536,6 +4729,7 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
             HarpCopyBoxOnDeviceArgs::decode(d).map(|args| format!("{args:?}"))
         }
         CallId::cuMemcpyPeer => CuMemcpyPeerArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::harp_copy_cached => HarpCopyCachedArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD8Async => CuMemsetD8AsyncArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD16Async => CuMemsetD16AsyncArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD32Async => CuMemsetD32AsyncArgs::decode(d).map(|args| format!("{args:?}")),
@@ -4617,6 +4811,10 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
 pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeError> {
     match call {
         CallId::harp_jit_logs => HarpJitLogsReply::decode(d).map(|reply| format!("{reply:?}")),
+        CallId::harp_cache_list => HarpCacheListReply::decode(d).map(|reply| format!("{reply:?}")),
+        CallId::harp_cache_fetch => {
+            HarpCacheFetchReply::decode(d).map(|reply| format!("{reply:?}"))
+        }
         CallId::cuCtxGetLimit => CuCtxGetLimitReply::decode(d).map(|reply| format!("{reply:?}")),
         CallId::cuCtxGetCacheConfig => {
             CuCtxGetCacheConfigReply::decode(d).map(|reply| format!("{reply:?}"))

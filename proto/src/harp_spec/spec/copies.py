@@ -4,7 +4,8 @@ Bytes that leave the program are captured before the call returns, so host-to-de
 reply: the client knows the allocation's bounds. Large copies travel in pieces.
 """
 
-from harp_spec.codecs import BYTES, COPY_STREAM, DEVICE_POINTER, PAYLOAD, STREAM, U64
+from harp_spec.codecs import BYTES, COPY_STREAM, DEVICE_POINTER, PAYLOAD, STREAM, U32, U64
+from harp_spec.spec.session import HALF_NAME
 from harp_spec.spec.vocabulary import DATA, ONE_WAY, REPLY, VALUE, Area, Custom, Device, Pitch, Use
 from harp_spec.spec.vocabulary import STREAM as ON_STREAM
 
@@ -25,7 +26,16 @@ COPIES.wire(
     predicts=SPAN_ERRORS,
     record="blob",
 )
-COPIES.via("cuMemcpyHtoDAsync_v2", ONE_WAY, "cuMemcpyHtoD_v2")
+COPIES.wire(
+    "harp_copy_cached",
+    0x0509,
+    ONE_WAY,
+    {"dst": DEVICE_POINTER, "stream": COPY_STREAM, "piece": U32, "proof": HALF_NAME},
+    client=Custom("in place of cuMemcpyHtoD_v2 where the server has fetched the very bytes"),
+    server=Custom("the bytes are those that harp_cache_fetch has read"),
+    record="blob",
+)
+COPIES.via("cuMemcpyHtoDAsync_v2", ONE_WAY, "cuMemcpyHtoD_v2", "harp_copy_cached")
 COPIES.wire(
     "cuMemcpyDtoH_v2",
     0x0502,

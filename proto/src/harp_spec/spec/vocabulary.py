@@ -39,6 +39,7 @@ from harp_spec.spec.handles import KINDS
 __all__ = [
     "ABSENT",
     "ALLOCATION",
+    "CACHED",
     "CHOSEN",
     "DATA",
     "FIRST_USE",
@@ -73,6 +74,7 @@ LOCAL, ONE_WAY, REPLY = Sync.LOCAL, Sync.ONE_WAY, Sync.REPLY
 DATA, SYNCHRONISE = Because.DATA, Because.SYNCHRONISE
 QUERY, CHOSEN, SETTING = Because.QUERY, Because.CHOSEN, Because.SETTING
 ALLOCATION, FREE, SHARED = Because.ALLOCATION, Because.FREE, Because.SHARED
+CACHED = Because.CACHED
 FIRST_USE, LIFE = Because.FIRST_USE, Because.LIFE
 
 VALUE = Value()

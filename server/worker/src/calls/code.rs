@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::os::raw::c_char;
 
+use harp_content::PIECES_MISSING;
 use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, FunctionInfo, HandleKind, Parameter, FUNCTION_ATTRIBUTE_COUNT};
@@ -20,7 +21,10 @@ pub fn cuModuleLoadData(
 ) -> Result<CUresult, Violation> {
     let args = CuModuleLoadDataArgs::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
-    let image = match Image::new(cx.blobs.take(args.blob)?)? {
+    let Some(image) = cx.blobs.take(args.blob)? else {
+        return Ok(PIECES_MISSING);
+    };
+    let image = match Image::new(image)? {
         Ok(image) => image,
         Err(code) => return Ok(code),
     };
@@ -44,7 +48,10 @@ pub fn cuLibraryLoadData(
 ) -> Result<CUresult, Violation> {
     let args = CuLibraryLoadDataArgs::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
-    let image = match Image::new(cx.blobs.take(args.blob)?)? {
+    let Some(image) = cx.blobs.take(args.blob)? else {
+        return Ok(PIECES_MISSING);
+    };
+    let image = match Image::new(image)? {
         Ok(image) => image,
         Err(code) => return Ok(code),
     };
@@ -324,7 +331,9 @@ pub fn cuLinkAddData_v2(
     let args = CuLinkAddData_v2Args::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, 0)?;
     let link = live!(cx.handles.get(HandleKind::Link, args.link));
-    let mut image = cx.blobs.take(args.blob)?;
+    let Some(mut image) = cx.blobs.take(args.blob)? else {
+        return Ok(PIECES_MISSING);
+    };
     if args.type_ == CU_JIT_INPUT_PTX {
         image.push(0);
     }

@@ -5,6 +5,7 @@ use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, RECORD_MAX};
 
 use super::live;
+use crate::generated::driver::Driver;
 use crate::session::{Intake, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
 
 /// The stream argument of a copy that CUDA calls synchronous.
@@ -20,7 +21,11 @@ pub fn cuMemcpyHtoD_v2(
 ) -> Result<CUresult, Violation> {
     let args = CuMemcpyHtoD_v2Args::decode(d)?;
     let stream = live!(copy_stream(cx, args.stream));
-    Ok(upload(cx, args.dst, args.data, args.stream, stream))
+    let status = upload(cx.driver, args.dst, args.data, args.stream, stream);
+    cx.cache.begin_payload(args.dst, args.data.len());
+    cx.cache.add_to_payload(args.data);
+    cx.cache.end_payload(status == 0);
+    Ok(status)
 }
 
 /// The same for a record too large to be kept whole: each piece of the payload is copied as it arrives. After a piece
@@ -45,10 +50,12 @@ pub fn upload_in_pieces(
         Ok(stream) => (0, stream.cast()),
         Err(code) => (code, std::ptr::null_mut()),
     };
+    cx.cache.begin_payload(address, left);
     while left > 0 {
         let staged = left.min(BUFFER_BYTES);
         let taken = if let Some(mut buffer) = cx.uploads.take(&cx.staging, cx.driver, staged) {
             intake.take_into(buffer.bytes_mut())?;
+            cx.cache.add_to_payload(buffer.as_ref());
             if status == 0 {
                 status = upload_staged(cx, address, buffer, stream);
             }
@@ -56,13 +63,15 @@ pub fn upload_in_pieces(
         } else {
             let piece = intake.take_piece(left)?;
             if status == 0 {
-                status = upload(cx, address, piece, stream_id, stream);
+                status = upload(cx.driver, address, piece, stream_id, stream);
             }
+            cx.cache.add_to_payload(piece);
             piece.len()
         };
         left -= taken;
         address = address.wrapping_add(taken as u64);
     }
+    cx.cache.end_payload(status == 0);
     Ok(status)
 }
 
@@ -85,8 +94,8 @@ fn upload_staged(
 }
 
 /// Copies to the device. The driver has taken pageable memory, which this is, before it returns.
-fn upload(
-    cx: &Session,
+pub(super) fn upload(
+    driver: &Driver,
     address: CUdeviceptr,
     bytes: &[u8],
     stream_id: u64,
@@ -96,9 +105,9 @@ fn upload(
     // SAFETY: see the module.
     unsafe {
         if stream_id == SYNCHRONOUS {
-            (cx.driver.cuMemcpyHtoD_v2)(address, source, bytes.len())
+            (driver.cuMemcpyHtoD_v2)(address, source, bytes.len())
         } else {
-            (cx.driver.cuMemcpyHtoDAsync_v2)(address, source, bytes.len(), stream)
+            (driver.cuMemcpyHtoDAsync_v2)(address, source, bytes.len(), stream)
         }
     }
 }

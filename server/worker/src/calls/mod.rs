@@ -7,6 +7,7 @@
 //! writes is the worker's own and of the stated size, and device addresses are the driver's to check.
 #![allow(non_snake_case)]
 
+mod cache;
 mod code;
 mod context;
 mod copies;
@@ -19,6 +20,7 @@ mod tensor_maps;
 mod twins;
 mod waits;
 
+pub use cache::*;
 pub use code::*;
 pub use context::*;
 pub use copies::*;

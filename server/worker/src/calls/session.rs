@@ -27,6 +27,7 @@ pub fn harp_blob_append(
 ) -> Result<CUresult, Violation> {
     let args = HarpBlobAppendArgs::decode(d)?;
     cx.blobs.append(args.blob, args.piece)?;
+    cx.cache.keep_image(args.piece);
     Ok(0)
 }
 

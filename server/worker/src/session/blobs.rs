@@ -26,14 +26,21 @@ impl Default for BlobLimits {
 #[derive(Default)]
 pub struct Blobs {
     limits: BlobLimits,
-    collected: IdMap<Vec<u8>>,
+    collected: IdMap<Blob>,
     held: usize,
+}
+
+#[derive(Default)]
+struct Blob {
+    bytes: Vec<u8>,
+    /// A piece that the client named was not there.
+    lacks_a_piece: bool,
 }
 
 impl Blobs {
     /// Adds `piece` to the end of blob `id`, which begins with its first piece.
     pub fn append(&mut self, id: u64, piece: &[u8]) -> Result<(), Violation> {
-        let present = self.collected.get(&id).map_or(0, Vec::len);
+        let present = self.collected.get(&id).map_or(0, |blob| blob.bytes.len());
         if present + piece.len() > self.limits.one {
             return Err(Violation::new(format!(
                 "an image of more than {} bytes",
@@ -49,18 +56,24 @@ impl Blobs {
         self.collected
             .entry(id)
             .or_default()
+            .bytes
             .extend_from_slice(piece);
         self.held += piece.len();
         Ok(())
     }
 
-    /// Takes a whole image out.
-    pub fn take(&mut self, id: u64) -> Result<Vec<u8>, Violation> {
+    /// The next piece of blob `id` is not there.
+    pub fn lacks_a_piece(&mut self, id: u64) {
+        self.collected.entry(id).or_default().lacks_a_piece = true;
+    }
+
+    /// Takes a whole image out; `None` for one that lacks a piece.
+    pub fn take(&mut self, id: u64) -> Result<Option<Vec<u8>>, Violation> {
         match self.collected.entry(id) {
             Entry::Occupied(entry) => {
-                let image = entry.remove();
-                self.held -= image.len();
-                Ok(image)
+                let blob = entry.remove();
+                self.held -= blob.bytes.len();
+                Ok((!blob.lacks_a_piece).then_some(blob.bytes))
             }
             Entry::Vacant(_) => Err(Violation::new(format!("the image {id:#x} was never sent"))),
         }
@@ -84,9 +97,21 @@ mod tests {
         blobs.append(1, b"abc").unwrap();
         blobs.append(2, b"x").unwrap();
         blobs.append(1, b"def").unwrap();
-        assert_eq!(blobs.take(1).unwrap(), b"abcdef");
+        assert_eq!(blobs.take(1).unwrap().unwrap(), b"abcdef");
         assert!(blobs.take(1).is_err());
         assert_eq!(blobs.held, 1);
+    }
+
+    #[test]
+    fn an_image_that_lacks_a_piece_is_none() {
+        let mut blobs = small();
+        blobs.append(1, b"abc").unwrap();
+        blobs.lacks_a_piece(1);
+        blobs.append(1, b"def").unwrap();
+        blobs.lacks_a_piece(2);
+        assert_eq!(blobs.take(1).unwrap(), None);
+        assert_eq!(blobs.take(2).unwrap(), None);
+        assert_eq!(blobs.held, 0);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Statistics {
     /// Bytes of call frames received and reply frames sent.
     pub bytes_in: AtomicU64,
     pub bytes_out: AtomicU64,
+    /// Bytes that came from the cache in place of the client.
+    pub bytes_cached: AtomicU64,
     /// Of the waits, by the call's place in `CallId::ALL`.
     answers: Box<[AtomicU64]>,
 }
@@ -30,6 +32,7 @@ impl Default for Statistics {
             waits: AtomicU64::default(),
             bytes_in: AtomicU64::default(),
             bytes_out: AtomicU64::default(),
+            bytes_cached: AtomicU64::default(),
             answers: CallId::ALL.iter().map(|_| AtomicU64::default()).collect(),
         }
     }
@@ -115,6 +118,7 @@ impl Ending {
             waited_for: &waited_for,
             bytes_in: count(&self.statistics.bytes_in),
             bytes_out: count(&self.statistics.bytes_out),
+            bytes_cached: count(&self.statistics.bytes_cached),
             seconds: (seconds * 1e3).round() / 1e3,
             cause,
         });

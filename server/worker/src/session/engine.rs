@@ -341,6 +341,9 @@ impl Engine {
         statistics
             .bytes_out
             .store(self.shared.replies.bytes_sent(), Ordering::Relaxed);
+        statistics
+            .bytes_cached
+            .store(self.session.cache.spared, Ordering::Relaxed);
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `handles`, `id_map` | which driver object each client handle stands for |
 //! | `client_threads` | the current context and default stream of each client thread |
 //! | `blobs` | module images while they arrive |
+//! | `cache` | pieces that need not be sent, and those to be kept |
 //! | `callbacks` | the program's functions in streams |
 //! | `jit` | compiler options and messages |
 //! | `image` | device code as the driver takes it |
@@ -20,6 +21,7 @@
 //! | `ending` | statistics, and the one way out of the process |
 
 mod blobs;
+mod cache;
 mod callbacks;
 mod client_threads;
 mod downloads;
@@ -38,6 +40,7 @@ mod violation;
 mod waits;
 mod watches;
 
+pub use cache::Cache;
 pub use ending::Ending;
 pub use engine::{lead, Engine, Shared};
 pub use handles::{Found, HandleTable};
@@ -75,6 +78,7 @@ pub struct Session {
     pub handles: HandleTable,
     pub threads: ClientThreads,
     pub blobs: Blobs,
+    pub cache: Cache,
     /// Parameter layouts of functions that have been launched or asked about, by function handle.
     pub layouts: IdMap<Box<[Parameter]>>,
     /// Reused by launches: where each parameter lies.
@@ -99,13 +103,19 @@ unsafe impl Send for Session {}
 
 impl Session {
     /// A session with those of the driver's devices, in this order.
-    pub fn new(driver: &'static Driver, devices: Vec<CUdevice>, replies: Arc<Replies>) -> Self {
+    pub fn new(
+        driver: &'static Driver,
+        devices: Vec<CUdevice>,
+        replies: Arc<Replies>,
+        cache: Cache,
+    ) -> Self {
         Self {
             driver,
             devices,
             handles: HandleTable::new(ThreadStreams::new(driver)),
             threads: ClientThreads::new(),
             blobs: Blobs::default(),
+            cache,
             layouts: IdMap::default(),
             parameters: Vec::new(),
             images: IdMap::default(),

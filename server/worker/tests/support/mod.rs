@@ -152,13 +152,39 @@ impl Worker {
 
     /// Connects a client with this identity through a session that is assigned to the worker.
     pub fn connect(&self, identity: &str, hello: Hello) -> Result<Client, ConnectError> {
+        self.connect_and_say(identity, hello, None)
+    }
+
+    /// The same with a cache, or with the word that there is none.
+    pub fn connect_with_cache(
+        &self,
+        identity: &str,
+        hello: Hello,
+        cache: Option<&OwnedFd>,
+    ) -> Result<Client, ConnectError> {
+        self.connect_and_say(identity, hello, Some(cache))
+    }
+
+    fn connect_and_say(
+        &self,
+        identity: &str,
+        hello: Hello,
+        cache: Option<Option<&OwnedFd>>,
+    ) -> Result<Client, ConnectError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let config = self.authority.client(identity);
         let connecting = thread::spawn(move || connect(&address, &config, hello, PATIENCE));
         let (socket, _) = listener.accept().unwrap();
-        self.assign(&socket);
+        self.assign(&socket, cache.is_some());
         drop(socket);
+        if let Some(cache) = cache {
+            let control = self.control.as_ref().unwrap();
+            match cache {
+                Some(way) => send(control, &json!({"cache": true}), way.as_raw_fd()),
+                None => send_text(control, &json!({"cache": false})),
+            }
+        }
         let (sender, receiver, welcome, info) = connecting.join().unwrap()?;
         Ok(Client {
             sender,
@@ -176,13 +202,14 @@ impl Worker {
         client
     }
 
-    pub fn assign(&self, socket: &TcpStream) {
+    pub fn assign(&self, socket: &TcpStream, cache: bool) {
         let (cert_pem, key_pem) = self
             .authority
             .issue(&[SERVER_NAME], "spiffe://test/session/s-1");
         let devices = &self.devices;
         let assignment = json!({
-            "session": "s-1", "cert_pem": cert_pem, "key_pem": key_pem, "devices": devices
+            "session": "s-1", "cert_pem": cert_pem, "key_pem": key_pem, "devices": devices,
+            "cache": cache
         });
         send(
             self.control.as_ref().unwrap(),
@@ -417,6 +444,13 @@ fn receive(control: &OwnedFd) -> Option<Value> {
         )
     };
     (count > 0).then(|| serde_json::from_slice(&bytes[..count as usize]).expect("JSON"))
+}
+
+fn send_text(control: &OwnedFd, message: &Value) {
+    let text = message.to_string();
+    // SAFETY: the string's own pointer and length.
+    let sent = unsafe { libc::send(control.as_raw_fd(), text.as_ptr().cast(), text.len(), 0) };
+    assert_eq!(sent, text.len() as isize);
 }
 
 fn send(control: &OwnedFd, message: &Value, socket: RawFd) {

@@ -1,7 +1,7 @@
 //! Contexts: what a program's memory, streams and modules belong to.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::{context_stack, context_storage, lifecycle};
@@ -9,6 +9,7 @@ use harp_driver_front::{context_stack, context_storage, lifecycle};
 use crate::call::Outcome;
 use crate::console::{self, Fifo};
 use crate::device::Device;
+use crate::execution::busy::Busy;
 use crate::execution::command::Marker;
 use crate::execution::host_calls;
 use crate::execution::queue::Queue;
@@ -37,19 +38,13 @@ pub struct Context {
     active: AtomicBool,
     /// The default stream of the process in this context.
     pub legacy: Arc<Stream>,
-    /// Queues of its streams.
-    streams: RwLock<Vec<StreamQueue>>,
+    /// Queues of its streams that have work; the legacy stream's is not among them.
+    busy: Arc<Busy>,
     limits: Mutex<[usize; CU_LIMIT_MAX as usize]>,
     /// What its kernels have printed.
     pub printed: Arc<Fifo>,
     cache_config: AtomicU32,
     shared_config: AtomicU32,
-}
-
-struct StreamQueue {
-    queue: Arc<Queue>,
-    /// Waits for the legacy stream, and the legacy stream for it.
-    blocking: bool,
 }
 
 impl Context {
@@ -63,8 +58,8 @@ impl Context {
             flags: AtomicU32::new(flags),
             retains: AtomicUsize::new(usize::from(!primary)),
             active: AtomicBool::new(!primary),
-            legacy: Stream::legacy(context.clone(), Queue::new(device.fault.clone(), false)),
-            streams: RwLock::default(),
+            legacy: Stream::legacy(context.clone(), Queue::new(device.fault.clone())),
+            busy: Arc::default(),
             limits: Mutex::new(default_limits()),
             printed: Arc::new(Fifo::new()),
             cache_config: AtomicU32::new(CU_FUNC_CACHE_PREFER_NONE),
@@ -232,29 +227,13 @@ impl Context {
 
     /// Makes a queue for a new stream.
     pub fn add_queue(&self, blocking: bool, urgent: bool) -> Arc<Queue> {
-        let queue = Queue::new(self.device.fault.clone(), urgent);
-        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
-        streams.retain(|stream| !(stream.queue.is_abandoned() && stream.queue.is_drained()));
-        streams.push(StreamQueue {
-            queue: queue.clone(),
-            blocking,
-        });
-        queue
+        let busy = Arc::downgrade(&self.busy);
+        Queue::of_stream(self.device.fault.clone(), busy, blocking, urgent)
     }
 
     /// What the legacy stream has to wait for: all work of the blocking streams so far.
     pub fn ends_of_blocking_streams(&self) -> Vec<Marker> {
-        self.ends(|stream| stream.blocking)
-    }
-
-    fn ends(&self, which: impl Fn(&StreamQueue) -> bool) -> Vec<Marker> {
-        let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
-        let unfinished = |stream: &&StreamQueue| which(stream) && !stream.queue.is_drained();
-        streams
-            .iter()
-            .filter(unfinished)
-            .map(|stream| stream.queue.end())
-            .collect()
+        self.busy.ends(Queue::is_blocking)
     }
 
     /// Waits for all work so far.
@@ -267,7 +246,7 @@ impl Context {
 
     /// All work so far.
     pub fn all_ends(&self) -> Vec<Marker> {
-        let mut ends = self.ends(|_| true);
+        let mut ends = self.busy.ends(|_| true);
         ends.push(self.legacy.queue.end());
         ends
     }

@@ -190,7 +190,7 @@ pub fn initialize() -> Outcome {
                 heap: Arc::new(Heap::new(place, settings.memory)?),
                 fault: fault.clone(),
                 primary: OnceLock::new(),
-                visits: Queue::new(fault, false),
+                visits: Queue::new(fault),
                 pools: Mutex::default(),
             })
         };

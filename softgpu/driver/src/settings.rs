@@ -29,6 +29,11 @@ const DEVICES_MAX: usize = 16;
 const MEMORY_MAX: u64 = 1 << 40;
 const THREADS_MAX: usize = 1024;
 
+/// Cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The settings of this process.
 pub fn settings() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
@@ -39,7 +44,7 @@ impl Settings {
     /// Reads the settings from `variable`; a value that makes no sense is named on stderr and
     /// replaced by the default.
     fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = cores();
         Self {
             devices: read(&variable, "HARP_SOFT_DEVICES", 1, |text| {
                 text.parse()

@@ -254,37 +254,23 @@ impl Stream {
 /// # Errors
 /// `CUDA_ERROR_INVALID_HANDLE` for the default streams and for no live stream.
 pub fn destroy(handle: CUstream) -> Outcome<Arc<Stream>> {
-    let stream = STREAMS.remove(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)?;
-    stream.queue.abandon();
-    Ok(stream)
+    STREAMS.remove(handle).ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
 /// Ends the streams of a context that is being wiped.
 pub fn end_all_of(context: &Arc<Context>) {
-    for stream in STREAMS.remove_where(|stream| stream.is_of(context)) {
-        stream.queue.abandon();
-    }
-}
-
-/// A thread's own streams, by context id.
-struct ThreadStreams(HashMap<u64, Arc<Stream>>);
-
-impl Drop for ThreadStreams {
-    fn drop(&mut self) {
-        for stream in self.0.values() {
-            stream.queue.abandon();
-        }
-    }
+    STREAMS.remove_where(|stream| stream.is_of(context));
 }
 
 fn of_this_thread(context: &Arc<Context>) -> Arc<Stream> {
     thread_local! {
-        static STREAMS: RefCell<ThreadStreams> = RefCell::new(ThreadStreams(HashMap::new()));
+        /// The thread's own streams, by context id.
+        static STREAMS: RefCell<HashMap<u64, Arc<Stream>>> = RefCell::default();
     }
     let own = STREAMS.try_with(|streams| {
         let mut streams = streams.borrow_mut();
         let make = || Stream::new(context, Kind::Blocking, 0);
-        streams.0.entry(context.id).or_insert_with(make).clone()
+        streams.entry(context.id).or_insert_with(make).clone()
     });
     // A thread that is ending has lost its streams; the legacy one orders at least as much.
     own.unwrap_or_else(|_| context.legacy.clone())

@@ -1,5 +1,6 @@
 //! How queued work gets done: queues in order, threads, and what they run.
 
+pub mod busy;
 pub mod command;
 pub mod copy;
 pub mod executor;

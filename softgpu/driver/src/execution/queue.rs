@@ -11,11 +11,12 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_ILLEGAL_ADDRESS};
 use harp_softgpu_engine::Scratch;
 
+use super::busy::Busy;
 use super::command::{run_here, Command, Marker, Work};
 use super::executor::{executor, with_scratch, SharedGrid};
 use super::{host_calls, polls};
@@ -58,7 +59,11 @@ pub struct Queue {
     fault: Arc<AtomicU32>,
     /// Runs before others where there is a choice.
     urgent: bool,
-    abandoned: AtomicBool,
+    /// Waits for the legacy stream, and the legacy stream for it.
+    blocking: bool,
+    /// Where it is listed while it has work, if anywhere; and whether it is.
+    busy: Weak<Busy>,
+    listed: AtomicBool,
 }
 
 impl fmt::Debug for Queue {
@@ -79,7 +84,17 @@ const SPINS: u32 = 200;
 
 impl Queue {
     /// An empty queue of a context whose sticky error is `fault`.
-    pub fn new(fault: Arc<AtomicU32>, urgent: bool) -> Arc<Self> {
+    pub fn new(fault: Arc<AtomicU32>) -> Arc<Self> {
+        Self::of_stream(fault, Weak::new(), false, false)
+    }
+
+    /// The empty queue of a stream, which is in the list `busy` while it has work.
+    pub fn of_stream(
+        fault: Arc<AtomicU32>,
+        busy: Weak<Busy>,
+        blocking: bool,
+        urgent: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             pending: Mutex::new(Pending {
                 commands: VecDeque::new(),
@@ -93,7 +108,9 @@ impl Queue {
             progress: Condvar::new(),
             fault,
             urgent,
-            abandoned: AtomicBool::new(false),
+            blocking,
+            busy,
+            listed: AtomicBool::new(false),
         })
     }
 
@@ -109,22 +126,38 @@ impl Queue {
 
     /// Whether all that was put in is complete.
     pub fn is_drained(&self) -> bool {
-        self.completed() == self.submitted()
+        self.completed() == self.submitted.load(Ordering::SeqCst)
+    }
+
+    /// Whether the legacy stream waits for it.
+    pub fn is_blocking(&self) -> bool {
+        self.blocking
+    }
+
+    /// Lists the queue as busy, unless it is. Its work is in by now: where `unlist` has just found it
+    /// drained, either this sees that it is not listed, or that one sees the work.
+    fn list(self: &Arc<Self>) {
+        if !self.listed.load(Ordering::SeqCst) && !self.listed.swap(true, Ordering::SeqCst) {
+            if let Some(busy) = self.busy.upgrade() {
+                busy.add(self.clone());
+            }
+        }
+    }
+
+    /// Whether the list that holds the queue is to drop it: it is drained, or listed anew. Only who
+    /// has the list's lock may ask.
+    pub(super) fn unlist(&self) -> bool {
+        if !self.is_drained() {
+            return false;
+        }
+        self.listed.store(false, Ordering::SeqCst);
+        // What came in since is listed again, here unless it has been already.
+        self.is_drained() || self.listed.swap(true, Ordering::SeqCst)
     }
 
     /// The context's sticky error, 0 for none.
     pub fn fault(&self) -> CUresult {
         self.fault.load(Ordering::Acquire)
-    }
-
-    /// Whether a destroyed stream left this queue behind.
-    pub fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Acquire)
-    }
-
-    /// Marks the queue of a destroyed stream: what it holds still runs.
-    pub fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
     }
 
     /// Whether the executor should prefer this queue.
@@ -158,7 +191,13 @@ impl Queue {
         self.wait(count);
     }
 
-    fn push(&self, command: Command, phase: Phase) -> (u64, bool) {
+    fn push(self: &Arc<Self>, command: Command, phase: Phase) -> (u64, bool) {
+        let pushed = self.append(command, phase);
+        self.list();
+        pushed
+    }
+
+    fn append(&self, command: Command, phase: Phase) -> (u64, bool) {
         let mut pending = self.pending();
         pending.commands.push_back(command);
         let was_idle = pending.phase == Phase::Idle;
@@ -166,7 +205,7 @@ impl Queue {
             pending.phase = phase;
         }
         // Under the lock: counts follow the order of commands.
-        (self.submitted.fetch_add(1, Ordering::AcqRel) + 1, was_idle)
+        (self.submitted.fetch_add(1, Ordering::SeqCst) + 1, was_idle)
     }
 
     /// Blocks until `count` commands are complete. The calling thread runs this queue, helps with

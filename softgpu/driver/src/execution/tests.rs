@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::busy::Busy;
 use super::command::{Command, Marker, Work};
 use super::host_calls::{self, HostCall, HostFunction};
 use super::queue::Queue;
 use crate::console::Fifo;
 
 fn queue() -> Arc<Queue> {
-    Queue::new(Arc::new(AtomicU32::new(0)), false)
+    Queue::new(Arc::new(AtomicU32::new(0)))
 }
 
 fn note(list: &Arc<Mutex<Vec<u32>>>, value: u32) -> Command {
@@ -200,7 +201,7 @@ fn a_poll_waits_for_what_another_queue_does() {
 #[test]
 fn a_failed_context_skips_work_but_frees_memory() {
     let fault = Arc::new(AtomicU32::new(700));
-    let queue = Queue::new(fault, false);
+    let queue = Queue::new(fault);
     let mut bytes = [0u8; 4];
     let store = Work::Store(Box::new([1, 2, 3, 4]), bytes.as_mut_ptr() as u64);
     queue.submit(Command {
@@ -212,4 +213,54 @@ fn a_failed_context_skips_work_but_frees_memory() {
     queue.end().wait();
     assert_eq!(bytes, [0; 4]);
     assert_eq!(*list.lock().unwrap(), [7]);
+}
+
+#[test]
+fn a_list_of_busy_queues_has_those_with_work_and_no_others() {
+    let busy = Arc::new(Busy::default());
+    let fault = Arc::new(AtomicU32::new(0));
+    let stream = |blocking| {
+        let fault = fault.clone();
+        Queue::of_stream(fault, Arc::downgrade(&busy), blocking, false)
+    };
+    let queues: Vec<_> = (0..1000).map(|number| stream(number % 2 == 0)).collect();
+    let list = Arc::default();
+    assert!(busy.ends(|_| true).is_empty());
+    queues[4].submit(slowly(&list, 4));
+    queues[5].submit(slowly(&list, 5));
+    queues[4].submit(note(&list, 6));
+    assert_eq!(busy.ends(|_| true).len(), 2);
+    let of_blocking = busy.ends(Queue::is_blocking);
+    assert!(matches!(&of_blocking[..], [one] if Arc::ptr_eq(&one.queue, &queues[4])));
+    assert_eq!(of_blocking[0].count, 2);
+    busy.ends(|_| true).iter().for_each(Marker::wait);
+    assert!(busy.ends(|_| true).is_empty());
+    queues[4].submit(slowly(&list, 7));
+    assert_eq!(busy.ends(|_| true).len(), 1, "it is listed again");
+}
+
+#[test]
+fn whoever_looks_sees_work_that_came_before() {
+    let busy = Arc::new(Busy::default());
+    let queue = Queue::of_stream(
+        Arc::new(AtomicU32::new(0)),
+        Arc::downgrade(&busy),
+        true,
+        false,
+    );
+    let list: Arc<Mutex<Vec<u32>>> = Arc::default();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                busy.ends(|_| true);
+            }
+        });
+        for value in 0..20_000 {
+            queue.submit(note(&list, value));
+            busy.ends(|_| true).iter().for_each(Marker::wait);
+            assert_eq!(list.lock().unwrap().len() as u32, value + 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{iter, mem};
 
 use super::block::Block;
 use super::fault::Fault;
@@ -70,7 +71,8 @@ pub struct GridState {
     /// The parameters, in units that align them.
     pub params: Vec<u64>,
     /// What cooperative groups use to let the blocks of a grid meet: a size and a counter.
-    workspace: Box<[AtomicU64; 8]>,
+    /// Only a cooperative launch has one.
+    workspace: Option<Box<[AtomicU64; 8]>>,
     blocks: u64,
     next: AtomicU64,
     finished: AtomicU64,
@@ -109,10 +111,8 @@ impl GridState {
 
     /// `%envreg1` and `%envreg2`: the halves of the workspace's address, high one first.
     pub fn environment(&self, index: u8) -> u64 {
-        let address = match self.launch.cooperative {
-            true => self.workspace.as_ptr().expose_provenance() as u64,
-            false => 0,
-        };
+        let start = |workspace: &Box<[AtomicU64; 8]>| workspace.as_ptr().expose_provenance() as u64;
+        let address = self.workspace.as_ref().map_or(0, start);
         match index {
             1 => address >> 32,
             2 => address & 0xffff_ffff,
@@ -122,9 +122,10 @@ impl GridState {
 
     /// The workspace, if `address` lies in it.
     pub fn workspace_range(&self, address: u64) -> Option<Range<u64>> {
-        let start = self.workspace.as_ptr().expose_provenance() as u64;
-        let range = start..start + size_of_val(&*self.workspace) as u64;
-        (self.launch.cooperative && range.contains(&address)).then_some(range)
+        let workspace = self.workspace.as_deref()?;
+        let start = workspace.as_ptr().expose_provenance() as u64;
+        let range = start..start + size_of_val(workspace) as u64;
+        range.contains(&address).then_some(range)
     }
 
     /// Coordinates of the next block to start.
@@ -164,22 +165,19 @@ impl Grid {
             .block
             .iter()
             .fold(1u64, |n, &extent| n.saturating_mul(extent.into()));
-        let mut bytes = launch.params.clone();
-        let wanted = bytes
-            .len()
-            .max(kernel.param_bytes() as usize)
-            .next_multiple_of(8);
-        bytes.resize(wanted, 0);
-        let params = bytes
-            .chunks_exact(8)
-            .map(|word| {
-                word.iter()
-                    .rev()
-                    .fold(0, |bits, &byte| bits << 8 | u64::from(byte))
-            })
-            .collect();
-        let workspace: Box<[AtomicU64; 8]> = Box::default();
-        workspace[0].store(size_of_val(&*workspace) as u64, Ordering::Relaxed);
+        let given = launch.params.chunks(8).map(|word| {
+            word.iter()
+                .rev()
+                .fold(0, |bits, &byte| bits << 8 | u64::from(byte))
+        });
+        let wanted = launch.params.len().max(kernel.param_bytes() as usize);
+        let params = given.chain(iter::repeat(0)).take(wanted.div_ceil(8));
+        let params = params.collect();
+        let workspace = launch.cooperative.then(|| {
+            let workspace: Box<[AtomicU64; 8]> = Box::default();
+            workspace[0].store(size_of_val(&*workspace) as u64, Ordering::Relaxed);
+            workspace
+        });
         let blocks = launch
             .grid
             .iter()
@@ -218,27 +216,26 @@ impl Grid {
         } else {
             PATIENCE
         };
-        let mut residents = VecDeque::new();
+        let mut residents = mem::take(&mut scratch.residents);
         let mut waited = 0;
         while !state.is_stopped() {
             let wants_more = residents.is_empty()
                 || waited >= patience
                     && (state.launch.cooperative || residents.len() < RESIDENT_MAX);
+            let mut started = None;
             if wants_more {
                 waited = 0;
-                match state.next_block() {
-                    Some(id) => match scratch.start(state, id, worker) {
-                        Ok(block) => residents.push_front(block),
+                if let Some(id) = state.next_block() {
+                    match scratch.start(state, id, worker) {
+                        Ok(block) => started = Some(block),
                         Err(fault) => {
                             state.fail(fault);
                             break;
                         }
-                    },
-                    None if residents.is_empty() => break,
-                    None => {}
+                    }
                 }
             }
-            let Some(mut block) = residents.pop_front() else {
+            let Some(mut block) = started.or_else(|| residents.pop_front()) else {
                 break;
             };
             match Runner::new(state, &mut block, &mut scratch.ranges).run() {
@@ -257,7 +254,8 @@ impl Grid {
                 Turn::Stopped => residents.push_back(block),
             }
         }
-        scratch.spare.extend(residents);
+        scratch.spare.extend(residents.drain(..));
+        scratch.residents = residents;
         scratch.trim();
     }
 
@@ -288,6 +286,8 @@ impl Grid {
 #[derive(Default)]
 pub struct Scratch {
     spare: Vec<Block>,
+    /// Blocks that are under way; empty between launches.
+    residents: VecDeque<Block>,
     ranges: Vec<CachedRange>,
 }
 

@@ -55,6 +55,18 @@ def test_each_session_has_its_own_worker_and_certificate(start_server: StartServ
         assert len(workers) == 2
 
 
+def test_workers_of_more_sessions_than_cores_do_not_spin(start_server: StartServer) -> None:
+    server = start_server("--idle-workers", "0")
+    cores = len(os.sched_getaffinity(0))
+    with contextlib.ExitStack() as stack:
+        told = []
+        for _ in range(cores + 1):
+            stream = stack.enter_context(server.connect())
+            stream.sendall(b"spin\n")
+            told.append(stream.recv(64))
+    assert told == [b"None\n"] * cores + [b"0\n"]
+
+
 def test_a_dying_worker_ends_its_session_only(start_server: StartServer) -> None:
     server = start_server()
     with server.connect() as victim, server.connect() as bystander:

@@ -47,6 +47,9 @@ LAST_WORD_SECONDS = 1.0
 REFUSALS_AT_ONCE = 4
 """Clients that may be told at a time why there is no session for them; others are cut off."""
 
+CORES = len(os.sched_getaffinity(0))
+"""Cores that the workers have together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -377,6 +380,9 @@ class Agent:
                 "devices": self._offer.devices,
                 "cache": self._cache is not None,
             }
+            if len(self._sessions) > CORES:
+                # Who spins while it waits for its client takes a core from another session.
+                assignment["spin_us"] = 0
             if entry is not None:
                 session.owners = tuple(entry.owners)
                 assignment["owners"] = list(entry.owners)

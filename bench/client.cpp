@@ -8,13 +8,18 @@
 //     synchronize N            N waits for an idle context; us of each
 //     h2d BYTES N, d2h BYTES N N copies of fresh random bytes, until they are there; GB/s of each
 //     saxpy ELEMENTS N, sum ELEMENTS N, matmul SIZE N   kernels of kernels.cu, the first run untimed; ms of each
+//     flat KIND LIVE N         with LIVE allocations, modules, streams or events: ns of each of the calls that have to find one, in the order of bench/subjects/flat.py
+//     fair MS                  launches and waits for MS milliseconds; how many it made
+//     start_latency N          N launches, a moment apart; us from the call until the kernel runs on another thread
 //     memory                   resident memory of this process; MiB
 #include "driver.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <sstream>
 #include <iostream>
+#include <ctime>
 #include <fstream>
 #include <string>
 
@@ -208,6 +213,159 @@ struct Client {
         return found;
     }
 
+    // As many launches as there is time for, each tenth waited for.
+    std::vector<double> fair(long milliseconds) {
+        prepare_nothing();
+        long done = 0;
+        for (auto begin = Clock::now(); seconds_since(begin) < double(milliseconds) / 1e3;) {
+            for (int i = 0; i < 10; ++i) launch_nothing();
+            MUST(cuCtxSynchronize());
+            done += 10;
+        }
+        return {double(done)};
+    }
+
+    // The kernel stores %globaltimer, the soft GPU's wall clock, where this thread looks for it: it does not wait in the
+    // driver, which would have it run the kernel by itself.
+    std::vector<double> start_latency(long count) {
+        CUfunction stamp = kernel("stamp");
+        void *memory, *allocate;
+        CUdriverProcAddressQueryResult found_it;
+        MUST(cuGetProcAddress("cuMemAllocHost", &allocate, 12000, 0, &found_it));
+        if (reinterpret_cast<CUresult (*)(void **, size_t)>(allocate)(&memory, 8) != CUDA_SUCCESS) exit(1);
+        auto *stamped = static_cast<volatile long long *>(memory);
+        void *arguments[] = {&memory};
+        std::vector<double> found;
+        for (long i = 0; i < count + 1; ++i) {
+            *stamped = 0;
+            auto pause = Clock::now();
+            while (seconds_since(pause) < 5e-6) {}
+            timespec now;
+            clock_gettime(CLOCK_REALTIME, &now);
+            MUST(cuLaunchKernel(stamp, 1, 1, 1, 1, 1, 1, 0, nullptr, arguments, nullptr));
+            while (*stamped == 0) {}
+            long long called = now.tv_sec * 1000000000ll + now.tv_nsec;
+            if (i > 0) found.push_back(double(*stamped - called) / 1e3);
+        }
+        MUST(cuCtxSynchronize());
+        return found;
+    }
+
+    // Has so many live objects of a kind, and times the calls that have to find one among them or go by them all.
+    std::vector<double> flat(const std::string &kind, size_t live, long count) {
+        prepare_nothing();
+        if (kind == "allocations") {
+            static std::vector<CUdeviceptr> all;
+            grow(all, live, [](CUdeviceptr *one) { MUST(cuMemAlloc(one, 256)); }, [](CUdeviceptr one) { MUST(cuMemFree(one)); });
+            CUfunction take = kernel("take");
+            char bytes[64] = {};
+            return {
+                each(count, [&](size_t) {
+                    CUdeviceptr one;
+                    MUST(cuMemAlloc(&one, 256));
+                    MUST(cuMemFree(one));
+                }),
+                each(count, [&](size_t i) {
+                    void *arguments[] = {&all[i % live]};
+                    MUST(cuLaunchKernel(take, 1, 1, 1, 1, 1, 1, 0, nullptr, arguments, nullptr));
+                }),
+                each(count, [&](size_t i) { MUST(cuMemcpyHtoD(all[i % live], bytes, sizeof bytes)); }),
+                each(count, [&](size_t i) { MUST(cuMemsetD8(all[i % live], 1, 64)); }),
+                each(count, [&](size_t i) {
+                    CUdeviceptr base;
+                    size_t size;
+                    MUST(cuMemGetAddressRange(&base, &size, all[i % live] + 8));
+                }),
+                each(count, [&](size_t) { MUST(cuCtxSynchronize()); }),
+            };
+        }
+        if (kind == "modules") {
+            static std::vector<CUmodule> all;
+            auto load = [&](CUmodule *one) { MUST(cuModuleLoadData(one, small)); };
+            auto unload = [](CUmodule one) { MUST(cuModuleUnload(one)); };
+            auto function_of = [&](size_t i) {
+                CUfunction function;
+                MUST(cuModuleGetFunction(&function, all[i % live], "nothing"));
+                return function;
+            };
+            grow(all, live, load, unload);
+            return {
+                each(count, [&](size_t) {
+                    CUmodule one;
+                    load(&one);
+                    unload(one);
+                }),
+                each(count, [&](size_t i) { function_of(i); }),
+                each(count, [&](size_t i) {
+                    MUST(cuLaunchKernel(function_of(i), 1, 1, 1, 1, 1, 1, 0, nullptr, nullptr, nullptr));
+                }),
+                each(count, [&](size_t) { launch_nothing(); }),
+                each(count, [&](size_t) { MUST(cuCtxSynchronize()); }),
+            };
+        }
+        if (kind == "streams") {
+            static std::vector<CUstream> all;
+            auto make = [](CUstream *one) { MUST(cuStreamCreate(one, 0)); };
+            auto end = [](CUstream one) { MUST(cuStreamDestroy(one)); };
+            grow(all, live, make, end);
+            return {
+                each(count, [&](size_t) {
+                    CUstream one;
+                    make(&one);
+                    end(one);
+                }),
+                each(count, [&](size_t i) {
+                    MUST(cuLaunchKernel(nothing, 1, 1, 1, 1, 1, 1, 0, all[i % live], nullptr, nullptr));
+                }),
+                each(count, [&](size_t) { launch_nothing(); }),
+                each(count, [&](size_t i) { MUST(cuStreamSynchronize(all[i % live])); }),
+                each(count, [&](size_t) { MUST(cuCtxSynchronize()); }),
+            };
+        }
+        static std::vector<CUevent> all;
+        auto make = [](CUevent *one) { MUST(cuEventCreate(one, CU_EVENT_DISABLE_TIMING)); };
+        auto end = [](CUevent one) { MUST(cuEventDestroy(one)); };
+        grow(all, live, make, end);
+        return {
+            each(count, [&](size_t) {
+                CUevent one;
+                make(&one);
+                end(one);
+            }),
+            each(count, [&](size_t i) { MUST(cuEventRecord(all[i % live], nullptr)); }),
+            each(count, [&](size_t) { launch_nothing(); }),
+            each(count, [&](size_t i) { MUST(cuEventSynchronize(all[i % live])); }),
+            each(count, [&](size_t) { MUST(cuCtxSynchronize()); }),
+        };
+    }
+
+    static constexpr const char *small = ".version 7.0\n.target sm_75\n.address_size 64\n.visible .entry nothing() { ret; }\n";
+
+    // Makes or ends objects until there are so many.
+    template <class Object, class Make, class End> static void grow(std::vector<Object> &all, size_t live, Make make, End end) {
+        for (; all.size() > live; all.pop_back()) end(all.back());
+        while (all.size() < live) {
+            Object one;
+            make(&one);
+            all.push_back(one);
+        }
+        MUST(cuCtxSynchronize());
+    }
+
+    // Nanoseconds of one call of many, until all is done: the best of eight times.
+    template <class Call> static double each(long count, Call call) {
+        double best = 0;
+        for (int time = 0; time < 8; ++time) {
+            MUST(cuCtxSynchronize());
+            auto begin = Clock::now();
+            for (long i = 0; i < count; ++i) call(size_t(i) * 7919);
+            MUST(cuCtxSynchronize());
+            double taken = seconds_since(begin) / double(count) * 1e9;
+            best = time == 0 ? taken : std::min(best, taken);
+        }
+        return best;
+    }
+
     static double memory() {
         std::ifstream status("/proc/self/status");
         for (std::string line; std::getline(status, line);)
@@ -215,7 +373,8 @@ struct Client {
         return NAN;
     }
 
-    std::vector<double> execute(const std::string &command, long first, long second) {
+    std::vector<double> execute(const std::string &command, const std::string &kind, long first, long second) {
+        if (command == "flat") return flat(kind, size_t(first), second);
         if (command == "start") return {start()};
         if (command == "oneway") return oneway(first, second);
         if (command == "launches") return launches(first);
@@ -226,6 +385,8 @@ struct Client {
         if (command == "saxpy") return saxpy(unsigned(first), second);
         if (command == "sum") return sum(unsigned(first), second);
         if (command == "matmul") return matmul(unsigned(first), second);
+        if (command == "fair") return fair(first);
+        if (command == "start_latency") return start_latency(first);
         if (command == "memory") return {memory()};
         printf("no command %s\n", command.c_str());
         exit(2);
@@ -242,10 +403,12 @@ int main(int count, char **arguments) {
     client.image.assign(std::istreambuf_iterator<char>(image), {});
     for (std::string line; std::getline(std::cin, line);) {
         std::istringstream words(line);
-        std::string command;
+        std::string command, kind;
         long first = 0, second = 0;
-        words >> command >> first >> second;
-        for (double value : client.execute(command, first, second)) printf("%.9g ", value);
+        words >> command;
+        if (command == "flat") words >> kind;
+        words >> first >> second;
+        for (double value : client.execute(command, kind, first, second)) printf("%.9g ", value);
         printf("\n");
         fflush(stdout);
     }

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -33,10 +33,14 @@ class Driven:
 
     def ask(self, *command: object) -> list[float]:
         """Gives one command and returns the numbers of its answer."""
+        self.tell(*command)
+        return self.said(str(command[0]))
+
+    def tell(self, *command: object) -> None:
+        """Gives one command, whose answer is taken later (`said`)."""
         assert self.process.stdin is not None
         self.process.stdin.write(" ".join(map(str, command)) + "\n")
         self.process.stdin.flush()
-        return self.said(str(command[0]))
 
     def said(self, asked: str = "start") -> list[float]:
         """The numbers of the next line that it prints."""
@@ -54,6 +58,13 @@ class Driven:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.communicate()
+
+
+def ask_all(programs: Sequence[Driven], *command: object) -> list[float]:
+    """The sums of the answers of programs that are given one command at the same time."""
+    for program in programs:
+        program.tell(*command)
+    return [sum(program.said(str(command[0]))) for program in programs]
 
 
 def build_client() -> list[Path]:

@@ -62,8 +62,9 @@ def main() -> int:
                 subject.once(compared, samples)
         for number in range(1, rounds + 1):
             for subject in subjects:
-                progress(f"round {number} of {rounds}: {name_of(subject)}")
-                subject.measure(compared, samples, scale)
+                if hasattr(subject, "measure"):
+                    progress(f"round {number} of {rounds}: {name_of(subject)}")
+                    subject.measure(compared, samples, scale)
     found = [row for subject in subjects for row in subject.rows(samples)]
     if not options.only:
         report.save(found, on, OUT / "latest.json", CHECKOUT / "docs" / "performance.md")

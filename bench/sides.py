@@ -31,14 +31,18 @@ class Sides:
     direct: Driven
     raw: Driven
 
-    def remote(self, *options: object) -> list[object]:
-        """`harp-run` in front of a program that is to use the server."""
-        address, user = self.server.address, self.credentials.user
+    def remote(self, *options: object, server: Server | None = None) -> list[object]:
+        """`harp-run` in front of a program that is to use the server, or another one."""
+        address, user = (server or self.server).address, self.credentials.user
         return [*HARP_RUN, "--server", address, "--credentials", user, *options, "--"]
 
-    def in_pool(self) -> Driven:
+    def in_pool(self, server: Server | None = None) -> Driven:
         """Another measuring client, with a session of its own."""
-        return Driven([*self.remote(), *self.client], self.environ)
+        return Driven([*self.remote(server=server), *self.client], self.environ)
+
+    def in_program(self) -> Driven:
+        """Another measuring client with the soft GPU in its own process."""
+        return Driven([*HARP_RUN, "--direct", "--", *self.client], self.environ)
 
     def last_worker(self) -> int:
         """The process of the session that began last."""

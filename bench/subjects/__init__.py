@@ -1,21 +1,21 @@
 """What `make bench` measures, a module for each subject.
 
-A subject is a module with two functions, and is named in `SUBJECTS`, in the order of the table:
+A subject is a module with these functions, and is named in `SUBJECTS`, in the order of the table:
 
 * `measure(sides, samples, scale)` measures once around, in every round. Sides of one comparison
   follow each other at once. Counts of samples are divided by `scale`.
 * `rows(samples)` makes the rows that are reported, each with its budget if it has one.
 
-One that is the same in every round has `once(sides, samples)` too, called before the first round.
+One that takes long has `once(sides, samples)`, called before the first round, too or instead.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from . import calls, copies, memory, softgpu, starts
+from . import calls, copies, flat, memory, sessions, softgpu, starts
 
-SUBJECTS: tuple[ModuleType, ...] = (calls, copies, starts, memory, softgpu)
+SUBJECTS: tuple[ModuleType, ...] = (calls, copies, starts, memory, flat, sessions, softgpu)
 
 
 def name_of(subject: ModuleType) -> str:

@@ -12,6 +12,7 @@ MATRIX = 512
 
 
 def measure(sides: Sides, samples: Samples, scale: int) -> None:
+    samples.add("start latency us", sides.direct.ask("start_latency", 2000 // scale))
     samples.add("saxpy ms", sides.direct.ask("saxpy", ELEMENTS, 3))
     x, y, out = (numpy.arange(ELEMENTS, dtype="f4") for _ in range(3))
     a = numpy.float32(2)
@@ -31,6 +32,7 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
 def rows(samples: Samples) -> list[Row]:
     of = samples.median
     return [
+        row("soft_launch_to_start_us", of("start latency us"), "us", at_most=1.5),
         row("soft_saxpy_vs_numpy", of("saxpy ms"), "ms", of("numpy saxpy ms")),
         row("soft_sum_vs_numpy", of("sum ms"), "ms", of("numpy sum ms")),
         row("soft_matmul_gflops", of("matmul gflops"), "GFLOP/s"),

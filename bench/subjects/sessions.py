@@ -1,0 +1,48 @@
+"""Many sessions on one server: whether equal ones get equal shares, and what they do together."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from driven import Driven, ask_all
+from measure import Samples
+from report import Row, row
+from sides import Sides
+
+from pool.standins import Server
+
+EQUAL = 64
+SECONDS = 10
+KERNELS = 8
+"""Sessions that multiply matrices at once, on the cores of one server."""
+
+
+def once(sides: Sides, samples: Samples) -> None:
+    with ExitStack() as stack:
+        options = ("--max-sessions", str(EQUAL), "--idle-workers", "8")
+        log = sides.folder / "many.log"
+        server = Server(sides.credentials, sides.environ, log, *options)
+        stack.callback(server.stop)
+
+        def start() -> Driven:
+            program = sides.in_pool(server)
+            stack.callback(program.close)
+            return program
+
+        programs = [start() for _ in range(EQUAL)]
+        for program in programs:
+            program.ask("start")
+            program.ask("fair", 1)
+        done = ask_all(programs, "fair", 1000 * SECONDS)
+        samples.add("fairness", [max(done) / min(done)])
+        alone = sum(programs[0].ask("matmul", 256, 16))
+        together = ask_all(programs[:KERNELS], "matmul", 256, 16)
+        # What all of them have done in the time of the slowest, by what one does alone.
+        samples.add("together", [KERNELS * alone / max(together)])
+
+
+def rows(samples: Samples) -> list[Row]:
+    return [
+        row("fairness_64_sessions", samples.median("fairness"), "×", at_most=1.5),
+        row("soft_8_sessions_vs_one", samples.median("together"), "×", at_least=0.8),
+    ]

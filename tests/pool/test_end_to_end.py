@@ -59,6 +59,17 @@ def test_a_program_runs(environ: dict[str, str], options: list[str]) -> None:
     assert {line.split()[1] for line in done.stdout.splitlines()} == {"0"}
 
 
+@pytest.mark.parametrize("options", [["--direct"], ["--embedded"], ["--embedded", "--sync"]])
+def test_a_thread_that_waits_holds_up_no_other(environ: dict[str, str], options: list[str]) -> None:
+    program = [sys.executable, str(Path(__file__).with_name("threads_that_wait.py"))]
+    # The kernel that is waited for has one of the soft GPU's threads.
+    environ = environ | {"HARP_SOFT_THREADS": "2"}
+    command = [*HARP_RUN, *options, "--", *program]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=4 * BOUND)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [*["others"] * 4, "written", "kernel"]
+
+
 def test_a_program_runs_with_stderr_in_a_file(environ: dict[str, str], tmp_path: Path) -> None:
     """Jailed processes may write to no file, and must not be given one to write to."""
     with (tmp_path / "stderr").open("wb") as file:

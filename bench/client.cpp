@@ -3,6 +3,8 @@
 //
 //     start                    first calls up to a usable context and one allocation; ms
 //     oneway BATCH N           N batches of empty launches; ns per call of each batch, ended by a wait untimed
+//     current BATCH N, version BATCH N   the same of calls that ask for next to nothing (cuCtxGetCurrent,
+//                              cuDriverGetVersion)
 //     launches N               N empty launches and the wait for them; launches per second
 //     wait N                   N calls that need an answer (cuMemGetInfo); us of each
 //     synchronize N            N waits for an idle context; us of each
@@ -78,6 +80,31 @@ struct Client {
             MUST(cuCtxSynchronize());
         }
         return found;
+    }
+
+    // ns per call of each batch.
+    template <class Call> std::vector<double> batches(long batch, long count, Call call) {
+        std::vector<double> found;
+        for (long round = 0; round < count; ++round) {
+            auto begin = Clock::now();
+            for (long i = 0; i < batch; ++i) call();
+            found.push_back(seconds_since(begin) / double(batch) * 1e9);
+        }
+        return found;
+    }
+
+    std::vector<double> current(long batch, long count) {
+        return batches(batch, count, [] {
+            CUcontext current;
+            MUST(cuCtxGetCurrent(&current));
+        });
+    }
+
+    std::vector<double> version(long batch, long count) {
+        return batches(batch, count, [] {
+            int version;
+            MUST(cuDriverGetVersion(&version));
+        });
     }
 
     std::vector<double> launches(long count) {
@@ -377,6 +404,8 @@ struct Client {
         if (command == "flat") return flat(kind, size_t(first), second);
         if (command == "start") return {start()};
         if (command == "oneway") return oneway(first, second);
+        if (command == "current") return current(first, second);
+        if (command == "version") return version(first, second);
         if (command == "launches") return launches(first);
         if (command == "wait") return wait(first);
         if (command == "synchronize") return synchronize(first);

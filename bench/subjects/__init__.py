@@ -13,9 +13,18 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import calls, copies, flat, memory, sessions, softgpu, starts
+from . import calls, copies, flat, local, memory, sessions, softgpu, starts
 
-SUBJECTS: tuple[ModuleType, ...] = (calls, copies, starts, memory, flat, sessions, softgpu)
+SUBJECTS: tuple[ModuleType, ...] = (
+    calls,
+    copies,
+    starts,
+    memory,
+    local,
+    flat,
+    sessions,
+    softgpu,
+)
 
 
 def name_of(subject: ModuleType) -> str:

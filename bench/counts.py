@@ -97,6 +97,13 @@ def work(folder: Path) -> Iterator[list[Counted]]:
                 launches,
             ),
             Counted(
+                "local_call",
+                lambda _: (*HARP_RUN, "--local", "--libcuda", "soft", "--", *VALGRIND, *client),
+                10 * BATCH,
+                510 * BATCH,
+                lambda times: f"start\ncurrent {BATCH} {times // BATCH}\n",
+            ),
+            Counted(
                 "ptx_decode",
                 lambda times: (*VALGRIND, counted, "decode", kernels, times),
                 1,

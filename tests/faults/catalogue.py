@@ -14,6 +14,7 @@ CONNECT = "Before there is a session"
 LOST = "While the program runs"
 DEVICE = "What kernels and calls do wrong"
 SERVER = "On the server"
+LOCAL = "In local mode"
 
 NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
 UNAVAILABLE = "CUDA_ERROR_DEVICE_UNAVAILABLE"
@@ -364,6 +365,35 @@ FAULTS = (
         "Lines that cannot be written are counted, and told as soon as there is room again (`log "
         "lines lost`). Nothing else of a server is written to disk while it runs.",
         "Make room.",
+    ),
+    Fault(
+        "no_driver",
+        LOCAL,
+        "`--libcuda` names something else than a driver",
+        "harp-run: … is no driver: …. Next: name a libcuda.so.1, or soft",
+        "exit status 125",
+        "`harp-run` looks before it starts the program. Without `--libcuda` it takes the machine's "
+        "own driver, and says so where there is none.",
+        "Name the driver's libcuda.so.1, or `soft`.",
+    ),
+    Fault(
+        "driver_lost",
+        LOCAL,
+        "The driver cannot be loaded into the program",
+        "harp: cannot load …: …. Next: name a driver with harp-run --local --libcuda PATH, or take "
+        "the soft GPU with --libcuda soft",
+        NO_DEVICE,
+        "What the dynamic loader says stands in the middle. The program's first CUDA call finds out.",
+        "Repair the driver's installation, or name another.",
+    ),
+    Fault(
+        "driver_lacks",
+        LOCAL,
+        "The program makes a call that its driver does not have",
+        "harp: this driver has no … (the program gets CUDA_ERROR_NOT_SUPPORTED)",
+        "CUDA_ERROR_NOT_SUPPORTED",
+        "The driver is older than the call. Named once; `cuGetProcAddress` says that it is not there.",
+        "Use a newer driver.",
     ),
 )
 

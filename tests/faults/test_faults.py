@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from faults import catalogue
 from faults.catalogue import DEVICE, FAULTS, fault
 from faults.stage import DAY, Seen, Stage, stock_server
 from harp_client.credentials import CLOCK_SKEW
-from pool.standins import BOUND, HARP, Pool, wait_until
+from pool.standins import BOUND, HARP, HARP_RUN, Pool, wait_until
 
 CODES = {
     "CUDA_ERROR_OUT_OF_MEMORY": 2,
@@ -330,6 +331,46 @@ def disk_full(stage: Stage) -> Seen:
     return seen
 
 
+def local(stage: Stage, libcuda: Path | str, text: str = "") -> Seen:
+    """A program of the driver API in a few lines, with a driver in its own process."""
+    path = stage.folder / "script.py"
+    path.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" + text)
+    done = subprocess.run(
+        [*HARP_RUN, "--local", "--libcuda", str(libcuda), "--", sys.executable, str(path)],
+        env=stage.environ,
+        capture_output=True,
+        text=True,
+        timeout=4 * BOUND,
+    )
+    calls = [line.split() for line in done.stdout.splitlines()]
+    return Seen(done.stderr.splitlines(), [(n, int(c)) for n, c in calls], done.returncode)
+
+
+def small_driver(stage: Stage) -> Path:
+    library = stage.folder / "libcuda.so.1"
+    source = Path(__file__).parents[1] / "local" / "driver.c"
+    command = ["cc", "-std=gnu17", "-shared", "-fPIC", "-o", str(library), str(source)]
+    subprocess.run(command, check=True)
+    return library
+
+
+def no_driver(stage: Stage) -> Seen:
+    seen = local(stage, stage.folder)
+    assert fault("no_driver").matches(seen.lines[0])
+    return local(stage, stage.folder / "missing")
+
+
+def driver_lost(stage: Stage) -> Seen:
+    driver = small_driver(stage)
+    text = "import os; os.unlink({!r})\nfrom probe import *\nDriver().call('cuInit', 0)\n"
+    return local(stage, driver, text.format(str(driver)))
+
+
+def driver_lacks(stage: Stage) -> Seen:
+    text = "from probe import *\nprogram = Driver()\n" + 3 * "program.call('cuCtxSynchronize')\n"
+    return local(stage, small_driver(stage), text)
+
+
 SCENARIOS: dict[str, Callable[[Stage], Seen]] = {
     function.__name__: function
     for function in (
@@ -360,6 +401,9 @@ SCENARIOS: dict[str, Callable[[Stage], Seen]] = {
         port_in_use,
         server_pem,
         disk_full,
+        no_driver,
+        driver_lost,
+        driver_lacks,
     )
 } | {
     kernel: sticky(kernel) for kernel in ("illegal", "misaligned", "assertion", "trap", "overflow")

@@ -97,8 +97,8 @@ fn explain_once(cause: &str) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
         write_line(&format!(
-            "{cause}; the program gets CUDA_ERROR_NO_DEVICE. Name a driver with harp-run --local \
-             --libcuda PATH, or take the soft GPU with --libcuda soft"
+            "{cause}. Next: name a driver with harp-run --local --libcuda PATH, or take the soft GPU \
+             with --libcuda soft"
         ));
     }
 }

@@ -5,19 +5,23 @@
 use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
-use harp_wire::calls::{encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
+use harp_wire::calls::{
+    encode_cuMemcpyDtoHAsync_v2, encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2,
+};
 use harp_wire::{Because, CallId};
 
+use super::context::current_context;
 use super::copy_between::{on_device, Way};
 use crate::generated::forward;
-use crate::session::addresses::Owner;
+use crate::session::addresses::{Owner, Range};
+use crate::session::settings::settings;
 use crate::session::{because, checks, handles, sessions, Session, Sessions};
 
 /// Large copies travel in pieces of this many bytes, so that neither side holds all of it and the
 /// device's copy overlaps the wire's.
 pub const PIECE: usize = 1 << 20;
 /// Pieces asked for ahead of the one being received.
-const PIECES_AHEAD: usize = 16;
+const PIECES_AHEAD: usize = 8;
 /// The stream argument of a copy that CUDA calls synchronous.
 pub const SYNCHRONOUS: u64 = u64::MAX;
 
@@ -83,6 +87,42 @@ pub unsafe fn to_device(
     Ok(())
 }
 
+/// Asks for bytes that land in page-locked memory in the order of a stream, without waiting for them.
+///
+/// # Safety
+/// The memory is writable for its bytes until it is no longer page-locked.
+unsafe fn bring(way: &Way, pieces: impl Iterator<Item = Piece>) -> Result<(), CUresult> {
+    let context = current_context()? as u64;
+    for piece in pieces {
+        // SAFETY: the caller's promise; who ends the memory settles it before.
+        unsafe {
+            way.session.bring(
+                CallId::cuMemcpyDtoHAsync_v2,
+                |encoder| {
+                    let bytes = piece.bytes as u64;
+                    encode_cuMemcpyDtoHAsync_v2(encoder, piece.source, bytes, way.stream);
+                },
+                piece.destination,
+                piece.bytes,
+                context,
+            )
+        }?;
+    }
+    Ok(())
+}
+
+/// Whether all of a piece of the program's memory is page-locked, and no kernel's to use as well.
+fn is_page_locked(session: &Session, start: *mut c_void, bytes: usize) -> bool {
+    let range = sessions()
+        .ok()
+        .and_then(|sessions| sessions.addresses.find(start as u64));
+    let holds = |range: Range| {
+        let end = (start as u64).checked_add(bytes as u64);
+        matches!(range.owner, Owner::Host { .. }) && end <= Some(range.base + range.size)
+    };
+    range.is_some_and(holds) && session.twins.device_address(start as usize).is_none()
+}
+
 /// Page-locked memory is read when the stream gets there. Reading it at the call gives the same
 /// bytes, unless a kernel or a host function that is queued before changes them: then the stream
 /// comes first.
@@ -90,6 +130,7 @@ pub fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult
     let Way {
         session, stream, ..
     } = *way;
+    settle(source as u64)?;
     if session.twins.device_address(source as usize).is_some() {
         return check(because(Because::Order, || match stream {
             // SAFETY: plain values.
@@ -207,6 +248,43 @@ pub unsafe fn to_host(
     Ok(way.session)
 }
 
+/// As [`to_host`], but where the memory is page-locked the bytes come when the stream gets there. Where every call is to
+/// wait, this one does unless the stream may be waiting for a function of the program.
+unsafe fn to_host_in_order(
+    destination: *mut c_void,
+    source: CUdeviceptr,
+    bytes: usize,
+    stream: u64,
+) -> Result<&'static Session, CUresult> {
+    let way = Way::to(source, bytes.max(1), stream);
+    match way {
+        Ok(way)
+            if bytes > 0
+                && way.stream != SYNCHRONOUS
+                && (!settings().every_call_waits || way.session.callbacks.any())
+                && is_page_locked(way.session, destination, bytes) =>
+        {
+            // SAFETY: the caller's buffer, which stays while it is page-locked.
+            unsafe { bring(&way, pieces(destination.cast(), source, bytes)) }?;
+            Ok(way.session)
+        }
+        // SAFETY: the caller's buffer.
+        _ => unsafe { to_host(destination, source, bytes, stream) },
+    }
+}
+
+/// Waits for bytes that land in the page-locked memory that has this address, if it is any.
+pub fn settle(address: u64) -> Result<(), CUresult> {
+    let sessions = sessions()?;
+    if let Some(range) = sessions.addresses.find(address) {
+        let (start, size) = (range.base as usize, range.size as usize);
+        sessions
+            .iter()
+            .for_each(|session| session.settle(start..start + size));
+    }
+    Ok(())
+}
+
 pub unsafe fn cuMemcpyHtoD_v2(
     destination: CUdeviceptr,
     source: *const c_void,
@@ -238,8 +316,8 @@ pub unsafe fn cuMemcpyDtoH_v2(
     )
 }
 
-/// The bytes are there when this returns: earlier than CUDA promises for page-locked memory, as
-/// CUDA does for pageable memory.
+/// Returns at once where the memory is page-locked; in pageable memory the bytes are there when this returns, as CUDA
+/// does it.
 pub unsafe fn cuMemcpyDtoHAsync_v2(
     destination: *mut c_void,
     source: CUdeviceptr,
@@ -248,7 +326,7 @@ pub unsafe fn cuMemcpyDtoHAsync_v2(
 ) -> CUresult {
     result(
         handles::live_stream(stream)
-            .and_then(|stream| unsafe { to_host(destination, source, bytes, stream) })
+            .and_then(|stream| unsafe { to_host_in_order(destination, source, bytes, stream) })
             .map(drop),
     )
 }
@@ -282,8 +360,11 @@ unsafe fn unified(
                 ordered,
             )),
             (false, true) => result(
-                to_host(destination as *mut c_void, source, bytes, ordered)
-                    .and_then(|session| landed(session, stream)),
+                match stream {
+                    Some(_) => to_host_in_order(destination as *mut c_void, source, bytes, ordered),
+                    None => to_host(destination as *mut c_void, source, bytes, ordered),
+                }
+                .and_then(|session| landed(session, stream)),
             ),
             (false, false) => result(before_moving(stream).map(|()| {
                 if bytes > 0 {

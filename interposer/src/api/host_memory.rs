@@ -7,7 +7,7 @@ use harp_cuda_abi::types::*;
 use harp_driver_front::host_memory;
 
 use super::context::current_context;
-use super::copy::result;
+use super::copy::{result, settle};
 use super::managed::{self, no_longer_shared};
 use super::outputs::put;
 use crate::session::addresses::Owner;
@@ -58,6 +58,9 @@ pub unsafe fn cuMemFreeHost(pointer: *mut c_void) -> CUresult {
     if pointer.is_null() {
         return CUDA_SUCCESS;
     }
+    if let Err(code) = settle(pointer as u64) {
+        return code;
+    }
     managed::free(sessions, pointer as u64, |owner| is_host(owner, false))
 }
 
@@ -99,6 +102,9 @@ pub unsafe fn cuMemHostUnregister(pointer: *mut c_void) -> CUresult {
     };
     let base = pointer as u64;
     let is_registered = |owner: &Owner| is_host(owner, true);
+    if let Err(code) = settle(base) {
+        return code;
+    }
     match sessions.addresses.remove(base, is_registered) {
         Some(range) => result(no_longer_shared(sessions, &range)),
         None => match sessions.addresses.find(base) {

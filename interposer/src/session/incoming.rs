@@ -14,6 +14,8 @@ use harp_wire::push::Push;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 use harp_wire::{Decoder, RECORD_MAX};
 
+use super::landings::Landings;
+
 /// A waiting thread looks after the session's health this often.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -31,6 +33,12 @@ impl Destination {
     /// The memory must be writable until the ticket it is used for has been waited for.
     pub unsafe fn new(pointer: *mut u8, len: usize) -> Destination {
         Destination { pointer, len }
+    }
+
+    /// The addresses.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        let start = self.pointer as usize;
+        start..start + self.len
     }
 }
 
@@ -53,6 +61,7 @@ enum Slot {
 struct Pending {
     last_ticket: u32,
     slots: HashMap<u32, Slot>,
+    landings: Landings,
 }
 
 pub struct Incoming {
@@ -96,15 +105,22 @@ impl Incoming {
     /// Makes the ticket of a call that wants a reply.
     pub fn expect(&self, destination: Option<Destination>) -> u32 {
         let mut pending = lock(&self.pending);
-        loop {
-            pending.last_ticket = pending.last_ticket.wrapping_add(1);
-            let ticket = pending.last_ticket;
-            // Zero marks a push; a number still waited for after a wrap is not given out twice.
-            if ticket != 0 && !pending.slots.contains_key(&ticket) {
-                pending.slots.insert(ticket, Slot::Expected(destination));
-                return ticket;
-            }
-        }
+        let ticket = pending.unused_ticket();
+        pending.slots.insert(ticket, Slot::Expected(destination));
+        ticket
+    }
+
+    /// Makes the ticket of a call whose bytes nobody waits for.
+    pub fn unused_ticket(&self, add: impl FnOnce(&mut Landings, u32)) -> u32 {
+        let mut pending = lock(&self.pending);
+        let ticket = pending.unused_ticket();
+        add(&mut pending.landings, ticket);
+        ticket
+    }
+
+    /// What lands without being waited for.
+    pub fn landings<T>(&self, act: impl FnOnce(&mut Landings) -> T) -> T {
+        act(&mut lock(&self.pending).landings)
     }
 
     /// Waits for a reply, reading if nobody else does.
@@ -276,7 +292,12 @@ impl Incoming {
                 self.take_push(&body)?;
                 continue;
             }
-            let destination = lock(&self.pending).destination(head.ticket)?;
+            let landing = lock(&self.pending).landings.arrives(head.ticket);
+            let lands = landing.is_some();
+            let destination = match landing {
+                Some(destination) => destination,
+                None => lock(&self.pending).destination(head.ticket)?,
+            };
             match destination {
                 Some(to) if head.status == 0 => read_bytes(receiver, &to, body_bytes)?,
                 _ => {
@@ -285,6 +306,14 @@ impl Incoming {
                         .read(&mut body)
                         .map_err(|error| error.to_string())?;
                 }
+            }
+            if lands {
+                let code = [head.status, head.deferred]
+                    .into_iter()
+                    .find(|code| *code != 0);
+                let mut pending = lock(&self.pending);
+                pending.landings.arrived(head.ticket, code.unwrap_or(0));
+                continue;
             }
             let reply = Reply {
                 status: head.status,
@@ -321,6 +350,18 @@ fn read_bytes(receiver: &mut Receiver, to: &Destination, body: usize) -> Result<
 }
 
 impl Pending {
+    fn unused_ticket(&mut self) -> u32 {
+        loop {
+            self.last_ticket = self.last_ticket.wrapping_add(1);
+            let ticket = self.last_ticket;
+            // Zero marks a push; a number still waited for after a wrap is not given out twice.
+            let is_used = self.slots.contains_key(&ticket) || self.landings.holds(ticket);
+            if ticket != 0 && !is_used {
+                return ticket;
+            }
+        }
+    }
+
     fn has_arrived(&self, ticket: u32) -> bool {
         !matches!(self.slots.get(&ticket), Some(Slot::Expected(_)))
     }

@@ -19,6 +19,7 @@ pub mod checks;
 mod faults;
 pub mod handles;
 mod incoming;
+mod landings;
 mod life;
 mod outgoing;
 mod output;
@@ -50,6 +51,7 @@ use cache::Cache;
 use callbacks::{Callbacks, HostFunction};
 use faults::Faults;
 use incoming::{Incoming, Reply};
+use landings::Landings;
 use outgoing::Outgoing;
 use output::Output;
 use settings::{say, settings, LogLevel};
@@ -213,10 +215,13 @@ impl Session {
         });
         // What kernels printed before the reply is there when the call returns.
         self.output.write();
-        let reply = reply.map_err(|cause| match self.alive() {
+        let mut reply = reply.map_err(|cause| match self.alive() {
             Err(code) => code,
             Ok(()) => self.lose(&cause),
         })?;
+        if reply.deferred == CUDA_SUCCESS {
+            reply.deferred = self.incoming.landings(Landings::take_failure);
+        }
         for code in [reply.status, reply.deferred] {
             // Of a device that is not current the server knows what stays.
             if code != CUDA_SUCCESS && self.is_current() {

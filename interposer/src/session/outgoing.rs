@@ -77,14 +77,33 @@ impl Outgoing {
         ticket: Option<u32>,
         encode: impl FnOnce(&mut Encoder),
     ) -> io::Result<bool> {
-        let waiting = {
-            let mut queue = lock(&self.queue);
-            self.write_record(&mut queue, call, ticket, encode);
-            queue.len()
-        };
+        let waiting = self.queue(call, ticket, encode);
         if ticket.is_some() {
             return Ok(false); // the caller flushes
         }
+        self.leave(waiting)
+    }
+
+    /// Adds a call whose reply nobody waits for; it leaves soon.
+    pub fn append_unawaited(
+        &self,
+        call: CallId,
+        ticket: u32,
+        encode: impl FnOnce(&mut Encoder),
+    ) -> io::Result<bool> {
+        let waiting = self.queue(call, Some(ticket), encode);
+        self.leave(waiting)
+    }
+
+    /// Adds a record, and returns how many bytes wait.
+    fn queue(&self, call: CallId, ticket: Option<u32>, encode: impl FnOnce(&mut Encoder)) -> usize {
+        let mut queue = lock(&self.queue);
+        self.write_record(&mut queue, call, ticket, encode);
+        queue.len()
+    }
+
+    /// Sees that `waiting` bytes leave: at once where they are many, else by the flusher.
+    fn leave(&self, waiting: usize) -> io::Result<bool> {
         if waiting >= QUEUE_BYTES {
             return self.flush().map(|()| true);
         }

@@ -79,6 +79,7 @@ impl CallId {
     pub const harp_copy_box_on_device: CallId = CallId(0x0507);
     pub const cuMemcpyPeer: CallId = CallId(0x0508);
     pub const harp_copy_cached: CallId = CallId(0x0509);
+    pub const cuMemcpyDtoHAsync_v2: CallId = CallId(0x050a);
     pub const cuMemsetD8Async: CallId = CallId(0x0510);
     pub const cuMemsetD16Async: CallId = CallId(0x0511);
     pub const cuMemsetD32Async: CallId = CallId(0x0512);
@@ -203,6 +204,7 @@ impl CallId {
         (CallId::harp_copy_box_on_device, "harp_copy_box_on_device"),
         (CallId::cuMemcpyPeer, "cuMemcpyPeer"),
         (CallId::harp_copy_cached, "harp_copy_cached"),
+        (CallId::cuMemcpyDtoHAsync_v2, "cuMemcpyDtoHAsync_v2"),
         (CallId::cuMemsetD8Async, "cuMemsetD8Async"),
         (CallId::cuMemsetD16Async, "cuMemsetD16Async"),
         (CallId::cuMemsetD32Async, "cuMemsetD32Async"),
@@ -325,6 +327,7 @@ impl CallId {
         match self {
             CallId::cuMemcpyDtoH_v2
             | CallId::harp_copy_box_to_host
+            | CallId::cuMemcpyDtoHAsync_v2
             | CallId::cuEventElapsedTime_v2 => Because::Data,
             CallId::cuCtxSynchronize | CallId::cuStreamSynchronize | CallId::cuEventSynchronize => {
                 Because::Synchronise

@@ -3099,6 +3099,64 @@ impl HarpCopyCachedArgs {
 }
 
 #[inline]
+pub fn encode_cuMemcpyDtoHAsync_v2(e: &mut Encoder, src: u64, bytes: u64, stream: u64) {
+    e.u64(src);
+    e.u64(bytes);
+    e.u64(stream);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuMemcpyDtoHAsync_v2Args {
+    pub src: u64,
+    pub bytes: u64,
+    pub stream: u64,
+}
+
+impl CuMemcpyDtoHAsync_v2Args {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        CuMemcpyDtoHAsync_v2Args {
+            src: d.u64(),
+            bytes: d.u64(),
+            stream: d.stream(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_cuMemcpyDtoHAsync_v2_reply(e: &mut Encoder, data: &[u8]) {
+    e.bytes(data);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuMemcpyDtoHAsync_v2Reply<'a> {
+    pub data: &'a [u8],
+}
+
+impl<'a> CuMemcpyDtoHAsync_v2Reply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        CuMemcpyDtoHAsync_v2Reply { data: d.bytes() }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuMemsetD8Async(e: &mut Encoder, dstDevice: u64, uc: u8, N: u64, hStream: u64) {
     e.u64(dstDevice);
     e.u8(uc);
@@ -4730,6 +4788,9 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         }
         CallId::cuMemcpyPeer => CuMemcpyPeerArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::harp_copy_cached => HarpCopyCachedArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::cuMemcpyDtoHAsync_v2 => {
+            CuMemcpyDtoHAsync_v2Args::decode(d).map(|args| format!("{args:?}"))
+        }
         CallId::cuMemsetD8Async => CuMemsetD8AsyncArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD16Async => CuMemsetD16AsyncArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemsetD32Async => CuMemsetD32AsyncArgs::decode(d).map(|args| format!("{args:?}")),
@@ -4878,6 +4939,9 @@ pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeE
         }
         CallId::harp_copy_box_to_host => {
             HarpCopyBoxToHostReply::decode(d).map(|reply| format!("{reply:?}"))
+        }
+        CallId::cuMemcpyDtoHAsync_v2 => {
+            CuMemcpyDtoHAsync_v2Reply::decode(d).map(|reply| format!("{reply:?}"))
         }
         CallId::cuEventElapsedTime_v2 => {
             CuEventElapsedTime_v2Reply::decode(d).map(|reply| format!("{reply:?}"))

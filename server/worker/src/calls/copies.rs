@@ -128,6 +128,23 @@ pub fn cuMemcpyDtoH_v2(
     })
 }
 
+/// The same for memory of the program that is page-locked: nobody waits, and whatever tells the client that the stream
+/// has passed the copy comes behind the bytes.
+pub fn cuMemcpyDtoHAsync_v2(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuMemcpyDtoHAsync_v2Args::decode(d)?;
+    let bytes = reply_bytes(args.bytes)?;
+    let stream = live!(cx.handles.get_stream(args.stream));
+    cx.wait_for(Wait::Landing {
+        source: args.src,
+        bytes,
+        stream,
+    })
+}
+
 /// A stream, or null for the synchronous form.
 pub(super) fn copy_stream(cx: &mut Session, id: u64) -> crate::session::Found {
     match id {

@@ -124,6 +124,7 @@ pub fn execute(
         CallId::harp_copy_box_to_host => crate::calls::harp_copy_box_to_host(d, cx, out),
         CallId::harp_copy_box_on_device => crate::calls::harp_copy_box_on_device(d, cx, out),
         CallId::harp_copy_cached => crate::calls::harp_copy_cached(d, cx, out),
+        CallId::cuMemcpyDtoHAsync_v2 => crate::calls::cuMemcpyDtoHAsync_v2(d, cx, out),
         CallId::cuStreamSynchronize => crate::calls::cuStreamSynchronize(d, cx, out),
         CallId::cuLaunchHostFunc => crate::calls::cuLaunchHostFunc(d, cx, out),
         CallId::cuEventDestroy_v2 => crate::calls::cuEventDestroy_v2(d, cx, out),

@@ -11,6 +11,7 @@ use harp_wire::{CallId, Decoder, Encoder};
 
 use super::downloads::Downloads;
 use super::intake::{Intake, Stopped};
+use super::landings;
 use super::relay::Relay;
 use super::replies::Replies;
 use super::waits::{Outcome, Wait};
@@ -189,6 +190,10 @@ impl Engine {
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
         if changes_current_context(head.call) {
             // What belongs to a context is used as long as there is one.
+            if self.session.staging.is_in_use() {
+                // SAFETY: no arguments. What fails there is told by the call itself.
+                unsafe { (self.shared.driver.cuCtxSynchronize)() };
+            }
             self.downloads.drain();
             self.session.uploads.drain(self.shared.driver);
         }
@@ -215,7 +220,7 @@ impl Engine {
             if head.ticket.is_some() {
                 self.count_wait(head.call);
             }
-            if self.downloads_begin(head, &wait)? {
+            if self.begin_landing(head, &wait)? || self.begin_download(head, &wait)? {
                 return Ok(None);
             }
             return Ok(Some(Pending {
@@ -227,8 +232,39 @@ impl Engine {
         Ok(None)
     }
 
+    /// Has the stream answer a copy that nobody waits for. Where it cannot, nothing else may overtake the copy.
+    fn begin_landing(&mut self, head: RecordHead, wait: &Wait) -> Result<bool, Stopped> {
+        let (
+            &Wait::Landing {
+                source,
+                bytes,
+                stream,
+            },
+            Some(ticket),
+        ) = (wait, head.ticket)
+        else {
+            return Ok(false);
+        };
+        let Shared {
+            driver,
+            replies,
+            ending,
+            ..
+        } = &*self.shared;
+        let staging = &self.session.staging;
+        let from = (source, bytes);
+        let place = (driver as &Driver, staging);
+        let outcome = match landings::begin(place, (replies, ending), ticket, from, stream) {
+            Some(0) => return Ok(true),
+            Some(code) => Outcome::without_bytes(code),
+            None => wait.perform(driver, staging),
+        };
+        self.answer(head.ticket, outcome)?;
+        Ok(true)
+    }
+
     /// Has a copy to the client answered from beside this loop, if it is one that can.
-    fn downloads_begin(&mut self, head: RecordHead, wait: &Wait) -> Result<bool, Stopped> {
+    fn begin_download(&mut self, head: RecordHead, wait: &Wait) -> Result<bool, Stopped> {
         let (
             &Wait::Copy {
                 source,

@@ -12,6 +12,7 @@
 //! | `intake` | frames from the client, cut into records |
 //! | `staging` | page-locked buffers of large copies |
 //! | `downloads` | large copies to the client, beside the loop |
+//! | `landings` | copies to the client that nobody waits for |
 //! | `replies` | the shared way back, and errors that wait for a reply to carry them |
 //! | `waits` | calls that may block for long |
 //! | `engine` | the loop |
@@ -32,6 +33,7 @@ mod id_map;
 mod image;
 mod intake;
 mod jit;
+mod landings;
 mod relay;
 mod replies;
 mod staging;

@@ -142,6 +142,17 @@ impl Replies {
         }
     }
 
+    /// Answers a call that nobody waits for, from within the driver. This tells of no event: what does, comes later.
+    pub fn land(&self, ticket: u32, outcome: Outcome) -> Result<(), LinkError> {
+        let head = outcome.reply_head(ticket, 0);
+        let payload = outcome.payload.unwrap_or_else(|| Box::new(Vec::new()));
+        let bytes = head.len() + (*payload).as_ref().len();
+        let sent = self.lock().sender.send_buffer(&[&head], payload);
+        sent.map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
+        self.count(bytes);
+        Ok(())
+    }
+
     fn send_by(
         &self,
         bytes: usize,

@@ -11,52 +11,53 @@ use harp_cuda_abi::types::{
 
 use crate::generated::driver::Driver;
 
-/// The size of a buffer, which is that of the pieces that clients cut copies into.
+/// The size of a large buffer, which is that of the pieces that clients cut copies into.
 pub const BUFFER_BYTES: usize = 1 << 20;
 /// Buffers of a session: what is kept for a connection that may break, and those that are being filled.
 const MOST: usize = 12;
+/// Small buffers are this long, and share one large one's memory.
+const SMALL_BYTES: usize = 16 << 10;
 /// Buffers that uploads may have of them.
 const MOST_UPLOADS: usize = 4;
 const ALIGNMENT: usize = 4096;
 
-/// One allocation of [`BUFFER_BYTES`], never freed while the driver has it registered: a session's stay until its end.
-struct Memory(*mut u8);
+/// Memory of [`BUFFER_BYTES`] that the driver has registered, and that is never freed: a session's stays until its
+/// end. `None` where the driver locks no more pages for this process, or no context is current.
+fn registered(driver: &Driver) -> Option<*mut u8> {
+    let layout = std::alloc::Layout::from_size_align(BUFFER_BYTES, ALIGNMENT).ok()?;
+    // SAFETY: the layout has a size. Zeroed, because a reply may never carry what others left there.
+    let start = unsafe { std::alloc::alloc_zeroed(layout) };
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: memory of that size that is never freed once the driver has it.
+    let status = unsafe {
+        (driver.cuMemHostRegister_v2)(start.cast(), BUFFER_BYTES, CU_MEMHOSTREGISTER_PORTABLE)
+    };
+    if status != 0 {
+        // SAFETY: allocated above with this layout, and nobody has it.
+        unsafe { std::alloc::dealloc(start, layout) };
+        return None;
+    }
+    Some(start)
+}
+
+/// Where a buffer lies.
+struct Place(*mut u8);
 
 // SAFETY: plain memory that has one owner.
-unsafe impl Send for Memory {}
+unsafe impl Send for Place {}
 // SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    /// `None` where the driver locks no more pages for this process, or no context is current.
-    fn new(driver: &Driver) -> Option<Memory> {
-        let layout = std::alloc::Layout::from_size_align(BUFFER_BYTES, ALIGNMENT).ok()?;
-        // SAFETY: the layout has a size. Zeroed, because a reply may never carry what others left there.
-        let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        if start.is_null() {
-            return None;
-        }
-        // SAFETY: memory of that size that is never freed once the driver has it.
-        let status = unsafe {
-            (driver.cuMemHostRegister_v2)(
-                start.cast::<c_void>(),
-                BUFFER_BYTES,
-                CU_MEMHOSTREGISTER_PORTABLE,
-            )
-        };
-        if status != 0 {
-            // SAFETY: allocated above with this layout, and nobody has it.
-            unsafe { std::alloc::dealloc(start, layout) };
-            return None;
-        }
-        Some(Memory(start))
-    }
-}
+unsafe impl Sync for Place {}
 
 #[derive(Default)]
 struct Home {
-    free: Vec<Memory>,
+    large: Vec<Place>,
+    small: Vec<Place>,
+    /// Memory that has been registered, for large buffers and for small ones.
     made: usize,
+    has_small: bool,
+    in_use: usize,
     /// There will be no more.
     exhausted: bool,
 }
@@ -67,9 +68,34 @@ pub struct Staging(Arc<Mutex<Home>>);
 
 /// A buffer, which goes back when it is dropped.
 pub struct Buffer {
-    memory: Option<Memory>,
+    place: Place,
     len: usize,
     home: Arc<Mutex<Home>>,
+}
+
+impl Home {
+    fn take(&mut self, driver: &Driver, len: usize) -> Option<Place> {
+        if len > SMALL_BYTES {
+            return self.large.pop().or_else(|| self.make(driver).map(Place));
+        }
+        if !std::mem::replace(&mut self.has_small, true) {
+            let start = self.make(driver)?;
+            let places = (0..BUFFER_BYTES).step_by(SMALL_BYTES);
+            self.small
+                .extend(places.map(|at| Place(start.wrapping_add(at))));
+        }
+        self.small.pop()
+    }
+
+    fn make(&mut self, driver: &Driver) -> Option<*mut u8> {
+        if self.made == MOST || self.exhausted {
+            return None;
+        }
+        let start = registered(driver);
+        self.exhausted = start.is_none();
+        self.made += usize::from(start.is_some());
+        start
+    }
 }
 
 impl Staging {
@@ -79,29 +105,24 @@ impl Staging {
             return None;
         }
         let mut home = lock(&self.0);
-        let memory = match home.free.pop() {
-            Some(memory) => memory,
-            None if home.made < MOST && !home.exhausted => {
-                let memory = Memory::new(driver);
-                home.exhausted = memory.is_none();
-                home.made += usize::from(memory.is_some());
-                memory?
-            }
-            None => return None,
-        };
+        let place = home.take(driver, len)?;
+        home.in_use += 1;
         Some(Buffer {
-            memory: Some(memory),
+            place,
             len,
             home: self.0.clone(),
         })
+    }
+
+    /// Whether some are between the driver and the connection.
+    pub fn is_in_use(&self) -> bool {
+        lock(&self.0).in_use > 0
     }
 }
 
 impl Buffer {
     pub fn start(&self) -> *mut c_void {
-        self.memory
-            .as_ref()
-            .map_or(std::ptr::null_mut(), |memory| memory.0.cast())
+        self.place.0.cast()
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -119,7 +140,14 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        lock(&self.home).free.extend(self.memory.take());
+        let place = Place(self.place.0);
+        let mut home = lock(&self.home);
+        home.in_use -= 1;
+        if self.len > SMALL_BYTES {
+            home.large.push(place);
+        } else {
+            home.small.push(place);
+        }
     }
 }
 

@@ -20,6 +20,12 @@ pub enum Wait {
         bytes: usize,
         stream: Option<CUstream>,
     },
+    /// Device memory that the stream itself sends (`session::landings`). Waited for only where that cannot be had.
+    Landing {
+        source: CUdeviceptr,
+        bytes: usize,
+        stream: CUstream,
+    },
     /// Frees device memory, for which the device may have to finish what it does.
     Free(CUdeviceptr),
 }
@@ -43,6 +49,11 @@ impl Wait {
                     bytes,
                     stream,
                 } => return copy_to_host(driver, staging, source, bytes, stream),
+                Wait::Landing {
+                    source,
+                    bytes,
+                    stream,
+                } => return copy_to_host(driver, staging, source, bytes, Some(stream)),
             }
         };
         Outcome::without_bytes(status)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import calls, copies, flat, local, memory, sessions, softgpu, starts
+from . import again, calls, copies, flat, local, memory, sessions, softgpu, starts
 
 SUBJECTS: tuple[ModuleType, ...] = (
     calls,
     copies,
     starts,
+    again,
     memory,
     local,
     flat,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ RECORDED = (
     "atomics",
 )
 
+UPLOADS = [sys.executable, Path(__file__).parents[1] / "pool" / "uploading_program.py"]
+
 DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "256MiB"}
 
 
@@ -48,6 +51,14 @@ def test_mutated_calls_end_their_own_session_at_most(server: Server, tmp_path: P
     for name in RECORDED:
         binary = build.build(name, build.programs()[name].variants[0])
         streams.append(record(server, tmp_path / "streams", name, [binary], environ))
+    # The second time an image and a payload are named, and fetched, in place of being sent.
+    uploads = [*UPLOADS, "1", str(600_000)]
+    record(server, tmp_path / "streams", "first", uploads, environ)
+    kept = server.pool.server / "state" / "cache" / "tenants"
+    wait_until(lambda: any(f.stat().st_size == 600_000 for f in kept.glob("*/*")), "it is kept")
+    again = record(server, tmp_path / "streams", "again", uploads, environ)
+    streams.append(again)
+    assert again.stat().st_size < 100_000, "nothing of it was kept"
 
     neighbour = Neighbour(server, environ)
     witness = Witness(server)
@@ -67,6 +78,7 @@ def test_mutated_calls_end_their_own_session_at_most(server: Server, tmp_path: P
     # No worker ended by a crash, a panic or a refused system call, and none is left.
     bad = [line for line in server.lines("session end") if not is_orderly(str(line["cause"]))]
     bad += server.lines("idle worker lost") + server.lines("gate lost")
+    bad += server.lines("cache lost")
     bad += [line for line in server.lines("output") if "panicked" in str(line["text"])]
     assert not bad, json.dumps(bad[:5])
     neighbour.finish()

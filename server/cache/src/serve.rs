@@ -19,7 +19,7 @@ use crate::store::Store;
 /// Largest message of the agent.
 const LARGEST_MESSAGE: usize = 4096;
 /// How nice the writing thread is.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 /// That nothing can be written is told so often at most.
 const SILENCE: Duration = Duration::from_secs(60);
 

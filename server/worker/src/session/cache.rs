@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
+use std::time::{Duration, Instant};
 
 use harp_content::channel::{
     self, decode_list, list_bytes, wait_readable, Listed, Message, ABSENT, DAMAGED, KEEP, KEPT,
@@ -20,6 +21,11 @@ use super::Violation;
 
 /// How long the cache may take to answer before the session goes on without it.
 const PATIENCE_MS: i32 = 2000;
+
+/// A piece that took so long to come waits for the cache if that is behind, for as long as it took, within a bound. What
+/// comes sooner would wait longer than it takes to send it again.
+const SLOW: Duration = Duration::from_millis(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(20);
 
 /// Places on the devices that are remembered to have been written.
 const MOST_WRITTEN: usize = 1 << 16;
@@ -36,6 +42,8 @@ pub struct Cache {
     /// What the client has asked for last, by number.
     fetched: HashMap<u32, Vec<u8>>,
     payload: Payload,
+    /// When the last piece of a payload began.
+    begun: Option<Instant>,
     /// Where payloads have begun.
     written: HashSet<u64>,
     /// Bytes that did not have to be sent.
@@ -255,6 +263,30 @@ impl Cache {
         self.link.as_mut()?.free.pop()
     }
 
+    /// A slot for a piece of a payload, which may be worth a wait.
+    fn slot_for_payload(&mut self) -> Option<u32> {
+        let now = Instant::now();
+        let took = self
+            .begun
+            .replace(now)
+            .map_or(Duration::ZERO, |begun| now - begun);
+        let patience = if took < SLOW {
+            Duration::ZERO
+        } else {
+            took.min(LONGEST_WAIT)
+        };
+        loop {
+            if let Some(slot) = self.free_slot() {
+                return Some(slot);
+            }
+            let left = patience.saturating_sub(now.elapsed()).as_millis() as i32;
+            let socket = &self.link.as_ref()?.socket;
+            if left == 0 || !wait_readable(socket, left).unwrap_or(false) {
+                return None;
+            }
+        }
+    }
+
     /// Has what is in a slot kept.
     fn keep(&mut self, slot: u32, bytes: usize) {
         let Some(link) = &self.link else { return };
@@ -288,7 +320,7 @@ impl Cache {
 
     /// A payload of so many bytes is to be copied to a device. It is kept if it is likely to come again: what is
     /// written to a place for the first time in a session, as a model's weights are; what is written there later is
-    /// data that passes through. Where the cache is behind, a piece is left out rather than waited for.
+    /// data that passes through. Where the cache is behind, a piece is left out, unless it has been slow to come.
     pub fn begin_payload(&mut self, address: u64, bytes: usize) {
         if self.link.is_none() {
             return;
@@ -298,7 +330,7 @@ impl Cache {
         let is_new = is_long && self.written.len() < MOST_WRITTEN && self.written.insert(address);
         self.payload = Payload {
             open: if is_new {
-                self.free_slot().map(|slot| (slot, 0))
+                self.slot_for_payload().map(|slot| (slot, 0))
             } else {
                 None
             },
@@ -319,7 +351,7 @@ impl Cache {
             self.payload.open = Some((slot, filled));
             if filled == PIECE {
                 self.keep(slot, filled);
-                self.payload.open = self.free_slot().map(|slot| (slot, 0));
+                self.payload.open = self.slot_for_payload().map(|slot| (slot, 0));
             }
         }
     }

@@ -128,8 +128,8 @@ def test_nothing_is_left(ways: Ways, programs: Programs, children: Children) -> 
     environ = ways.environ("pool")
     command = [programs["forks"], "once"]
     subprocess.run(command, env=environ, capture_output=True, timeout=SECONDS)
-    # One that waits for the next session, and the gate.
-    wait_until(lambda: ways.settled() and resources()[1] == 2, "the server is at rest")
+    # One that waits for the next session, the gate and the cache.
+    wait_until(lambda: ways.settled() and resources()[1] == 3, "the server is at rest")
     before = resources()
     for _ in range(10):
         for child in [children.start(command, environ) for _ in range(5)]:

@@ -3,10 +3,10 @@
     python tests/hardware/bundle.py FOLDER                      # where the toolchains are
     python FOLDER/bench/hardware.py --out gpu.json [--rounds N] # where the GPU is
 
-The measuring client of `make bench` runs natively on NVIDIA's own libcuda and through a pool on it,
-round by round, and the raw sockets beside them. Every number is a median of all rounds; a ratio is
-the pool's by its baseline's, which for a call that waits is the call itself and a raw ping-pong. The
-results name the GPU and its driver.
+The measuring client of `make bench` runs natively on NVIDIA's own libcuda, in local mode on it, and
+through a pool on it, round by round, and the raw sockets beside them. Every number is a median of
+all rounds; a ratio is the pool's, or local mode's, by its baseline's, which of a call that waits is
+the call itself and a raw ping-pong. The results name the GPU and its driver.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ ROWS = (
     ("first_call", "ms", "start pool", "start native", "lower"),
     ("oneway", "ns", "oneway pool", "oneway native", "lower"),
     ("launches", "1/s", "launches pool", "launches native", "higher"),
+    ("local_oneway", "ns", "oneway local", "oneway native", "lower"),
+    ("local_call", "ns", "current local", "current native", "lower"),
     ("wait", "us", "wait pool", "ping 64 + wait native", "lower"),
     ("synchronize", "us", "synchronize pool", "ping 64 + synchronize native", "lower"),
     *(
@@ -45,11 +47,14 @@ ROWS = (
 )
 
 
-def one_round(native: Driven, pool: Driven, raw: Driven, samples: Samples) -> None:
+def one_round(native: Driven, local: Driven, pool: Driven, raw: Driven, samples: Samples) -> None:
     """Sides of one comparison follow each other at once."""
-    for name, side in (("native", native), ("pool", pool)):
+    for name, side in (("local", local), ("native", native), ("pool", pool)):
         samples.add(f"oneway {name}", side.ask("oneway", 200, 100))
         samples.add(f"launches {name}", side.ask("launches", 100_000))
+    for _ in range(4):
+        for name, side in (("local", local), ("native", native)):
+            samples.add(f"current {name}", side.ask("current", 2000, 50))
     for _ in range(4):
         samples.add("ping 64", raw.ask("ping", 64, 400))
         for name, side in (("native", native), ("pool", pool)):
@@ -85,11 +90,14 @@ def main() -> int:
         stack.callback(native.close)
         stack.callback(pooled.close)
         raw = stack.enter_context(raw_sockets(OUT / "harp-baseline", pool, folder))
-        for side in (native, pooled):
+        wrapper = [*HARP_RUN, "--local", "--libcuda", libcuda(), "--"]
+        local = Driven([*wrapper, *client], ours)
+        stack.callback(local.close)
+        for side in (native, local, pooled):
             side.ask("start")
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-            one_round(native, pooled, raw, samples)
+            one_round(native, local, pooled, raw, samples)
     rows = {}
     for name, unit, measured, baseline, better in ROWS:
         value, base = samples.median(measured), sum(map(samples.median, baseline.split(" + ")))

@@ -7,6 +7,7 @@ pool-sync    the same with every call waiting for its reply
 pool2        through two running servers with a soft GPU each: the program sees two devices
 embedded     through the pool that `harp-run` starts when none is configured
 native       the machine's own NVIDIA driver, where there is one
+native-local the same behind the interposer in local mode
 native-pool  through a running `harp server` on that driver
 """
 
@@ -24,7 +25,7 @@ from conformance.outcome import Outcome, finish
 from pool.standins import HARP_RUN, Pool, Server
 
 SOFT = ("direct", "local", "pool", "pool-sync")
-NATIVE = ("native", "native-pool")
+NATIVE = ("native", "native-local", "native-pool")
 
 DEVICES = {"HARP_SOFT_DEVICES": "2", "HARP_SOFT_MEMORY": "1GiB"}
 """What the soft GPU looks like in every column, so that answers about it are equal."""
@@ -103,6 +104,8 @@ class Columns:
             case "native":
                 needs_native_driver()
                 return []
+            case "native-local":
+                return [*HARP_RUN, "--local", "--libcuda", needs_native_driver(), "--"]
             case "native-pool":
                 return [*HARP_RUN, *self.server_options(needs_native_driver()), "--"]
         raise ValueError(f"no column {column}")

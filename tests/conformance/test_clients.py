@@ -70,7 +70,7 @@ def test_client(columns: Columns, name: str, column: str) -> None:
     assert outcome.status == 0, outcome.told()
     if column != "direct" and column not in NATIVE:
         assert outcome.stdout == columns.run("direct", command).stdout, outcome.told()
-    if column == "native-pool":
+    if column in ("native-local", "native-pool"):
         assert outcome.stdout == columns.run("native", command).stdout, outcome.told()
 
 

@@ -111,6 +111,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sync", action="store_true", help="every call waits (HARP_SYNC=1)")
     parser.add_argument(
+        "--local", action="store_true", help="in local mode instead of through a pool"
+    )
+    parser.add_argument(
         "--soft", action="store_true", help="the soft GPU stands in for one: to try the bundle"
     )
     options = parser.parse_args()
@@ -124,6 +127,8 @@ def main() -> int:
         server = Server(pool, ours, Path(folder) / "server.log", *options_of_server)
         wrapper = [*HARP_RUN, "--server", server.address, "--credentials", str(pool.user)]
         wrapper += [*(["--sync"] if options.sync else []), "--"]
+        if options.local:
+            wrapper = [*HARP_RUN, "--local", "--libcuda", device, "--"]
         for name, command in cases(options.names).items():
             if options.soft:
                 alone = run([*HARP_RUN, "--direct", "--", *command], ours)
@@ -139,7 +144,7 @@ def main() -> int:
                     text = f"{outcome['stdout']}{outcome['stderr']}"[-700:]
                     print(f"   {column}: status {outcome['status']}\n{text}", flush=True)
         spread = {}
-        if not options.names:
+        if not options.names and not options.local:
             other = Server(pool, ours, Path(folder) / "other.log", *options_of_server)
             both = [*wrapper[:-1], "--server", other.address, "--"]
             for name, command in for_two_servers().items():
@@ -156,13 +161,15 @@ def main() -> int:
         "date": datetime.date.today().isoformat(),
         "machine": {"gpu": "soft"} if options.soft else machine(),
         "sync": options.sync,
+        "local": options.local,
         "right": sum(outcome["right"] for outcome in outcomes.values()),
         "cases": outcomes,
         "two_servers": spread,
         "server_log": log[-20000:],
     }
     options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    print(f"{report['right']} of {len(outcomes)} the same natively and through the pool")
+    way = "in local mode" if options.local else "through the pool"
+    print(f"{report['right']} of {len(outcomes)} the same natively and {way}")
     return 0
 
 

@@ -6,6 +6,7 @@ python calls.py EXPRESSION...      each in terms of `cuda`, `proc` and the numbe
 import ctypes
 import os  # noqa: F401
 import sys
+import threading
 from ctypes import c_float, c_int, c_void_p  # noqa: F401
 
 cuda = ctypes.CDLL("libcuda.so.1")
@@ -41,6 +42,22 @@ def libraries() -> list[str]:
     """The files that are mapped here."""
     with open("/proc/self/maps") as maps:
         return sorted({line.split()[-1] for line in maps if "/" in line})
+
+
+def from_threads(count: int) -> set[tuple[int, int]]:
+    """What so many threads get that all make the process's first call at once."""
+    barrier, answers = threading.Barrier(count), set()
+
+    def first() -> None:
+        barrier.wait()
+        answers.add(version())
+
+    threads = [threading.Thread(target=first) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
 
 
 class Shape(ctypes.Structure):

@@ -25,6 +25,11 @@ def test_arguments_arrive_at_the_first_call_and_later(calls: Calls) -> None:
     assert done.stdout.splitlines() == ["1 2.50 -0.25", "701"] * 2, done.stderr
 
 
+def test_threads_may_make_the_first_call_at_once(calls: Calls) -> None:
+    done = calls("from_threads(16)", "cuda.cuInit(0)", options=("--stats", "--memory", "1MiB"))
+    assert answers(done) == [{(0, 13990)}, 0]
+
+
 def test_a_function_whose_types_are_not_known_is_the_drivers(calls: Calls) -> None:
     assert answers(calls("cuda.cuGLInit()", "version()")) == [702, (0, 13990)]
 

@@ -21,6 +21,38 @@ def proc(name: str, version: int = 13000, flags: int = 0) -> tuple[int, int, int
     return code, status.value, function.value or 0
 
 
+class Found(ctypes.Structure):
+    """Dl_info."""
+
+    _fields_ = (
+        ("file", ctypes.c_char_p),
+        ("base", c_void_p),
+        ("name", ctypes.c_char_p),
+        ("address", c_void_p),
+    )
+
+
+def symbol(place: int) -> str | None:
+    """The name of the function of the process's libcuda.so.1 at an address."""
+    found = Found()
+    known = place and ctypes.CDLL(None).dladdr(c_void_p(place), ctypes.byref(found))
+    name = found.name.decode() if known and found.name else None
+    return name if name and address(name) == place else None
+
+
+def procs(
+    names: list[str], versions: list[int]
+) -> list[tuple[str, int, int, int, int, str | None]]:
+    """What cuGetProcAddress answers for every name, version and kind of default stream."""
+    return [
+        (name, version, flags, code, status, symbol(place))
+        for name in names
+        for version in versions
+        for flags in (0, 1, 2)
+        for code, status, place in [proc(name, version, flags)]
+    ]
+
+
 def address(name: str) -> int:
     """Where the process's libcuda.so.1 has a symbol."""
     return ctypes.cast(getattr(cuda, name), c_void_p).value or 0

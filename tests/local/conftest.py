@@ -31,9 +31,13 @@ def calls(driver: Path, environ: dict[str, str]) -> Calls:
     """Evaluates expressions of calls.py over a driver, the small one unless another is named."""
 
     def run(
-        *expressions: str, libcuda: object = driver, options: tuple[str, ...] = ()
+        *expressions: str,
+        libcuda: object = driver,
+        options: tuple[str, ...] = (),
+        way: str = "local",
     ) -> subprocess.CompletedProcess[str]:
-        command = [*HARP_RUN, "--local", "--libcuda", str(libcuda), *options, "--"]
+        which = ["--local", "--libcuda", str(libcuda)] if way == "local" else ["--direct"]
+        command = [*HARP_RUN, *which, *options, "--"]
         command += [sys.executable, str(HERE / "calls.py"), *expressions]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from harp_client import native
+from harp_spec import facts
 from local.evaluated import HERE, Calls, answers
 from pool.standins import BOUND
 
@@ -72,6 +73,22 @@ def test_the_soft_gpu_hands_out_entries_too(calls: Calls) -> None:
     same = (f"proc({n!r})[2] == address({e!r})" for n, e in zip(names, exports, strict=True))
     twin = "proc('cuLaunchKernel', flags=2)[2] == address('cuLaunchKernel_ptsz')"
     assert answers(calls(*same, twin, libcuda="soft")) == [True] * 4
+
+
+def test_every_name_in_every_version_is_answered_as_directly(calls: Calls) -> None:
+    """The same codes, statuses and symbols, of which local mode has its own."""
+    known = facts.proc_addresses()
+    names = sorted({row.base for row in known} | {"cuMemAlloc_v2", "cuNoSuchCall", ""})
+    versions = sorted({row.version for row in known} | {1000, 13000})
+    asked = f"procs({names}, {versions})"
+    local, direct = (
+        answers(calls(asked, libcuda="soft", way=way))[0] for way in ("local", "direct")
+    )
+    assert isinstance(direct, list)
+    found = [name for *_, code, _, name in direct if code == 0]
+    assert len(found) > 10_000
+    assert all(found), "each address is that of the symbol that the loader finds"
+    assert local == direct
 
 
 def test_programs_get_the_interposer_and_it_the_driver(calls: Calls, driver: Path) -> None:

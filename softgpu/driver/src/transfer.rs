@@ -10,7 +10,7 @@ use harp_cuda_abi::types::{
 use crate::call::Outcome;
 use crate::context::{Context, CONTEXTS};
 use crate::device::{check_range, owner_of};
-use crate::execution::command::{Marker, Work};
+use crate::execution::command::{Marker, Stored, Work};
 use crate::execution::copy::{Copy, Fill};
 use crate::memory::host;
 use crate::stream::Stream;
@@ -143,7 +143,7 @@ pub fn copy_async(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome 
         {
             // SAFETY: the program vouches for its own memory.
             let bytes = unsafe { core::slice::from_raw_parts(copy.from as *const u8, copy.width) };
-            let end = stream.submit(Work::Store(bytes.into(), copy.to));
+            let end = stream.submit(Work::Store(Stored::new(bytes), copy.to));
             note_visit(&[copy.to], stream, &end);
             Ok(())
         }

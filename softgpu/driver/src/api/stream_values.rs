@@ -7,7 +7,7 @@ use harp_cuda_abi::types::*;
 use crate::call::{call, out, Outcome};
 use crate::context::Context;
 use crate::device::check_range;
-use crate::execution::command::Work;
+use crate::execution::command::{Stored, Work};
 use crate::stream::Stream;
 
 /// Width of a value.
@@ -77,7 +77,7 @@ fn write(stream: &Stream, address: u64, value: u64, flags: u32, width: Width) ->
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     let bytes = &value.to_le_bytes()[..width.bytes() as usize];
-    stream.submit(Work::Store(bytes.into(), address));
+    stream.submit(Work::Store(Stored::new(bytes), address));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! What a queue holds.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -67,6 +68,38 @@ pub struct Launch {
     pub blocks: u64,
 }
 
+/// Bytes of the program that are kept for a command.
+pub struct Stored(Box<[u8]>);
+
+static STORED: AtomicU64 = AtomicU64::new(0);
+
+impl Stored {
+    pub fn new(bytes: impl Into<Box<[u8]>>) -> Self {
+        let bytes = bytes.into();
+        STORED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Self(bytes)
+    }
+
+    /// Of all commands of the process.
+    pub fn bytes() -> u64 {
+        STORED.load(Ordering::Relaxed)
+    }
+}
+
+impl Deref for Stored {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        STORED.fetch_sub(self.0.len() as u64, Ordering::Relaxed);
+    }
+}
+
 /// What to do.
 pub enum Work {
     /// Nothing: only the order counts.
@@ -74,7 +107,7 @@ pub enum Work {
     Launch(Launch),
     Copy(Copy),
     /// Bytes that were taken from the program when it made the call, and where they go.
-    Store(Box<[u8]>, u64),
+    Store(Stored, u64),
     Fill(Fill),
     /// Note the time of an event.
     Record(Arc<Timestamp>),

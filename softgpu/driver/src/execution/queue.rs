@@ -12,12 +12,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_ILLEGAL_ADDRESS};
 use harp_softgpu_engine::Scratch;
 
 use super::busy::Busy;
-use super::command::{run_here, Command, Marker, Work};
+use super::command::{run_here, Command, Marker, Stored, Work};
 use super::executor::{executor, with_scratch, SharedGrid};
 use super::{host_calls, polls};
 use crate::faults;
@@ -61,6 +62,8 @@ pub struct Queue {
     urgent: bool,
     /// Waits for the legacy stream, and the legacy stream for it.
     blocking: bool,
+    /// A function of the program, or a value that it is to write, is waited for.
+    held: AtomicBool,
     /// Where it is listed while it has work, if anywhere; and whether it is.
     busy: Weak<Busy>,
     listed: AtomicBool,
@@ -78,6 +81,13 @@ enum Step {
     /// Something else will call [`Queue::go_on`].
     Elsewhere,
 }
+
+/// Commands that a queue holds before those who put more in have to wait. NVIDIA's driver takes about
+/// a thousand.
+pub(super) const BACKLOG_MAX: u64 = 16 << 10;
+
+/// Bytes of the program's that all queues hold before who puts more in has to wait.
+const STORED_MAX: u64 = 64 << 20;
 
 /// How long a synchronising thread looks for news before it sleeps.
 const SPINS: u32 = 200;
@@ -109,6 +119,7 @@ impl Queue {
             fault,
             urgent,
             blocking,
+            held: AtomicBool::new(false),
             busy,
             listed: AtomicBool::new(false),
         })
@@ -179,7 +190,35 @@ impl Queue {
         if was_idle {
             executor().ready(self.clone());
         }
+        if count.wrapping_sub(self.completed()) > BACKLOG_MAX || Stored::bytes() > STORED_MAX {
+            self.hold_back();
+        }
         count
+    }
+
+    /// Lets a thread wait that queues faster than the device executes, until half of the backlog is
+    /// done. It does not wait for what the program itself has to do first.
+    #[cold]
+    fn hold_back(self: &Arc<Self>) {
+        const PAUSE: Duration = Duration::from_micros(100);
+        loop {
+            let backlog = self.submitted() - self.completed();
+            if backlog <= BACKLOG_MAX / 2 && (Stored::bytes() <= STORED_MAX / 2 || backlog == 0) {
+                return;
+            }
+            let mut first = self.clone();
+            while let Some(blocker) = first.blocker() {
+                first = blocker.queue;
+            }
+            if first.held.load(Ordering::SeqCst) {
+                return;
+            }
+            if first.claim() {
+                with_scratch(|scratch| first.run(scratch, first.completed() + 1));
+            } else if !executor().help(Some((&first, u64::MAX))) {
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 
     /// Puts a command in and returns when it is complete. An idle queue runs it right here.
@@ -313,6 +352,7 @@ impl Queue {
 
     /// As [`Queue::go_on`], for a thread that does not execute commands itself.
     pub(super) fn go_on_elsewhere(self: &Arc<Self>) {
+        self.held.store(false, Ordering::SeqCst);
         self.complete();
         self.leave(&mut VecDeque::new());
     }
@@ -412,6 +452,7 @@ impl Queue {
         match work {
             Work::Host(call) => {
                 self.put_back(batch);
+                self.held.store(true, Ordering::SeqCst);
                 host_calls::hand_over(call, self.clone());
                 Step::Elsewhere
             }
@@ -441,6 +482,7 @@ impl Queue {
                     return Step::Complete;
                 }
                 self.put_back(batch);
+                self.held.store(true, Ordering::SeqCst);
                 polls::hand_over(done, self.clone());
                 Step::Elsewhere
             }

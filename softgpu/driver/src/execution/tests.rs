@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::busy::Busy;
-use super::command::{Command, Marker, Work};
+use super::command::{Command, Marker, Stored, Work};
 use super::host_calls::{self, HostCall, HostFunction};
-use super::queue::Queue;
+use super::queue::{Queue, BACKLOG_MAX};
 use crate::console::Fifo;
 
 fn queue() -> Arc<Queue> {
@@ -203,7 +203,7 @@ fn a_failed_context_skips_work_but_frees_memory() {
     let fault = Arc::new(AtomicU32::new(700));
     let queue = Queue::new(fault);
     let mut bytes = [0u8; 4];
-    let store = Work::Store(Box::new([1, 2, 3, 4]), bytes.as_mut_ptr() as u64);
+    let store = Work::Store(Stored::new([1, 2, 3, 4]), bytes.as_mut_ptr() as u64);
     queue.submit(Command {
         after: Vec::new(),
         work: store,
@@ -263,4 +263,43 @@ fn whoever_looks_sees_work_that_came_before() {
         }
         stop.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn who_queues_faster_than_work_is_done_waits() {
+    let (queue, list) = (queue(), Arc::<Mutex<Vec<u32>>>::default());
+    for round in 0..8 {
+        queue.submit(slowly(&list, round));
+        for value in 0..BACKLOG_MAX as u32 {
+            queue.submit(note(&list, value));
+        }
+        assert!(queue.submitted() - queue.completed() <= BACKLOG_MAX);
+    }
+    queue.end().wait();
+    assert_eq!(list.lock().unwrap().len() as u64, 8 * (BACKLOG_MAX + 1));
+}
+
+#[test]
+fn who_queues_behind_what_it_has_to_do_itself_does_not_wait() {
+    let (first, second, list) = (queue(), queue(), Arc::<Mutex<Vec<u32>>>::default());
+    let flag = Arc::new(AtomicU32::new(0));
+    let seen = flag.clone();
+    first.submit(Command {
+        after: Vec::new(),
+        work: Work::Poll(Box::new(move || seen.load(Ordering::Acquire) == 1)),
+    });
+    second.submit(Command {
+        after: vec![first.end()],
+        work: Work::Order,
+    });
+    for queue in [&first, &second] {
+        for value in 0..2 * BACKLOG_MAX as u32 {
+            queue.submit(note(&list, value));
+        }
+    }
+    assert!(list.lock().unwrap().is_empty());
+    flag.store(1, Ordering::Release);
+    first.end().wait();
+    second.end().wait();
+    assert_eq!(list.lock().unwrap().len() as u64, 4 * BACKLOG_MAX);
 }

@@ -7,6 +7,7 @@
 //                              cuDriverGetVersion)
 //     launches N               N empty launches and the wait for them; launches per second
 //     wait N                   N calls that need an answer (cuMemGetInfo); us of each
+//     threads N T              T threads that make N calls each that need an answer; calls per second of all
 //     synchronize N            N waits for an idle context; us of each
 //     h2d BYTES N, d2h BYTES N N copies of fresh random bytes, until they are there; GB/s of each
 //     saxpy ELEMENTS N, sum ELEMENTS N, matmul SIZE N   kernels of kernels.cu, the first run untimed; ms of each
@@ -20,6 +21,7 @@
 #include <chrono>
 #include <cmath>
 #include <sstream>
+#include <thread>
 #include <iostream>
 #include <ctime>
 #include <fstream>
@@ -130,6 +132,18 @@ struct Client {
             size_t free, total;
             MUST(cuMemGetInfo(&free, &total));
         });
+    }
+
+    std::vector<double> threads(long count, long number) {
+        auto begin = Clock::now();
+        std::vector<std::thread> all;
+        for (long i = 0; i < number; ++i)
+            all.emplace_back([&] {
+                MUST(cuCtxSetCurrent(context));
+                wait(count);
+            });
+        for (std::thread &one : all) one.join();
+        return {double(count * number) / seconds_since(begin)};
     }
 
     std::vector<double> synchronize(long count) {
@@ -408,6 +422,7 @@ struct Client {
         if (command == "version") return version(first, second);
         if (command == "launches") return launches(first);
         if (command == "wait") return wait(first);
+        if (command == "threads") return threads(first, second);
         if (command == "synchronize") return synchronize(first);
         if (command == "h2d") return copies(size_t(first), second, true);
         if (command == "d2h") return copies(size_t(first), second, false);

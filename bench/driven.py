@@ -74,7 +74,7 @@ def build_client() -> list[Path]:
     client, kernels = OUT / "client", OUT / "kernels.ptx"
     sources = CHECKOUT / "tests" / "programs"
     compiler = ["g++", "-std=c++17", "-O2", "-I", sources, "-I", tree / "include"]
-    _run([*compiler, CHECKOUT / "bench/client.cpp", "-ldl", "-o", client])
+    _run([*compiler, CHECKOUT / "bench/client.cpp", "-ldl", "-pthread", "-o", client])
     nvcc = [tree / "bin/nvcc", "-arch=compute_75", "--ptx"]
     _run([*nvcc, CHECKOUT / "bench/kernels.cu", "-o", kernels])
     return [client, kernels]

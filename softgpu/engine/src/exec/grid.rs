@@ -111,8 +111,10 @@ impl GridState {
 
     /// `%envreg1` and `%envreg2`: the halves of the workspace's address, high one first.
     pub fn environment(&self, index: u8) -> u64 {
-        let start = |workspace: &Box<[AtomicU64; 8]>| workspace.as_ptr().expose_provenance() as u64;
-        let address = self.workspace.as_ref().map_or(0, start);
+        let address = match self.workspace.as_deref() {
+            Some(workspace) => workspace.as_ptr().expose_provenance() as u64,
+            None => 0,
+        };
         match index {
             1 => address >> 32,
             2 => address & 0xffff_ffff,

@@ -118,7 +118,9 @@ def test_a_program_does_not_notice(
                 return {numbers.choice((UP, DOWN)): numbers.randrange(1, spread)}
 
             proxy.share = share
-            rough = Program(environ, server, proxy, binary)
+            # What the server knows from the run before need not travel: in most runs everything does.
+            again = "1" if seed % 4 == 0 else "0"
+            rough = Program(environ, server, proxy, binary, HARP_DEDUP=again)
             told = f"seed {name} {seed}: {proxy.cuts} cuts; {''.join(rough.stderr)}"
             assert rough.finish() == 0, told
             assert rough.stdout == calm.stdout, told

@@ -47,6 +47,10 @@ int main() {
     MUST(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
     memset(pinned, 0, bytes);
 
+    // A kernel's first launch loads it, for which drivers may wait for what is behind a gate.
+    fill<<<8, 256>>>(device, n, 0);
+    MUST(cudaDeviceSynchronize());
+
     // Behind a closed gate; the other stream goes on.
     MUST(cudaLaunchHostFunc(first_stream, gate, nullptr));
     fill<<<8, 256, 0, first_stream>>>(device, n, 1);

@@ -7,13 +7,15 @@ use std::sync::Mutex;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::context_stack as stack;
-use harp_wire::HandleKind;
+use harp_wire::calls::encode_cuDevicePrimaryCtxRetain;
+use harp_wire::{CallId, HandleKind};
 
 use super::device::device;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
 use crate::session::handles::session_of;
+use crate::session::snapshot::Device;
 use crate::session::{self, handles, sessions, Sessions};
 
 /// What the client knows of a context.
@@ -147,6 +149,7 @@ struct Primary {
     handle: CUcontext,
     context: &'static Context,
     retains: &'static Retains,
+    device: &'static Device,
     ordinal: CUdevice,
 }
 
@@ -154,11 +157,13 @@ fn primary(number: CUdevice) -> Result<Primary, CUresult> {
     let handle = primary_context(number)?;
     let context = known(handle)?;
     let retains = context.primary.as_ref().ok_or(CUDA_ERROR_INVALID_CONTEXT)?;
+    let device = device(sessions()?, number)?;
     Ok(Primary {
         handle,
         context,
         retains,
-        ordinal: device(sessions()?, number)?.ordinal,
+        device,
+        ordinal: device.ordinal,
     })
 }
 
@@ -226,7 +231,7 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> C
     let Retains { count, active, .. } = primary.retains;
     let _transition = lock(&primary.retains.transition);
     if !active.load(Ordering::Relaxed) {
-        let status = unsafe { forward::cuDevicePrimaryCtxRetain(primary.handle, primary.ordinal) };
+        let status = retain(&primary);
         if status != CUDA_SUCCESS {
             return status;
         }
@@ -235,6 +240,26 @@ pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> C
     }
     count.fetch_add(1, Ordering::Relaxed);
     unsafe { put(pctx, primary.handle) }
+}
+
+/// Has the server retain a primary context, without waiting for that where it is there already.
+fn retain(primary: &Primary) -> CUresult {
+    let Primary {
+        handle, ordinal, ..
+    } = *primary;
+    if !primary.device.context_ready.swap(false, Ordering::Relaxed) {
+        // SAFETY: plain values.
+        return unsafe { forward::cuDevicePrimaryCtxRetain(handle, ordinal) };
+    }
+    match sessions() {
+        Ok(sessions) => {
+            let session = sessions.of(handle as u64);
+            session.one_way(CallId::cuDevicePrimaryCtxRetain, |encoder| {
+                encode_cuDevicePrimaryCtxRetain(encoder, handle as u64, ordinal);
+            })
+        }
+        Err(code) => code,
+    }
 }
 
 pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {

@@ -11,7 +11,9 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind, Parameter};
 
 use super::context::{current_device, current_life};
+use super::copy::check;
 use super::device::device;
+use super::foretold;
 use super::library::look_up_kernel;
 use super::module::look_up;
 use super::outputs::{put, put_if_wanted};
@@ -39,6 +41,10 @@ pub struct Function {
     /// The module or library it came from.
     pub owner: u64,
     pub info: FunctionInfo,
+    /// The server has loaded it.
+    loaded: bool,
+    /// Of a kernel: what is known of its function in one context.
+    foretold: Option<foretold::Kernel>,
     /// Its first launch has succeeded: what can go wrong at a launch is known from here on.
     pub launched: AtomicBool,
     /// As reported, and changed by `cuFuncSetAttribute`.
@@ -53,7 +59,7 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(id: u64, name: CString, owner: u64, info: FunctionInfo) -> Function {
+    fn new(id: u64, name: CString, owner: u64, info: FunctionInfo, loaded: bool) -> Function {
         let attributes = std::array::from_fn(|index| {
             AtomicI32::new(info.attributes.get(index).copied().unwrap_or(MISSING))
         });
@@ -62,12 +68,19 @@ impl Function {
             name,
             owner,
             info,
+            loaded,
+            foretold: None,
             launched: AtomicBool::new(false),
             attributes,
             occupancy: Mutex::default(),
             functions: Mutex::default(),
             elsewhere: Mutex::default(),
         }
+    }
+
+    /// Whether what a launch can fail with, beside the launch itself, is known: nothing.
+    pub fn is_ready(&self) -> bool {
+        self.loaded || self.launched.load(Ordering::Relaxed)
     }
 
     /// An attribute's value, if the driver has it.
@@ -127,6 +140,18 @@ fn in_context(kernel: &Function) -> Result<&'static Function, CUresult> {
     }
     let session = checks::context()?;
     let own = with_server(kernel, session)?;
+    let foretold = kernel.foretold.as_ref();
+    let known = foretold.filter(|known| known.is_current() && own == kernel.id);
+    if let Some(known) = known {
+        let id = handles::create(HandleKind::Function, session.number);
+        check(session.one_way(CallId::cuKernelGetFunction, |encoder| {
+            calls::encode_cuKernelGetFunction(encoder, id, own);
+        }))?;
+        let (name, info) = (kernel.name.clone(), known.info.clone());
+        attach(id, name, kernel.owner, info, known.loaded);
+        functions.push((life, id));
+        return described(id);
+    }
     let id = look_up(
         session,
         CallId::cuKernelGetFunction,
@@ -175,9 +200,23 @@ fn described(id: u64) -> Result<&'static Function, CUresult> {
     unsafe { handles::attached::<Function>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
-/// Gives a fresh handle what the server said of it.
-pub fn attach(id: u64, name: CString, owner: u64, info: FunctionInfo) {
-    handles::attach(id, Function::new(id, name, owner, info));
+/// Gives a fresh handle what the server said of it; `loaded`: it has loaded it.
+pub fn attach(id: u64, name: CString, owner: u64, info: FunctionInfo, loaded: bool) {
+    handles::attach(id, Function::new(id, name, owner, info, loaded));
+}
+
+/// Gives a fresh kernel's handle what the server said of its function in one context.
+pub fn attach_kernel(id: u64, name: CString, owner: u64, foretold: foretold::Kernel) {
+    // A kernel by itself has parameters, and no attributes.
+    let info = FunctionInfo {
+        params: foretold.info.params.clone(),
+        attributes: [MISSING; ATTRIBUTES],
+    };
+    let kernel = Function {
+        foretold: Some(foretold),
+        ..Function::new(id, name, owner, info, false)
+    };
+    handles::attach(id, kernel);
 }
 
 /// Answers a question about a function or a kernel.

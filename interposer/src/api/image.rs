@@ -70,8 +70,8 @@ pub fn needed(session: &Session, image: Vec<u8>) -> Result<Vec<u8>, Refusal> {
 
 /// Sends an image, and then has `load` make the call that loads it by its number. What the server has of it is named
 /// rather than sent; where it has not, after all, everything is sent and loaded again.
-pub fn load(session: &Session, image: &[u8], load: impl Fn(u64) -> CUresult) -> CUresult {
-    let sent = |may_name| {
+pub fn load(session: &Session, image: &[u8], mut load: impl FnMut(u64) -> CUresult) -> CUresult {
+    let mut sent = |may_name| {
         let blob = LAST_BLOB.fetch_add(1, Ordering::Relaxed) + 1;
         let mut named = false;
         for piece in image.chunks(PIECE) {

@@ -174,8 +174,7 @@ unsafe fn launch(
     check_dimensions(sessions, launch)?;
     // What a first launch fails with (loading, compiling), or one that cannot fit, only the server
     // knows; any other launch does not wait.
-    let waits =
-        launch.cooperative || !function.launched.load(Ordering::Relaxed) || !fits(launch, function);
+    let waits = launch.cooperative || !function.is_ready() || !fits(launch, function);
     let send = |space: &mut Vec<u8>| {
         // SAFETY: the caller passes parameters as the function wants them.
         unsafe { parameters.gather(function, space) }?;

@@ -8,6 +8,8 @@ use harp_wire::calls;
 use harp_wire::{CallId, HandleKind};
 
 use super::context::{current_context, current_life};
+use super::foretold::Foretold;
+use super::function;
 use super::image::{self, Refusal};
 use super::jit_options::JitOptions;
 use super::module::{look_up, name_argument, put_variable, Module};
@@ -24,6 +26,8 @@ struct Library {
     source: Option<Source>,
     /// Its handles with those that have loaded it.
     elsewhere: Mutex<Vec<u64>>,
+    /// What the server of its handle said of its kernels.
+    foretold: Foretold,
 }
 
 /// What a library is loaded from.
@@ -59,7 +63,7 @@ fn with_server(owner: u64, session: &Session) -> Result<u64, CUresult> {
     }
     let source = library.source.as_ref().ok_or(CUDA_ERROR_INVALID_HANDLE)?;
     let image = image::needed(session, source.image.clone()).map_err(|refusal| refusal.code)?;
-    let id = load_there(session, &image, &source.names, &source.values, 0)?;
+    let (id, _) = load_there(session, &image, &source.names, &source.values, 0)?;
     elsewhere.push(id);
     Ok(id)
 }
@@ -71,22 +75,19 @@ fn load_there(
     names: &[u32],
     values: &[u64],
     log_bytes: u32,
-) -> Result<u64, CUresult> {
+) -> Result<(u64, Foretold), CUresult> {
     let handle = handles::create(HandleKind::Library, session.number);
+    let mut foretold = Foretold::default();
     let status = image::load(session, image, |blob| {
-        session.request(
-            CallId::cuLibraryLoadData,
-            |encoder| {
-                calls::encode_cuLibraryLoadData(encoder, handle, blob, names, values, log_bytes);
-            },
-            |_| (),
-        )
+        foretold.load(session, handle, CallId::cuLibraryLoadData, |encoder| {
+            calls::encode_cuLibraryLoadData(encoder, handle, blob, names, values, log_bytes);
+        })
     });
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Library, handle as CUlibrary);
         return Err(status);
     }
-    Ok(handle)
+    Ok((handle, foretold))
 }
 
 /// Loads an image and reports to the log buffers among the options.
@@ -116,7 +117,7 @@ fn load(image: Vec<u8>, options: &JitOptions) -> Result<CUlibrary, Refusal> {
     let (names, values) = (&options.names, &options.values);
     let loaded = load_there(session, &needed, names, values, options.log_bytes());
     options.report(session);
-    let handle = loaded?;
+    let (handle, foretold) = loaded?;
     let source = sessions.several().then(|| Source {
         image: kept.unwrap_or(needed),
         names: names.clone(),
@@ -126,6 +127,7 @@ fn load(image: Vec<u8>, options: &JitOptions) -> Result<CUlibrary, Refusal> {
         modules: Mutex::default(),
         source,
         elsewhere: Mutex::default(),
+        foretold,
     };
     handles::attach(handle, library);
     Ok(handle as CUlibrary)
@@ -210,6 +212,19 @@ pub unsafe fn cuLibraryGetKernel(
 /// Looks a kernel of a library up with a server.
 pub fn look_up_kernel(session: &Session, owner: u64, name: CString) -> Result<u64, CUresult> {
     let library = with_server(owner, session)?;
+    let foretold = &Library::known(owner)?.foretold;
+    if let Some(kernel) = foretold.kernel(&name).filter(|_| library == owner) {
+        let handle = handles::create(HandleKind::Kernel, session.number);
+        let status = session.one_way(CallId::cuLibraryGetKernel, |encoder| {
+            calls::encode_cuLibraryGetKernel(encoder, handle, library, &name);
+        });
+        if status != CUDA_SUCCESS {
+            handles::destroy(HandleKind::Kernel, handle as CUkernel);
+            return Err(status);
+        }
+        function::attach_kernel(handle, name, owner, kernel.clone());
+        return Ok(handle);
+    }
     look_up(
         session,
         CallId::cuLibraryGetKernel,
@@ -244,8 +259,20 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
         return unsafe { put(module, *module_id as CUmodule) };
     }
     let made = handles::create(HandleKind::Module, session.number);
-    handles::attach(made, Module { context: life.0 });
-    let status = unsafe { forward::cuLibraryGetModule(made as CUmodule, own as CUlibrary) };
+    let loaded = known.foretold.is_loaded() && session_of(library as u64) == session.number;
+    let foretold = match loaded {
+        true => known.foretold.clone(),
+        false => Foretold::default(),
+    };
+    let context = life.0;
+    handles::attach(made, Module { context, foretold });
+    let status = match loaded {
+        // It cannot fail any more.
+        true => session.one_way(CallId::cuLibraryGetModule, |encoder| {
+            calls::encode_cuLibraryGetModule(encoder, made, own);
+        }),
+        false => unsafe { forward::cuLibraryGetModule(made as CUmodule, own as CUlibrary) },
+    };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, made as CUmodule);
         return status;

@@ -11,6 +11,7 @@ mod copy_between;
 mod copy_shaped;
 mod device;
 mod event;
+mod foretold;
 mod front;
 mod function;
 mod host_function;

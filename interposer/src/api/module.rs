@@ -6,6 +6,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::current_context;
+use super::foretold::{self, Foretold};
 use super::function;
 use super::image::{self, Refusal};
 use super::jit_options::JitOptions;
@@ -31,29 +32,28 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
 pub struct Module {
     /// The context that it was loaded in.
     pub context: u64,
+    /// What the server said of its kernels.
+    pub foretold: Foretold,
 }
 
 /// Loads an image with the server of the current context.
 fn load(session: &Session, image: &[u8], options: &JitOptions) -> Result<CUmodule, Refusal> {
     let context = current_context()? as u64;
     let handle = handles::create(HandleKind::Module, session.number);
-    handles::attach(handle, Module { context });
+    let mut foretold = Foretold::default();
     let status = image::load(session, image, |blob| {
-        session.request(
-            CallId::cuModuleLoadData,
-            |encoder| {
-                let (names, values) = (&options.names, &options.values);
-                let log_bytes = options.log_bytes();
-                calls::encode_cuModuleLoadData(encoder, handle, blob, names, values, log_bytes);
-            },
-            |_| (),
-        )
+        foretold.load(session, handle, CallId::cuModuleLoadData, |encoder| {
+            let (names, values) = (&options.names, &options.values);
+            let log_bytes = options.log_bytes();
+            calls::encode_cuModuleLoadData(encoder, handle, blob, names, values, log_bytes);
+        })
     });
     options.report(session);
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Module, handle as CUmodule);
         return Err(status.into());
     }
+    handles::attach(handle, Module { context, foretold });
     Ok(handle as CUmodule)
 }
 
@@ -131,7 +131,32 @@ pub fn look_up(
         handles::destroy(kind, handle as *mut c_void);
         return Err(status);
     }
-    function::attach(handle, name, owner, info);
+    function::attach(handle, name, owner, info, false);
+    Ok(handle)
+}
+
+/// A function that the server has told of: it is looked up without waiting for that.
+fn look_up_foretold(
+    session: &Session,
+    owner: u64,
+    name: &CStr,
+    kernel: &foretold::Kernel,
+) -> Result<u64, CUresult> {
+    let handle = handles::create(HandleKind::Function, session.number);
+    let status = session.one_way(CallId::cuModuleGetFunction, |encoder| {
+        calls::encode_cuModuleGetFunction(encoder, handle, owner, name);
+    });
+    if status != CUDA_SUCCESS {
+        handles::destroy(HandleKind::Function, handle as *mut c_void);
+        return Err(status);
+    }
+    function::attach(
+        handle,
+        name.to_owned(),
+        owner,
+        kernel.info.clone(),
+        kernel.loaded,
+    );
     Ok(handle)
 }
 
@@ -146,6 +171,11 @@ pub unsafe fn cuModuleGetFunction(
     let found = checks::live(HandleKind::Module, module).and_then(|(session, owner)| {
         // SAFETY: the caller passes a C string.
         let name = unsafe { name_argument(name) }?;
+        // SAFETY: module handles are given a Module when they are made.
+        let known = unsafe { handles::attached::<Module>(owner) };
+        if let Some(kernel) = known.and_then(|known| known.foretold.kernel(&name)) {
+            return look_up_foretold(session, owner, &name, kernel);
+        }
         look_up(
             session,
             CallId::cuModuleGetFunction,

@@ -162,6 +162,7 @@ fn begin_one(
         number,
         server: server.to_owned(),
         soft_architecture: snapshot.soft_architecture(),
+        describes: snapshot.describes,
         callbacks: Callbacks::default(),
         output: Output::default(),
         twins: Twins::default(),

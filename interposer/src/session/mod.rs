@@ -67,6 +67,8 @@ pub struct Session {
     pub server: String,
     /// The architecture (86) of the server's devices, where they are soft ones.
     pub soft_architecture: Option<u32>,
+    /// The server knows `harp_describe`.
+    pub describes: bool,
     pub callbacks: Callbacks,
     output: Output,
     pub twins: Twins,
@@ -213,6 +215,11 @@ impl Session {
         let reply = self.stats.waiting(call, because, || {
             self.incoming.wait(number, || self.alive().is_err())
         });
+        self.concluded(reply)
+    }
+
+    /// What a reply says beside its call's own outcome, or why there is none.
+    fn concluded(&self, reply: Result<Reply, String>) -> Result<Reply, CUresult> {
         // What kernels printed before the reply is there when the call returns.
         self.output.write();
         let mut reply = reply.map_err(|cause| match self.alive() {
@@ -293,6 +300,58 @@ impl Session {
         }
         match reply.deferred {
             CUDA_SUCCESS => self.twins_after(call),
+            code => code,
+        }
+    }
+
+    /// As [`request`](Self::request), for two calls of which the second asks about what the first makes:
+    /// they are sent together and waited for once. `outputs` reads what the second returned, if both have
+    /// succeeded; the status is the first one's.
+    pub fn request_both(
+        &self,
+        first: CallId,
+        encode_first: impl FnOnce(&mut Encoder),
+        second: CallId,
+        encode_second: impl FnOnce(&mut Encoder),
+        outputs: impl FnOnce(&mut Decoder),
+    ) -> CUresult {
+        let answers = || {
+            self.alive()?;
+            let tickets = [self.ticket(first, None), self.ticket(second, None)];
+            let [asked, described] = [&tickets[0], &tickets[1]].map(|ticket| ticket.number);
+            self.stats.count_call();
+            self.stats.count_call();
+            let send = || {
+                self.outgoing.append(first, Some(asked), encode_first)?;
+                self.outgoing
+                    .append(second, Some(described), encode_second)?;
+                self.outgoing.flush()
+            };
+            send().map_err(|error| self.lose(&error.to_string()))?;
+            let _uncancelled = Uncancelled::new();
+            let lost = || self.alive().is_err();
+            let replies = self.stats.waiting(first, tickets[0].because, || {
+                [asked, described].map(|number| self.incoming.wait(number, lost))
+            });
+            let [made, known] = replies.map(|reply| self.concluded(reply));
+            Ok((made?, known?))
+        };
+        let (made, known) = match answers() {
+            Ok(both) => both,
+            Err(code) => return code,
+        };
+        if made.status != CUDA_SUCCESS {
+            return made.status;
+        }
+        if known.status == CUDA_SUCCESS {
+            let mut decoder = Decoder::new(&known.body);
+            outputs(&mut decoder);
+            if decoder.finish().is_err() {
+                return CUDA_ERROR_UNKNOWN;
+            }
+        }
+        match made.deferred {
+            CUDA_SUCCESS => known.deferred,
             code => code,
         }
     }

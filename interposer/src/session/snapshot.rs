@@ -1,6 +1,7 @@
 //! What the servers said of their devices when the sessions began: the source of every local answer.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 
 use harp_cuda_abi::types::*;
 use serde::Deserialize;
@@ -15,6 +16,9 @@ pub struct Snapshot {
     /// True for the soft GPU.
     #[serde(default)]
     pub soft: bool,
+    /// The server knows `harp_describe`.
+    #[serde(default)]
+    pub describes: bool,
     /// The server knows `harp_event_watch`.
     #[serde(default)]
     pub watches_events: bool,
@@ -43,6 +47,9 @@ pub struct Device {
     /// (base, bytes) of the addresses that the device's allocations come from, where it is known.
     #[serde(default)]
     pub window: Option<(u64, u64)>,
+    /// Its primary context is there, and nobody has retained it yet: the first retain cannot fail.
+    #[serde(default)]
+    pub context_ready: AtomicBool,
 }
 
 /// The greatest attribute number that a server may name.

@@ -120,7 +120,7 @@ impl Worker {
             snapshot::take(driver).map_err(|e| format!("{}: {e}", options.libcuda.display()))?;
         snapshot.keep_to_windows();
         if options.prepare {
-            snapshot::prepare(driver)?;
+            snapshot.prepare(driver)?;
         }
         let output = Output::capture().map_err(|e| format!("cannot make pipes: {e}"))?;
         if let Err(cause) = jail::seal(options.profile) {
@@ -208,7 +208,8 @@ impl Worker {
                 if let Err(error) = replies.clone().watch_output() {
                     ending.end(&format!("cannot watch what the device prints: {error}"));
                 }
-                let session = Session::new(self.driver, devices, replies.clone(), cache);
+                let mut session = Session::new(self.driver, devices, replies.clone(), cache);
+                session.contexts = self.snapshot.with_contexts();
                 let shared = Arc::new(Shared {
                     driver: self.driver,
                     replies,
@@ -305,6 +306,7 @@ fn let_in(
     if let Some(Ok(first)) = hello.options.get(windows::OPTION).map(|text| text.parse()) {
         snapshot.place_windows(driver, first);
     }
+    snapshot.make_soft_contexts(driver);
     let snapshot = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
     let welcome = Welcome {
         session: assignment.session.clone(),

@@ -23,7 +23,8 @@ pub struct Snapshot {
     pub devices: Vec<Device>,
     /// Whether kernels are executed by the soft GPU.
     pub soft: bool,
-    /// The worker knows `harp_event_watch`.
+    /// The worker knows `harp_describe` and `harp_event_watch`.
+    describes: bool,
     watches_events: bool,
     /// What is left of this process's addresses, where it was made less for the driver.
     #[serde(skip)]
@@ -45,6 +46,8 @@ pub struct Device {
     /// First address and size of the range that the device's addresses lie in, where there is such a range. Devices of
     /// NVIDIA's driver have theirs in common: an address may lie in that of another device of the server.
     window: Option<(u64, u64)>,
+    /// Its primary context is there: the client's first retain cannot fail.
+    context_ready: bool,
 }
 
 /// Initialises the driver and asks it for everything. `Err` names the call that failed.
@@ -67,6 +70,7 @@ pub fn take(driver: &Driver) -> Result<Snapshot, String> {
         driver_version,
         devices,
         soft,
+        describes: true,
         watches_events: true,
         space: None,
     })
@@ -113,13 +117,41 @@ impl Snapshot {
     /// in the snapshot.
     pub fn place_windows(&mut self, driver: &Driver, first: u64) {
         let soft = self.soft;
+        self.end_contexts(driver);
         self.place(first, |space, wanted| match space {
-            Some(space) => {
-                release(driver);
-                space.move_to(wanted).is_ok()
-            }
+            Some(space) => space.move_to(wanted).is_ok(),
             None => soft && driver.move_windows(first) == 0,
         });
+    }
+
+    /// Makes the first device's primary context, so that no client has to wait for that.
+    pub fn prepare(&mut self, driver: &Driver) -> Result<(), String> {
+        let first = self.devices.iter_mut().find(|device| device.ordinal == 0);
+        first.map_or(Ok(()), |device| device.make_context(driver))
+    }
+
+    /// Makes the primary contexts of soft devices, which cost nothing, once their memory lies where it will.
+    pub fn make_soft_contexts(&mut self, driver: &Driver) {
+        for device in self.devices.iter_mut().filter(|_| self.soft) {
+            // Where there is none the client hears why when it asks for it.
+            let _ = device.make_context(driver);
+        }
+    }
+
+    /// Ends the contexts that are there: their memory lies where it lies.
+    fn end_contexts(&mut self, driver: &Driver) {
+        for device in &mut self.devices {
+            if std::mem::take(&mut device.context_ready) {
+                // SAFETY: nobody has been given the context yet.
+                unsafe { (driver.cuDevicePrimaryCtxRelease_v2)(device.ordinal) };
+            }
+        }
+    }
+
+    /// The driver's numbers of the devices whose primary contexts are there.
+    pub fn with_contexts(&self) -> Vec<CUdevice> {
+        let ready = self.devices.iter().filter(|device| device.context_ready);
+        ready.map(|device| device.ordinal).collect()
     }
 
     fn place(
@@ -197,6 +229,7 @@ fn device(driver: &Driver, ordinal: i32) -> Result<Device, String> {
         pci_bus_id: text(&bus),
         attributes: attributes(driver, handle),
         window,
+        context_ready: false,
     })
 }
 
@@ -227,18 +260,19 @@ fn check(call: &str, status: CUresult) -> Result<(), String> {
     Err(format!("{call} failed with {status} {name}"))
 }
 
-/// Makes the first device's primary context, so that no client has to wait for that.
-pub fn prepare(driver: &Driver) -> Result<(), String> {
-    let mut context = std::ptr::null_mut();
-    // SAFETY: the pointer is to a live variable.
-    let status = unsafe { (driver.cuDevicePrimaryCtxRetain)(&mut context, 0) };
-    check("cuDevicePrimaryCtxRetain", status)
-}
-
-/// Ends the context that [`prepare`] has made, if it has: its memory lies where it lies.
-fn release(driver: &Driver) {
-    // SAFETY: nobody has been given the context yet. Without one the driver refuses.
-    unsafe { (driver.cuDevicePrimaryCtxRelease_v2)(0) };
+impl Device {
+    /// Makes the primary context, if it is not there.
+    fn make_context(&mut self, driver: &Driver) -> Result<(), String> {
+        if self.context_ready {
+            return Ok(());
+        }
+        let mut context = std::ptr::null_mut();
+        // SAFETY: the pointer is to a live variable.
+        let status = unsafe { (driver.cuDevicePrimaryCtxRetain)(&mut context, self.ordinal) };
+        check("cuDevicePrimaryCtxRetain", status)?;
+        self.context_ready = true;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -257,11 +291,13 @@ mod tests {
                 windows::REGION.start + ordinal as u64 * windows::SIZE,
                 windows::SIZE,
             )),
+            context_ready: false,
         };
         Snapshot {
             driver_version: 13000,
             devices: (0..count).map(device).collect(),
             soft: true,
+            describes: true,
             watches_events: true,
             space: None,
         }

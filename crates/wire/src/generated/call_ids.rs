@@ -50,6 +50,7 @@ impl CallId {
     pub const cuLinkAddData_v2: CallId = CallId(0x0331);
     pub const cuLinkComplete: CallId = CallId(0x0332);
     pub const cuLinkDestroy: CallId = CallId(0x0333);
+    pub const harp_describe: CallId = CallId(0x0340);
     pub const cuMemAlloc_v2: CallId = CallId(0x0401);
     pub const cuMemAllocPitch_v2: CallId = CallId(0x0402);
     pub const cuMemFree_v2: CallId = CallId(0x0403);
@@ -172,6 +173,7 @@ impl CallId {
         (CallId::cuLinkAddData_v2, "cuLinkAddData_v2"),
         (CallId::cuLinkComplete, "cuLinkComplete"),
         (CallId::cuLinkDestroy, "cuLinkDestroy"),
+        (CallId::harp_describe, "harp_describe"),
         (CallId::cuMemAlloc_v2, "cuMemAlloc_v2"),
         (CallId::cuMemAllocPitch_v2, "cuMemAllocPitch_v2"),
         (CallId::cuMemFree_v2, "cuMemFree_v2"),
@@ -364,6 +366,7 @@ impl CallId {
             | CallId::cuLinkCreate_v2
             | CallId::cuLinkAddData_v2
             | CallId::cuLinkComplete
+            | CallId::harp_describe
             | CallId::cuLaunchKernel
             | CallId::cuLaunchKernelEx => Because::FirstUse,
             CallId::cuModuleGetGlobal_v2

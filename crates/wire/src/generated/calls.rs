@@ -1794,6 +1794,74 @@ impl CuLinkDestroyArgs {
 }
 
 #[inline]
+pub fn encode_harp_describe(e: &mut Encoder, owner: u64, most: u32) {
+    e.u64(owner);
+    e.u32(most);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpDescribeArgs {
+    pub owner: u64,
+    pub most: u32,
+}
+
+impl HarpDescribeArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        HarpDescribeArgs {
+            owner: d.handle_of(&[HandleKind::Module, HandleKind::Library]),
+            most: d.u32(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
+pub fn encode_harp_describe_reply(
+    e: &mut Encoder,
+    names: &[&CStr],
+    infos: &[FunctionInfo],
+    loaded: &[u8],
+) {
+    e.list(names, |e, v| e.text(v));
+    e.list(infos, |e, v| v.encode(e));
+    e.bytes(loaded);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct HarpDescribeReply<'a> {
+    pub names: Vec<&'a CStr>,
+    pub infos: Vec<FunctionInfo>,
+    pub loaded: &'a [u8],
+}
+
+impl<'a> HarpDescribeReply<'a> {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder<'a>) -> Self {
+        HarpDescribeReply {
+            names: d.list(5, |d| d.text()),
+            infos: d.list(68, |d| FunctionInfo::read(d)),
+            loaded: d.bytes(),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuMemAlloc_v2(e: &mut Encoder, bytesize: u64) {
     e.u64(bytesize);
 }
@@ -4733,6 +4801,7 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::cuLinkAddData_v2 => CuLinkAddData_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLinkComplete => CuLinkCompleteArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLinkDestroy => CuLinkDestroyArgs::decode(d).map(|args| format!("{args:?}")),
+        CallId::harp_describe => HarpDescribeArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemAlloc_v2 => CuMemAlloc_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuMemAllocPitch_v2 => {
             CuMemAllocPitch_v2Args::decode(d).map(|args| format!("{args:?}"))
@@ -4914,6 +4983,7 @@ pub fn describe_outputs(call: CallId, d: &mut Decoder) -> Result<String, DecodeE
             CuKernelGetAttributeReply::decode(d).map(|reply| format!("{reply:?}"))
         }
         CallId::cuLinkComplete => CuLinkCompleteReply::decode(d).map(|reply| format!("{reply:?}")),
+        CallId::harp_describe => HarpDescribeReply::decode(d).map(|reply| format!("{reply:?}")),
         CallId::cuMemAlloc_v2 => CuMemAlloc_v2Reply::decode(d).map(|reply| format!("{reply:?}")),
         CallId::cuMemAllocPitch_v2 => {
             CuMemAllocPitch_v2Reply::decode(d).map(|reply| format!("{reply:?}"))

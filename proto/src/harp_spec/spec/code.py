@@ -1,8 +1,9 @@
 """Modules, libraries, kernels and links.
 
 An image travels as a blob (``harp_blob_append``) that the loading call names. Loads are replies:
-programs branch on their errors. A kernel's parameters and attributes come back with its handle, so
-that launches and attribute queries need no further call.
+programs branch on their errors. Of an image with few kernels the server loads them all and says what
+they are (``harp_describe``), so that looking one up and launching it cannot fail any more and is sent
+one way. Of others a kernel's parameters and attributes come back with its handle.
 """
 
 from harp_spec.codecs import BYTES, FUNCTION_INFO, TEXT, U32, U64, handle, sequence
@@ -173,6 +174,18 @@ CODE.wire(
     {"info": FUNCTION_INFO},
     client=Custom("asked once in each life of a context; a kernel is launched through it"),
     server=GATHERS_INFO,
+    because=FIRST_USE,
+)
+
+CODE.wire(
+    "harp_describe",
+    0x0340,
+    REPLY,
+    {"owner": handle("Module", "Library"), "most": U32},
+    {"names": sequence(TEXT), "infos": sequence(FUNCTION_INFO), "loaded": BYTES},
+    client=Custom("asked with each load, so that first uses of small images need no answer"),
+    server=Custom("loads the kernels in the current context, unless there are more than `most`"),
+    record="skip",
     because=FIRST_USE,
 )
 

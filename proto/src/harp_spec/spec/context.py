@@ -48,7 +48,9 @@ CONTEXT.call(
     REPLY,
     {"pctx": Create("Context"), "dev": VALUE},
     client=KEEPS_CONTEXTS,
+    server=Custom("hands over the context that the worker has made ahead"),
     needs_context=False,
+    notes="sent one way where the server has said that the context is there",
     because=LIFE,
 )
 CONTEXT.call(

@@ -237,6 +237,7 @@ pub fn harp_module_functions(
     let module = live!(cx.handles.get(HandleKind::Module, args.module));
     let driver = cx.driver;
     let listed: Result<Vec<CUfunction>, CUresult> = list(
+        u32::MAX,
         |count| unsafe { (driver.cuModuleGetFunctionCount)(count, module) },
         |all, count| unsafe { (driver.cuModuleEnumerateFunctions)(all, count, module) },
     );
@@ -259,6 +260,7 @@ pub fn harp_library_kernels(
     let library = live!(cx.handles.get(HandleKind::Library, args.library));
     let driver = cx.driver;
     let listed: Result<Vec<CUkernel>, CUresult> = list(
+        u32::MAX,
         |count| unsafe { (driver.cuLibraryGetKernelCount)(count, library) },
         |all, count| unsafe { (driver.cuLibraryEnumerateKernels)(all, count, library) },
     );
@@ -272,13 +274,90 @@ pub fn harp_library_kernels(
     Ok(0)
 }
 
-/// All objects of an enumeration in two steps: how many, then which.
+/// Loads the kernels of an image in the current context, if there are few, and says what they are.
+pub fn harp_describe(
+    d: &mut Decoder,
+    cx: &mut Session,
+    out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = HarpDescribeArgs::decode(d)?;
+    let functions = match HandleKind::of(args.owner) {
+        Some(HandleKind::Module) => {
+            let module = live!(cx.handles.get(HandleKind::Module, args.owner));
+            module_functions(cx, module, args.most)
+        }
+        _ => {
+            let library = live!(cx.handles.get(HandleKind::Library, args.owner));
+            library_functions(cx, library, args.most)
+        }
+    };
+    let driver = cx.driver;
+    let name = |function: &CUfunction| {
+        names(&[*function], |name, one| unsafe {
+            (driver.cuFuncGetName)(name, one)
+        })
+        .pop()
+    };
+    let functions = functions.unwrap_or_default();
+    let named = functions.iter().filter_map(|one| Some((name(one)?, *one)));
+    let (names, functions): (Vec<&CStr>, Vec<CUfunction>) = named.unzip();
+    let infos: Vec<_> = functions
+        .iter()
+        .map(|one| function_info(cx, *one))
+        .collect();
+    // SAFETY: functions of a live module.
+    let load = |one: &CUfunction| u8::from(unsafe { (driver.cuFuncLoad)(*one) } == 0);
+    let loaded: Vec<u8> = functions.iter().map(load).collect();
+    encode_harp_describe_reply(out, &names, &infos, &loaded);
+    Ok(0)
+}
+
+/// The functions of a module, if there are no more than `most`.
+fn module_functions(
+    cx: &Session,
+    module: CUmodule,
+    most: u32,
+) -> Result<Vec<CUfunction>, CUresult> {
+    let driver = cx.driver;
+    list(
+        most,
+        |count| unsafe { (driver.cuModuleGetFunctionCount)(count, module) },
+        |all, count| unsafe { (driver.cuModuleEnumerateFunctions)(all, count, module) },
+    )
+}
+
+/// Those of a library's kernels in the current context.
+fn library_functions(
+    cx: &Session,
+    library: CUlibrary,
+    most: u32,
+) -> Result<Vec<CUfunction>, CUresult> {
+    let driver = cx.driver;
+    let kernels: Vec<CUkernel> = list(
+        most,
+        |count| unsafe { (driver.cuLibraryGetKernelCount)(count, library) },
+        |all, count| unsafe { (driver.cuLibraryEnumerateKernels)(all, count, library) },
+    )?;
+    let function = |kernel: &CUkernel| {
+        let mut function = std::ptr::null_mut();
+        // SAFETY: a kernel of a live library.
+        match unsafe { (driver.cuKernelGetFunction)(&mut function, *kernel) } {
+            0 => Ok(function),
+            code => Err(code),
+        }
+    };
+    kernels.iter().map(function).collect()
+}
+
+/// All objects of an enumeration in two steps: how many, then which. None where there are more than `most`.
 fn list<T>(
+    most: u32,
     ask_count: impl FnOnce(*mut u32) -> CUresult,
     ask_all: impl FnOnce(*mut *mut T, u32) -> CUresult,
 ) -> Result<Vec<*mut T>, CUresult> {
     let mut count = 0;
     match ask_count(&mut count) {
+        0 if count > most => return Ok(Vec::new()),
         0 => {}
         code => return Err(code),
     }

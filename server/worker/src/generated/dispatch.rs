@@ -24,7 +24,6 @@ pub fn execute(
     out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     match CallId(call) {
-        CallId::cuDevicePrimaryCtxRetain => cuDevicePrimaryCtxRetain(d, cx),
         CallId::cuDevicePrimaryCtxRelease_v2 => cuDevicePrimaryCtxRelease_v2(d, cx),
         CallId::cuCtxCreate_v2 => cuCtxCreate_v2(d, cx),
         CallId::cuCtxDestroy_v2 => cuCtxDestroy_v2(d, cx),
@@ -95,6 +94,7 @@ pub fn execute(
         CallId::harp_blob_append_cached => crate::calls::harp_blob_append_cached(d, cx, out),
         CallId::harp_cache_list => crate::calls::harp_cache_list(d, cx, out),
         CallId::harp_cache_fetch => crate::calls::harp_cache_fetch(d, cx, out),
+        CallId::cuDevicePrimaryCtxRetain => crate::calls::cuDevicePrimaryCtxRetain(d, cx, out),
         CallId::cuDevicePrimaryCtxReset_v2 => crate::calls::cuDevicePrimaryCtxReset_v2(d, cx, out),
         CallId::cuCtxSynchronize => crate::calls::cuCtxSynchronize(d, cx, out),
         CallId::cuModuleLoadData => crate::calls::cuModuleLoadData(d, cx, out),
@@ -108,6 +108,7 @@ pub fn execute(
         CallId::cuLinkCreate_v2 => crate::calls::cuLinkCreate_v2(d, cx, out),
         CallId::cuLinkAddData_v2 => crate::calls::cuLinkAddData_v2(d, cx, out),
         CallId::cuLinkComplete => crate::calls::cuLinkComplete(d, cx, out),
+        CallId::harp_describe => crate::calls::harp_describe(d, cx, out),
         CallId::cuMemFree_v2 => crate::calls::cuMemFree_v2(d, cx, out),
         CallId::cuMemPoolCreate => crate::calls::cuMemPoolCreate(d, cx, out),
         CallId::cuMemPoolSetAttribute => crate::calls::cuMemPoolSetAttribute(d, cx, out),
@@ -143,21 +144,6 @@ pub fn execute(
         CallId::cuTensorMapReplaceAddress => crate::calls::cuTensorMapReplaceAddress(d, cx, out),
         CallId(number) => Err(harp_wire::DecodeError::UnknownCall(number).into()),
     }
-}
-
-fn cuDevicePrimaryCtxRetain(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuDevicePrimaryCtxRetainArgs::decode(d)?;
-    let dev = match cx.device(args.dev) {
-        Ok(number) => number,
-        Err(code) => return Ok(code),
-    };
-    let mut pctx: CUcontext = core::ptr::null_mut();
-    let status = unsafe { (cx.driver.cuDevicePrimaryCtxRetain)(&mut pctx, dev) };
-    if status == CUDA_SUCCESS {
-        cx.handles
-            .created(HandleKind::Context, args.pctx, pctx.cast(), status)?;
-    }
-    Ok(status)
 }
 
 fn cuDevicePrimaryCtxRelease_v2(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {

@@ -52,6 +52,7 @@ pub struct Driver {
     pub cuFuncGetName: unsafe extern "C" fn(*mut *const c_char, CUfunction) -> CUresult,
     pub cuFuncGetParamInfo:
         unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> CUresult,
+    pub cuFuncLoad: unsafe extern "C" fn(CUfunction) -> CUresult,
     pub cuFuncSetAttribute: unsafe extern "C" fn(CUfunction, CUfunction_attribute, i32) -> CUresult,
     pub cuInit: unsafe extern "C" fn(u32) -> CUresult,
     pub cuKernelGetAttribute:
@@ -442,6 +443,10 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> CUresult,
                 >(library.symbol(&[c"cuFuncGetParamInfo"])),
+                cuFuncLoad: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(CUfunction) -> CUresult,
+                >(library.symbol(&[c"cuFuncLoad"])),
                 cuFuncSetAttribute: core::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(CUfunction, CUfunction_attribute, i32) -> CUresult,

@@ -77,6 +77,8 @@ pub struct Session {
     pub driver: &'static Driver,
     /// The driver's numbers of the session's devices.
     devices: Vec<CUdevice>,
+    /// Devices whose primary contexts the worker has made before anybody asked for them, and still holds.
+    pub contexts: Vec<CUdevice>,
     pub handles: HandleTable,
     pub threads: ClientThreads,
     pub blobs: Blobs,
@@ -114,6 +116,7 @@ impl Session {
         Self {
             driver,
             devices,
+            contexts: Vec::new(),
             handles: HandleTable::new(ThreadStreams::new(driver)),
             threads: ClientThreads::new(),
             blobs: Blobs::default(),

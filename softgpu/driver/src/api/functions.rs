@@ -128,5 +128,9 @@ pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, handle: CUfunct
 }
 
 pub unsafe fn cuFuncLoad(handle: CUfunction) -> CUresult {
-    call(|| function(handle)?.kernel().map(drop))
+    // What is wrong with a kernel is said when it is launched.
+    call(|| {
+        let decoded = function(handle)?.decode_now();
+        decoded.map_err(|refusal| refusal.code)
+    })
 }

@@ -14,7 +14,9 @@ use super::device::device;
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
+use crate::session::credit::Credit;
 use crate::session::handles::session_of;
+use crate::session::settings::settings;
 use crate::session::snapshot::Device;
 use crate::session::{self, handles, sessions, Sessions};
 
@@ -208,8 +210,22 @@ impl Drop for Visit {
     }
 }
 
+/// Memory that the server has given ahead in a context, to be cut up here. Where every call waits, the
+/// server is asked for all of it.
+pub fn credit_of(context: u64) -> Option<&'static Credit> {
+    let known = known(context as CUcontext).ok()?;
+    known
+        .primary
+        .as_ref()
+        .filter(|_| !settings().every_call_waits)?;
+    Some(&device(sessions().ok()?, known.device).ok()?.credit)
+}
+
 /// What the client forgets when a context ends.
 fn ended(context: CUcontext) {
+    if let Some(credit) = credit_of(context as u64) {
+        credit.end();
+    }
     if let Ok(known) = known(context) {
         known.lives.fetch_add(1, Ordering::Relaxed);
     }

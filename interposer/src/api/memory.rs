@@ -4,13 +4,15 @@ use std::ffi::c_uint;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::notice_once;
+use harp_wire::Because;
 
-use super::context::{current_context, device_of, Visit};
-use super::outputs::put;
+use super::context::{credit_of, current_context, device_of, Visit};
+use super::outputs::{put, put_if_wanted};
 use super::stream::context_of;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
-use crate::session::{checks, sessions, Sessions};
+use crate::session::credit::Credit;
+use crate::session::{because, checks, sessions, Sessions};
 
 /// Remembers device memory of a context.
 ///
@@ -94,13 +96,44 @@ pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize) -> CUresult
             pointer,
             bytes,
             std::ptr::null_mut(),
-            |address| forward::cuMemAlloc_v2(address, bytes),
+            |address| match from_credit(bytes) {
+                Some(given) => put(address, given),
+                None => forward::cuMemAlloc_v2(address, bytes),
+            },
             |address| match checks::context() {
                 Ok(session) => forward::cuMemFree_v2(session, address),
                 Err(code) => code,
             },
         )
     }
+}
+
+/// Memory in the current context that needs no question.
+fn from_credit(bytes: usize) -> Option<CUdeviceptr> {
+    let context = current_context().ok()? as u64;
+    // Of a device that has failed the server says what it says.
+    sessions().ok()?.of(context).check_fault().ok()?;
+    credit_of(context)?.take(bytes)
+}
+
+/// The credit that an allocation was taken from.
+fn credit_behind(range: &Range) -> Option<(&'static Credit, u64)> {
+    let Owner::Device { context, .. } = range.owner else {
+        return None;
+    };
+    let credit = credit_of(context).filter(|credit| credit.holds(range.base))?;
+    Some((credit, context))
+}
+
+pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
+    let mut unused = 0;
+    let status = unsafe { forward::cuMemGetInfo_v2(&mut unused, total) };
+    if status == CUDA_SUCCESS {
+        let credit = current_context().map(|context| credit_of(context as u64));
+        unused += credit.ok().flatten().map_or(0, Credit::left) as usize;
+        unsafe { put_if_wanted(free, unused) };
+    }
+    status
 }
 
 pub unsafe fn cuMemAllocPitch_v2(
@@ -143,10 +176,20 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
         return super::managed::free(sessions, pointer, is_managed);
     }
     let _visit = Visit::to_memory(sessions, pointer);
+    let known = sessions.addresses.find(pointer);
     // Forgotten before the server frees it: from then on another thread may get this address.
-    match sessions.addresses.remove_device(pointer) {
-        Some(context) => unsafe { forward::cuMemFree_v2(sessions.of(context), pointer) },
-        None => CUDA_ERROR_INVALID_VALUE,
+    let Some(context) = sessions.addresses.remove_device(pointer) else {
+        return CUDA_ERROR_INVALID_VALUE;
+    };
+    match known.and_then(|range| Some((range, credit_behind(&range)?))) {
+        Some((range, (credit, context))) => {
+            // As the driver does, it waits for the device.
+            let _visit = Visit::of(context);
+            let status = because(Because::Free, || unsafe { forward::cuCtxSynchronize() });
+            credit.give_back(range.base, range.size);
+            status
+        }
+        None => unsafe { forward::cuMemFree_v2(sessions.of(context), pointer) },
     }
 }
 
@@ -207,8 +250,8 @@ pub unsafe fn cuMemGetAddressRange_v2(
 ) -> CUresult {
     match sessions().map(|sessions| sessions.addresses.find(pointer)) {
         Ok(Some(range)) => unsafe {
-            super::outputs::put_if_wanted(base, range.base);
-            super::outputs::put_if_wanted(size, range.size as usize);
+            put_if_wanted(base, range.base);
+            put_if_wanted(size, range.size as usize);
             CUDA_SUCCESS
         },
         Ok(None) => CUDA_ERROR_NOT_FOUND,

@@ -1041,7 +1041,7 @@ pub unsafe extern "C" fn cuMemGetAddressRange_v2(
 }
 pub unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
     harp_driver_front::guard("cuMemGetInfo_v2", || unsafe {
-        crate::generated::forward::cuMemGetInfo_v2(free, total)
+        crate::api::cuMemGetInfo_v2(free, total)
     })
 }
 pub unsafe extern "C" fn cuMemHostAlloc(

@@ -16,6 +16,7 @@ mod begin;
 mod cache;
 pub mod callbacks;
 pub mod checks;
+pub mod credit;
 mod faults;
 pub mod handles;
 mod incoming;

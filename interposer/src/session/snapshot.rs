@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use harp_cuda_abi::types::*;
 use serde::Deserialize;
 
+use super::credit::Credit;
+
 /// The server's devices and its driver's version.
 #[derive(Debug, Deserialize)]
 pub struct Snapshot {
@@ -50,6 +52,9 @@ pub struct Device {
     /// Its primary context is there, and nobody has retained it yet: the first retain cannot fail.
     #[serde(default)]
     pub context_ready: AtomicBool,
+    /// Memory that is allocated in that context already.
+    #[serde(default)]
+    pub credit: Credit,
 }
 
 /// The greatest attribute number that a server may name.

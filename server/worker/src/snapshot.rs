@@ -5,12 +5,15 @@ use std::ffi::{c_char, CStr};
 use std::ops::Range;
 
 use harp_cuda_abi::errors::error_name;
-use harp_cuda_abi::types::{CUdevice, CUresult, CUuuid, CU_DEVICE_ATTRIBUTE_MAX};
+use harp_cuda_abi::types::{CUcontext, CUdevice, CUresult, CUuuid, CU_DEVICE_ATTRIBUTE_MAX};
 use harp_wire::windows;
 use serde::Serialize;
 
 use crate::address_space::AddressSpace;
 use crate::generated::driver::Driver;
+
+/// Bytes of device memory that a client gets with a context.
+const CREDIT: u64 = 4 << 20;
 
 /// What the soft GPU calls its devices.
 const SOFT_NAME: &str = "HARP Soft GPU";
@@ -48,6 +51,8 @@ pub struct Device {
     window: Option<(u64, u64)>,
     /// Its primary context is there: the client's first retain cannot fail.
     context_ready: bool,
+    /// First address and bytes of memory that is allocated there already, for the client to cut small allocations from.
+    credit: Option<(u64, u64)>,
 }
 
 /// Initialises the driver and asks it for everything. `Err` names the call that failed.
@@ -141,6 +146,7 @@ impl Snapshot {
     /// Ends the contexts that are there: their memory lies where it lies.
     fn end_contexts(&mut self, driver: &Driver) {
         for device in &mut self.devices {
+            device.credit = None;
             if std::mem::take(&mut device.context_ready) {
                 // SAFETY: nobody has been given the context yet.
                 unsafe { (driver.cuDevicePrimaryCtxRelease_v2)(device.ordinal) };
@@ -230,6 +236,7 @@ fn device(driver: &Driver, ordinal: i32) -> Result<Device, String> {
         attributes: attributes(driver, handle),
         window,
         context_ready: false,
+        credit: None,
     })
 }
 
@@ -260,6 +267,19 @@ fn check(call: &str, status: CUresult) -> Result<(), String> {
     Err(format!("{call} failed with {status} {name}"))
 }
 
+/// Allocates memory in a context ahead of need, if it can be had.
+fn credit(driver: &Driver, context: CUcontext) -> Option<(u64, u64)> {
+    let mut address = 0;
+    // SAFETY: a live context, and a pointer to a live variable.
+    let status = unsafe {
+        (driver.cuCtxSetCurrent)(context);
+        let status = (driver.cuMemAlloc_v2)(&mut address, CREDIT as usize);
+        (driver.cuCtxSetCurrent)(std::ptr::null_mut());
+        status
+    };
+    (status == 0).then_some((address, CREDIT))
+}
+
 impl Device {
     /// Makes the primary context, if it is not there.
     fn make_context(&mut self, driver: &Driver) -> Result<(), String> {
@@ -271,6 +291,7 @@ impl Device {
         let status = unsafe { (driver.cuDevicePrimaryCtxRetain)(&mut context, self.ordinal) };
         check("cuDevicePrimaryCtxRetain", status)?;
         self.context_ready = true;
+        self.credit = credit(driver, context);
         Ok(())
     }
 }
@@ -292,6 +313,7 @@ mod tests {
                 windows::SIZE,
             )),
             context_ready: false,
+            credit: None,
         };
         Snapshot {
             driver_version: 13000,

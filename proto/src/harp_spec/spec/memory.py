@@ -35,6 +35,7 @@ MEMORY.call(
     REPLY,
     {"dptr": OUT, "bytesize": VALUE},
     client=KEEPS_RANGES,
+    notes="small ones are cut from memory that the server has given ahead",
     charge=("memory", "bytesize"),
     because=ALLOCATION,
 )
@@ -69,6 +70,7 @@ MEMORY.call(
     0x0404,
     REPLY,
     {"free": Out(optional=True), "total": Out(optional=True)},
+    client=Custom("what it may still give out by itself is free too"),
     record="skip",
     because=QUERY,
 )

@@ -2,10 +2,12 @@
 // command a line, and answers each with one line of numbers. It runs unchanged on any libcuda.so.1.
 //
 //     start                    first calls up to a usable context and one allocation; ms
+//     first                    instead of start: from the first call until the first kernel has run; ms
 //     oneway BATCH N           N batches of empty launches; ns per call of each batch, ended by a wait untimed
 //     current BATCH N, version BATCH N   the same of calls that ask for next to nothing (cuCtxGetCurrent,
 //                              cuDriverGetVersion)
 //     launches N               N empty launches and the wait for them; launches per second
+//     iteration LAUNCHES N     N times so many empty launches and the wait for them; ms of each
 //     wait N                   N calls that need an answer (cuMemGetInfo); us of each
 //     threads N T              T threads that make N calls each that need an answer; calls per second of all
 //     synchronize N            N waits for an idle context; us of each
@@ -52,6 +54,21 @@ struct Client {
         double taken = seconds_since(begin);
         MUST(cuMemFree(memory));
         return taken * 1e3;
+    }
+
+    double first() {
+        auto begin = Clock::now();
+        CUdevice device;
+        CUdeviceptr memory;
+        int number = 1;
+        MUST(cuInit(0));
+        MUST(cuDeviceGet(&device, 0));
+        MUST(cuDevicePrimaryCtxRetain(&context, device));
+        MUST(cuCtxSetCurrent(context));
+        MUST(cuMemAlloc(&memory, sizeof number));
+        MUST(cuMemcpyHtoD(memory, &number, sizeof number));
+        prepare_nothing();
+        return seconds_since(begin) * 1e3;
     }
 
     CUfunction kernel(const char *name) {
@@ -115,6 +132,18 @@ struct Client {
         for (long i = 0; i < count; ++i) launch_nothing();
         MUST(cuCtxSynchronize());
         return {double(count) / seconds_since(begin)};
+    }
+
+    std::vector<double> iteration(long launches, long count) {
+        prepare_nothing();
+        std::vector<double> found;
+        for (long round = 0; round < count; ++round) {
+            auto begin = Clock::now();
+            for (long i = 0; i < launches; ++i) launch_nothing();
+            MUST(cuCtxSynchronize());
+            found.push_back(seconds_since(begin) * 1e3);
+        }
+        return found;
     }
 
     template <class Call> std::vector<double> each_us(long count, Call call) {
@@ -417,10 +446,12 @@ struct Client {
     std::vector<double> execute(const std::string &command, const std::string &kind, long first, long second) {
         if (command == "flat") return flat(kind, size_t(first), second);
         if (command == "start") return {start()};
+        if (command == "first") return {first()};
         if (command == "oneway") return oneway(first, second);
         if (command == "current") return current(first, second);
         if (command == "version") return version(first, second);
         if (command == "launches") return launches(first);
+        if (command == "iteration") return iteration(first, second);
         if (command == "wait") return wait(first);
         if (command == "threads") return threads(first, second);
         if (command == "synchronize") return synchronize(first);

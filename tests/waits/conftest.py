@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.outcome import finish
+from conformance.outcome import Outcome, finish
 from pool.standins import ASKING_NOTHING, HARP_RUN, Pool, Server, environment
 from waits.profile import Profile, profile_of
 
@@ -28,14 +28,20 @@ def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def profile(environ: dict[str, str], server: Server) -> Callable[..., Profile]:
-    """Runs a command in the pool, which must succeed, and says why its calls waited."""
+def run(environ: dict[str, str], server: Server) -> Callable[..., Outcome]:
+    """Runs a command in the pool, which must succeed, and has it say why its calls waited."""
 
-    def run(*command: object, address: str = server.address) -> Profile:
+    def run(*command: object, address: str = server.address) -> Outcome:
         options = ["--server", address, "--credentials", str(server.pool.user), "--stats"]
         words = [*HARP_RUN, *options, "--", *(str(word) for word in command)]
         outcome = finish(words, environ)
         assert outcome.status == 0, outcome.told()
-        return profile_of(outcome.stderr)
+        return outcome
 
     return run
+
+
+@pytest.fixture(scope="module")
+def profile(run: Callable[..., Outcome]) -> Callable[..., Profile]:
+    """Runs a command in the pool and says why its calls waited."""
+    return lambda *command: profile_of(run(*command).stderr)

@@ -21,8 +21,8 @@ def test_both_ends_count_the_same_waits(profile: Callable[..., Profile], server:
     assert seen.others["cuLibraryLoadData", "code is loaded, or used for the first time"] == 1
     wait_until(lambda: bool(server.lines("session end")), "the end is logged")
     (end,) = server.lines("session end")
-    # The server does not see that its client waits for the session to begin, and answers what is in an
-    # image by itself, though the client waits for both at once.
+    # The server does not see that its client waits for the session to begin, and counts the answer
+    # to what is in an image by itself, though the client waits for both at once.
     counted = Counter(seen.asked_for)
     for (call, _), count in seen.others.items():
         counted[call] += count
@@ -44,6 +44,7 @@ def test_every_wait_of_a_synchronous_run_has_a_reason(
         for name in asked:
             del environ[name]
     everything = "HARP_SYNC=1 makes every call wait"
-    assert seen.others["cuMemcpyHtoD_v2", everything] == 2
+    # The server may have the bytes of a copy by then, and then they are named and not sent.
+    assert seen.others["cuDevicePrimaryCtxRetain", everything] == 1
     assert seen.others["cuLaunchKernel", everything] == 1
     assert seen.others["cuLaunchKernel", "code is loaded, or used for the first time"] == 1

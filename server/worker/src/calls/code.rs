@@ -14,6 +14,14 @@ use crate::session::{Image, JitOptions, Session, Violation};
 /// Parameters that a kernel may have; more than any launch could pass.
 const MOST_PARAMETERS: usize = 32 << 10;
 
+/// The image that a blob is, or why there is none.
+fn image(cx: &mut Session, blob: u64) -> Result<Result<Image, CUresult>, Violation> {
+    match cx.blobs.take(blob)? {
+        Some(bytes) => Image::new(bytes),
+        None => Ok(Err(PIECES_MISSING)),
+    }
+}
+
 pub fn cuModuleLoadData(
     d: &mut Decoder,
     cx: &mut Session,
@@ -21,12 +29,15 @@ pub fn cuModuleLoadData(
 ) -> Result<CUresult, Violation> {
     let args = CuModuleLoadDataArgs::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
-    let Some(image) = cx.blobs.take(args.blob)? else {
-        return Ok(PIECES_MISSING);
-    };
-    let image = match Image::new(image)? {
+    let image = match image(cx, args.blob)? {
         Ok(image) => image,
-        Err(code) => return Ok(code),
+        Err(code) => {
+            // Who asks what was loaded hears that nothing was.
+            let none = std::ptr::null_mut();
+            cx.handles
+                .created(HandleKind::Module, args.module, none, code)?;
+            return Ok(code);
+        }
     };
     let (names, values) = options.arrays();
     let mut module = std::ptr::null_mut();
@@ -48,12 +59,15 @@ pub fn cuLibraryLoadData(
 ) -> Result<CUresult, Violation> {
     let args = CuLibraryLoadDataArgs::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
-    let Some(image) = cx.blobs.take(args.blob)? else {
-        return Ok(PIECES_MISSING);
-    };
-    let image = match Image::new(image)? {
+    let image = match image(cx, args.blob)? {
         Ok(image) => image,
-        Err(code) => return Ok(code),
+        Err(code) => {
+            // Who asks what was loaded hears that nothing was.
+            let none = std::ptr::null_mut();
+            cx.handles
+                .created(HandleKind::Library, args.library, none, code)?;
+            return Ok(code);
+        }
     };
     let (names, values) = options.arrays();
     let mut library = std::ptr::null_mut();

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import again, calls, copies, flat, local, memory, sessions, softgpu, starts
+from . import again, calls, copies, flat, local, memory, sessions, softgpu, starts, waits
 
 SUBJECTS: tuple[ModuleType, ...] = (
     calls,
     copies,
     starts,
     again,
+    waits,
     memory,
     local,
     flat,

@@ -1,5 +1,5 @@
-"""What a server's distance costs: an iteration of 1,000 launches and one synchronise, and the start of
-a program up to its first kernel, over links with a round trip."""
+"""What a server's distance costs: an iteration of 1,000 launches and one synchronise, and the start
+of a program up to its first kernel, over links with a round trip."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_a_program_does_not_notice(
                 return {numbers.choice((UP, DOWN)): numbers.randrange(1, spread)}
 
             proxy.share = share
-            # What the server knows from the run before need not travel: in most runs everything does.
+            # What the server knows from the run before need not travel; in most runs all does.
             again = "1" if seed % 4 == 0 else "0"
             rough = Program(environ, server, proxy, binary, HARP_DEDUP=again)
             told = f"seed {name} {seed}: {proxy.cuts} cuts; {''.join(rough.stderr)}"

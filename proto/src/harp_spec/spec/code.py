@@ -1,9 +1,9 @@
 """Modules, libraries, kernels and links.
 
 An image travels as a blob (``harp_blob_append``) that the loading call names. Loads are replies:
-programs branch on their errors. Of an image with few kernels the server loads them all and says what
-they are (``harp_describe``), so that looking one up and launching it cannot fail any more and is sent
-one way. Of others a kernel's parameters and attributes come back with its handle.
+programs branch on their errors. Of an image with few kernels the server loads them all and says
+what they are (``harp_describe``), so that looking one up and launching it cannot fail any more and
+is sent one way. Of others a kernel's parameters and attributes come back with its handle.
 """
 
 from harp_spec.codecs import BYTES, FUNCTION_INFO, TEXT, U32, U64, handle, sequence

@@ -48,8 +48,8 @@ COPIES.wire(
     record="blob",
     because=DATA,
 )
-# To page-locked memory nobody waits for the bytes, which are sent in the order of the stream: what a
-# program learns from afterwards that the copy is over, it learns behind them.
+# To page-locked memory nobody waits for the bytes, which are sent in the order of the stream:
+# what tells a program afterwards that the copy is over comes behind them.
 COPIES.wire(
     "cuMemcpyDtoHAsync_v2",
     0x050A,

@@ -7,23 +7,37 @@ use crate::tuning::Tuning;
 /// What a sleeping thread is woken late by, at most.
 const LATE: Duration = Duration::from_micros(60);
 
+/// So many waits in a row that spinning did not shorten end it. It costs a core that others may need: where sessions
+/// outnumber cores every wait is long, and one that spins gets less done than its neighbours.
+const IN_VAIN: u32 = 4;
+
 pub struct Pace {
     pub spin: Duration,
+    /// Waits in a row that were too long for it.
+    in_vain: u32,
 }
 
 impl Pace {
     pub fn new(tuning: &Tuning) -> Pace {
-        Pace { spin: tuning.spin }
+        Pace {
+            spin: tuning.spin,
+            in_vain: 0,
+        }
     }
 
     /// A wait has taken so long. One that spinning would have shortened makes the next spin longer, any longer one
-    /// makes it as short as it was.
+    /// makes it as short as it was, and several of those in a row end it until a wait is short again.
     pub fn learn(&mut self, waited: Duration, tuning: &Tuning) {
-        self.spin = if waited < tuning.spin_max + LATE {
-            (2 * waited).clamp(tuning.spin, tuning.spin_max)
+        if waited < tuning.spin_max + LATE {
+            self.in_vain = 0;
+            self.spin = (2 * waited).clamp(tuning.spin, tuning.spin_max);
         } else {
-            tuning.spin
-        };
+            self.in_vain = self.in_vain.saturating_add(1);
+            self.spin = match self.in_vain {
+                0..IN_VAIN => tuning.spin,
+                IN_VAIN.. => Duration::ZERO,
+            };
+        }
     }
 }
 
@@ -46,6 +60,25 @@ mod tests {
         assert_eq!(after(5), 30);
         assert_eq!(after(45), 90);
         assert_eq!(after(100), 120);
+        assert_eq!(after(5_000), 30);
+    }
+
+    #[test]
+    fn waits_that_are_long_again_and_again_end_the_spinning_until_one_is_short() {
+        let tuning = Tuning {
+            spin: Duration::from_micros(30),
+            spin_max: Duration::from_micros(120),
+            ..Tuning::default()
+        };
+        let mut pace = Pace::new(&tuning);
+        let mut after = |micros| {
+            pace.learn(Duration::from_micros(micros), &tuning);
+            pace.spin.as_micros()
+        };
+        let spins: Vec<u128> = (0..6).map(|_| after(5_000)).collect();
+        assert_eq!(spins, [30, 30, 30, 0, 0, 0]);
+        // A sleeping thread has found its answer as late as it is woken.
+        assert_eq!(after(50), 100);
         assert_eq!(after(5_000), 30);
     }
 

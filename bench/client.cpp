@@ -14,7 +14,7 @@
 //     h2d BYTES N, d2h BYTES N N copies of fresh random bytes, until they are there; GB/s of each
 //     saxpy ELEMENTS N, sum ELEMENTS N, matmul SIZE N   kernels of kernels.cu, the first run untimed; ms of each
 //     flat KIND LIVE N         with LIVE allocations, modules, streams or events: ns of each of the calls that have to find one, in the order of bench/subjects/flat.py
-//     fair MS                  launches and waits for MS milliseconds; how many it made
+//     fair MS AT               launches and waits for MS milliseconds from AT on (CLOCK_MONOTONIC, ms); how many it made
 //     start_latency N          N launches, a moment apart; us from the call until the kernel runs on another thread
 //     memory                   resident memory of this process; MiB
 #include "driver.h"
@@ -284,10 +284,12 @@ struct Client {
     }
 
     // As many launches as there is time for, each tenth waited for.
-    std::vector<double> fair(long milliseconds) {
+    std::vector<double> fair(long milliseconds, long at) {
         prepare_nothing();
         long done = 0;
-        for (auto begin = Clock::now(); seconds_since(begin) < double(milliseconds) / 1e3;) {
+        auto begin = Clock::time_point(std::chrono::milliseconds(at));
+        std::this_thread::sleep_until(begin);
+        while (seconds_since(begin) < double(milliseconds) / 1e3) {
             for (int i = 0; i < 10; ++i) launch_nothing();
             MUST(cuCtxSynchronize());
             done += 10;
@@ -460,7 +462,7 @@ struct Client {
         if (command == "saxpy") return saxpy(unsigned(first), second);
         if (command == "sum") return sum(unsigned(first), second);
         if (command == "matmul") return matmul(unsigned(first), second);
-        if (command == "fair") return fair(first);
+        if (command == "fair") return fair(first, second);
         if (command == "start_latency") return start_latency(first);
         if (command == "memory") return {memory()};
         printf("no command %s\n", command.c_str());

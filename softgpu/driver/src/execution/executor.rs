@@ -22,6 +22,10 @@ use crate::settings::{cores, settings};
 /// is to give it some.
 const LINGER: Duration = Duration::from_micros(50);
 
+/// After so many pauses in a row in which nothing came it sleeps at once, until one is short again: where
+/// sessions outnumber cores others need the core.
+const IN_VAIN: usize = 4;
+
 /// So often it looks before it lets others of its core have a turn.
 const LOOKS_IN_A_ROW: u32 = 32;
 
@@ -66,6 +70,8 @@ pub struct Executor {
     wake: Condvar,
     sleeping: AtomicUsize,
     lingering: AtomicUsize,
+    /// Pauses in a row that were too long to linger for.
+    in_vain: AtomicUsize,
     start: Once,
 }
 
@@ -83,6 +89,7 @@ pub fn executor() -> &'static Executor {
         wake: Condvar::new(),
         sleeping: AtomicUsize::new(0),
         lingering: AtomicUsize::new(0),
+        in_vain: AtomicUsize::new(0),
         start: Once::new(),
     })
 }
@@ -226,7 +233,8 @@ impl Executor {
 
     /// Looks for work for a moment, then sleeps until there is some.
     fn rest(&self) {
-        if self.lingering.fetch_add(1, Ordering::SeqCst) == 0 {
+        let may_linger = self.in_vain.load(Ordering::Relaxed) < IN_VAIN;
+        if self.lingering.fetch_add(1, Ordering::SeqCst) == 0 && may_linger {
             let until = Instant::now() + self.linger;
             // A pause takes some 40 ns and a look at a flag of another core's 100: a kernel that is
             // launched now starts within 1.5 us of its call.
@@ -239,16 +247,30 @@ impl Executor {
                 }
                 std::hint::spin_loop();
             }
+            self.note_pause(self.has_work());
         }
         self.lingering.fetch_sub(1, Ordering::SeqCst);
         let mut idle = lock(&self.idle);
         self.sleeping.fetch_add(1, Ordering::SeqCst);
         // Whoever added work before it saw this thread sleeping is seen here.
         fence(Ordering::SeqCst);
+        let since = Instant::now();
         while !self.has_work() {
             idle = self.wake.wait(idle).unwrap_or_else(PoisonError::into_inner);
         }
         self.sleeping.fetch_sub(1, Ordering::SeqCst);
+        if since.elapsed() < self.linger {
+            self.note_pause(true);
+        }
+    }
+
+    /// Work has come as soon as a thread lingers for it, or it has not.
+    fn note_pause(&self, was_short: bool) {
+        if was_short {
+            self.in_vain.store(0, Ordering::Relaxed);
+        } else {
+            self.in_vain.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -56,7 +56,7 @@ struct Client {
         return taken * 1e3;
     }
 
-    double first() {
+    double first_kernel() {
         auto begin = Clock::now();
         CUdevice device;
         CUdeviceptr memory;
@@ -448,7 +448,7 @@ struct Client {
     std::vector<double> execute(const std::string &command, const std::string &kind, long first, long second) {
         if (command == "flat") return flat(kind, size_t(first), second);
         if (command == "start") return {start()};
-        if (command == "first") return {first()};
+        if (command == "first") return {first_kernel()};
         if (command == "oneway") return oneway(first, second);
         if (command == "current") return current(first, second);
         if (command == "version") return version(first, second);

@@ -172,6 +172,10 @@ impl Worker {
         if let Some(spin) = assignment.spin_us {
             tuning.spin = Duration::from_micros(spin);
             tuning.spin_max = tuning.spin;
+            if spin == 0 {
+                // There is no core to spare.
+                tuning.crew = 0;
+            }
         }
         let door = Door {
             ca_pem: self.ca_pem.clone(),

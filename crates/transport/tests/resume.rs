@@ -300,6 +300,12 @@ fn a_silent_connection_is_left_for_another() {
         assert_eq!(body(client), b"answer");
     });
     healer.join().unwrap();
+    // The link goes on before its observer hears of that.
+    let deadline = Instant::now() + TIMEOUT;
+    let last = || client_diary.lock().unwrap().last().cloned();
+    while last().as_deref() != Some("resumed") && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
     let pages = client_diary.lock().unwrap();
     assert_eq!(pages[0], "silent");
     let cause = "interrupted: the connection was lost: no sign of the peer";

@@ -177,6 +177,7 @@ impl Worker {
                 tuning.crew = 0;
             }
         }
+        let no_core_to_spare = tuning.crew == 0;
         let door = Door {
             ca_pem: self.ca_pem.clone(),
             tuning: tuning.clone(),
@@ -214,6 +215,7 @@ impl Worker {
                 }
                 let mut session = Session::new(self.driver, devices, replies.clone(), cache);
                 session.contexts = self.snapshot.with_contexts();
+                session.uploads.at_once = no_core_to_spare;
                 let shared = Arc::new(Shared {
                     driver: self.driver,
                     replies,

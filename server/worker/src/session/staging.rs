@@ -2,6 +2,7 @@
 //! goes on. Buffers of one size are used again and again; what is between the driver and the connection belongs to
 //! neither until it is dropped.
 
+use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
@@ -204,25 +205,29 @@ impl Passed {
 
 /// Buffers that the device still reads.
 #[derive(Default)]
-pub struct Uploads(std::collections::VecDeque<(Buffer, Passed)>);
+pub struct Uploads {
+    /// None are used: there is no core for the device's own part of a copy, where it has one.
+    pub at_once: bool,
+    read: VecDeque<(Buffer, Passed)>,
+}
 
 impl Uploads {
     /// A buffer for `len` bytes, unless the device is behind with those before.
     pub fn take(&mut self, staging: &Staging, driver: &Driver, len: usize) -> Option<Buffer> {
-        while self.0.front().is_some_and(|(_, read)| read.has(driver)) {
-            if let Some((buffer, read)) = self.0.pop_front() {
+        while self.read.front().is_some_and(|(_, read)| read.has(driver)) {
+            if let Some((buffer, read)) = self.read.pop_front() {
                 read.wait(driver);
                 drop(buffer);
             }
         }
-        (self.0.len() < MOST_UPLOADS)
+        (!self.at_once && self.read.len() < MOST_UPLOADS)
             .then(|| staging.take(driver, len))
             .flatten()
     }
 
     /// Waits until the device has read all of them: before their context ends.
     pub fn drain(&mut self, driver: &Driver) {
-        for (buffer, read) in self.0.drain(..) {
+        for (buffer, read) in self.read.drain(..) {
             read.wait(driver);
             drop(buffer);
         }
@@ -232,7 +237,7 @@ impl Uploads {
     pub fn keep(&mut self, driver: &Driver, buffer: Buffer, stream: CUstream) -> CUresult {
         match Passed::after(driver, stream) {
             Ok(read) => {
-                self.0.push_back((buffer, read));
+                self.read.push_back((buffer, read));
                 0
             }
             Err(code) => {

@@ -10,8 +10,8 @@ use harp_wire::calls::{
 };
 use harp_wire::{Because, CallId};
 
-use super::context::current_context;
 use super::copy_between::{on_device, Way};
+use super::stream::context_of;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
 use crate::session::settings::settings;
@@ -92,7 +92,7 @@ pub unsafe fn to_device(
 /// # Safety
 /// The memory is writable for its bytes until it is no longer page-locked.
 unsafe fn bring(way: &Way, pieces: impl Iterator<Item = Piece>) -> Result<(), CUresult> {
-    let context = current_context()? as u64;
+    let context = context_of(way.stream as CUstream)?;
     for piece in pieces {
         // SAFETY: the caller's promise; who ends the memory settles it before.
         unsafe {
@@ -236,16 +236,8 @@ pub unsafe fn to_host(
     bytes: usize,
     stream: u64,
 ) -> Result<&'static Session, CUresult> {
-    if bytes == 0 {
-        return checks::context();
-    }
-    let way = Way::to(source, bytes, stream)?;
-    if destination.is_null() {
-        return Err(CUDA_ERROR_INVALID_VALUE);
-    }
     // SAFETY: the caller's buffer.
-    unsafe { receive(&way, pieces(destination.cast(), source, bytes)) }?;
-    Ok(way.session)
+    unsafe { to_host_unless(destination, source, bytes, stream, |_| false) }
 }
 
 /// As [`to_host`], but where the memory is page-locked the bytes come when the stream gets there. Where every call is to
@@ -256,21 +248,39 @@ unsafe fn to_host_in_order(
     bytes: usize,
     stream: u64,
 ) -> Result<&'static Session, CUresult> {
-    let way = Way::to(source, bytes.max(1), stream);
-    match way {
-        Ok(way)
-            if bytes > 0
-                && way.stream != SYNCHRONOUS
-                && (!settings().every_call_waits || way.session.callbacks.any())
-                && is_page_locked(way.session, destination, bytes) =>
-        {
-            // SAFETY: the caller's buffer, which stays while it is page-locked.
-            unsafe { bring(&way, pieces(destination.cast(), source, bytes)) }?;
-            Ok(way.session)
-        }
-        // SAFETY: the caller's buffer.
-        _ => unsafe { to_host(destination, source, bytes, stream) },
+    let lands = |way: &Way| {
+        way.stream != SYNCHRONOUS
+            && (!settings().every_call_waits || way.session.callbacks.any())
+            && is_page_locked(way.session, destination, bytes)
+    };
+    // SAFETY: the caller's buffer.
+    unsafe { to_host_unless(destination, source, bytes, stream, lands) }
+}
+
+/// Copies to the program's memory, and waits for the bytes unless they are to land.
+unsafe fn to_host_unless(
+    destination: *mut c_void,
+    source: CUdeviceptr,
+    bytes: usize,
+    stream: u64,
+    lands: impl FnOnce(&Way) -> bool,
+) -> Result<&'static Session, CUresult> {
+    if bytes == 0 {
+        return checks::context();
     }
+    let way = Way::to(source, bytes, stream)?;
+    if destination.is_null() {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    let pieces = pieces(destination.cast(), source, bytes);
+    // SAFETY: the caller's buffer, which stays while it is page-locked.
+    unsafe {
+        match lands(&way) {
+            true => bring(&way, pieces),
+            false => receive(&way, pieces),
+        }
+    }?;
+    Ok(way.session)
 }
 
 /// Waits for bytes that land in the page-locked memory that has this address, if it is any.

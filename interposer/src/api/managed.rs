@@ -9,7 +9,7 @@ use harp_wire::twin::PAGE;
 use harp_wire::Because;
 
 use super::context::{current_context, current_device, Visit};
-use super::copy::{check, result};
+use super::copy::{check, result, settle};
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
@@ -26,6 +26,8 @@ pub fn shared_with_device(session: &Session, range: &Range) -> Result<u64, CUres
         Owner::Managed { context, .. } | Owner::Host { context, .. } => context,
     };
     let (memory, bytes) = (range.base as usize, range.size as usize);
+    // What lands there is the twin's from the beginning.
+    settle(range.base)?;
     let address = match range.seen_at {
         Some(address) => address,
         None => sessions()?.addresses.seen_at(range.base, || {

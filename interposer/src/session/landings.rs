@@ -3,7 +3,7 @@
 //! The server sends them in the order of their stream, and all that tells the program of the stream's progress behind
 //! them; whichever thread waits next reads them. What uses or frees such memory in other ways waits for them here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -26,29 +26,33 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// One copy.
 struct Landing {
     at: Range<usize>,
-    /// Until its bytes come, or it is given up.
+    /// Until its bytes come.
     destination: Option<Destination>,
-    is_arriving: bool,
+    /// The one that its stream belongs to.
     context: u64,
+}
+
+impl Landing {
+    fn touches(&self, range: &Range<usize>) -> bool {
+        self.at.start < range.end && range.start < self.at.end
+    }
 }
 
 /// The copies that are on their way, by ticket.
 #[derive(Default)]
 pub struct Landings {
     all: HashMap<u32, Landing>,
-    bytes: usize,
+    /// Tickets of those that nobody wants any more, should they come.
+    unwanted: HashSet<u32>,
     /// What one of them has failed with, until somebody is told.
     failure: CUresult,
 }
 
 impl Landings {
     fn add(&mut self, ticket: u32, destination: Destination, context: u64) {
-        let at = destination.range();
-        self.bytes += at.len();
         let landing = Landing {
-            at,
+            at: destination.range(),
             destination: Some(destination),
-            is_arriving: false,
             context,
         };
         self.all.insert(ticket, landing);
@@ -57,23 +61,22 @@ impl Landings {
     /// Where the bytes of that ticket go, which have come: nowhere if they are not wanted any more. `None` if it is no
     /// such ticket.
     pub fn arrives(&mut self, ticket: u32) -> Option<Option<Destination>> {
-        let landing = self.all.get_mut(&ticket)?;
-        landing.is_arriving = true;
-        Some(landing.destination.take())
+        match self.all.get_mut(&ticket) {
+            Some(landing) => Some(landing.destination.take()),
+            None => self.unwanted.contains(&ticket).then_some(None),
+        }
     }
 
     /// They are there, or what has become of them.
     pub fn arrived(&mut self, ticket: u32, status: CUresult) {
-        if let Some(landing) = self.all.remove(&ticket) {
-            self.bytes -= landing.at.len();
-            if self.failure == CUDA_SUCCESS {
-                self.failure = status;
-            }
+        let known = self.all.remove(&ticket).is_some() || self.unwanted.remove(&ticket);
+        if known && self.failure == CUDA_SUCCESS {
+            self.failure = status;
         }
     }
 
     pub fn holds(&self, ticket: u32) -> bool {
-        self.all.contains_key(&ticket)
+        self.all.contains_key(&ticket) || self.unwanted.contains(&ticket)
     }
 
     pub fn take_failure(&mut self) -> CUresult {
@@ -81,28 +84,29 @@ impl Landings {
     }
 
     fn has_room(&self, bytes: usize) -> bool {
-        self.all.is_empty() || (self.bytes + bytes <= BYTES_MAX && self.all.len() < COPIES_MAX)
+        let on_their_way: usize = self.all.values().map(|landing| landing.at.len()).sum();
+        let fits = on_their_way + bytes <= BYTES_MAX && self.all.len() < COPIES_MAX;
+        self.all.is_empty() || fits
     }
 
-    fn within(&self, range: &Range<usize>) -> impl Iterator<Item = &Landing> {
-        let range = range.clone();
-        self.all
-            .values()
-            .filter(move |landing| landing.at.start < range.end && range.start < landing.at.end)
+    /// The context of one within a range.
+    fn context_within(&self, range: &Range<usize>) -> Option<u64> {
+        let mut all = self.all.values();
+        all.find(|landing| landing.touches(range))
+            .map(|landing| landing.context)
     }
 
-    /// Gives up those within a range whose bytes are not coming just now; `false` if some are.
-    fn give_up(&mut self, range: &Range<usize>) -> bool {
-        let mut arriving = false;
-        for landing in self.all.values_mut() {
-            if landing.at.start < range.end && range.start < landing.at.end {
-                arriving |= landing.is_arriving;
-                if landing.destination.take().is_some() {
-                    landing.at = 0..0;
-                }
+    /// Gives up those whose bytes are not coming just now; `false` if others are.
+    fn give_up(&mut self, which: impl Fn(&Landing) -> bool) -> bool {
+        let Landings { all, unwanted, .. } = self;
+        all.retain(|ticket, landing| {
+            let goes = which(landing) && landing.destination.is_some();
+            if goes {
+                unwanted.insert(*ticket);
             }
-        }
-        !arriving
+            !goes
+        });
+        !all.values().any(which)
     }
 }
 
@@ -139,7 +143,10 @@ impl Session {
             .map_err(|error| self.lose(&error.to_string()))
     }
 
-    /// Waits for bytes that are on their way. A device that has failed sends none.
+    /// Waits for bytes that are on their way.
+    ///
+    /// # Errors
+    /// The code of a device that has failed: it sends none.
     fn make_room(&self, has_room: impl Fn() -> bool) -> Result<(), CUresult> {
         self.flush();
         while !has_room() {
@@ -150,28 +157,43 @@ impl Session {
                 .map_err(|cause| self.lose(&cause))?;
             self.alive()?;
             if !has_room() {
-                // SAFETY: the legacy stream of the current context.
-                match unsafe { forward::cuStreamQuery(std::ptr::null_mut()) } {
-                    CUDA_SUCCESS | CUDA_ERROR_NOT_READY => {}
-                    failed => return Err(failed),
-                }
+                self.give_up_failed();
+                self.check_fault()?;
             }
         }
         Ok(())
     }
 
+    /// Gives up what contexts will not send any more.
+    fn give_up_failed(&self) {
+        let contexts: HashSet<u64> = self.incoming.landings(|landings| {
+            let all = landings.all.values();
+            all.map(|landing| landing.context).collect()
+        });
+        for context in contexts {
+            let _visit = Visit::of(context);
+            // SAFETY: the context's default stream.
+            match unsafe { forward::cuStreamQuery(std::ptr::null_mut()) } {
+                CUDA_SUCCESS | CUDA_ERROR_NOT_READY => {}
+                _ => {
+                    let of_it = |landing: &Landing| landing.context == context;
+                    self.incoming.landings(|landings| landings.give_up(of_it));
+                }
+            }
+        }
+    }
+
     /// Returns when no bytes land in a range of the program's memory any more.
     pub fn settle(&self, range: Range<usize>) {
-        let context = |landings: &mut Landings| landings.within(&range).map(|it| it.context).next();
+        let context = |landings: &mut Landings| landings.context_within(&range);
         while let Some(context) = self.incoming.landings(context) {
-            {
-                // What it returns does not matter: after a failure they do not come.
-                let _visit = Visit::of(context);
-                // SAFETY: no arguments.
-                because(Because::Order, || unsafe { forward::cuCtxSynchronize() });
-            }
-            let over = |landings: &mut Landings| landings.give_up(&range);
-            while !self.incoming.landings(over) {
+            let visit = Visit::of(context);
+            // What it returns does not matter: after a failure they do not come.
+            // SAFETY: no arguments.
+            because(Because::Order, || unsafe { forward::cuCtxSynchronize() });
+            drop(visit);
+            let of_it = |landing: &Landing| landing.touches(&range) && landing.context == context;
+            while !self.incoming.landings(|landings| landings.give_up(of_it)) {
                 std::thread::yield_now();
             }
         }
@@ -199,11 +221,13 @@ mod tests {
         landing(&mut landings, 2, second);
         assert!(landings.arrives(3).is_none());
         assert!(landings.arrives(1).is_some_and(|to| to.is_some()));
-        assert_eq!(landings.within(&range).count(), 2);
-        assert!(!landings.give_up(&range), "the first is arriving");
+        let touching = |landing: &Landing| landing.touches(&range);
+        assert!(!landings.give_up(touching), "the first is arriving");
+        assert_eq!(landings.context_within(&range), Some(1));
         landings.arrived(1, CUDA_SUCCESS);
-        assert!(landings.give_up(&range));
-        assert_eq!(landings.within(&range).count(), 0);
+        assert!(landings.give_up(touching));
+        assert_eq!(landings.context_within(&range), None);
+        assert!(landings.holds(2) && landings.has_room(BYTES_MAX));
         assert!(landings.arrives(2).is_some_and(|to| to.is_none()));
         landings.arrived(2, CUDA_ERROR_UNKNOWN);
         assert_eq!(landings.take_failure(), CUDA_ERROR_UNKNOWN);

@@ -260,6 +260,8 @@ impl Engine {
             None => wait.perform(driver, staging),
         };
         self.answer(head.ticket, outcome)?;
+        // Nor what another thread tells of its stream.
+        self.flush()?;
         Ok(true)
     }
 
@@ -291,9 +293,7 @@ impl Engine {
             // Earlier replies are not to wait for this one.
             self.flush()?;
         } else {
-            let start = self.out.begin_reply();
-            let deferred = self.shared.replies.take_deferred();
-            self.out.end_reply(start, ticket, status, deferred);
+            self.answer(head.ticket, Outcome::without_bytes(status))?;
         }
         Ok(true)
     }
@@ -344,7 +344,7 @@ impl Engine {
     /// Answers a call that has waited.
     fn answer(&mut self, ticket: Option<u32>, outcome: Outcome) -> Result<(), LinkError> {
         let Some(ticket) = ticket else { return Ok(()) };
-        let bytes = outcome.payload.as_ref().map(|payload| (**payload).as_ref());
+        let bytes = outcome.bytes();
         if bytes.is_some_and(|bytes| bytes.len() >= OWN_FRAME) {
             self.flush()?;
             return self.shared.replies.conclude(ticket, outcome);

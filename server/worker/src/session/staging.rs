@@ -14,9 +14,9 @@ use crate::generated::driver::Driver;
 
 /// The size of a large buffer, which is that of the pieces that clients cut copies into.
 pub const BUFFER_BYTES: usize = 1 << 20;
-/// Buffers of a session: what is kept for a connection that may break, and those that are being filled.
+/// Large buffers of a session: what is kept for a connection that may break, and those that are being filled.
 const MOST: usize = 12;
-/// Small buffers are this long, and share one large one's memory.
+/// Small buffers are this long; all of a session's are [`BUFFER_BYTES`].
 const SMALL_BYTES: usize = 16 << 10;
 /// Buffers that uploads may have of them.
 const MOST_UPLOADS: usize = 4;
@@ -54,12 +54,12 @@ unsafe impl Sync for Place {}
 #[derive(Default)]
 struct Home {
     large: Vec<Place>,
-    small: Vec<Place>,
-    /// Memory that has been registered, for large buffers and for small ones.
+    /// Of large buffers, all that there are.
     made: usize,
-    has_small: bool,
+    /// `None` before the first is wanted.
+    small: Option<Vec<Place>>,
     in_use: usize,
-    /// There will be no more.
+    /// There will be no more large ones: the driver refuses.
     exhausted: bool,
 }
 
@@ -77,25 +77,27 @@ pub struct Buffer {
 impl Home {
     fn take(&mut self, driver: &Driver, len: usize) -> Option<Place> {
         if len > SMALL_BYTES {
-            return self.large.pop().or_else(|| self.make(driver).map(Place));
+            return self.large.pop().or_else(|| self.make_large(driver));
         }
-        if !std::mem::replace(&mut self.has_small, true) {
-            let start = self.make(driver)?;
-            let places = (0..BUFFER_BYTES).step_by(SMALL_BYTES);
-            self.small
-                .extend(places.map(|at| Place(start.wrapping_add(at))));
-        }
-        self.small.pop()
+        let make_small = || {
+            let starts = registered(driver).into_iter();
+            let places = starts.flat_map(|start| {
+                let places = (0..BUFFER_BYTES).step_by(SMALL_BYTES);
+                places.map(move |at| Place(start.wrapping_add(at)))
+            });
+            places.collect()
+        };
+        self.small.get_or_insert_with(make_small).pop()
     }
 
-    fn make(&mut self, driver: &Driver) -> Option<*mut u8> {
+    fn make_large(&mut self, driver: &Driver) -> Option<Place> {
         if self.made == MOST || self.exhausted {
             return None;
         }
         let start = registered(driver);
         self.exhausted = start.is_none();
         self.made += usize::from(start.is_some());
-        start
+        start.map(Place)
     }
 }
 
@@ -147,7 +149,7 @@ impl Drop for Buffer {
         if self.len > SMALL_BYTES {
             home.large.push(place);
         } else {
-            home.small.push(place);
+            home.small.get_or_insert_default().push(place);
         }
     }
 }

@@ -76,12 +76,14 @@ impl Outcome {
         }
     }
 
+    /// The bytes that the reply carries.
+    pub fn bytes(&self) -> Option<&[u8]> {
+        self.payload.as_ref().map(|payload| (**payload).as_ref())
+    }
+
     /// The reply up to where its payload follows.
     pub fn reply_head(&self, ticket: u32, deferred: CUresult) -> Vec<u8> {
-        let bytes = self
-            .payload
-            .as_ref()
-            .map(|payload| (**payload).as_ref().len());
+        let bytes = self.bytes().map(<[u8]>::len);
         let body = bytes.map_or(0, |bytes| LENGTH_BYTES + bytes);
         let mut head = Vec::with_capacity(REPLY_HEAD_BYTES + LENGTH_BYTES);
         head.extend(ReplyHead::new(ticket, self.status, deferred, body).encode());

@@ -10,6 +10,12 @@ __global__ void fill(unsigned *data, unsigned n, unsigned seed) {
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) data[i] = i * 2654435761u + seed;
 }
 
+__global__ void move(unsigned *to, const unsigned *from, unsigned n) {
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) to[i] = from[i];
+}
+
+__global__ void fault() { *reinterpret_cast<volatile int *>(16) = 1; }
+
 static unsigned wrong(const unsigned *data, unsigned n, unsigned seed) {
     unsigned count = 0;
     for (unsigned i = 0; i < n; ++i) count += data[i] != i * 2654435761u + seed;
@@ -116,7 +122,25 @@ int main() {
     MUST(cudaHostUnregister(page));
     expect_equal("wrong in registered memory", 0, int(wrong(static_cast<unsigned *>(page), n, 9)));
     free(page);
+    // A kernel that reads the memory itself comes after what lands there.
+    unsigned *seen;
+    fill<<<8, 256, 0, first_stream>>>(device, n, 10);
+    MUST(cudaMemcpyAsync(second, device, bytes, cudaMemcpyDeviceToHost, first_stream));
+    MUST(cudaHostGetDevicePointer(&seen, second, 0));
+    move<<<8, 256, 0, first_stream>>>(again, seen, n);
+    MUST(cudaMemcpyAsync(pinned, again, bytes, cudaMemcpyDeviceToHost, first_stream));
+    MUST(cudaStreamSynchronize(first_stream));
+    expect_equal("wrong where a kernel has read it", 0, int(wrong(pinned, n, 10)));
+
     MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, first_stream));
     MUST(cudaDeviceReset());
+
+    // A device that has failed sends nothing, and nobody waits for that: neither more copies nor the memory's end.
+    MUST(cudaMalloc(&device, bytes));
+    MUST(cudaMallocHost(&pinned, bytes));
+    fault<<<1, 1>>>();
+    for (int i = 0; i < 10; ++i) (void)cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, 0);
+    expect_error("after the fault", cudaErrorIllegalAddress, cudaDeviceSynchronize());
+    (void)cudaFreeHost(pinned);
     return verdict();
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 use core::arch::naked_asm;
-use core::ffi::c_void;
+use core::ffi::{c_void, CStr};
 
 use crate::entry::ENTRIES;
 
@@ -20,1452 +20,21 @@ pub struct Functions(pub [*const c_void; COUNT]);
 // SAFETY: addresses of functions of this library, which are never written through.
 unsafe impl Sync for Functions {}
 
-/// Every symbol in ascending order; an entry's number is its place here.
-pub static NAMES: [&core::ffi::CStr; COUNT] = [
-    c"cuArray3DCreate",
-    c"cuArray3DCreate_v2",
-    c"cuArray3DGetDescriptor",
-    c"cuArray3DGetDescriptor_v2",
-    c"cuArrayCreate",
-    c"cuArrayCreate_v2",
-    c"cuArrayDestroy",
-    c"cuArrayGetDescriptor",
-    c"cuArrayGetDescriptor_v2",
-    c"cuArrayGetMemoryRequirements",
-    c"cuArrayGetPlane",
-    c"cuArrayGetSparseProperties",
-    c"cuCheckpointOperationComplete",
-    c"cuCheckpointProcessCheckpoint",
-    c"cuCheckpointProcessGetRestoreThreadId",
-    c"cuCheckpointProcessGetState",
-    c"cuCheckpointProcessLock",
-    c"cuCheckpointProcessRestore",
-    c"cuCheckpointProcessUnlock",
-    c"cuCoredumpDeregisterCompleteCallback",
-    c"cuCoredumpDeregisterStartCallback",
-    c"cuCoredumpGetAttribute",
-    c"cuCoredumpGetAttributeGlobal",
-    c"cuCoredumpRegisterCompleteCallback",
-    c"cuCoredumpRegisterStartCallback",
-    c"cuCoredumpSetAttribute",
-    c"cuCoredumpSetAttributeGlobal",
-    c"cuCtxAttach",
-    c"cuCtxCreate",
-    c"cuCtxCreate_v2",
-    c"cuCtxCreate_v3",
-    c"cuCtxCreate_v4",
-    c"cuCtxDestroy",
-    c"cuCtxDestroy_v2",
-    c"cuCtxDetach",
-    c"cuCtxDisablePeerAccess",
-    c"cuCtxEnablePeerAccess",
-    c"cuCtxFromGreenCtx",
-    c"cuCtxGetApiVersion",
-    c"cuCtxGetCacheConfig",
-    c"cuCtxGetCurrent",
-    c"cuCtxGetDevResource",
-    c"cuCtxGetDevice",
-    c"cuCtxGetDevice_v2",
-    c"cuCtxGetExecAffinity",
-    c"cuCtxGetFlags",
-    c"cuCtxGetId",
-    c"cuCtxGetLimit",
-    c"cuCtxGetSharedMemConfig",
-    c"cuCtxGetStreamPriorityRange",
-    c"cuCtxPopCurrent",
-    c"cuCtxPopCurrent_v2",
-    c"cuCtxPushCurrent",
-    c"cuCtxPushCurrent_v2",
-    c"cuCtxRecordEvent",
-    c"cuCtxResetPersistingL2Cache",
-    c"cuCtxSetCacheConfig",
-    c"cuCtxSetCurrent",
-    c"cuCtxSetFlags",
-    c"cuCtxSetLimit",
-    c"cuCtxSetSharedMemConfig",
-    c"cuCtxSynchronize",
-    c"cuCtxSynchronize_v2",
-    c"cuCtxWaitEvent",
-    c"cuDestroyExternalMemory",
-    c"cuDestroyExternalSemaphore",
-    c"cuDevResourceGenerateDesc",
-    c"cuDevSmResourceSplit",
-    c"cuDevSmResourceSplitByCount",
-    c"cuDeviceCanAccessPeer",
-    c"cuDeviceComputeCapability",
-    c"cuDeviceGet",
-    c"cuDeviceGetAttribute",
-    c"cuDeviceGetByPCIBusId",
-    c"cuDeviceGetCliqueCount",
-    c"cuDeviceGetCliqueInfo",
-    c"cuDeviceGetCount",
-    c"cuDeviceGetDefaultMemPool",
-    c"cuDeviceGetDevResource",
-    c"cuDeviceGetExecAffinitySupport",
-    c"cuDeviceGetFabricClusterUuid",
-    c"cuDeviceGetGraphMemAttribute",
-    c"cuDeviceGetHostAtomicCapabilities",
-    c"cuDeviceGetLuid",
-    c"cuDeviceGetMemPool",
-    c"cuDeviceGetName",
-    c"cuDeviceGetNvSciSyncAttributes",
-    c"cuDeviceGetP2PAtomicCapabilities",
-    c"cuDeviceGetP2PAttribute",
-    c"cuDeviceGetPCIBusId",
-    c"cuDeviceGetProperties",
-    c"cuDeviceGetTexture1DLinearMaxWidth",
-    c"cuDeviceGetUuid",
-    c"cuDeviceGetUuid_v2",
-    c"cuDeviceGraphMemTrim",
-    c"cuDevicePrimaryCtxGetState",
-    c"cuDevicePrimaryCtxRelease",
-    c"cuDevicePrimaryCtxRelease_v2",
-    c"cuDevicePrimaryCtxReset",
-    c"cuDevicePrimaryCtxReset_v2",
-    c"cuDevicePrimaryCtxRetain",
-    c"cuDevicePrimaryCtxSetFlags",
-    c"cuDevicePrimaryCtxSetFlags_v2",
-    c"cuDeviceRegisterAsyncNotification",
-    c"cuDeviceSetGraphMemAttribute",
-    c"cuDeviceSetMemPool",
-    c"cuDeviceTotalMem",
-    c"cuDeviceTotalMem_v2",
-    c"cuDeviceUnregisterAsyncNotification",
-    c"cuDriverGetVersion",
-    c"cuEGLStreamConsumerAcquireFrame",
-    c"cuEGLStreamConsumerConnect",
-    c"cuEGLStreamConsumerConnectWithFlags",
-    c"cuEGLStreamConsumerDisconnect",
-    c"cuEGLStreamConsumerReleaseFrame",
-    c"cuEGLStreamProducerConnect",
-    c"cuEGLStreamProducerDisconnect",
-    c"cuEGLStreamProducerPresentFrame",
-    c"cuEGLStreamProducerReturnFrame",
-    c"cuEventCreate",
-    c"cuEventCreateFromEGLSync",
-    c"cuEventDestroy",
-    c"cuEventDestroy_v2",
-    c"cuEventElapsedTime",
-    c"cuEventElapsedTime_v2",
-    c"cuEventQuery",
-    c"cuEventRecord",
-    c"cuEventRecordWithFlags",
-    c"cuEventRecordWithFlags_ptsz",
-    c"cuEventRecord_ptsz",
-    c"cuEventSynchronize",
-    c"cuExternalMemoryGetMappedBuffer",
-    c"cuExternalMemoryGetMappedMipmappedArray",
-    c"cuFabricCpyBatchAsync",
-    c"cuFabricCpyBatchAsync_ptsz",
-    c"cuFlushGPUDirectRDMAWrites",
-    c"cuFuncGetAttribute",
-    c"cuFuncGetModule",
-    c"cuFuncGetName",
-    c"cuFuncGetParamCount",
-    c"cuFuncGetParamInfo",
-    c"cuFuncIsLoaded",
-    c"cuFuncLoad",
-    c"cuFuncSetAttribute",
-    c"cuFuncSetBlockShape",
-    c"cuFuncSetCacheConfig",
-    c"cuFuncSetSharedMemConfig",
-    c"cuFuncSetSharedSize",
-    c"cuGLCtxCreate",
-    c"cuGLGetDevices",
-    c"cuGLInit",
-    c"cuGLMapBufferObject",
-    c"cuGLMapBufferObjectAsync",
-    c"cuGLMapBufferObjectAsync_v2",
-    c"cuGLMapBufferObject_v2",
-    c"cuGLRegisterBufferObject",
-    c"cuGLSetBufferObjectMapFlags",
-    c"cuGLUnmapBufferObject",
-    c"cuGLUnmapBufferObjectAsync",
-    c"cuGLUnregisterBufferObject",
-    c"cuGetErrorName",
-    c"cuGetErrorString",
-    c"cuGetExportTable",
-    c"cuGetProcAddress",
-    c"cuGetProcAddress_v2",
-    c"cuGraphAddBatchMemOpNode",
-    c"cuGraphAddChildGraphNode",
-    c"cuGraphAddDependencies",
-    c"cuGraphAddDependencies_v2",
-    c"cuGraphAddEmptyNode",
-    c"cuGraphAddEventRecordNode",
-    c"cuGraphAddEventWaitNode",
-    c"cuGraphAddExternalSemaphoresSignalNode",
-    c"cuGraphAddExternalSemaphoresWaitNode",
-    c"cuGraphAddHostNode",
-    c"cuGraphAddKernelNode",
-    c"cuGraphAddKernelNode_v2",
-    c"cuGraphAddMemAllocNode",
-    c"cuGraphAddMemFreeNode",
-    c"cuGraphAddMemcpyNode",
-    c"cuGraphAddMemsetNode",
-    c"cuGraphAddNode",
-    c"cuGraphAddNode_v2",
-    c"cuGraphAddNode_v3",
-    c"cuGraphBatchMemOpNodeGetParams",
-    c"cuGraphBatchMemOpNodeSetParams",
-    c"cuGraphChildGraphNodeGetGraph",
-    c"cuGraphClone",
-    c"cuGraphConditionalHandleCreate",
-    c"cuGraphCreate",
-    c"cuGraphDebugDotPrint",
-    c"cuGraphDestroy",
-    c"cuGraphDestroyNode",
-    c"cuGraphEventRecordNodeGetEvent",
-    c"cuGraphEventRecordNodeSetEvent",
-    c"cuGraphEventWaitNodeGetEvent",
-    c"cuGraphEventWaitNodeSetEvent",
-    c"cuGraphExecBatchMemOpNodeSetParams",
-    c"cuGraphExecChildGraphNodeSetParams",
-    c"cuGraphExecDestroy",
-    c"cuGraphExecEventRecordNodeSetEvent",
-    c"cuGraphExecEventWaitNodeSetEvent",
-    c"cuGraphExecExternalSemaphoresSignalNodeSetParams",
-    c"cuGraphExecExternalSemaphoresWaitNodeSetParams",
-    c"cuGraphExecGetFlags",
-    c"cuGraphExecGetId",
-    c"cuGraphExecHostNodeSetParams",
-    c"cuGraphExecKernelNodeSetParams",
-    c"cuGraphExecKernelNodeSetParams_v2",
-    c"cuGraphExecMemcpyNodeSetParams",
-    c"cuGraphExecMemsetNodeSetParams",
-    c"cuGraphExecNodeSetParams",
-    c"cuGraphExecUpdate",
-    c"cuGraphExecUpdate_v2",
-    c"cuGraphExternalSemaphoresSignalNodeGetParams",
-    c"cuGraphExternalSemaphoresSignalNodeSetParams",
-    c"cuGraphExternalSemaphoresWaitNodeGetParams",
-    c"cuGraphExternalSemaphoresWaitNodeSetParams",
-    c"cuGraphGetEdges",
-    c"cuGraphGetEdges_v2",
-    c"cuGraphGetId",
-    c"cuGraphGetNodes",
-    c"cuGraphGetRootNodes",
-    c"cuGraphHostNodeGetParams",
-    c"cuGraphHostNodeSetParams",
-    c"cuGraphInstantiate",
-    c"cuGraphInstantiateWithFlags",
-    c"cuGraphInstantiateWithParams",
-    c"cuGraphInstantiateWithParams_ptsz",
-    c"cuGraphInstantiate_v2",
-    c"cuGraphKernelNodeCopyAttributes",
-    c"cuGraphKernelNodeGetAttribute",
-    c"cuGraphKernelNodeGetParams",
-    c"cuGraphKernelNodeGetParams_v2",
-    c"cuGraphKernelNodeSetAttribute",
-    c"cuGraphKernelNodeSetParams",
-    c"cuGraphKernelNodeSetParams_v2",
-    c"cuGraphLaunch",
-    c"cuGraphLaunch_ptsz",
-    c"cuGraphMemAllocNodeGetParams",
-    c"cuGraphMemFreeNodeGetParams",
-    c"cuGraphMemcpyNodeGetParams",
-    c"cuGraphMemcpyNodeSetParams",
-    c"cuGraphMemsetNodeGetParams",
-    c"cuGraphMemsetNodeSetParams",
-    c"cuGraphNodeFindInClone",
-    c"cuGraphNodeGetContainingGraph",
-    c"cuGraphNodeGetDependencies",
-    c"cuGraphNodeGetDependencies_v2",
-    c"cuGraphNodeGetDependentNodes",
-    c"cuGraphNodeGetDependentNodes_v2",
-    c"cuGraphNodeGetEnabled",
-    c"cuGraphNodeGetLocalId",
-    c"cuGraphNodeGetParams",
-    c"cuGraphNodeGetToolsId",
-    c"cuGraphNodeGetType",
-    c"cuGraphNodeSetEnabled",
-    c"cuGraphNodeSetParams",
-    c"cuGraphNodeSetParams_v2",
-    c"cuGraphReleaseUserObject",
-    c"cuGraphRemoveDependencies",
-    c"cuGraphRemoveDependencies_v2",
-    c"cuGraphRetainUserObject",
-    c"cuGraphUpload",
-    c"cuGraphUpload_ptsz",
-    c"cuGraphicsEGLRegisterImage",
-    c"cuGraphicsGLRegisterBuffer",
-    c"cuGraphicsGLRegisterImage",
-    c"cuGraphicsMapResources",
-    c"cuGraphicsMapResources_ptsz",
-    c"cuGraphicsResourceGetMappedEglFrame",
-    c"cuGraphicsResourceGetMappedMipmappedArray",
-    c"cuGraphicsResourceGetMappedPointer",
-    c"cuGraphicsResourceGetMappedPointer_v2",
-    c"cuGraphicsResourceSetMapFlags",
-    c"cuGraphicsResourceSetMapFlags_v2",
-    c"cuGraphicsSubResourceGetMappedArray",
-    c"cuGraphicsUnmapResources",
-    c"cuGraphicsUnmapResources_ptsz",
-    c"cuGraphicsUnregisterResource",
-    c"cuGraphicsVDPAURegisterOutputSurface",
-    c"cuGraphicsVDPAURegisterVideoSurface",
-    c"cuGreenCtxCreate",
-    c"cuGreenCtxDestroy",
-    c"cuGreenCtxGetDevResource",
-    c"cuGreenCtxGetId",
-    c"cuGreenCtxRecordEvent",
-    c"cuGreenCtxStreamCreate",
-    c"cuGreenCtxWaitEvent",
-    c"cuImportExternalMemory",
-    c"cuImportExternalSemaphore",
-    c"cuInit",
-    c"cuIpcCloseMemHandle",
-    c"cuIpcGetEventHandle",
-    c"cuIpcGetMemHandle",
-    c"cuIpcOpenEventHandle",
-    c"cuIpcOpenMemHandle",
-    c"cuIpcOpenMemHandle_v2",
-    c"cuKernelGetAttribute",
-    c"cuKernelGetFunction",
-    c"cuKernelGetLibrary",
-    c"cuKernelGetName",
-    c"cuKernelGetParamCount",
-    c"cuKernelGetParamInfo",
-    c"cuKernelSetAttribute",
-    c"cuKernelSetCacheConfig",
-    c"cuLaunch",
-    c"cuLaunchCooperativeKernel",
-    c"cuLaunchCooperativeKernelMultiDevice",
-    c"cuLaunchCooperativeKernel_ptsz",
-    c"cuLaunchGrid",
-    c"cuLaunchGridAsync",
-    c"cuLaunchHostFunc",
-    c"cuLaunchHostFunc_ptsz",
-    c"cuLaunchHostFunc_v2",
-    c"cuLaunchHostFunc_v2_ptsz",
-    c"cuLaunchKernel",
-    c"cuLaunchKernelEx",
-    c"cuLaunchKernelEx_ptsz",
-    c"cuLaunchKernel_ptsz",
-    c"cuLibraryEnumerateKernels",
-    c"cuLibraryGetGlobal",
-    c"cuLibraryGetKernel",
-    c"cuLibraryGetKernelCount",
-    c"cuLibraryGetManaged",
-    c"cuLibraryGetModule",
-    c"cuLibraryGetUnifiedFunction",
-    c"cuLibraryLoadData",
-    c"cuLibraryLoadFromFile",
-    c"cuLibraryUnload",
-    c"cuLinkAddData",
-    c"cuLinkAddData_v2",
-    c"cuLinkAddFile",
-    c"cuLinkAddFile_v2",
-    c"cuLinkComplete",
-    c"cuLinkCreate",
-    c"cuLinkCreate_v2",
-    c"cuLinkDestroy",
-    c"cuLogicalEndpointAddDevice",
-    c"cuLogicalEndpointBindAddr",
-    c"cuLogicalEndpointBindMem",
-    c"cuLogicalEndpointCreate",
-    c"cuLogicalEndpointDestroy",
-    c"cuLogicalEndpointExport",
-    c"cuLogicalEndpointGetLimits",
-    c"cuLogicalEndpointIdRelease",
-    c"cuLogicalEndpointIdReserve",
-    c"cuLogicalEndpointImport",
-    c"cuLogicalEndpointQuery",
-    c"cuLogicalEndpointUnbind",
-    c"cuLogsCurrent",
-    c"cuLogsDumpToFile",
-    c"cuLogsDumpToMemory",
-    c"cuLogsRegisterCallback",
-    c"cuLogsUnregisterCallback",
-    c"cuMemAddressFree",
-    c"cuMemAddressReserve",
-    c"cuMemAdvise",
-    c"cuMemAdvise_v2",
-    c"cuMemAlloc",
-    c"cuMemAllocAsync",
-    c"cuMemAllocAsync_ptsz",
-    c"cuMemAllocFromPoolAsync",
-    c"cuMemAllocFromPoolAsync_ptsz",
-    c"cuMemAllocHost",
-    c"cuMemAllocHost_v2",
-    c"cuMemAllocManaged",
-    c"cuMemAllocPitch",
-    c"cuMemAllocPitch_v2",
-    c"cuMemAlloc_v2",
-    c"cuMemBatchDecompressAsync",
-    c"cuMemBatchDecompressAsync_ptsz",
-    c"cuMemCreate",
-    c"cuMemDiscardAndPrefetchBatchAsync",
-    c"cuMemDiscardAndPrefetchBatchAsync_ptsz",
-    c"cuMemDiscardBatchAsync",
-    c"cuMemDiscardBatchAsync_ptsz",
-    c"cuMemExportToShareableHandle",
-    c"cuMemFree",
-    c"cuMemFreeAsync",
-    c"cuMemFreeAsync_ptsz",
-    c"cuMemFreeHost",
-    c"cuMemFree_v2",
-    c"cuMemGetAccess",
-    c"cuMemGetAddressRange",
-    c"cuMemGetAddressRange_v2",
-    c"cuMemGetAllocationGranularity",
-    c"cuMemGetAllocationPropertiesFromHandle",
-    c"cuMemGetDefaultMemPool",
-    c"cuMemGetHandleForAddressRange",
-    c"cuMemGetInfo",
-    c"cuMemGetInfo_v2",
-    c"cuMemGetLocationInfo",
-    c"cuMemGetMemPool",
-    c"cuMemHostAlloc",
-    c"cuMemHostGetDevicePointer",
-    c"cuMemHostGetDevicePointer_v2",
-    c"cuMemHostGetFlags",
-    c"cuMemHostRegister",
-    c"cuMemHostRegister_v2",
-    c"cuMemHostUnregister",
-    c"cuMemImportFromShareableHandle",
-    c"cuMemMap",
-    c"cuMemMapArrayAsync",
-    c"cuMemMapArrayAsync_ptsz",
-    c"cuMemPoolCreate",
-    c"cuMemPoolDestroy",
-    c"cuMemPoolExportPointer",
-    c"cuMemPoolExportToShareableHandle",
-    c"cuMemPoolGetAccess",
-    c"cuMemPoolGetAttribute",
-    c"cuMemPoolImportFromShareableHandle",
-    c"cuMemPoolImportPointer",
-    c"cuMemPoolSetAccess",
-    c"cuMemPoolSetAttribute",
-    c"cuMemPoolTrimTo",
-    c"cuMemPrefetchAsync",
-    c"cuMemPrefetchAsync_ptsz",
-    c"cuMemPrefetchAsync_v2",
-    c"cuMemPrefetchAsync_v2_ptsz",
-    c"cuMemPrefetchBatchAsync",
-    c"cuMemPrefetchBatchAsync_ptsz",
-    c"cuMemRangeGetAttribute",
-    c"cuMemRangeGetAttributes",
-    c"cuMemRelease",
-    c"cuMemRetainAllocationHandle",
-    c"cuMemSetAccess",
-    c"cuMemSetMemPool",
-    c"cuMemUnmap",
-    c"cuMemcpy",
-    c"cuMemcpy2D",
-    c"cuMemcpy2DAsync",
-    c"cuMemcpy2DAsync_v2",
-    c"cuMemcpy2DAsync_v2_ptsz",
-    c"cuMemcpy2DUnaligned",
-    c"cuMemcpy2DUnaligned_v2",
-    c"cuMemcpy2DUnaligned_v2_ptds",
-    c"cuMemcpy2D_v2",
-    c"cuMemcpy2D_v2_ptds",
-    c"cuMemcpy3D",
-    c"cuMemcpy3DAsync",
-    c"cuMemcpy3DAsync_v2",
-    c"cuMemcpy3DAsync_v2_ptsz",
-    c"cuMemcpy3DBatchAsync",
-    c"cuMemcpy3DBatchAsync_ptsz",
-    c"cuMemcpy3DBatchAsync_v2",
-    c"cuMemcpy3DBatchAsync_v2_ptsz",
-    c"cuMemcpy3DPeer",
-    c"cuMemcpy3DPeerAsync",
-    c"cuMemcpy3DPeerAsync_ptsz",
-    c"cuMemcpy3DPeer_ptds",
-    c"cuMemcpy3DWithAttributesAsync",
-    c"cuMemcpy3DWithAttributesAsync_ptsz",
-    c"cuMemcpy3D_v2",
-    c"cuMemcpy3D_v2_ptds",
-    c"cuMemcpyAsync",
-    c"cuMemcpyAsync_ptsz",
-    c"cuMemcpyAtoA",
-    c"cuMemcpyAtoA_v2",
-    c"cuMemcpyAtoA_v2_ptds",
-    c"cuMemcpyAtoD",
-    c"cuMemcpyAtoD_v2",
-    c"cuMemcpyAtoD_v2_ptds",
-    c"cuMemcpyAtoH",
-    c"cuMemcpyAtoHAsync",
-    c"cuMemcpyAtoHAsync_v2",
-    c"cuMemcpyAtoHAsync_v2_ptsz",
-    c"cuMemcpyAtoH_v2",
-    c"cuMemcpyAtoH_v2_ptds",
-    c"cuMemcpyBatchAsync",
-    c"cuMemcpyBatchAsync_ptsz",
-    c"cuMemcpyBatchAsync_v2",
-    c"cuMemcpyBatchAsync_v2_ptsz",
-    c"cuMemcpyDtoA",
-    c"cuMemcpyDtoA_v2",
-    c"cuMemcpyDtoA_v2_ptds",
-    c"cuMemcpyDtoD",
-    c"cuMemcpyDtoDAsync",
-    c"cuMemcpyDtoDAsync_v2",
-    c"cuMemcpyDtoDAsync_v2_ptsz",
-    c"cuMemcpyDtoD_v2",
-    c"cuMemcpyDtoD_v2_ptds",
-    c"cuMemcpyDtoH",
-    c"cuMemcpyDtoHAsync",
-    c"cuMemcpyDtoHAsync_v2",
-    c"cuMemcpyDtoHAsync_v2_ptsz",
-    c"cuMemcpyDtoH_v2",
-    c"cuMemcpyDtoH_v2_ptds",
-    c"cuMemcpyHtoA",
-    c"cuMemcpyHtoAAsync",
-    c"cuMemcpyHtoAAsync_v2",
-    c"cuMemcpyHtoAAsync_v2_ptsz",
-    c"cuMemcpyHtoA_v2",
-    c"cuMemcpyHtoA_v2_ptds",
-    c"cuMemcpyHtoD",
-    c"cuMemcpyHtoDAsync",
-    c"cuMemcpyHtoDAsync_v2",
-    c"cuMemcpyHtoDAsync_v2_ptsz",
-    c"cuMemcpyHtoD_v2",
-    c"cuMemcpyHtoD_v2_ptds",
-    c"cuMemcpyPeer",
-    c"cuMemcpyPeerAsync",
-    c"cuMemcpyPeerAsync_ptsz",
-    c"cuMemcpyPeer_ptds",
-    c"cuMemcpyWithAttributesAsync",
-    c"cuMemcpyWithAttributesAsync_ptsz",
-    c"cuMemcpy_ptds",
-    c"cuMemsetD16",
-    c"cuMemsetD16Async",
-    c"cuMemsetD16Async_ptsz",
-    c"cuMemsetD16_v2",
-    c"cuMemsetD16_v2_ptds",
-    c"cuMemsetD2D16",
-    c"cuMemsetD2D16Async",
-    c"cuMemsetD2D16Async_ptsz",
-    c"cuMemsetD2D16_v2",
-    c"cuMemsetD2D16_v2_ptds",
-    c"cuMemsetD2D32",
-    c"cuMemsetD2D32Async",
-    c"cuMemsetD2D32Async_ptsz",
-    c"cuMemsetD2D32_v2",
-    c"cuMemsetD2D32_v2_ptds",
-    c"cuMemsetD2D8",
-    c"cuMemsetD2D8Async",
-    c"cuMemsetD2D8Async_ptsz",
-    c"cuMemsetD2D8_v2",
-    c"cuMemsetD2D8_v2_ptds",
-    c"cuMemsetD32",
-    c"cuMemsetD32Async",
-    c"cuMemsetD32Async_ptsz",
-    c"cuMemsetD32_v2",
-    c"cuMemsetD32_v2_ptds",
-    c"cuMemsetD8",
-    c"cuMemsetD8Async",
-    c"cuMemsetD8Async_ptsz",
-    c"cuMemsetD8_v2",
-    c"cuMemsetD8_v2_ptds",
-    c"cuMipmappedArrayCreate",
-    c"cuMipmappedArrayDestroy",
-    c"cuMipmappedArrayGetLevel",
-    c"cuMipmappedArrayGetMemoryRequirements",
-    c"cuMipmappedArrayGetSparseProperties",
-    c"cuModuleEnumerateFunctions",
-    c"cuModuleGetFunction",
-    c"cuModuleGetFunctionCount",
-    c"cuModuleGetGlobal",
-    c"cuModuleGetGlobal_v2",
-    c"cuModuleGetLoadingMode",
-    c"cuModuleGetSurfRef",
-    c"cuModuleGetTexRef",
-    c"cuModuleLoad",
-    c"cuModuleLoadData",
-    c"cuModuleLoadDataEx",
-    c"cuModuleLoadFatBinary",
-    c"cuModuleUnload",
-    c"cuMulticastAddDevice",
-    c"cuMulticastBindAddr",
-    c"cuMulticastBindAddr_v2",
-    c"cuMulticastBindMem",
-    c"cuMulticastBindMem_v2",
-    c"cuMulticastCreate",
-    c"cuMulticastGetGranularity",
-    c"cuMulticastUnbind",
-    c"cuOccupancyAvailableDynamicSMemPerBlock",
-    c"cuOccupancyMaxActiveBlocksPerMultiprocessor",
-    c"cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags",
-    c"cuOccupancyMaxActiveClusters",
-    c"cuOccupancyMaxPotentialBlockSize",
-    c"cuOccupancyMaxPotentialBlockSizeWithFlags",
-    c"cuOccupancyMaxPotentialClusterSize",
-    c"cuParamSetSize",
-    c"cuParamSetTexRef",
-    c"cuParamSetf",
-    c"cuParamSeti",
-    c"cuParamSetv",
-    c"cuPointerGetAttribute",
-    c"cuPointerGetAttributes",
-    c"cuPointerSetAttribute",
-    c"cuProfilerInitialize",
-    c"cuProfilerStart",
-    c"cuProfilerStop",
-    c"cuSignalExternalSemaphoresAsync",
-    c"cuSignalExternalSemaphoresAsync_ptsz",
-    c"cuStreamAddCallback",
-    c"cuStreamAddCallback_ptsz",
-    c"cuStreamAttachMemAsync",
-    c"cuStreamAttachMemAsync_ptsz",
-    c"cuStreamBatchMemOp",
-    c"cuStreamBatchMemOp_ptsz",
-    c"cuStreamBatchMemOp_v2",
-    c"cuStreamBatchMemOp_v2_ptsz",
-    c"cuStreamBeginCapture",
-    c"cuStreamBeginCaptureToCig",
-    c"cuStreamBeginCaptureToCig_ptsz",
-    c"cuStreamBeginCaptureToGraph",
-    c"cuStreamBeginCaptureToGraph_ptsz",
-    c"cuStreamBeginCapture_ptsz",
-    c"cuStreamBeginCapture_v2",
-    c"cuStreamBeginCapture_v2_ptsz",
-    c"cuStreamBeginRecaptureToGraph",
-    c"cuStreamBeginRecaptureToGraph_ptsz",
-    c"cuStreamCopyAttributes",
-    c"cuStreamCopyAttributes_ptsz",
-    c"cuStreamCreate",
-    c"cuStreamCreateWithPriority",
-    c"cuStreamDestroy",
-    c"cuStreamDestroy_v2",
-    c"cuStreamEndCapture",
-    c"cuStreamEndCaptureToCig",
-    c"cuStreamEndCaptureToCig_ptsz",
-    c"cuStreamEndCapture_ptsz",
-    c"cuStreamGetAttribute",
-    c"cuStreamGetAttribute_ptsz",
-    c"cuStreamGetCaptureInfo",
-    c"cuStreamGetCaptureInfo_ptsz",
-    c"cuStreamGetCaptureInfo_v2",
-    c"cuStreamGetCaptureInfo_v2_ptsz",
-    c"cuStreamGetCaptureInfo_v3",
-    c"cuStreamGetCaptureInfo_v3_ptsz",
-    c"cuStreamGetCtx",
-    c"cuStreamGetCtx_ptsz",
-    c"cuStreamGetCtx_v2",
-    c"cuStreamGetCtx_v2_ptsz",
-    c"cuStreamGetDevResource",
-    c"cuStreamGetDevResource_ptsz",
-    c"cuStreamGetDevice",
-    c"cuStreamGetDevice_ptsz",
-    c"cuStreamGetFlags",
-    c"cuStreamGetFlags_ptsz",
-    c"cuStreamGetGreenCtx",
-    c"cuStreamGetId",
-    c"cuStreamGetId_ptsz",
-    c"cuStreamGetPriority",
-    c"cuStreamGetPriority_ptsz",
-    c"cuStreamIsCapturing",
-    c"cuStreamIsCapturing_ptsz",
-    c"cuStreamQuery",
-    c"cuStreamQuery_ptsz",
-    c"cuStreamSetAttribute",
-    c"cuStreamSetAttribute_ptsz",
-    c"cuStreamSynchronize",
-    c"cuStreamSynchronize_ptsz",
-    c"cuStreamUpdateCaptureDependencies",
-    c"cuStreamUpdateCaptureDependencies_ptsz",
-    c"cuStreamUpdateCaptureDependencies_v2",
-    c"cuStreamUpdateCaptureDependencies_v2_ptsz",
-    c"cuStreamWaitEvent",
-    c"cuStreamWaitEvent_ptsz",
-    c"cuStreamWaitValue32",
-    c"cuStreamWaitValue32_ptsz",
-    c"cuStreamWaitValue32_v2",
-    c"cuStreamWaitValue32_v2_ptsz",
-    c"cuStreamWaitValue64",
-    c"cuStreamWaitValue64_ptsz",
-    c"cuStreamWaitValue64_v2",
-    c"cuStreamWaitValue64_v2_ptsz",
-    c"cuStreamWriteValue32",
-    c"cuStreamWriteValue32_ptsz",
-    c"cuStreamWriteValue32_v2",
-    c"cuStreamWriteValue32_v2_ptsz",
-    c"cuStreamWriteValue64",
-    c"cuStreamWriteValue64_ptsz",
-    c"cuStreamWriteValue64_v2",
-    c"cuStreamWriteValue64_v2_ptsz",
-    c"cuSurfObjectCreate",
-    c"cuSurfObjectDestroy",
-    c"cuSurfObjectGetResourceDesc",
-    c"cuSurfRefGetArray",
-    c"cuSurfRefSetArray",
-    c"cuTensorMapEncodeIm2col",
-    c"cuTensorMapEncodeIm2colWide",
-    c"cuTensorMapEncodeTiled",
-    c"cuTensorMapReplaceAddress",
-    c"cuTensorMapSetAllocationClass",
-    c"cuTexObjectCreate",
-    c"cuTexObjectDestroy",
-    c"cuTexObjectGetResourceDesc",
-    c"cuTexObjectGetResourceViewDesc",
-    c"cuTexObjectGetTextureDesc",
-    c"cuTexRefCreate",
-    c"cuTexRefDestroy",
-    c"cuTexRefGetAddress",
-    c"cuTexRefGetAddressMode",
-    c"cuTexRefGetAddress_v2",
-    c"cuTexRefGetArray",
-    c"cuTexRefGetBorderColor",
-    c"cuTexRefGetFilterMode",
-    c"cuTexRefGetFlags",
-    c"cuTexRefGetFormat",
-    c"cuTexRefGetMaxAnisotropy",
-    c"cuTexRefGetMipmapFilterMode",
-    c"cuTexRefGetMipmapLevelBias",
-    c"cuTexRefGetMipmapLevelClamp",
-    c"cuTexRefGetMipmappedArray",
-    c"cuTexRefSetAddress",
-    c"cuTexRefSetAddress2D",
-    c"cuTexRefSetAddress2D_v2",
-    c"cuTexRefSetAddress2D_v3",
-    c"cuTexRefSetAddressMode",
-    c"cuTexRefSetAddress_v2",
-    c"cuTexRefSetArray",
-    c"cuTexRefSetBorderColor",
-    c"cuTexRefSetFilterMode",
-    c"cuTexRefSetFlags",
-    c"cuTexRefSetFormat",
-    c"cuTexRefSetMaxAnisotropy",
-    c"cuTexRefSetMipmapFilterMode",
-    c"cuTexRefSetMipmapLevelBias",
-    c"cuTexRefSetMipmapLevelClamp",
-    c"cuTexRefSetMipmappedArray",
-    c"cuThreadExchangeStreamCaptureMode",
-    c"cuUserObjectCreate",
-    c"cuUserObjectRelease",
-    c"cuUserObjectRetain",
-    c"cuVDPAUCtxCreate",
-    c"cuVDPAUGetDevice",
-    c"cuWaitExternalSemaphoresAsync",
-    c"cuWaitExternalSemaphoresAsync_ptsz",
-];
-
-/// The entry behind each symbol.
-pub static ADDRESSES: Functions = Functions([
-    cuArray3DCreate as *const c_void,
-    cuArray3DCreate_v2 as *const c_void,
-    cuArray3DGetDescriptor as *const c_void,
-    cuArray3DGetDescriptor_v2 as *const c_void,
-    cuArrayCreate as *const c_void,
-    cuArrayCreate_v2 as *const c_void,
-    cuArrayDestroy as *const c_void,
-    cuArrayGetDescriptor as *const c_void,
-    cuArrayGetDescriptor_v2 as *const c_void,
-    cuArrayGetMemoryRequirements as *const c_void,
-    cuArrayGetPlane as *const c_void,
-    cuArrayGetSparseProperties as *const c_void,
-    cuCheckpointOperationComplete as *const c_void,
-    cuCheckpointProcessCheckpoint as *const c_void,
-    cuCheckpointProcessGetRestoreThreadId as *const c_void,
-    cuCheckpointProcessGetState as *const c_void,
-    cuCheckpointProcessLock as *const c_void,
-    cuCheckpointProcessRestore as *const c_void,
-    cuCheckpointProcessUnlock as *const c_void,
-    cuCoredumpDeregisterCompleteCallback as *const c_void,
-    cuCoredumpDeregisterStartCallback as *const c_void,
-    cuCoredumpGetAttribute as *const c_void,
-    cuCoredumpGetAttributeGlobal as *const c_void,
-    cuCoredumpRegisterCompleteCallback as *const c_void,
-    cuCoredumpRegisterStartCallback as *const c_void,
-    cuCoredumpSetAttribute as *const c_void,
-    cuCoredumpSetAttributeGlobal as *const c_void,
-    cuCtxAttach as *const c_void,
-    cuCtxCreate as *const c_void,
-    cuCtxCreate_v2 as *const c_void,
-    cuCtxCreate_v3 as *const c_void,
-    cuCtxCreate_v4 as *const c_void,
-    cuCtxDestroy as *const c_void,
-    cuCtxDestroy_v2 as *const c_void,
-    cuCtxDetach as *const c_void,
-    cuCtxDisablePeerAccess as *const c_void,
-    cuCtxEnablePeerAccess as *const c_void,
-    cuCtxFromGreenCtx as *const c_void,
-    cuCtxGetApiVersion as *const c_void,
-    cuCtxGetCacheConfig as *const c_void,
-    cuCtxGetCurrent as *const c_void,
-    cuCtxGetDevResource as *const c_void,
-    cuCtxGetDevice as *const c_void,
-    cuCtxGetDevice_v2 as *const c_void,
-    cuCtxGetExecAffinity as *const c_void,
-    cuCtxGetFlags as *const c_void,
-    cuCtxGetId as *const c_void,
-    cuCtxGetLimit as *const c_void,
-    cuCtxGetSharedMemConfig as *const c_void,
-    cuCtxGetStreamPriorityRange as *const c_void,
-    cuCtxPopCurrent as *const c_void,
-    cuCtxPopCurrent_v2 as *const c_void,
-    cuCtxPushCurrent as *const c_void,
-    cuCtxPushCurrent_v2 as *const c_void,
-    cuCtxRecordEvent as *const c_void,
-    cuCtxResetPersistingL2Cache as *const c_void,
-    cuCtxSetCacheConfig as *const c_void,
-    cuCtxSetCurrent as *const c_void,
-    cuCtxSetFlags as *const c_void,
-    cuCtxSetLimit as *const c_void,
-    cuCtxSetSharedMemConfig as *const c_void,
-    cuCtxSynchronize as *const c_void,
-    cuCtxSynchronize_v2 as *const c_void,
-    cuCtxWaitEvent as *const c_void,
-    cuDestroyExternalMemory as *const c_void,
-    cuDestroyExternalSemaphore as *const c_void,
-    cuDevResourceGenerateDesc as *const c_void,
-    cuDevSmResourceSplit as *const c_void,
-    cuDevSmResourceSplitByCount as *const c_void,
-    cuDeviceCanAccessPeer as *const c_void,
-    cuDeviceComputeCapability as *const c_void,
-    cuDeviceGet as *const c_void,
-    cuDeviceGetAttribute as *const c_void,
-    cuDeviceGetByPCIBusId as *const c_void,
-    cuDeviceGetCliqueCount as *const c_void,
-    cuDeviceGetCliqueInfo as *const c_void,
-    cuDeviceGetCount as *const c_void,
-    cuDeviceGetDefaultMemPool as *const c_void,
-    cuDeviceGetDevResource as *const c_void,
-    cuDeviceGetExecAffinitySupport as *const c_void,
-    cuDeviceGetFabricClusterUuid as *const c_void,
-    cuDeviceGetGraphMemAttribute as *const c_void,
-    cuDeviceGetHostAtomicCapabilities as *const c_void,
-    cuDeviceGetLuid as *const c_void,
-    cuDeviceGetMemPool as *const c_void,
-    cuDeviceGetName as *const c_void,
-    cuDeviceGetNvSciSyncAttributes as *const c_void,
-    cuDeviceGetP2PAtomicCapabilities as *const c_void,
-    cuDeviceGetP2PAttribute as *const c_void,
-    cuDeviceGetPCIBusId as *const c_void,
-    cuDeviceGetProperties as *const c_void,
-    cuDeviceGetTexture1DLinearMaxWidth as *const c_void,
-    cuDeviceGetUuid as *const c_void,
-    cuDeviceGetUuid_v2 as *const c_void,
-    cuDeviceGraphMemTrim as *const c_void,
-    cuDevicePrimaryCtxGetState as *const c_void,
-    cuDevicePrimaryCtxRelease as *const c_void,
-    cuDevicePrimaryCtxRelease_v2 as *const c_void,
-    cuDevicePrimaryCtxReset as *const c_void,
-    cuDevicePrimaryCtxReset_v2 as *const c_void,
-    cuDevicePrimaryCtxRetain as *const c_void,
-    cuDevicePrimaryCtxSetFlags as *const c_void,
-    cuDevicePrimaryCtxSetFlags_v2 as *const c_void,
-    cuDeviceRegisterAsyncNotification as *const c_void,
-    cuDeviceSetGraphMemAttribute as *const c_void,
-    cuDeviceSetMemPool as *const c_void,
-    cuDeviceTotalMem as *const c_void,
-    cuDeviceTotalMem_v2 as *const c_void,
-    cuDeviceUnregisterAsyncNotification as *const c_void,
-    cuDriverGetVersion as *const c_void,
-    cuEGLStreamConsumerAcquireFrame as *const c_void,
-    cuEGLStreamConsumerConnect as *const c_void,
-    cuEGLStreamConsumerConnectWithFlags as *const c_void,
-    cuEGLStreamConsumerDisconnect as *const c_void,
-    cuEGLStreamConsumerReleaseFrame as *const c_void,
-    cuEGLStreamProducerConnect as *const c_void,
-    cuEGLStreamProducerDisconnect as *const c_void,
-    cuEGLStreamProducerPresentFrame as *const c_void,
-    cuEGLStreamProducerReturnFrame as *const c_void,
-    cuEventCreate as *const c_void,
-    cuEventCreateFromEGLSync as *const c_void,
-    cuEventDestroy as *const c_void,
-    cuEventDestroy_v2 as *const c_void,
-    cuEventElapsedTime as *const c_void,
-    cuEventElapsedTime_v2 as *const c_void,
-    cuEventQuery as *const c_void,
-    cuEventRecord as *const c_void,
-    cuEventRecordWithFlags as *const c_void,
-    cuEventRecordWithFlags_ptsz as *const c_void,
-    cuEventRecord_ptsz as *const c_void,
-    cuEventSynchronize as *const c_void,
-    cuExternalMemoryGetMappedBuffer as *const c_void,
-    cuExternalMemoryGetMappedMipmappedArray as *const c_void,
-    cuFabricCpyBatchAsync as *const c_void,
-    cuFabricCpyBatchAsync_ptsz as *const c_void,
-    cuFlushGPUDirectRDMAWrites as *const c_void,
-    cuFuncGetAttribute as *const c_void,
-    cuFuncGetModule as *const c_void,
-    cuFuncGetName as *const c_void,
-    cuFuncGetParamCount as *const c_void,
-    cuFuncGetParamInfo as *const c_void,
-    cuFuncIsLoaded as *const c_void,
-    cuFuncLoad as *const c_void,
-    cuFuncSetAttribute as *const c_void,
-    cuFuncSetBlockShape as *const c_void,
-    cuFuncSetCacheConfig as *const c_void,
-    cuFuncSetSharedMemConfig as *const c_void,
-    cuFuncSetSharedSize as *const c_void,
-    cuGLCtxCreate as *const c_void,
-    cuGLGetDevices as *const c_void,
-    cuGLInit as *const c_void,
-    cuGLMapBufferObject as *const c_void,
-    cuGLMapBufferObjectAsync as *const c_void,
-    cuGLMapBufferObjectAsync_v2 as *const c_void,
-    cuGLMapBufferObject_v2 as *const c_void,
-    cuGLRegisterBufferObject as *const c_void,
-    cuGLSetBufferObjectMapFlags as *const c_void,
-    cuGLUnmapBufferObject as *const c_void,
-    cuGLUnmapBufferObjectAsync as *const c_void,
-    cuGLUnregisterBufferObject as *const c_void,
-    cuGetErrorName as *const c_void,
-    cuGetErrorString as *const c_void,
-    cuGetExportTable as *const c_void,
-    cuGetProcAddress as *const c_void,
-    cuGetProcAddress_v2 as *const c_void,
-    cuGraphAddBatchMemOpNode as *const c_void,
-    cuGraphAddChildGraphNode as *const c_void,
-    cuGraphAddDependencies as *const c_void,
-    cuGraphAddDependencies_v2 as *const c_void,
-    cuGraphAddEmptyNode as *const c_void,
-    cuGraphAddEventRecordNode as *const c_void,
-    cuGraphAddEventWaitNode as *const c_void,
-    cuGraphAddExternalSemaphoresSignalNode as *const c_void,
-    cuGraphAddExternalSemaphoresWaitNode as *const c_void,
-    cuGraphAddHostNode as *const c_void,
-    cuGraphAddKernelNode as *const c_void,
-    cuGraphAddKernelNode_v2 as *const c_void,
-    cuGraphAddMemAllocNode as *const c_void,
-    cuGraphAddMemFreeNode as *const c_void,
-    cuGraphAddMemcpyNode as *const c_void,
-    cuGraphAddMemsetNode as *const c_void,
-    cuGraphAddNode as *const c_void,
-    cuGraphAddNode_v2 as *const c_void,
-    cuGraphAddNode_v3 as *const c_void,
-    cuGraphBatchMemOpNodeGetParams as *const c_void,
-    cuGraphBatchMemOpNodeSetParams as *const c_void,
-    cuGraphChildGraphNodeGetGraph as *const c_void,
-    cuGraphClone as *const c_void,
-    cuGraphConditionalHandleCreate as *const c_void,
-    cuGraphCreate as *const c_void,
-    cuGraphDebugDotPrint as *const c_void,
-    cuGraphDestroy as *const c_void,
-    cuGraphDestroyNode as *const c_void,
-    cuGraphEventRecordNodeGetEvent as *const c_void,
-    cuGraphEventRecordNodeSetEvent as *const c_void,
-    cuGraphEventWaitNodeGetEvent as *const c_void,
-    cuGraphEventWaitNodeSetEvent as *const c_void,
-    cuGraphExecBatchMemOpNodeSetParams as *const c_void,
-    cuGraphExecChildGraphNodeSetParams as *const c_void,
-    cuGraphExecDestroy as *const c_void,
-    cuGraphExecEventRecordNodeSetEvent as *const c_void,
-    cuGraphExecEventWaitNodeSetEvent as *const c_void,
-    cuGraphExecExternalSemaphoresSignalNodeSetParams as *const c_void,
-    cuGraphExecExternalSemaphoresWaitNodeSetParams as *const c_void,
-    cuGraphExecGetFlags as *const c_void,
-    cuGraphExecGetId as *const c_void,
-    cuGraphExecHostNodeSetParams as *const c_void,
-    cuGraphExecKernelNodeSetParams as *const c_void,
-    cuGraphExecKernelNodeSetParams_v2 as *const c_void,
-    cuGraphExecMemcpyNodeSetParams as *const c_void,
-    cuGraphExecMemsetNodeSetParams as *const c_void,
-    cuGraphExecNodeSetParams as *const c_void,
-    cuGraphExecUpdate as *const c_void,
-    cuGraphExecUpdate_v2 as *const c_void,
-    cuGraphExternalSemaphoresSignalNodeGetParams as *const c_void,
-    cuGraphExternalSemaphoresSignalNodeSetParams as *const c_void,
-    cuGraphExternalSemaphoresWaitNodeGetParams as *const c_void,
-    cuGraphExternalSemaphoresWaitNodeSetParams as *const c_void,
-    cuGraphGetEdges as *const c_void,
-    cuGraphGetEdges_v2 as *const c_void,
-    cuGraphGetId as *const c_void,
-    cuGraphGetNodes as *const c_void,
-    cuGraphGetRootNodes as *const c_void,
-    cuGraphHostNodeGetParams as *const c_void,
-    cuGraphHostNodeSetParams as *const c_void,
-    cuGraphInstantiate as *const c_void,
-    cuGraphInstantiateWithFlags as *const c_void,
-    cuGraphInstantiateWithParams as *const c_void,
-    cuGraphInstantiateWithParams_ptsz as *const c_void,
-    cuGraphInstantiate_v2 as *const c_void,
-    cuGraphKernelNodeCopyAttributes as *const c_void,
-    cuGraphKernelNodeGetAttribute as *const c_void,
-    cuGraphKernelNodeGetParams as *const c_void,
-    cuGraphKernelNodeGetParams_v2 as *const c_void,
-    cuGraphKernelNodeSetAttribute as *const c_void,
-    cuGraphKernelNodeSetParams as *const c_void,
-    cuGraphKernelNodeSetParams_v2 as *const c_void,
-    cuGraphLaunch as *const c_void,
-    cuGraphLaunch_ptsz as *const c_void,
-    cuGraphMemAllocNodeGetParams as *const c_void,
-    cuGraphMemFreeNodeGetParams as *const c_void,
-    cuGraphMemcpyNodeGetParams as *const c_void,
-    cuGraphMemcpyNodeSetParams as *const c_void,
-    cuGraphMemsetNodeGetParams as *const c_void,
-    cuGraphMemsetNodeSetParams as *const c_void,
-    cuGraphNodeFindInClone as *const c_void,
-    cuGraphNodeGetContainingGraph as *const c_void,
-    cuGraphNodeGetDependencies as *const c_void,
-    cuGraphNodeGetDependencies_v2 as *const c_void,
-    cuGraphNodeGetDependentNodes as *const c_void,
-    cuGraphNodeGetDependentNodes_v2 as *const c_void,
-    cuGraphNodeGetEnabled as *const c_void,
-    cuGraphNodeGetLocalId as *const c_void,
-    cuGraphNodeGetParams as *const c_void,
-    cuGraphNodeGetToolsId as *const c_void,
-    cuGraphNodeGetType as *const c_void,
-    cuGraphNodeSetEnabled as *const c_void,
-    cuGraphNodeSetParams as *const c_void,
-    cuGraphNodeSetParams_v2 as *const c_void,
-    cuGraphReleaseUserObject as *const c_void,
-    cuGraphRemoveDependencies as *const c_void,
-    cuGraphRemoveDependencies_v2 as *const c_void,
-    cuGraphRetainUserObject as *const c_void,
-    cuGraphUpload as *const c_void,
-    cuGraphUpload_ptsz as *const c_void,
-    cuGraphicsEGLRegisterImage as *const c_void,
-    cuGraphicsGLRegisterBuffer as *const c_void,
-    cuGraphicsGLRegisterImage as *const c_void,
-    cuGraphicsMapResources as *const c_void,
-    cuGraphicsMapResources_ptsz as *const c_void,
-    cuGraphicsResourceGetMappedEglFrame as *const c_void,
-    cuGraphicsResourceGetMappedMipmappedArray as *const c_void,
-    cuGraphicsResourceGetMappedPointer as *const c_void,
-    cuGraphicsResourceGetMappedPointer_v2 as *const c_void,
-    cuGraphicsResourceSetMapFlags as *const c_void,
-    cuGraphicsResourceSetMapFlags_v2 as *const c_void,
-    cuGraphicsSubResourceGetMappedArray as *const c_void,
-    cuGraphicsUnmapResources as *const c_void,
-    cuGraphicsUnmapResources_ptsz as *const c_void,
-    cuGraphicsUnregisterResource as *const c_void,
-    cuGraphicsVDPAURegisterOutputSurface as *const c_void,
-    cuGraphicsVDPAURegisterVideoSurface as *const c_void,
-    cuGreenCtxCreate as *const c_void,
-    cuGreenCtxDestroy as *const c_void,
-    cuGreenCtxGetDevResource as *const c_void,
-    cuGreenCtxGetId as *const c_void,
-    cuGreenCtxRecordEvent as *const c_void,
-    cuGreenCtxStreamCreate as *const c_void,
-    cuGreenCtxWaitEvent as *const c_void,
-    cuImportExternalMemory as *const c_void,
-    cuImportExternalSemaphore as *const c_void,
-    cuInit as *const c_void,
-    cuIpcCloseMemHandle as *const c_void,
-    cuIpcGetEventHandle as *const c_void,
-    cuIpcGetMemHandle as *const c_void,
-    cuIpcOpenEventHandle as *const c_void,
-    cuIpcOpenMemHandle as *const c_void,
-    cuIpcOpenMemHandle_v2 as *const c_void,
-    cuKernelGetAttribute as *const c_void,
-    cuKernelGetFunction as *const c_void,
-    cuKernelGetLibrary as *const c_void,
-    cuKernelGetName as *const c_void,
-    cuKernelGetParamCount as *const c_void,
-    cuKernelGetParamInfo as *const c_void,
-    cuKernelSetAttribute as *const c_void,
-    cuKernelSetCacheConfig as *const c_void,
-    cuLaunch as *const c_void,
-    cuLaunchCooperativeKernel as *const c_void,
-    cuLaunchCooperativeKernelMultiDevice as *const c_void,
-    cuLaunchCooperativeKernel_ptsz as *const c_void,
-    cuLaunchGrid as *const c_void,
-    cuLaunchGridAsync as *const c_void,
-    cuLaunchHostFunc as *const c_void,
-    cuLaunchHostFunc_ptsz as *const c_void,
-    cuLaunchHostFunc_v2 as *const c_void,
-    cuLaunchHostFunc_v2_ptsz as *const c_void,
-    cuLaunchKernel as *const c_void,
-    cuLaunchKernelEx as *const c_void,
-    cuLaunchKernelEx_ptsz as *const c_void,
-    cuLaunchKernel_ptsz as *const c_void,
-    cuLibraryEnumerateKernels as *const c_void,
-    cuLibraryGetGlobal as *const c_void,
-    cuLibraryGetKernel as *const c_void,
-    cuLibraryGetKernelCount as *const c_void,
-    cuLibraryGetManaged as *const c_void,
-    cuLibraryGetModule as *const c_void,
-    cuLibraryGetUnifiedFunction as *const c_void,
-    cuLibraryLoadData as *const c_void,
-    cuLibraryLoadFromFile as *const c_void,
-    cuLibraryUnload as *const c_void,
-    cuLinkAddData as *const c_void,
-    cuLinkAddData_v2 as *const c_void,
-    cuLinkAddFile as *const c_void,
-    cuLinkAddFile_v2 as *const c_void,
-    cuLinkComplete as *const c_void,
-    cuLinkCreate as *const c_void,
-    cuLinkCreate_v2 as *const c_void,
-    cuLinkDestroy as *const c_void,
-    cuLogicalEndpointAddDevice as *const c_void,
-    cuLogicalEndpointBindAddr as *const c_void,
-    cuLogicalEndpointBindMem as *const c_void,
-    cuLogicalEndpointCreate as *const c_void,
-    cuLogicalEndpointDestroy as *const c_void,
-    cuLogicalEndpointExport as *const c_void,
-    cuLogicalEndpointGetLimits as *const c_void,
-    cuLogicalEndpointIdRelease as *const c_void,
-    cuLogicalEndpointIdReserve as *const c_void,
-    cuLogicalEndpointImport as *const c_void,
-    cuLogicalEndpointQuery as *const c_void,
-    cuLogicalEndpointUnbind as *const c_void,
-    cuLogsCurrent as *const c_void,
-    cuLogsDumpToFile as *const c_void,
-    cuLogsDumpToMemory as *const c_void,
-    cuLogsRegisterCallback as *const c_void,
-    cuLogsUnregisterCallback as *const c_void,
-    cuMemAddressFree as *const c_void,
-    cuMemAddressReserve as *const c_void,
-    cuMemAdvise as *const c_void,
-    cuMemAdvise_v2 as *const c_void,
-    cuMemAlloc as *const c_void,
-    cuMemAllocAsync as *const c_void,
-    cuMemAllocAsync_ptsz as *const c_void,
-    cuMemAllocFromPoolAsync as *const c_void,
-    cuMemAllocFromPoolAsync_ptsz as *const c_void,
-    cuMemAllocHost as *const c_void,
-    cuMemAllocHost_v2 as *const c_void,
-    cuMemAllocManaged as *const c_void,
-    cuMemAllocPitch as *const c_void,
-    cuMemAllocPitch_v2 as *const c_void,
-    cuMemAlloc_v2 as *const c_void,
-    cuMemBatchDecompressAsync as *const c_void,
-    cuMemBatchDecompressAsync_ptsz as *const c_void,
-    cuMemCreate as *const c_void,
-    cuMemDiscardAndPrefetchBatchAsync as *const c_void,
-    cuMemDiscardAndPrefetchBatchAsync_ptsz as *const c_void,
-    cuMemDiscardBatchAsync as *const c_void,
-    cuMemDiscardBatchAsync_ptsz as *const c_void,
-    cuMemExportToShareableHandle as *const c_void,
-    cuMemFree as *const c_void,
-    cuMemFreeAsync as *const c_void,
-    cuMemFreeAsync_ptsz as *const c_void,
-    cuMemFreeHost as *const c_void,
-    cuMemFree_v2 as *const c_void,
-    cuMemGetAccess as *const c_void,
-    cuMemGetAddressRange as *const c_void,
-    cuMemGetAddressRange_v2 as *const c_void,
-    cuMemGetAllocationGranularity as *const c_void,
-    cuMemGetAllocationPropertiesFromHandle as *const c_void,
-    cuMemGetDefaultMemPool as *const c_void,
-    cuMemGetHandleForAddressRange as *const c_void,
-    cuMemGetInfo as *const c_void,
-    cuMemGetInfo_v2 as *const c_void,
-    cuMemGetLocationInfo as *const c_void,
-    cuMemGetMemPool as *const c_void,
-    cuMemHostAlloc as *const c_void,
-    cuMemHostGetDevicePointer as *const c_void,
-    cuMemHostGetDevicePointer_v2 as *const c_void,
-    cuMemHostGetFlags as *const c_void,
-    cuMemHostRegister as *const c_void,
-    cuMemHostRegister_v2 as *const c_void,
-    cuMemHostUnregister as *const c_void,
-    cuMemImportFromShareableHandle as *const c_void,
-    cuMemMap as *const c_void,
-    cuMemMapArrayAsync as *const c_void,
-    cuMemMapArrayAsync_ptsz as *const c_void,
-    cuMemPoolCreate as *const c_void,
-    cuMemPoolDestroy as *const c_void,
-    cuMemPoolExportPointer as *const c_void,
-    cuMemPoolExportToShareableHandle as *const c_void,
-    cuMemPoolGetAccess as *const c_void,
-    cuMemPoolGetAttribute as *const c_void,
-    cuMemPoolImportFromShareableHandle as *const c_void,
-    cuMemPoolImportPointer as *const c_void,
-    cuMemPoolSetAccess as *const c_void,
-    cuMemPoolSetAttribute as *const c_void,
-    cuMemPoolTrimTo as *const c_void,
-    cuMemPrefetchAsync as *const c_void,
-    cuMemPrefetchAsync_ptsz as *const c_void,
-    cuMemPrefetchAsync_v2 as *const c_void,
-    cuMemPrefetchAsync_v2_ptsz as *const c_void,
-    cuMemPrefetchBatchAsync as *const c_void,
-    cuMemPrefetchBatchAsync_ptsz as *const c_void,
-    cuMemRangeGetAttribute as *const c_void,
-    cuMemRangeGetAttributes as *const c_void,
-    cuMemRelease as *const c_void,
-    cuMemRetainAllocationHandle as *const c_void,
-    cuMemSetAccess as *const c_void,
-    cuMemSetMemPool as *const c_void,
-    cuMemUnmap as *const c_void,
-    cuMemcpy as *const c_void,
-    cuMemcpy2D as *const c_void,
-    cuMemcpy2DAsync as *const c_void,
-    cuMemcpy2DAsync_v2 as *const c_void,
-    cuMemcpy2DAsync_v2_ptsz as *const c_void,
-    cuMemcpy2DUnaligned as *const c_void,
-    cuMemcpy2DUnaligned_v2 as *const c_void,
-    cuMemcpy2DUnaligned_v2_ptds as *const c_void,
-    cuMemcpy2D_v2 as *const c_void,
-    cuMemcpy2D_v2_ptds as *const c_void,
-    cuMemcpy3D as *const c_void,
-    cuMemcpy3DAsync as *const c_void,
-    cuMemcpy3DAsync_v2 as *const c_void,
-    cuMemcpy3DAsync_v2_ptsz as *const c_void,
-    cuMemcpy3DBatchAsync as *const c_void,
-    cuMemcpy3DBatchAsync_ptsz as *const c_void,
-    cuMemcpy3DBatchAsync_v2 as *const c_void,
-    cuMemcpy3DBatchAsync_v2_ptsz as *const c_void,
-    cuMemcpy3DPeer as *const c_void,
-    cuMemcpy3DPeerAsync as *const c_void,
-    cuMemcpy3DPeerAsync_ptsz as *const c_void,
-    cuMemcpy3DPeer_ptds as *const c_void,
-    cuMemcpy3DWithAttributesAsync as *const c_void,
-    cuMemcpy3DWithAttributesAsync_ptsz as *const c_void,
-    cuMemcpy3D_v2 as *const c_void,
-    cuMemcpy3D_v2_ptds as *const c_void,
-    cuMemcpyAsync as *const c_void,
-    cuMemcpyAsync_ptsz as *const c_void,
-    cuMemcpyAtoA as *const c_void,
-    cuMemcpyAtoA_v2 as *const c_void,
-    cuMemcpyAtoA_v2_ptds as *const c_void,
-    cuMemcpyAtoD as *const c_void,
-    cuMemcpyAtoD_v2 as *const c_void,
-    cuMemcpyAtoD_v2_ptds as *const c_void,
-    cuMemcpyAtoH as *const c_void,
-    cuMemcpyAtoHAsync as *const c_void,
-    cuMemcpyAtoHAsync_v2 as *const c_void,
-    cuMemcpyAtoHAsync_v2_ptsz as *const c_void,
-    cuMemcpyAtoH_v2 as *const c_void,
-    cuMemcpyAtoH_v2_ptds as *const c_void,
-    cuMemcpyBatchAsync as *const c_void,
-    cuMemcpyBatchAsync_ptsz as *const c_void,
-    cuMemcpyBatchAsync_v2 as *const c_void,
-    cuMemcpyBatchAsync_v2_ptsz as *const c_void,
-    cuMemcpyDtoA as *const c_void,
-    cuMemcpyDtoA_v2 as *const c_void,
-    cuMemcpyDtoA_v2_ptds as *const c_void,
-    cuMemcpyDtoD as *const c_void,
-    cuMemcpyDtoDAsync as *const c_void,
-    cuMemcpyDtoDAsync_v2 as *const c_void,
-    cuMemcpyDtoDAsync_v2_ptsz as *const c_void,
-    cuMemcpyDtoD_v2 as *const c_void,
-    cuMemcpyDtoD_v2_ptds as *const c_void,
-    cuMemcpyDtoH as *const c_void,
-    cuMemcpyDtoHAsync as *const c_void,
-    cuMemcpyDtoHAsync_v2 as *const c_void,
-    cuMemcpyDtoHAsync_v2_ptsz as *const c_void,
-    cuMemcpyDtoH_v2 as *const c_void,
-    cuMemcpyDtoH_v2_ptds as *const c_void,
-    cuMemcpyHtoA as *const c_void,
-    cuMemcpyHtoAAsync as *const c_void,
-    cuMemcpyHtoAAsync_v2 as *const c_void,
-    cuMemcpyHtoAAsync_v2_ptsz as *const c_void,
-    cuMemcpyHtoA_v2 as *const c_void,
-    cuMemcpyHtoA_v2_ptds as *const c_void,
-    cuMemcpyHtoD as *const c_void,
-    cuMemcpyHtoDAsync as *const c_void,
-    cuMemcpyHtoDAsync_v2 as *const c_void,
-    cuMemcpyHtoDAsync_v2_ptsz as *const c_void,
-    cuMemcpyHtoD_v2 as *const c_void,
-    cuMemcpyHtoD_v2_ptds as *const c_void,
-    cuMemcpyPeer as *const c_void,
-    cuMemcpyPeerAsync as *const c_void,
-    cuMemcpyPeerAsync_ptsz as *const c_void,
-    cuMemcpyPeer_ptds as *const c_void,
-    cuMemcpyWithAttributesAsync as *const c_void,
-    cuMemcpyWithAttributesAsync_ptsz as *const c_void,
-    cuMemcpy_ptds as *const c_void,
-    cuMemsetD16 as *const c_void,
-    cuMemsetD16Async as *const c_void,
-    cuMemsetD16Async_ptsz as *const c_void,
-    cuMemsetD16_v2 as *const c_void,
-    cuMemsetD16_v2_ptds as *const c_void,
-    cuMemsetD2D16 as *const c_void,
-    cuMemsetD2D16Async as *const c_void,
-    cuMemsetD2D16Async_ptsz as *const c_void,
-    cuMemsetD2D16_v2 as *const c_void,
-    cuMemsetD2D16_v2_ptds as *const c_void,
-    cuMemsetD2D32 as *const c_void,
-    cuMemsetD2D32Async as *const c_void,
-    cuMemsetD2D32Async_ptsz as *const c_void,
-    cuMemsetD2D32_v2 as *const c_void,
-    cuMemsetD2D32_v2_ptds as *const c_void,
-    cuMemsetD2D8 as *const c_void,
-    cuMemsetD2D8Async as *const c_void,
-    cuMemsetD2D8Async_ptsz as *const c_void,
-    cuMemsetD2D8_v2 as *const c_void,
-    cuMemsetD2D8_v2_ptds as *const c_void,
-    cuMemsetD32 as *const c_void,
-    cuMemsetD32Async as *const c_void,
-    cuMemsetD32Async_ptsz as *const c_void,
-    cuMemsetD32_v2 as *const c_void,
-    cuMemsetD32_v2_ptds as *const c_void,
-    cuMemsetD8 as *const c_void,
-    cuMemsetD8Async as *const c_void,
-    cuMemsetD8Async_ptsz as *const c_void,
-    cuMemsetD8_v2 as *const c_void,
-    cuMemsetD8_v2_ptds as *const c_void,
-    cuMipmappedArrayCreate as *const c_void,
-    cuMipmappedArrayDestroy as *const c_void,
-    cuMipmappedArrayGetLevel as *const c_void,
-    cuMipmappedArrayGetMemoryRequirements as *const c_void,
-    cuMipmappedArrayGetSparseProperties as *const c_void,
-    cuModuleEnumerateFunctions as *const c_void,
-    cuModuleGetFunction as *const c_void,
-    cuModuleGetFunctionCount as *const c_void,
-    cuModuleGetGlobal as *const c_void,
-    cuModuleGetGlobal_v2 as *const c_void,
-    cuModuleGetLoadingMode as *const c_void,
-    cuModuleGetSurfRef as *const c_void,
-    cuModuleGetTexRef as *const c_void,
-    cuModuleLoad as *const c_void,
-    cuModuleLoadData as *const c_void,
-    cuModuleLoadDataEx as *const c_void,
-    cuModuleLoadFatBinary as *const c_void,
-    cuModuleUnload as *const c_void,
-    cuMulticastAddDevice as *const c_void,
-    cuMulticastBindAddr as *const c_void,
-    cuMulticastBindAddr_v2 as *const c_void,
-    cuMulticastBindMem as *const c_void,
-    cuMulticastBindMem_v2 as *const c_void,
-    cuMulticastCreate as *const c_void,
-    cuMulticastGetGranularity as *const c_void,
-    cuMulticastUnbind as *const c_void,
-    cuOccupancyAvailableDynamicSMemPerBlock as *const c_void,
-    cuOccupancyMaxActiveBlocksPerMultiprocessor as *const c_void,
-    cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags as *const c_void,
-    cuOccupancyMaxActiveClusters as *const c_void,
-    cuOccupancyMaxPotentialBlockSize as *const c_void,
-    cuOccupancyMaxPotentialBlockSizeWithFlags as *const c_void,
-    cuOccupancyMaxPotentialClusterSize as *const c_void,
-    cuParamSetSize as *const c_void,
-    cuParamSetTexRef as *const c_void,
-    cuParamSetf as *const c_void,
-    cuParamSeti as *const c_void,
-    cuParamSetv as *const c_void,
-    cuPointerGetAttribute as *const c_void,
-    cuPointerGetAttributes as *const c_void,
-    cuPointerSetAttribute as *const c_void,
-    cuProfilerInitialize as *const c_void,
-    cuProfilerStart as *const c_void,
-    cuProfilerStop as *const c_void,
-    cuSignalExternalSemaphoresAsync as *const c_void,
-    cuSignalExternalSemaphoresAsync_ptsz as *const c_void,
-    cuStreamAddCallback as *const c_void,
-    cuStreamAddCallback_ptsz as *const c_void,
-    cuStreamAttachMemAsync as *const c_void,
-    cuStreamAttachMemAsync_ptsz as *const c_void,
-    cuStreamBatchMemOp as *const c_void,
-    cuStreamBatchMemOp_ptsz as *const c_void,
-    cuStreamBatchMemOp_v2 as *const c_void,
-    cuStreamBatchMemOp_v2_ptsz as *const c_void,
-    cuStreamBeginCapture as *const c_void,
-    cuStreamBeginCaptureToCig as *const c_void,
-    cuStreamBeginCaptureToCig_ptsz as *const c_void,
-    cuStreamBeginCaptureToGraph as *const c_void,
-    cuStreamBeginCaptureToGraph_ptsz as *const c_void,
-    cuStreamBeginCapture_ptsz as *const c_void,
-    cuStreamBeginCapture_v2 as *const c_void,
-    cuStreamBeginCapture_v2_ptsz as *const c_void,
-    cuStreamBeginRecaptureToGraph as *const c_void,
-    cuStreamBeginRecaptureToGraph_ptsz as *const c_void,
-    cuStreamCopyAttributes as *const c_void,
-    cuStreamCopyAttributes_ptsz as *const c_void,
-    cuStreamCreate as *const c_void,
-    cuStreamCreateWithPriority as *const c_void,
-    cuStreamDestroy as *const c_void,
-    cuStreamDestroy_v2 as *const c_void,
-    cuStreamEndCapture as *const c_void,
-    cuStreamEndCaptureToCig as *const c_void,
-    cuStreamEndCaptureToCig_ptsz as *const c_void,
-    cuStreamEndCapture_ptsz as *const c_void,
-    cuStreamGetAttribute as *const c_void,
-    cuStreamGetAttribute_ptsz as *const c_void,
-    cuStreamGetCaptureInfo as *const c_void,
-    cuStreamGetCaptureInfo_ptsz as *const c_void,
-    cuStreamGetCaptureInfo_v2 as *const c_void,
-    cuStreamGetCaptureInfo_v2_ptsz as *const c_void,
-    cuStreamGetCaptureInfo_v3 as *const c_void,
-    cuStreamGetCaptureInfo_v3_ptsz as *const c_void,
-    cuStreamGetCtx as *const c_void,
-    cuStreamGetCtx_ptsz as *const c_void,
-    cuStreamGetCtx_v2 as *const c_void,
-    cuStreamGetCtx_v2_ptsz as *const c_void,
-    cuStreamGetDevResource as *const c_void,
-    cuStreamGetDevResource_ptsz as *const c_void,
-    cuStreamGetDevice as *const c_void,
-    cuStreamGetDevice_ptsz as *const c_void,
-    cuStreamGetFlags as *const c_void,
-    cuStreamGetFlags_ptsz as *const c_void,
-    cuStreamGetGreenCtx as *const c_void,
-    cuStreamGetId as *const c_void,
-    cuStreamGetId_ptsz as *const c_void,
-    cuStreamGetPriority as *const c_void,
-    cuStreamGetPriority_ptsz as *const c_void,
-    cuStreamIsCapturing as *const c_void,
-    cuStreamIsCapturing_ptsz as *const c_void,
-    cuStreamQuery as *const c_void,
-    cuStreamQuery_ptsz as *const c_void,
-    cuStreamSetAttribute as *const c_void,
-    cuStreamSetAttribute_ptsz as *const c_void,
-    cuStreamSynchronize as *const c_void,
-    cuStreamSynchronize_ptsz as *const c_void,
-    cuStreamUpdateCaptureDependencies as *const c_void,
-    cuStreamUpdateCaptureDependencies_ptsz as *const c_void,
-    cuStreamUpdateCaptureDependencies_v2 as *const c_void,
-    cuStreamUpdateCaptureDependencies_v2_ptsz as *const c_void,
-    cuStreamWaitEvent as *const c_void,
-    cuStreamWaitEvent_ptsz as *const c_void,
-    cuStreamWaitValue32 as *const c_void,
-    cuStreamWaitValue32_ptsz as *const c_void,
-    cuStreamWaitValue32_v2 as *const c_void,
-    cuStreamWaitValue32_v2_ptsz as *const c_void,
-    cuStreamWaitValue64 as *const c_void,
-    cuStreamWaitValue64_ptsz as *const c_void,
-    cuStreamWaitValue64_v2 as *const c_void,
-    cuStreamWaitValue64_v2_ptsz as *const c_void,
-    cuStreamWriteValue32 as *const c_void,
-    cuStreamWriteValue32_ptsz as *const c_void,
-    cuStreamWriteValue32_v2 as *const c_void,
-    cuStreamWriteValue32_v2_ptsz as *const c_void,
-    cuStreamWriteValue64 as *const c_void,
-    cuStreamWriteValue64_ptsz as *const c_void,
-    cuStreamWriteValue64_v2 as *const c_void,
-    cuStreamWriteValue64_v2_ptsz as *const c_void,
-    cuSurfObjectCreate as *const c_void,
-    cuSurfObjectDestroy as *const c_void,
-    cuSurfObjectGetResourceDesc as *const c_void,
-    cuSurfRefGetArray as *const c_void,
-    cuSurfRefSetArray as *const c_void,
-    cuTensorMapEncodeIm2col as *const c_void,
-    cuTensorMapEncodeIm2colWide as *const c_void,
-    cuTensorMapEncodeTiled as *const c_void,
-    cuTensorMapReplaceAddress as *const c_void,
-    cuTensorMapSetAllocationClass as *const c_void,
-    cuTexObjectCreate as *const c_void,
-    cuTexObjectDestroy as *const c_void,
-    cuTexObjectGetResourceDesc as *const c_void,
-    cuTexObjectGetResourceViewDesc as *const c_void,
-    cuTexObjectGetTextureDesc as *const c_void,
-    cuTexRefCreate as *const c_void,
-    cuTexRefDestroy as *const c_void,
-    cuTexRefGetAddress as *const c_void,
-    cuTexRefGetAddressMode as *const c_void,
-    cuTexRefGetAddress_v2 as *const c_void,
-    cuTexRefGetArray as *const c_void,
-    cuTexRefGetBorderColor as *const c_void,
-    cuTexRefGetFilterMode as *const c_void,
-    cuTexRefGetFlags as *const c_void,
-    cuTexRefGetFormat as *const c_void,
-    cuTexRefGetMaxAnisotropy as *const c_void,
-    cuTexRefGetMipmapFilterMode as *const c_void,
-    cuTexRefGetMipmapLevelBias as *const c_void,
-    cuTexRefGetMipmapLevelClamp as *const c_void,
-    cuTexRefGetMipmappedArray as *const c_void,
-    cuTexRefSetAddress as *const c_void,
-    cuTexRefSetAddress2D as *const c_void,
-    cuTexRefSetAddress2D_v2 as *const c_void,
-    cuTexRefSetAddress2D_v3 as *const c_void,
-    cuTexRefSetAddressMode as *const c_void,
-    cuTexRefSetAddress_v2 as *const c_void,
-    cuTexRefSetArray as *const c_void,
-    cuTexRefSetBorderColor as *const c_void,
-    cuTexRefSetFilterMode as *const c_void,
-    cuTexRefSetFlags as *const c_void,
-    cuTexRefSetFormat as *const c_void,
-    cuTexRefSetMaxAnisotropy as *const c_void,
-    cuTexRefSetMipmapFilterMode as *const c_void,
-    cuTexRefSetMipmapLevelBias as *const c_void,
-    cuTexRefSetMipmapLevelClamp as *const c_void,
-    cuTexRefSetMipmappedArray as *const c_void,
-    cuThreadExchangeStreamCaptureMode as *const c_void,
-    cuUserObjectCreate as *const c_void,
-    cuUserObjectRelease as *const c_void,
-    cuUserObjectRetain as *const c_void,
-    cuVDPAUCtxCreate as *const c_void,
-    cuVDPAUGetDevice as *const c_void,
-    cuWaitExternalSemaphoresAsync as *const c_void,
-    cuWaitExternalSemaphoresAsync_ptsz as *const c_void,
-]);
+const fn text(with_nul: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(with_nul.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("one NUL, at the end"),
+    }
+}
 
 macro_rules! entries {
     ($($number:literal $name:ident)*) => {
+        /// Every symbol in ascending order; an entry's number is its place here.
+        pub static NAMES: [&CStr; COUNT] = [$(text(concat!(stringify!($name), "\0")),)*];
+
+        /// The entry behind each symbol.
+        pub static ADDRESSES: Functions = Functions([$($name as *const c_void,)*]);
+
         $(
             #[unsafe(naked)]
             #[no_mangle]
@@ -1484,723 +53,731 @@ macro_rules! entries {
     };
 }
 
-entries! {
-    0 cuArray3DCreate
-    1 cuArray3DCreate_v2
-    2 cuArray3DGetDescriptor
-    3 cuArray3DGetDescriptor_v2
-    4 cuArrayCreate
-    5 cuArrayCreate_v2
-    6 cuArrayDestroy
-    7 cuArrayGetDescriptor
-    8 cuArrayGetDescriptor_v2
-    9 cuArrayGetMemoryRequirements
-    10 cuArrayGetPlane
-    11 cuArrayGetSparseProperties
-    12 cuCheckpointOperationComplete
-    13 cuCheckpointProcessCheckpoint
-    14 cuCheckpointProcessGetRestoreThreadId
-    15 cuCheckpointProcessGetState
-    16 cuCheckpointProcessLock
-    17 cuCheckpointProcessRestore
-    18 cuCheckpointProcessUnlock
-    19 cuCoredumpDeregisterCompleteCallback
-    20 cuCoredumpDeregisterStartCallback
-    21 cuCoredumpGetAttribute
-    22 cuCoredumpGetAttributeGlobal
-    23 cuCoredumpRegisterCompleteCallback
-    24 cuCoredumpRegisterStartCallback
-    25 cuCoredumpSetAttribute
-    26 cuCoredumpSetAttributeGlobal
-    27 cuCtxAttach
-    28 cuCtxCreate
-    29 cuCtxCreate_v2
-    30 cuCtxCreate_v3
-    31 cuCtxCreate_v4
-    32 cuCtxDestroy
-    33 cuCtxDestroy_v2
-    34 cuCtxDetach
-    35 cuCtxDisablePeerAccess
-    36 cuCtxEnablePeerAccess
-    37 cuCtxFromGreenCtx
-    38 cuCtxGetApiVersion
-    39 cuCtxGetCacheConfig
-    40 cuCtxGetCurrent
-    41 cuCtxGetDevResource
-    42 cuCtxGetDevice
-    43 cuCtxGetDevice_v2
-    44 cuCtxGetExecAffinity
-    45 cuCtxGetFlags
-    46 cuCtxGetId
-    47 cuCtxGetLimit
-    48 cuCtxGetSharedMemConfig
-    49 cuCtxGetStreamPriorityRange
-    50 cuCtxPopCurrent
-    51 cuCtxPopCurrent_v2
-    52 cuCtxPushCurrent
-    53 cuCtxPushCurrent_v2
-    54 cuCtxRecordEvent
-    55 cuCtxResetPersistingL2Cache
-    56 cuCtxSetCacheConfig
-    57 cuCtxSetCurrent
-    58 cuCtxSetFlags
-    59 cuCtxSetLimit
-    60 cuCtxSetSharedMemConfig
-    61 cuCtxSynchronize
-    62 cuCtxSynchronize_v2
-    63 cuCtxWaitEvent
-    64 cuDestroyExternalMemory
-    65 cuDestroyExternalSemaphore
-    66 cuDevResourceGenerateDesc
-    67 cuDevSmResourceSplit
-    68 cuDevSmResourceSplitByCount
-    69 cuDeviceCanAccessPeer
-    70 cuDeviceComputeCapability
-    71 cuDeviceGet
-    72 cuDeviceGetAttribute
-    73 cuDeviceGetByPCIBusId
-    74 cuDeviceGetCliqueCount
-    75 cuDeviceGetCliqueInfo
-    76 cuDeviceGetCount
-    77 cuDeviceGetDefaultMemPool
-    78 cuDeviceGetDevResource
-    79 cuDeviceGetExecAffinitySupport
-    80 cuDeviceGetFabricClusterUuid
-    81 cuDeviceGetGraphMemAttribute
-    82 cuDeviceGetHostAtomicCapabilities
-    83 cuDeviceGetLuid
-    84 cuDeviceGetMemPool
-    85 cuDeviceGetName
-    86 cuDeviceGetNvSciSyncAttributes
-    87 cuDeviceGetP2PAtomicCapabilities
-    88 cuDeviceGetP2PAttribute
-    89 cuDeviceGetPCIBusId
-    90 cuDeviceGetProperties
-    91 cuDeviceGetTexture1DLinearMaxWidth
-    92 cuDeviceGetUuid
-    93 cuDeviceGetUuid_v2
-    94 cuDeviceGraphMemTrim
-    95 cuDevicePrimaryCtxGetState
-    96 cuDevicePrimaryCtxRelease
-    97 cuDevicePrimaryCtxRelease_v2
-    98 cuDevicePrimaryCtxReset
-    99 cuDevicePrimaryCtxReset_v2
-    100 cuDevicePrimaryCtxRetain
-    101 cuDevicePrimaryCtxSetFlags
-    102 cuDevicePrimaryCtxSetFlags_v2
-    103 cuDeviceRegisterAsyncNotification
-    104 cuDeviceSetGraphMemAttribute
-    105 cuDeviceSetMemPool
-    106 cuDeviceTotalMem
-    107 cuDeviceTotalMem_v2
-    108 cuDeviceUnregisterAsyncNotification
-    109 cuDriverGetVersion
-    110 cuEGLStreamConsumerAcquireFrame
-    111 cuEGLStreamConsumerConnect
-    112 cuEGLStreamConsumerConnectWithFlags
-    113 cuEGLStreamConsumerDisconnect
-    114 cuEGLStreamConsumerReleaseFrame
-    115 cuEGLStreamProducerConnect
-    116 cuEGLStreamProducerDisconnect
-    117 cuEGLStreamProducerPresentFrame
-    118 cuEGLStreamProducerReturnFrame
-    119 cuEventCreate
-    120 cuEventCreateFromEGLSync
-    121 cuEventDestroy
-    122 cuEventDestroy_v2
-    123 cuEventElapsedTime
-    124 cuEventElapsedTime_v2
-    125 cuEventQuery
-    126 cuEventRecord
-    127 cuEventRecordWithFlags
-    128 cuEventRecordWithFlags_ptsz
-    129 cuEventRecord_ptsz
-    130 cuEventSynchronize
-    131 cuExternalMemoryGetMappedBuffer
-    132 cuExternalMemoryGetMappedMipmappedArray
-    133 cuFabricCpyBatchAsync
-    134 cuFabricCpyBatchAsync_ptsz
-    135 cuFlushGPUDirectRDMAWrites
-    136 cuFuncGetAttribute
-    137 cuFuncGetModule
-    138 cuFuncGetName
-    139 cuFuncGetParamCount
-    140 cuFuncGetParamInfo
-    141 cuFuncIsLoaded
-    142 cuFuncLoad
-    143 cuFuncSetAttribute
-    144 cuFuncSetBlockShape
-    145 cuFuncSetCacheConfig
-    146 cuFuncSetSharedMemConfig
-    147 cuFuncSetSharedSize
-    148 cuGLCtxCreate
-    149 cuGLGetDevices
-    150 cuGLInit
-    151 cuGLMapBufferObject
-    152 cuGLMapBufferObjectAsync
-    153 cuGLMapBufferObjectAsync_v2
-    154 cuGLMapBufferObject_v2
-    155 cuGLRegisterBufferObject
-    156 cuGLSetBufferObjectMapFlags
-    157 cuGLUnmapBufferObject
-    158 cuGLUnmapBufferObjectAsync
-    159 cuGLUnregisterBufferObject
-    160 cuGetErrorName
-    161 cuGetErrorString
-    162 cuGetExportTable
-    163 cuGetProcAddress
-    164 cuGetProcAddress_v2
-    165 cuGraphAddBatchMemOpNode
-    166 cuGraphAddChildGraphNode
-    167 cuGraphAddDependencies
-    168 cuGraphAddDependencies_v2
-    169 cuGraphAddEmptyNode
-    170 cuGraphAddEventRecordNode
-    171 cuGraphAddEventWaitNode
-    172 cuGraphAddExternalSemaphoresSignalNode
-    173 cuGraphAddExternalSemaphoresWaitNode
-    174 cuGraphAddHostNode
-    175 cuGraphAddKernelNode
-    176 cuGraphAddKernelNode_v2
-    177 cuGraphAddMemAllocNode
-    178 cuGraphAddMemFreeNode
-    179 cuGraphAddMemcpyNode
-    180 cuGraphAddMemsetNode
-    181 cuGraphAddNode
-    182 cuGraphAddNode_v2
-    183 cuGraphAddNode_v3
-    184 cuGraphBatchMemOpNodeGetParams
-    185 cuGraphBatchMemOpNodeSetParams
-    186 cuGraphChildGraphNodeGetGraph
-    187 cuGraphClone
-    188 cuGraphConditionalHandleCreate
-    189 cuGraphCreate
-    190 cuGraphDebugDotPrint
-    191 cuGraphDestroy
-    192 cuGraphDestroyNode
-    193 cuGraphEventRecordNodeGetEvent
-    194 cuGraphEventRecordNodeSetEvent
-    195 cuGraphEventWaitNodeGetEvent
-    196 cuGraphEventWaitNodeSetEvent
-    197 cuGraphExecBatchMemOpNodeSetParams
-    198 cuGraphExecChildGraphNodeSetParams
-    199 cuGraphExecDestroy
-    200 cuGraphExecEventRecordNodeSetEvent
-    201 cuGraphExecEventWaitNodeSetEvent
-    202 cuGraphExecExternalSemaphoresSignalNodeSetParams
-    203 cuGraphExecExternalSemaphoresWaitNodeSetParams
-    204 cuGraphExecGetFlags
-    205 cuGraphExecGetId
-    206 cuGraphExecHostNodeSetParams
-    207 cuGraphExecKernelNodeSetParams
-    208 cuGraphExecKernelNodeSetParams_v2
-    209 cuGraphExecMemcpyNodeSetParams
-    210 cuGraphExecMemsetNodeSetParams
-    211 cuGraphExecNodeSetParams
-    212 cuGraphExecUpdate
-    213 cuGraphExecUpdate_v2
-    214 cuGraphExternalSemaphoresSignalNodeGetParams
-    215 cuGraphExternalSemaphoresSignalNodeSetParams
-    216 cuGraphExternalSemaphoresWaitNodeGetParams
-    217 cuGraphExternalSemaphoresWaitNodeSetParams
-    218 cuGraphGetEdges
-    219 cuGraphGetEdges_v2
-    220 cuGraphGetId
-    221 cuGraphGetNodes
-    222 cuGraphGetRootNodes
-    223 cuGraphHostNodeGetParams
-    224 cuGraphHostNodeSetParams
-    225 cuGraphInstantiate
-    226 cuGraphInstantiateWithFlags
-    227 cuGraphInstantiateWithParams
-    228 cuGraphInstantiateWithParams_ptsz
-    229 cuGraphInstantiate_v2
-    230 cuGraphKernelNodeCopyAttributes
-    231 cuGraphKernelNodeGetAttribute
-    232 cuGraphKernelNodeGetParams
-    233 cuGraphKernelNodeGetParams_v2
-    234 cuGraphKernelNodeSetAttribute
-    235 cuGraphKernelNodeSetParams
-    236 cuGraphKernelNodeSetParams_v2
-    237 cuGraphLaunch
-    238 cuGraphLaunch_ptsz
-    239 cuGraphMemAllocNodeGetParams
-    240 cuGraphMemFreeNodeGetParams
-    241 cuGraphMemcpyNodeGetParams
-    242 cuGraphMemcpyNodeSetParams
-    243 cuGraphMemsetNodeGetParams
-    244 cuGraphMemsetNodeSetParams
-    245 cuGraphNodeFindInClone
-    246 cuGraphNodeGetContainingGraph
-    247 cuGraphNodeGetDependencies
-    248 cuGraphNodeGetDependencies_v2
-    249 cuGraphNodeGetDependentNodes
-    250 cuGraphNodeGetDependentNodes_v2
-    251 cuGraphNodeGetEnabled
-    252 cuGraphNodeGetLocalId
-    253 cuGraphNodeGetParams
-    254 cuGraphNodeGetToolsId
-    255 cuGraphNodeGetType
-    256 cuGraphNodeSetEnabled
-    257 cuGraphNodeSetParams
-    258 cuGraphNodeSetParams_v2
-    259 cuGraphReleaseUserObject
-    260 cuGraphRemoveDependencies
-    261 cuGraphRemoveDependencies_v2
-    262 cuGraphRetainUserObject
-    263 cuGraphUpload
-    264 cuGraphUpload_ptsz
-    265 cuGraphicsEGLRegisterImage
-    266 cuGraphicsGLRegisterBuffer
-    267 cuGraphicsGLRegisterImage
-    268 cuGraphicsMapResources
-    269 cuGraphicsMapResources_ptsz
-    270 cuGraphicsResourceGetMappedEglFrame
-    271 cuGraphicsResourceGetMappedMipmappedArray
-    272 cuGraphicsResourceGetMappedPointer
-    273 cuGraphicsResourceGetMappedPointer_v2
-    274 cuGraphicsResourceSetMapFlags
-    275 cuGraphicsResourceSetMapFlags_v2
-    276 cuGraphicsSubResourceGetMappedArray
-    277 cuGraphicsUnmapResources
-    278 cuGraphicsUnmapResources_ptsz
-    279 cuGraphicsUnregisterResource
-    280 cuGraphicsVDPAURegisterOutputSurface
-    281 cuGraphicsVDPAURegisterVideoSurface
-    282 cuGreenCtxCreate
-    283 cuGreenCtxDestroy
-    284 cuGreenCtxGetDevResource
-    285 cuGreenCtxGetId
-    286 cuGreenCtxRecordEvent
-    287 cuGreenCtxStreamCreate
-    288 cuGreenCtxWaitEvent
-    289 cuImportExternalMemory
-    290 cuImportExternalSemaphore
-    291 cuInit
-    292 cuIpcCloseMemHandle
-    293 cuIpcGetEventHandle
-    294 cuIpcGetMemHandle
-    295 cuIpcOpenEventHandle
-    296 cuIpcOpenMemHandle
-    297 cuIpcOpenMemHandle_v2
-    298 cuKernelGetAttribute
-    299 cuKernelGetFunction
-    300 cuKernelGetLibrary
-    301 cuKernelGetName
-    302 cuKernelGetParamCount
-    303 cuKernelGetParamInfo
-    304 cuKernelSetAttribute
-    305 cuKernelSetCacheConfig
-    306 cuLaunch
-    307 cuLaunchCooperativeKernel
-    308 cuLaunchCooperativeKernelMultiDevice
-    309 cuLaunchCooperativeKernel_ptsz
-    310 cuLaunchGrid
-    311 cuLaunchGridAsync
-    312 cuLaunchHostFunc
-    313 cuLaunchHostFunc_ptsz
-    314 cuLaunchHostFunc_v2
-    315 cuLaunchHostFunc_v2_ptsz
-    316 cuLaunchKernel
-    317 cuLaunchKernelEx
-    318 cuLaunchKernelEx_ptsz
-    319 cuLaunchKernel_ptsz
-    320 cuLibraryEnumerateKernels
-    321 cuLibraryGetGlobal
-    322 cuLibraryGetKernel
-    323 cuLibraryGetKernelCount
-    324 cuLibraryGetManaged
-    325 cuLibraryGetModule
-    326 cuLibraryGetUnifiedFunction
-    327 cuLibraryLoadData
-    328 cuLibraryLoadFromFile
-    329 cuLibraryUnload
-    330 cuLinkAddData
-    331 cuLinkAddData_v2
-    332 cuLinkAddFile
-    333 cuLinkAddFile_v2
-    334 cuLinkComplete
-    335 cuLinkCreate
-    336 cuLinkCreate_v2
-    337 cuLinkDestroy
-    338 cuLogicalEndpointAddDevice
-    339 cuLogicalEndpointBindAddr
-    340 cuLogicalEndpointBindMem
-    341 cuLogicalEndpointCreate
-    342 cuLogicalEndpointDestroy
-    343 cuLogicalEndpointExport
-    344 cuLogicalEndpointGetLimits
-    345 cuLogicalEndpointIdRelease
-    346 cuLogicalEndpointIdReserve
-    347 cuLogicalEndpointImport
-    348 cuLogicalEndpointQuery
-    349 cuLogicalEndpointUnbind
-    350 cuLogsCurrent
-    351 cuLogsDumpToFile
-    352 cuLogsDumpToMemory
-    353 cuLogsRegisterCallback
-    354 cuLogsUnregisterCallback
-    355 cuMemAddressFree
-    356 cuMemAddressReserve
-    357 cuMemAdvise
-    358 cuMemAdvise_v2
-    359 cuMemAlloc
-    360 cuMemAllocAsync
-    361 cuMemAllocAsync_ptsz
-    362 cuMemAllocFromPoolAsync
-    363 cuMemAllocFromPoolAsync_ptsz
-    364 cuMemAllocHost
-    365 cuMemAllocHost_v2
-    366 cuMemAllocManaged
-    367 cuMemAllocPitch
-    368 cuMemAllocPitch_v2
-    369 cuMemAlloc_v2
-    370 cuMemBatchDecompressAsync
-    371 cuMemBatchDecompressAsync_ptsz
-    372 cuMemCreate
-    373 cuMemDiscardAndPrefetchBatchAsync
-    374 cuMemDiscardAndPrefetchBatchAsync_ptsz
-    375 cuMemDiscardBatchAsync
-    376 cuMemDiscardBatchAsync_ptsz
-    377 cuMemExportToShareableHandle
-    378 cuMemFree
-    379 cuMemFreeAsync
-    380 cuMemFreeAsync_ptsz
-    381 cuMemFreeHost
-    382 cuMemFree_v2
-    383 cuMemGetAccess
-    384 cuMemGetAddressRange
-    385 cuMemGetAddressRange_v2
-    386 cuMemGetAllocationGranularity
-    387 cuMemGetAllocationPropertiesFromHandle
-    388 cuMemGetDefaultMemPool
-    389 cuMemGetHandleForAddressRange
-    390 cuMemGetInfo
-    391 cuMemGetInfo_v2
-    392 cuMemGetLocationInfo
-    393 cuMemGetMemPool
-    394 cuMemHostAlloc
-    395 cuMemHostGetDevicePointer
-    396 cuMemHostGetDevicePointer_v2
-    397 cuMemHostGetFlags
-    398 cuMemHostRegister
-    399 cuMemHostRegister_v2
-    400 cuMemHostUnregister
-    401 cuMemImportFromShareableHandle
-    402 cuMemMap
-    403 cuMemMapArrayAsync
-    404 cuMemMapArrayAsync_ptsz
-    405 cuMemPoolCreate
-    406 cuMemPoolDestroy
-    407 cuMemPoolExportPointer
-    408 cuMemPoolExportToShareableHandle
-    409 cuMemPoolGetAccess
-    410 cuMemPoolGetAttribute
-    411 cuMemPoolImportFromShareableHandle
-    412 cuMemPoolImportPointer
-    413 cuMemPoolSetAccess
-    414 cuMemPoolSetAttribute
-    415 cuMemPoolTrimTo
-    416 cuMemPrefetchAsync
-    417 cuMemPrefetchAsync_ptsz
-    418 cuMemPrefetchAsync_v2
-    419 cuMemPrefetchAsync_v2_ptsz
-    420 cuMemPrefetchBatchAsync
-    421 cuMemPrefetchBatchAsync_ptsz
-    422 cuMemRangeGetAttribute
-    423 cuMemRangeGetAttributes
-    424 cuMemRelease
-    425 cuMemRetainAllocationHandle
-    426 cuMemSetAccess
-    427 cuMemSetMemPool
-    428 cuMemUnmap
-    429 cuMemcpy
-    430 cuMemcpy2D
-    431 cuMemcpy2DAsync
-    432 cuMemcpy2DAsync_v2
-    433 cuMemcpy2DAsync_v2_ptsz
-    434 cuMemcpy2DUnaligned
-    435 cuMemcpy2DUnaligned_v2
-    436 cuMemcpy2DUnaligned_v2_ptds
-    437 cuMemcpy2D_v2
-    438 cuMemcpy2D_v2_ptds
-    439 cuMemcpy3D
-    440 cuMemcpy3DAsync
-    441 cuMemcpy3DAsync_v2
-    442 cuMemcpy3DAsync_v2_ptsz
-    443 cuMemcpy3DBatchAsync
-    444 cuMemcpy3DBatchAsync_ptsz
-    445 cuMemcpy3DBatchAsync_v2
-    446 cuMemcpy3DBatchAsync_v2_ptsz
-    447 cuMemcpy3DPeer
-    448 cuMemcpy3DPeerAsync
-    449 cuMemcpy3DPeerAsync_ptsz
-    450 cuMemcpy3DPeer_ptds
-    451 cuMemcpy3DWithAttributesAsync
-    452 cuMemcpy3DWithAttributesAsync_ptsz
-    453 cuMemcpy3D_v2
-    454 cuMemcpy3D_v2_ptds
-    455 cuMemcpyAsync
-    456 cuMemcpyAsync_ptsz
-    457 cuMemcpyAtoA
-    458 cuMemcpyAtoA_v2
-    459 cuMemcpyAtoA_v2_ptds
-    460 cuMemcpyAtoD
-    461 cuMemcpyAtoD_v2
-    462 cuMemcpyAtoD_v2_ptds
-    463 cuMemcpyAtoH
-    464 cuMemcpyAtoHAsync
-    465 cuMemcpyAtoHAsync_v2
-    466 cuMemcpyAtoHAsync_v2_ptsz
-    467 cuMemcpyAtoH_v2
-    468 cuMemcpyAtoH_v2_ptds
-    469 cuMemcpyBatchAsync
-    470 cuMemcpyBatchAsync_ptsz
-    471 cuMemcpyBatchAsync_v2
-    472 cuMemcpyBatchAsync_v2_ptsz
-    473 cuMemcpyDtoA
-    474 cuMemcpyDtoA_v2
-    475 cuMemcpyDtoA_v2_ptds
-    476 cuMemcpyDtoD
-    477 cuMemcpyDtoDAsync
-    478 cuMemcpyDtoDAsync_v2
-    479 cuMemcpyDtoDAsync_v2_ptsz
-    480 cuMemcpyDtoD_v2
-    481 cuMemcpyDtoD_v2_ptds
-    482 cuMemcpyDtoH
-    483 cuMemcpyDtoHAsync
-    484 cuMemcpyDtoHAsync_v2
-    485 cuMemcpyDtoHAsync_v2_ptsz
-    486 cuMemcpyDtoH_v2
-    487 cuMemcpyDtoH_v2_ptds
-    488 cuMemcpyHtoA
-    489 cuMemcpyHtoAAsync
-    490 cuMemcpyHtoAAsync_v2
-    491 cuMemcpyHtoAAsync_v2_ptsz
-    492 cuMemcpyHtoA_v2
-    493 cuMemcpyHtoA_v2_ptds
-    494 cuMemcpyHtoD
-    495 cuMemcpyHtoDAsync
-    496 cuMemcpyHtoDAsync_v2
-    497 cuMemcpyHtoDAsync_v2_ptsz
-    498 cuMemcpyHtoD_v2
-    499 cuMemcpyHtoD_v2_ptds
-    500 cuMemcpyPeer
-    501 cuMemcpyPeerAsync
-    502 cuMemcpyPeerAsync_ptsz
-    503 cuMemcpyPeer_ptds
-    504 cuMemcpyWithAttributesAsync
-    505 cuMemcpyWithAttributesAsync_ptsz
-    506 cuMemcpy_ptds
-    507 cuMemsetD16
-    508 cuMemsetD16Async
-    509 cuMemsetD16Async_ptsz
-    510 cuMemsetD16_v2
-    511 cuMemsetD16_v2_ptds
-    512 cuMemsetD2D16
-    513 cuMemsetD2D16Async
-    514 cuMemsetD2D16Async_ptsz
-    515 cuMemsetD2D16_v2
-    516 cuMemsetD2D16_v2_ptds
-    517 cuMemsetD2D32
-    518 cuMemsetD2D32Async
-    519 cuMemsetD2D32Async_ptsz
-    520 cuMemsetD2D32_v2
-    521 cuMemsetD2D32_v2_ptds
-    522 cuMemsetD2D8
-    523 cuMemsetD2D8Async
-    524 cuMemsetD2D8Async_ptsz
-    525 cuMemsetD2D8_v2
-    526 cuMemsetD2D8_v2_ptds
-    527 cuMemsetD32
-    528 cuMemsetD32Async
-    529 cuMemsetD32Async_ptsz
-    530 cuMemsetD32_v2
-    531 cuMemsetD32_v2_ptds
-    532 cuMemsetD8
-    533 cuMemsetD8Async
-    534 cuMemsetD8Async_ptsz
-    535 cuMemsetD8_v2
-    536 cuMemsetD8_v2_ptds
-    537 cuMipmappedArrayCreate
-    538 cuMipmappedArrayDestroy
-    539 cuMipmappedArrayGetLevel
-    540 cuMipmappedArrayGetMemoryRequirements
-    541 cuMipmappedArrayGetSparseProperties
-    542 cuModuleEnumerateFunctions
-    543 cuModuleGetFunction
-    544 cuModuleGetFunctionCount
-    545 cuModuleGetGlobal
-    546 cuModuleGetGlobal_v2
-    547 cuModuleGetLoadingMode
-    548 cuModuleGetSurfRef
-    549 cuModuleGetTexRef
-    550 cuModuleLoad
-    551 cuModuleLoadData
-    552 cuModuleLoadDataEx
-    553 cuModuleLoadFatBinary
-    554 cuModuleUnload
-    555 cuMulticastAddDevice
-    556 cuMulticastBindAddr
-    557 cuMulticastBindAddr_v2
-    558 cuMulticastBindMem
-    559 cuMulticastBindMem_v2
-    560 cuMulticastCreate
-    561 cuMulticastGetGranularity
-    562 cuMulticastUnbind
-    563 cuOccupancyAvailableDynamicSMemPerBlock
-    564 cuOccupancyMaxActiveBlocksPerMultiprocessor
-    565 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
-    566 cuOccupancyMaxActiveClusters
-    567 cuOccupancyMaxPotentialBlockSize
-    568 cuOccupancyMaxPotentialBlockSizeWithFlags
-    569 cuOccupancyMaxPotentialClusterSize
-    570 cuParamSetSize
-    571 cuParamSetTexRef
-    572 cuParamSetf
-    573 cuParamSeti
-    574 cuParamSetv
-    575 cuPointerGetAttribute
-    576 cuPointerGetAttributes
-    577 cuPointerSetAttribute
-    578 cuProfilerInitialize
-    579 cuProfilerStart
-    580 cuProfilerStop
-    581 cuSignalExternalSemaphoresAsync
-    582 cuSignalExternalSemaphoresAsync_ptsz
-    583 cuStreamAddCallback
-    584 cuStreamAddCallback_ptsz
-    585 cuStreamAttachMemAsync
-    586 cuStreamAttachMemAsync_ptsz
-    587 cuStreamBatchMemOp
-    588 cuStreamBatchMemOp_ptsz
-    589 cuStreamBatchMemOp_v2
-    590 cuStreamBatchMemOp_v2_ptsz
-    591 cuStreamBeginCapture
-    592 cuStreamBeginCaptureToCig
-    593 cuStreamBeginCaptureToCig_ptsz
-    594 cuStreamBeginCaptureToGraph
-    595 cuStreamBeginCaptureToGraph_ptsz
-    596 cuStreamBeginCapture_ptsz
-    597 cuStreamBeginCapture_v2
-    598 cuStreamBeginCapture_v2_ptsz
-    599 cuStreamBeginRecaptureToGraph
-    600 cuStreamBeginRecaptureToGraph_ptsz
-    601 cuStreamCopyAttributes
-    602 cuStreamCopyAttributes_ptsz
-    603 cuStreamCreate
-    604 cuStreamCreateWithPriority
-    605 cuStreamDestroy
-    606 cuStreamDestroy_v2
-    607 cuStreamEndCapture
-    608 cuStreamEndCaptureToCig
-    609 cuStreamEndCaptureToCig_ptsz
-    610 cuStreamEndCapture_ptsz
-    611 cuStreamGetAttribute
-    612 cuStreamGetAttribute_ptsz
-    613 cuStreamGetCaptureInfo
-    614 cuStreamGetCaptureInfo_ptsz
-    615 cuStreamGetCaptureInfo_v2
-    616 cuStreamGetCaptureInfo_v2_ptsz
-    617 cuStreamGetCaptureInfo_v3
-    618 cuStreamGetCaptureInfo_v3_ptsz
-    619 cuStreamGetCtx
-    620 cuStreamGetCtx_ptsz
-    621 cuStreamGetCtx_v2
-    622 cuStreamGetCtx_v2_ptsz
-    623 cuStreamGetDevResource
-    624 cuStreamGetDevResource_ptsz
-    625 cuStreamGetDevice
-    626 cuStreamGetDevice_ptsz
-    627 cuStreamGetFlags
-    628 cuStreamGetFlags_ptsz
-    629 cuStreamGetGreenCtx
-    630 cuStreamGetId
-    631 cuStreamGetId_ptsz
-    632 cuStreamGetPriority
-    633 cuStreamGetPriority_ptsz
-    634 cuStreamIsCapturing
-    635 cuStreamIsCapturing_ptsz
-    636 cuStreamQuery
-    637 cuStreamQuery_ptsz
-    638 cuStreamSetAttribute
-    639 cuStreamSetAttribute_ptsz
-    640 cuStreamSynchronize
-    641 cuStreamSynchronize_ptsz
-    642 cuStreamUpdateCaptureDependencies
-    643 cuStreamUpdateCaptureDependencies_ptsz
-    644 cuStreamUpdateCaptureDependencies_v2
-    645 cuStreamUpdateCaptureDependencies_v2_ptsz
-    646 cuStreamWaitEvent
-    647 cuStreamWaitEvent_ptsz
-    648 cuStreamWaitValue32
-    649 cuStreamWaitValue32_ptsz
-    650 cuStreamWaitValue32_v2
-    651 cuStreamWaitValue32_v2_ptsz
-    652 cuStreamWaitValue64
-    653 cuStreamWaitValue64_ptsz
-    654 cuStreamWaitValue64_v2
-    655 cuStreamWaitValue64_v2_ptsz
-    656 cuStreamWriteValue32
-    657 cuStreamWriteValue32_ptsz
-    658 cuStreamWriteValue32_v2
-    659 cuStreamWriteValue32_v2_ptsz
-    660 cuStreamWriteValue64
-    661 cuStreamWriteValue64_ptsz
-    662 cuStreamWriteValue64_v2
-    663 cuStreamWriteValue64_v2_ptsz
-    664 cuSurfObjectCreate
-    665 cuSurfObjectDestroy
-    666 cuSurfObjectGetResourceDesc
-    667 cuSurfRefGetArray
-    668 cuSurfRefSetArray
-    669 cuTensorMapEncodeIm2col
-    670 cuTensorMapEncodeIm2colWide
-    671 cuTensorMapEncodeTiled
-    672 cuTensorMapReplaceAddress
-    673 cuTensorMapSetAllocationClass
-    674 cuTexObjectCreate
-    675 cuTexObjectDestroy
-    676 cuTexObjectGetResourceDesc
-    677 cuTexObjectGetResourceViewDesc
-    678 cuTexObjectGetTextureDesc
-    679 cuTexRefCreate
-    680 cuTexRefDestroy
-    681 cuTexRefGetAddress
-    682 cuTexRefGetAddressMode
-    683 cuTexRefGetAddress_v2
-    684 cuTexRefGetArray
-    685 cuTexRefGetBorderColor
-    686 cuTexRefGetFilterMode
-    687 cuTexRefGetFlags
-    688 cuTexRefGetFormat
-    689 cuTexRefGetMaxAnisotropy
-    690 cuTexRefGetMipmapFilterMode
-    691 cuTexRefGetMipmapLevelBias
-    692 cuTexRefGetMipmapLevelClamp
-    693 cuTexRefGetMipmappedArray
-    694 cuTexRefSetAddress
-    695 cuTexRefSetAddress2D
-    696 cuTexRefSetAddress2D_v2
-    697 cuTexRefSetAddress2D_v3
-    698 cuTexRefSetAddressMode
-    699 cuTexRefSetAddress_v2
-    700 cuTexRefSetArray
-    701 cuTexRefSetBorderColor
-    702 cuTexRefSetFilterMode
-    703 cuTexRefSetFlags
-    704 cuTexRefSetFormat
-    705 cuTexRefSetMaxAnisotropy
-    706 cuTexRefSetMipmapFilterMode
-    707 cuTexRefSetMipmapLevelBias
-    708 cuTexRefSetMipmapLevelClamp
-    709 cuTexRefSetMipmappedArray
-    710 cuThreadExchangeStreamCaptureMode
-    711 cuUserObjectCreate
-    712 cuUserObjectRelease
-    713 cuUserObjectRetain
-    714 cuVDPAUCtxCreate
-    715 cuVDPAUGetDevice
-    716 cuWaitExternalSemaphoresAsync
-    717 cuWaitExternalSemaphoresAsync_ptsz
+/// Hands every symbol, with its number, to another macro.
+macro_rules! symbols {
+    ($then:ident) => {
+        $then! {
+            0 cuArray3DCreate
+            1 cuArray3DCreate_v2
+            2 cuArray3DGetDescriptor
+            3 cuArray3DGetDescriptor_v2
+            4 cuArrayCreate
+            5 cuArrayCreate_v2
+            6 cuArrayDestroy
+            7 cuArrayGetDescriptor
+            8 cuArrayGetDescriptor_v2
+            9 cuArrayGetMemoryRequirements
+            10 cuArrayGetPlane
+            11 cuArrayGetSparseProperties
+            12 cuCheckpointOperationComplete
+            13 cuCheckpointProcessCheckpoint
+            14 cuCheckpointProcessGetRestoreThreadId
+            15 cuCheckpointProcessGetState
+            16 cuCheckpointProcessLock
+            17 cuCheckpointProcessRestore
+            18 cuCheckpointProcessUnlock
+            19 cuCoredumpDeregisterCompleteCallback
+            20 cuCoredumpDeregisterStartCallback
+            21 cuCoredumpGetAttribute
+            22 cuCoredumpGetAttributeGlobal
+            23 cuCoredumpRegisterCompleteCallback
+            24 cuCoredumpRegisterStartCallback
+            25 cuCoredumpSetAttribute
+            26 cuCoredumpSetAttributeGlobal
+            27 cuCtxAttach
+            28 cuCtxCreate
+            29 cuCtxCreate_v2
+            30 cuCtxCreate_v3
+            31 cuCtxCreate_v4
+            32 cuCtxDestroy
+            33 cuCtxDestroy_v2
+            34 cuCtxDetach
+            35 cuCtxDisablePeerAccess
+            36 cuCtxEnablePeerAccess
+            37 cuCtxFromGreenCtx
+            38 cuCtxGetApiVersion
+            39 cuCtxGetCacheConfig
+            40 cuCtxGetCurrent
+            41 cuCtxGetDevResource
+            42 cuCtxGetDevice
+            43 cuCtxGetDevice_v2
+            44 cuCtxGetExecAffinity
+            45 cuCtxGetFlags
+            46 cuCtxGetId
+            47 cuCtxGetLimit
+            48 cuCtxGetSharedMemConfig
+            49 cuCtxGetStreamPriorityRange
+            50 cuCtxPopCurrent
+            51 cuCtxPopCurrent_v2
+            52 cuCtxPushCurrent
+            53 cuCtxPushCurrent_v2
+            54 cuCtxRecordEvent
+            55 cuCtxResetPersistingL2Cache
+            56 cuCtxSetCacheConfig
+            57 cuCtxSetCurrent
+            58 cuCtxSetFlags
+            59 cuCtxSetLimit
+            60 cuCtxSetSharedMemConfig
+            61 cuCtxSynchronize
+            62 cuCtxSynchronize_v2
+            63 cuCtxWaitEvent
+            64 cuDestroyExternalMemory
+            65 cuDestroyExternalSemaphore
+            66 cuDevResourceGenerateDesc
+            67 cuDevSmResourceSplit
+            68 cuDevSmResourceSplitByCount
+            69 cuDeviceCanAccessPeer
+            70 cuDeviceComputeCapability
+            71 cuDeviceGet
+            72 cuDeviceGetAttribute
+            73 cuDeviceGetByPCIBusId
+            74 cuDeviceGetCliqueCount
+            75 cuDeviceGetCliqueInfo
+            76 cuDeviceGetCount
+            77 cuDeviceGetDefaultMemPool
+            78 cuDeviceGetDevResource
+            79 cuDeviceGetExecAffinitySupport
+            80 cuDeviceGetFabricClusterUuid
+            81 cuDeviceGetGraphMemAttribute
+            82 cuDeviceGetHostAtomicCapabilities
+            83 cuDeviceGetLuid
+            84 cuDeviceGetMemPool
+            85 cuDeviceGetName
+            86 cuDeviceGetNvSciSyncAttributes
+            87 cuDeviceGetP2PAtomicCapabilities
+            88 cuDeviceGetP2PAttribute
+            89 cuDeviceGetPCIBusId
+            90 cuDeviceGetProperties
+            91 cuDeviceGetTexture1DLinearMaxWidth
+            92 cuDeviceGetUuid
+            93 cuDeviceGetUuid_v2
+            94 cuDeviceGraphMemTrim
+            95 cuDevicePrimaryCtxGetState
+            96 cuDevicePrimaryCtxRelease
+            97 cuDevicePrimaryCtxRelease_v2
+            98 cuDevicePrimaryCtxReset
+            99 cuDevicePrimaryCtxReset_v2
+            100 cuDevicePrimaryCtxRetain
+            101 cuDevicePrimaryCtxSetFlags
+            102 cuDevicePrimaryCtxSetFlags_v2
+            103 cuDeviceRegisterAsyncNotification
+            104 cuDeviceSetGraphMemAttribute
+            105 cuDeviceSetMemPool
+            106 cuDeviceTotalMem
+            107 cuDeviceTotalMem_v2
+            108 cuDeviceUnregisterAsyncNotification
+            109 cuDriverGetVersion
+            110 cuEGLStreamConsumerAcquireFrame
+            111 cuEGLStreamConsumerConnect
+            112 cuEGLStreamConsumerConnectWithFlags
+            113 cuEGLStreamConsumerDisconnect
+            114 cuEGLStreamConsumerReleaseFrame
+            115 cuEGLStreamProducerConnect
+            116 cuEGLStreamProducerDisconnect
+            117 cuEGLStreamProducerPresentFrame
+            118 cuEGLStreamProducerReturnFrame
+            119 cuEventCreate
+            120 cuEventCreateFromEGLSync
+            121 cuEventDestroy
+            122 cuEventDestroy_v2
+            123 cuEventElapsedTime
+            124 cuEventElapsedTime_v2
+            125 cuEventQuery
+            126 cuEventRecord
+            127 cuEventRecordWithFlags
+            128 cuEventRecordWithFlags_ptsz
+            129 cuEventRecord_ptsz
+            130 cuEventSynchronize
+            131 cuExternalMemoryGetMappedBuffer
+            132 cuExternalMemoryGetMappedMipmappedArray
+            133 cuFabricCpyBatchAsync
+            134 cuFabricCpyBatchAsync_ptsz
+            135 cuFlushGPUDirectRDMAWrites
+            136 cuFuncGetAttribute
+            137 cuFuncGetModule
+            138 cuFuncGetName
+            139 cuFuncGetParamCount
+            140 cuFuncGetParamInfo
+            141 cuFuncIsLoaded
+            142 cuFuncLoad
+            143 cuFuncSetAttribute
+            144 cuFuncSetBlockShape
+            145 cuFuncSetCacheConfig
+            146 cuFuncSetSharedMemConfig
+            147 cuFuncSetSharedSize
+            148 cuGLCtxCreate
+            149 cuGLGetDevices
+            150 cuGLInit
+            151 cuGLMapBufferObject
+            152 cuGLMapBufferObjectAsync
+            153 cuGLMapBufferObjectAsync_v2
+            154 cuGLMapBufferObject_v2
+            155 cuGLRegisterBufferObject
+            156 cuGLSetBufferObjectMapFlags
+            157 cuGLUnmapBufferObject
+            158 cuGLUnmapBufferObjectAsync
+            159 cuGLUnregisterBufferObject
+            160 cuGetErrorName
+            161 cuGetErrorString
+            162 cuGetExportTable
+            163 cuGetProcAddress
+            164 cuGetProcAddress_v2
+            165 cuGraphAddBatchMemOpNode
+            166 cuGraphAddChildGraphNode
+            167 cuGraphAddDependencies
+            168 cuGraphAddDependencies_v2
+            169 cuGraphAddEmptyNode
+            170 cuGraphAddEventRecordNode
+            171 cuGraphAddEventWaitNode
+            172 cuGraphAddExternalSemaphoresSignalNode
+            173 cuGraphAddExternalSemaphoresWaitNode
+            174 cuGraphAddHostNode
+            175 cuGraphAddKernelNode
+            176 cuGraphAddKernelNode_v2
+            177 cuGraphAddMemAllocNode
+            178 cuGraphAddMemFreeNode
+            179 cuGraphAddMemcpyNode
+            180 cuGraphAddMemsetNode
+            181 cuGraphAddNode
+            182 cuGraphAddNode_v2
+            183 cuGraphAddNode_v3
+            184 cuGraphBatchMemOpNodeGetParams
+            185 cuGraphBatchMemOpNodeSetParams
+            186 cuGraphChildGraphNodeGetGraph
+            187 cuGraphClone
+            188 cuGraphConditionalHandleCreate
+            189 cuGraphCreate
+            190 cuGraphDebugDotPrint
+            191 cuGraphDestroy
+            192 cuGraphDestroyNode
+            193 cuGraphEventRecordNodeGetEvent
+            194 cuGraphEventRecordNodeSetEvent
+            195 cuGraphEventWaitNodeGetEvent
+            196 cuGraphEventWaitNodeSetEvent
+            197 cuGraphExecBatchMemOpNodeSetParams
+            198 cuGraphExecChildGraphNodeSetParams
+            199 cuGraphExecDestroy
+            200 cuGraphExecEventRecordNodeSetEvent
+            201 cuGraphExecEventWaitNodeSetEvent
+            202 cuGraphExecExternalSemaphoresSignalNodeSetParams
+            203 cuGraphExecExternalSemaphoresWaitNodeSetParams
+            204 cuGraphExecGetFlags
+            205 cuGraphExecGetId
+            206 cuGraphExecHostNodeSetParams
+            207 cuGraphExecKernelNodeSetParams
+            208 cuGraphExecKernelNodeSetParams_v2
+            209 cuGraphExecMemcpyNodeSetParams
+            210 cuGraphExecMemsetNodeSetParams
+            211 cuGraphExecNodeSetParams
+            212 cuGraphExecUpdate
+            213 cuGraphExecUpdate_v2
+            214 cuGraphExternalSemaphoresSignalNodeGetParams
+            215 cuGraphExternalSemaphoresSignalNodeSetParams
+            216 cuGraphExternalSemaphoresWaitNodeGetParams
+            217 cuGraphExternalSemaphoresWaitNodeSetParams
+            218 cuGraphGetEdges
+            219 cuGraphGetEdges_v2
+            220 cuGraphGetId
+            221 cuGraphGetNodes
+            222 cuGraphGetRootNodes
+            223 cuGraphHostNodeGetParams
+            224 cuGraphHostNodeSetParams
+            225 cuGraphInstantiate
+            226 cuGraphInstantiateWithFlags
+            227 cuGraphInstantiateWithParams
+            228 cuGraphInstantiateWithParams_ptsz
+            229 cuGraphInstantiate_v2
+            230 cuGraphKernelNodeCopyAttributes
+            231 cuGraphKernelNodeGetAttribute
+            232 cuGraphKernelNodeGetParams
+            233 cuGraphKernelNodeGetParams_v2
+            234 cuGraphKernelNodeSetAttribute
+            235 cuGraphKernelNodeSetParams
+            236 cuGraphKernelNodeSetParams_v2
+            237 cuGraphLaunch
+            238 cuGraphLaunch_ptsz
+            239 cuGraphMemAllocNodeGetParams
+            240 cuGraphMemFreeNodeGetParams
+            241 cuGraphMemcpyNodeGetParams
+            242 cuGraphMemcpyNodeSetParams
+            243 cuGraphMemsetNodeGetParams
+            244 cuGraphMemsetNodeSetParams
+            245 cuGraphNodeFindInClone
+            246 cuGraphNodeGetContainingGraph
+            247 cuGraphNodeGetDependencies
+            248 cuGraphNodeGetDependencies_v2
+            249 cuGraphNodeGetDependentNodes
+            250 cuGraphNodeGetDependentNodes_v2
+            251 cuGraphNodeGetEnabled
+            252 cuGraphNodeGetLocalId
+            253 cuGraphNodeGetParams
+            254 cuGraphNodeGetToolsId
+            255 cuGraphNodeGetType
+            256 cuGraphNodeSetEnabled
+            257 cuGraphNodeSetParams
+            258 cuGraphNodeSetParams_v2
+            259 cuGraphReleaseUserObject
+            260 cuGraphRemoveDependencies
+            261 cuGraphRemoveDependencies_v2
+            262 cuGraphRetainUserObject
+            263 cuGraphUpload
+            264 cuGraphUpload_ptsz
+            265 cuGraphicsEGLRegisterImage
+            266 cuGraphicsGLRegisterBuffer
+            267 cuGraphicsGLRegisterImage
+            268 cuGraphicsMapResources
+            269 cuGraphicsMapResources_ptsz
+            270 cuGraphicsResourceGetMappedEglFrame
+            271 cuGraphicsResourceGetMappedMipmappedArray
+            272 cuGraphicsResourceGetMappedPointer
+            273 cuGraphicsResourceGetMappedPointer_v2
+            274 cuGraphicsResourceSetMapFlags
+            275 cuGraphicsResourceSetMapFlags_v2
+            276 cuGraphicsSubResourceGetMappedArray
+            277 cuGraphicsUnmapResources
+            278 cuGraphicsUnmapResources_ptsz
+            279 cuGraphicsUnregisterResource
+            280 cuGraphicsVDPAURegisterOutputSurface
+            281 cuGraphicsVDPAURegisterVideoSurface
+            282 cuGreenCtxCreate
+            283 cuGreenCtxDestroy
+            284 cuGreenCtxGetDevResource
+            285 cuGreenCtxGetId
+            286 cuGreenCtxRecordEvent
+            287 cuGreenCtxStreamCreate
+            288 cuGreenCtxWaitEvent
+            289 cuImportExternalMemory
+            290 cuImportExternalSemaphore
+            291 cuInit
+            292 cuIpcCloseMemHandle
+            293 cuIpcGetEventHandle
+            294 cuIpcGetMemHandle
+            295 cuIpcOpenEventHandle
+            296 cuIpcOpenMemHandle
+            297 cuIpcOpenMemHandle_v2
+            298 cuKernelGetAttribute
+            299 cuKernelGetFunction
+            300 cuKernelGetLibrary
+            301 cuKernelGetName
+            302 cuKernelGetParamCount
+            303 cuKernelGetParamInfo
+            304 cuKernelSetAttribute
+            305 cuKernelSetCacheConfig
+            306 cuLaunch
+            307 cuLaunchCooperativeKernel
+            308 cuLaunchCooperativeKernelMultiDevice
+            309 cuLaunchCooperativeKernel_ptsz
+            310 cuLaunchGrid
+            311 cuLaunchGridAsync
+            312 cuLaunchHostFunc
+            313 cuLaunchHostFunc_ptsz
+            314 cuLaunchHostFunc_v2
+            315 cuLaunchHostFunc_v2_ptsz
+            316 cuLaunchKernel
+            317 cuLaunchKernelEx
+            318 cuLaunchKernelEx_ptsz
+            319 cuLaunchKernel_ptsz
+            320 cuLibraryEnumerateKernels
+            321 cuLibraryGetGlobal
+            322 cuLibraryGetKernel
+            323 cuLibraryGetKernelCount
+            324 cuLibraryGetManaged
+            325 cuLibraryGetModule
+            326 cuLibraryGetUnifiedFunction
+            327 cuLibraryLoadData
+            328 cuLibraryLoadFromFile
+            329 cuLibraryUnload
+            330 cuLinkAddData
+            331 cuLinkAddData_v2
+            332 cuLinkAddFile
+            333 cuLinkAddFile_v2
+            334 cuLinkComplete
+            335 cuLinkCreate
+            336 cuLinkCreate_v2
+            337 cuLinkDestroy
+            338 cuLogicalEndpointAddDevice
+            339 cuLogicalEndpointBindAddr
+            340 cuLogicalEndpointBindMem
+            341 cuLogicalEndpointCreate
+            342 cuLogicalEndpointDestroy
+            343 cuLogicalEndpointExport
+            344 cuLogicalEndpointGetLimits
+            345 cuLogicalEndpointIdRelease
+            346 cuLogicalEndpointIdReserve
+            347 cuLogicalEndpointImport
+            348 cuLogicalEndpointQuery
+            349 cuLogicalEndpointUnbind
+            350 cuLogsCurrent
+            351 cuLogsDumpToFile
+            352 cuLogsDumpToMemory
+            353 cuLogsRegisterCallback
+            354 cuLogsUnregisterCallback
+            355 cuMemAddressFree
+            356 cuMemAddressReserve
+            357 cuMemAdvise
+            358 cuMemAdvise_v2
+            359 cuMemAlloc
+            360 cuMemAllocAsync
+            361 cuMemAllocAsync_ptsz
+            362 cuMemAllocFromPoolAsync
+            363 cuMemAllocFromPoolAsync_ptsz
+            364 cuMemAllocHost
+            365 cuMemAllocHost_v2
+            366 cuMemAllocManaged
+            367 cuMemAllocPitch
+            368 cuMemAllocPitch_v2
+            369 cuMemAlloc_v2
+            370 cuMemBatchDecompressAsync
+            371 cuMemBatchDecompressAsync_ptsz
+            372 cuMemCreate
+            373 cuMemDiscardAndPrefetchBatchAsync
+            374 cuMemDiscardAndPrefetchBatchAsync_ptsz
+            375 cuMemDiscardBatchAsync
+            376 cuMemDiscardBatchAsync_ptsz
+            377 cuMemExportToShareableHandle
+            378 cuMemFree
+            379 cuMemFreeAsync
+            380 cuMemFreeAsync_ptsz
+            381 cuMemFreeHost
+            382 cuMemFree_v2
+            383 cuMemGetAccess
+            384 cuMemGetAddressRange
+            385 cuMemGetAddressRange_v2
+            386 cuMemGetAllocationGranularity
+            387 cuMemGetAllocationPropertiesFromHandle
+            388 cuMemGetDefaultMemPool
+            389 cuMemGetHandleForAddressRange
+            390 cuMemGetInfo
+            391 cuMemGetInfo_v2
+            392 cuMemGetLocationInfo
+            393 cuMemGetMemPool
+            394 cuMemHostAlloc
+            395 cuMemHostGetDevicePointer
+            396 cuMemHostGetDevicePointer_v2
+            397 cuMemHostGetFlags
+            398 cuMemHostRegister
+            399 cuMemHostRegister_v2
+            400 cuMemHostUnregister
+            401 cuMemImportFromShareableHandle
+            402 cuMemMap
+            403 cuMemMapArrayAsync
+            404 cuMemMapArrayAsync_ptsz
+            405 cuMemPoolCreate
+            406 cuMemPoolDestroy
+            407 cuMemPoolExportPointer
+            408 cuMemPoolExportToShareableHandle
+            409 cuMemPoolGetAccess
+            410 cuMemPoolGetAttribute
+            411 cuMemPoolImportFromShareableHandle
+            412 cuMemPoolImportPointer
+            413 cuMemPoolSetAccess
+            414 cuMemPoolSetAttribute
+            415 cuMemPoolTrimTo
+            416 cuMemPrefetchAsync
+            417 cuMemPrefetchAsync_ptsz
+            418 cuMemPrefetchAsync_v2
+            419 cuMemPrefetchAsync_v2_ptsz
+            420 cuMemPrefetchBatchAsync
+            421 cuMemPrefetchBatchAsync_ptsz
+            422 cuMemRangeGetAttribute
+            423 cuMemRangeGetAttributes
+            424 cuMemRelease
+            425 cuMemRetainAllocationHandle
+            426 cuMemSetAccess
+            427 cuMemSetMemPool
+            428 cuMemUnmap
+            429 cuMemcpy
+            430 cuMemcpy2D
+            431 cuMemcpy2DAsync
+            432 cuMemcpy2DAsync_v2
+            433 cuMemcpy2DAsync_v2_ptsz
+            434 cuMemcpy2DUnaligned
+            435 cuMemcpy2DUnaligned_v2
+            436 cuMemcpy2DUnaligned_v2_ptds
+            437 cuMemcpy2D_v2
+            438 cuMemcpy2D_v2_ptds
+            439 cuMemcpy3D
+            440 cuMemcpy3DAsync
+            441 cuMemcpy3DAsync_v2
+            442 cuMemcpy3DAsync_v2_ptsz
+            443 cuMemcpy3DBatchAsync
+            444 cuMemcpy3DBatchAsync_ptsz
+            445 cuMemcpy3DBatchAsync_v2
+            446 cuMemcpy3DBatchAsync_v2_ptsz
+            447 cuMemcpy3DPeer
+            448 cuMemcpy3DPeerAsync
+            449 cuMemcpy3DPeerAsync_ptsz
+            450 cuMemcpy3DPeer_ptds
+            451 cuMemcpy3DWithAttributesAsync
+            452 cuMemcpy3DWithAttributesAsync_ptsz
+            453 cuMemcpy3D_v2
+            454 cuMemcpy3D_v2_ptds
+            455 cuMemcpyAsync
+            456 cuMemcpyAsync_ptsz
+            457 cuMemcpyAtoA
+            458 cuMemcpyAtoA_v2
+            459 cuMemcpyAtoA_v2_ptds
+            460 cuMemcpyAtoD
+            461 cuMemcpyAtoD_v2
+            462 cuMemcpyAtoD_v2_ptds
+            463 cuMemcpyAtoH
+            464 cuMemcpyAtoHAsync
+            465 cuMemcpyAtoHAsync_v2
+            466 cuMemcpyAtoHAsync_v2_ptsz
+            467 cuMemcpyAtoH_v2
+            468 cuMemcpyAtoH_v2_ptds
+            469 cuMemcpyBatchAsync
+            470 cuMemcpyBatchAsync_ptsz
+            471 cuMemcpyBatchAsync_v2
+            472 cuMemcpyBatchAsync_v2_ptsz
+            473 cuMemcpyDtoA
+            474 cuMemcpyDtoA_v2
+            475 cuMemcpyDtoA_v2_ptds
+            476 cuMemcpyDtoD
+            477 cuMemcpyDtoDAsync
+            478 cuMemcpyDtoDAsync_v2
+            479 cuMemcpyDtoDAsync_v2_ptsz
+            480 cuMemcpyDtoD_v2
+            481 cuMemcpyDtoD_v2_ptds
+            482 cuMemcpyDtoH
+            483 cuMemcpyDtoHAsync
+            484 cuMemcpyDtoHAsync_v2
+            485 cuMemcpyDtoHAsync_v2_ptsz
+            486 cuMemcpyDtoH_v2
+            487 cuMemcpyDtoH_v2_ptds
+            488 cuMemcpyHtoA
+            489 cuMemcpyHtoAAsync
+            490 cuMemcpyHtoAAsync_v2
+            491 cuMemcpyHtoAAsync_v2_ptsz
+            492 cuMemcpyHtoA_v2
+            493 cuMemcpyHtoA_v2_ptds
+            494 cuMemcpyHtoD
+            495 cuMemcpyHtoDAsync
+            496 cuMemcpyHtoDAsync_v2
+            497 cuMemcpyHtoDAsync_v2_ptsz
+            498 cuMemcpyHtoD_v2
+            499 cuMemcpyHtoD_v2_ptds
+            500 cuMemcpyPeer
+            501 cuMemcpyPeerAsync
+            502 cuMemcpyPeerAsync_ptsz
+            503 cuMemcpyPeer_ptds
+            504 cuMemcpyWithAttributesAsync
+            505 cuMemcpyWithAttributesAsync_ptsz
+            506 cuMemcpy_ptds
+            507 cuMemsetD16
+            508 cuMemsetD16Async
+            509 cuMemsetD16Async_ptsz
+            510 cuMemsetD16_v2
+            511 cuMemsetD16_v2_ptds
+            512 cuMemsetD2D16
+            513 cuMemsetD2D16Async
+            514 cuMemsetD2D16Async_ptsz
+            515 cuMemsetD2D16_v2
+            516 cuMemsetD2D16_v2_ptds
+            517 cuMemsetD2D32
+            518 cuMemsetD2D32Async
+            519 cuMemsetD2D32Async_ptsz
+            520 cuMemsetD2D32_v2
+            521 cuMemsetD2D32_v2_ptds
+            522 cuMemsetD2D8
+            523 cuMemsetD2D8Async
+            524 cuMemsetD2D8Async_ptsz
+            525 cuMemsetD2D8_v2
+            526 cuMemsetD2D8_v2_ptds
+            527 cuMemsetD32
+            528 cuMemsetD32Async
+            529 cuMemsetD32Async_ptsz
+            530 cuMemsetD32_v2
+            531 cuMemsetD32_v2_ptds
+            532 cuMemsetD8
+            533 cuMemsetD8Async
+            534 cuMemsetD8Async_ptsz
+            535 cuMemsetD8_v2
+            536 cuMemsetD8_v2_ptds
+            537 cuMipmappedArrayCreate
+            538 cuMipmappedArrayDestroy
+            539 cuMipmappedArrayGetLevel
+            540 cuMipmappedArrayGetMemoryRequirements
+            541 cuMipmappedArrayGetSparseProperties
+            542 cuModuleEnumerateFunctions
+            543 cuModuleGetFunction
+            544 cuModuleGetFunctionCount
+            545 cuModuleGetGlobal
+            546 cuModuleGetGlobal_v2
+            547 cuModuleGetLoadingMode
+            548 cuModuleGetSurfRef
+            549 cuModuleGetTexRef
+            550 cuModuleLoad
+            551 cuModuleLoadData
+            552 cuModuleLoadDataEx
+            553 cuModuleLoadFatBinary
+            554 cuModuleUnload
+            555 cuMulticastAddDevice
+            556 cuMulticastBindAddr
+            557 cuMulticastBindAddr_v2
+            558 cuMulticastBindMem
+            559 cuMulticastBindMem_v2
+            560 cuMulticastCreate
+            561 cuMulticastGetGranularity
+            562 cuMulticastUnbind
+            563 cuOccupancyAvailableDynamicSMemPerBlock
+            564 cuOccupancyMaxActiveBlocksPerMultiprocessor
+            565 cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags
+            566 cuOccupancyMaxActiveClusters
+            567 cuOccupancyMaxPotentialBlockSize
+            568 cuOccupancyMaxPotentialBlockSizeWithFlags
+            569 cuOccupancyMaxPotentialClusterSize
+            570 cuParamSetSize
+            571 cuParamSetTexRef
+            572 cuParamSetf
+            573 cuParamSeti
+            574 cuParamSetv
+            575 cuPointerGetAttribute
+            576 cuPointerGetAttributes
+            577 cuPointerSetAttribute
+            578 cuProfilerInitialize
+            579 cuProfilerStart
+            580 cuProfilerStop
+            581 cuSignalExternalSemaphoresAsync
+            582 cuSignalExternalSemaphoresAsync_ptsz
+            583 cuStreamAddCallback
+            584 cuStreamAddCallback_ptsz
+            585 cuStreamAttachMemAsync
+            586 cuStreamAttachMemAsync_ptsz
+            587 cuStreamBatchMemOp
+            588 cuStreamBatchMemOp_ptsz
+            589 cuStreamBatchMemOp_v2
+            590 cuStreamBatchMemOp_v2_ptsz
+            591 cuStreamBeginCapture
+            592 cuStreamBeginCaptureToCig
+            593 cuStreamBeginCaptureToCig_ptsz
+            594 cuStreamBeginCaptureToGraph
+            595 cuStreamBeginCaptureToGraph_ptsz
+            596 cuStreamBeginCapture_ptsz
+            597 cuStreamBeginCapture_v2
+            598 cuStreamBeginCapture_v2_ptsz
+            599 cuStreamBeginRecaptureToGraph
+            600 cuStreamBeginRecaptureToGraph_ptsz
+            601 cuStreamCopyAttributes
+            602 cuStreamCopyAttributes_ptsz
+            603 cuStreamCreate
+            604 cuStreamCreateWithPriority
+            605 cuStreamDestroy
+            606 cuStreamDestroy_v2
+            607 cuStreamEndCapture
+            608 cuStreamEndCaptureToCig
+            609 cuStreamEndCaptureToCig_ptsz
+            610 cuStreamEndCapture_ptsz
+            611 cuStreamGetAttribute
+            612 cuStreamGetAttribute_ptsz
+            613 cuStreamGetCaptureInfo
+            614 cuStreamGetCaptureInfo_ptsz
+            615 cuStreamGetCaptureInfo_v2
+            616 cuStreamGetCaptureInfo_v2_ptsz
+            617 cuStreamGetCaptureInfo_v3
+            618 cuStreamGetCaptureInfo_v3_ptsz
+            619 cuStreamGetCtx
+            620 cuStreamGetCtx_ptsz
+            621 cuStreamGetCtx_v2
+            622 cuStreamGetCtx_v2_ptsz
+            623 cuStreamGetDevResource
+            624 cuStreamGetDevResource_ptsz
+            625 cuStreamGetDevice
+            626 cuStreamGetDevice_ptsz
+            627 cuStreamGetFlags
+            628 cuStreamGetFlags_ptsz
+            629 cuStreamGetGreenCtx
+            630 cuStreamGetId
+            631 cuStreamGetId_ptsz
+            632 cuStreamGetPriority
+            633 cuStreamGetPriority_ptsz
+            634 cuStreamIsCapturing
+            635 cuStreamIsCapturing_ptsz
+            636 cuStreamQuery
+            637 cuStreamQuery_ptsz
+            638 cuStreamSetAttribute
+            639 cuStreamSetAttribute_ptsz
+            640 cuStreamSynchronize
+            641 cuStreamSynchronize_ptsz
+            642 cuStreamUpdateCaptureDependencies
+            643 cuStreamUpdateCaptureDependencies_ptsz
+            644 cuStreamUpdateCaptureDependencies_v2
+            645 cuStreamUpdateCaptureDependencies_v2_ptsz
+            646 cuStreamWaitEvent
+            647 cuStreamWaitEvent_ptsz
+            648 cuStreamWaitValue32
+            649 cuStreamWaitValue32_ptsz
+            650 cuStreamWaitValue32_v2
+            651 cuStreamWaitValue32_v2_ptsz
+            652 cuStreamWaitValue64
+            653 cuStreamWaitValue64_ptsz
+            654 cuStreamWaitValue64_v2
+            655 cuStreamWaitValue64_v2_ptsz
+            656 cuStreamWriteValue32
+            657 cuStreamWriteValue32_ptsz
+            658 cuStreamWriteValue32_v2
+            659 cuStreamWriteValue32_v2_ptsz
+            660 cuStreamWriteValue64
+            661 cuStreamWriteValue64_ptsz
+            662 cuStreamWriteValue64_v2
+            663 cuStreamWriteValue64_v2_ptsz
+            664 cuSurfObjectCreate
+            665 cuSurfObjectDestroy
+            666 cuSurfObjectGetResourceDesc
+            667 cuSurfRefGetArray
+            668 cuSurfRefSetArray
+            669 cuTensorMapEncodeIm2col
+            670 cuTensorMapEncodeIm2colWide
+            671 cuTensorMapEncodeTiled
+            672 cuTensorMapReplaceAddress
+            673 cuTensorMapSetAllocationClass
+            674 cuTexObjectCreate
+            675 cuTexObjectDestroy
+            676 cuTexObjectGetResourceDesc
+            677 cuTexObjectGetResourceViewDesc
+            678 cuTexObjectGetTextureDesc
+            679 cuTexRefCreate
+            680 cuTexRefDestroy
+            681 cuTexRefGetAddress
+            682 cuTexRefGetAddressMode
+            683 cuTexRefGetAddress_v2
+            684 cuTexRefGetArray
+            685 cuTexRefGetBorderColor
+            686 cuTexRefGetFilterMode
+            687 cuTexRefGetFlags
+            688 cuTexRefGetFormat
+            689 cuTexRefGetMaxAnisotropy
+            690 cuTexRefGetMipmapFilterMode
+            691 cuTexRefGetMipmapLevelBias
+            692 cuTexRefGetMipmapLevelClamp
+            693 cuTexRefGetMipmappedArray
+            694 cuTexRefSetAddress
+            695 cuTexRefSetAddress2D
+            696 cuTexRefSetAddress2D_v2
+            697 cuTexRefSetAddress2D_v3
+            698 cuTexRefSetAddressMode
+            699 cuTexRefSetAddress_v2
+            700 cuTexRefSetArray
+            701 cuTexRefSetBorderColor
+            702 cuTexRefSetFilterMode
+            703 cuTexRefSetFlags
+            704 cuTexRefSetFormat
+            705 cuTexRefSetMaxAnisotropy
+            706 cuTexRefSetMipmapFilterMode
+            707 cuTexRefSetMipmapLevelBias
+            708 cuTexRefSetMipmapLevelClamp
+            709 cuTexRefSetMipmappedArray
+            710 cuThreadExchangeStreamCaptureMode
+            711 cuUserObjectCreate
+            712 cuUserObjectRelease
+            713 cuUserObjectRetain
+            714 cuVDPAUCtxCreate
+            715 cuVDPAUGetDevice
+            716 cuWaitExternalSemaphoresAsync
+            717 cuWaitExternalSemaphoresAsync_ptsz
+        }
+    };
 }
+pub(crate) use symbols;
+
+symbols!(entries);

@@ -12,409 +12,51 @@ use harp_cuda_abi::types::*;
 
 use crate::local::driver::function;
 
-pub unsafe fn cuArray3DCreate_v2(
-    pHandle: *mut CUarray,
-    pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR,
-) -> CUresult {
-    match function(1) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut CUarray, *const CUDA_ARRAY3D_DESCRIPTOR) -> CUresult,
-            >(driver)(pHandle, pAllocateArray)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
+macro_rules! driver {
+    ($($number:literal $name:ident($($parameter:ident: $type:ty),*);)*) => {
+        $(
+            pub unsafe fn $name($($parameter: $type),*) -> CUresult {
+                type Function = unsafe extern "C" fn($($type),*) -> CUresult;
+                match function($number) {
+                    Some(found) => unsafe {
+                        transmute::<*mut c_void, Function>(found)($($parameter),*)
+                    },
+                    None => CUDA_ERROR_NOT_SUPPORTED,
+                }
+            }
+        )*
+    };
 }
 
-pub unsafe fn cuArrayCreate_v2(
-    pHandle: *mut CUarray,
-    pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR,
-) -> CUresult {
-    match function(5) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut CUarray, *const CUDA_ARRAY_DESCRIPTOR) -> CUresult,
-            >(driver)(pHandle, pAllocateArray)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuArrayDestroy(hArray: CUarray) -> CUresult {
-    match function(6) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUarray) -> CUresult>(driver)(hArray)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
-    match function(33) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUcontext) -> CUresult>(driver)(ctx)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuCtxGetCurrent(pctx: *mut CUcontext) -> CUresult {
-    match function(40) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUcontext) -> CUresult>(driver)(pctx)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuCtxGetDevice(device: *mut CUdevice) -> CUresult {
-    match function(42) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUdevice) -> CUresult>(driver)(
-                device,
-            )
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuDevicePrimaryCtxGetState(
-    dev: CUdevice,
-    flags: *mut u32,
-    active: *mut i32,
-) -> CUresult {
-    match function(95) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUdevice, *mut u32, *mut i32) -> CUresult>(
-                driver,
-            )(dev, flags, active)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
-    match function(97) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUdevice) -> CUresult>(driver)(dev)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
-    match function(99) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUdevice) -> CUresult>(driver)(dev)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice) -> CUresult {
-    match function(100) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUcontext, CUdevice) -> CUresult>(
-                driver,
-            )(pctx, dev)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> CUresult {
-    match function(107) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, CUdevice) -> CUresult>(driver)(
-                bytes, dev,
-            )
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuGetProcAddress(
-    symbol: *const c_char,
-    pfn: *mut *mut c_void,
-    cudaVersion: i32,
-    flags: cuuint64_t,
-) -> CUresult {
-    match function(163) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*const c_char, *mut *mut c_void, i32, cuuint64_t) -> CUresult,
-            >(driver)(symbol, pfn, cudaVersion, flags)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuGetProcAddress_v2(
-    symbol: *const c_char,
-    pfn: *mut *mut c_void,
-    cudaVersion: i32,
-    flags: cuuint64_t,
-    symbolStatus: *mut CUdriverProcAddressQueryResult,
-) -> CUresult {
-    match function(164) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(
-                    *const c_char,
-                    *mut *mut c_void,
-                    i32,
-                    cuuint64_t,
-                    *mut CUdriverProcAddressQueryResult,
-                ) -> CUresult,
-            >(driver)(symbol, pfn, cudaVersion, flags, symbolStatus)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuInit(Flags: u32) -> CUresult {
-    match function(291) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(u32) -> CUresult>(driver)(Flags)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemAllocAsync(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    hStream: CUstream,
-) -> CUresult {
-    match function(360) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut CUdeviceptr, usize, CUstream) -> CUresult,
-            >(driver)(dptr, bytesize, hStream)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemAllocFromPoolAsync(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    hStream: CUstream,
-) -> CUresult {
-    match function(362) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut CUdeviceptr, usize, CUmemoryPool, CUstream) -> CUresult,
-            >(driver)(dptr, bytesize, pool, hStream)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, flags: u32) -> CUresult {
-    match function(366) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUdeviceptr, usize, u32) -> CUresult>(
-                driver,
-            )(dptr, bytesize, flags)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemAllocPitch_v2(
-    dptr: *mut CUdeviceptr,
-    pPitch: *mut usize,
-    WidthInBytes: usize,
-    Height: usize,
-    ElementSizeBytes: u32,
-) -> CUresult {
-    match function(368) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut CUdeviceptr, *mut usize, usize, usize, u32) -> CUresult,
-            >(driver)(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
-    match function(369) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut CUdeviceptr, usize) -> CUresult>(
-                driver,
-            )(dptr, bytesize)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemCreate(
-    handle: *mut CUmemGenericAllocationHandle,
-    size: usize,
-    prop: *const CUmemAllocationProp,
-    flags: u64,
-) -> CUresult {
-    match function(372) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(
-                    *mut CUmemGenericAllocationHandle,
-                    usize,
-                    *const CUmemAllocationProp,
-                    u64,
-                ) -> CUresult,
-            >(driver)(handle, size, prop, flags)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
-    match function(379) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUdeviceptr, CUstream) -> CUresult>(
-                driver,
-            )(dptr, hStream)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
-    match function(382) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUdeviceptr) -> CUresult>(driver)(dptr)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
-    match function(391) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(*mut usize, *mut usize) -> CUresult>(
-                driver,
-            )(free, total)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemMap(
-    ptr: CUdeviceptr,
-    size: usize,
-    offset: usize,
-    handle: CUmemGenericAllocationHandle,
-    flags: u64,
-) -> CUresult {
-    match function(402) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(
-                    CUdeviceptr,
-                    usize,
-                    usize,
-                    CUmemGenericAllocationHandle,
-                    u64,
-                ) -> CUresult,
-            >(driver)(ptr, size, offset, handle, flags)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
-    match function(424) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUmemGenericAllocationHandle) -> CUresult>(
-                driver,
-            )(handle)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemRetainAllocationHandle(
-    handle: *mut CUmemGenericAllocationHandle,
-    addr: *mut c_void,
-) -> CUresult {
-    match function(425) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut CUmemGenericAllocationHandle, *mut c_void) -> CUresult,
-            >(driver)(handle, addr)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
-    match function(428) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUdeviceptr, usize) -> CUresult>(driver)(
-                ptr, size,
-            )
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMipmappedArrayCreate(
-    pHandle: *mut CUmipmappedArray,
-    pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR,
-    numMipmapLevels: u32,
-) -> CUresult {
-    match function(537) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(
-                    *mut CUmipmappedArray,
-                    *const CUDA_ARRAY3D_DESCRIPTOR,
-                    u32,
-                ) -> CUresult,
-            >(driver)(pHandle, pMipmappedArrayDesc, numMipmapLevels)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuMipmappedArrayDestroy(hMipmappedArray: CUmipmappedArray) -> CUresult {
-    match function(538) {
-        Some(driver) => unsafe {
-            transmute::<*mut c_void, unsafe extern "C" fn(CUmipmappedArray) -> CUresult>(driver)(
-                hMipmappedArray,
-            )
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
-}
-
-pub unsafe fn cuPointerGetAttribute(
-    data: *mut c_void,
-    attribute: CUpointer_attribute,
-    ptr: CUdeviceptr,
-) -> CUresult {
-    match function(575) {
-        Some(driver) => unsafe {
-            transmute::<
-                *mut c_void,
-                unsafe extern "C" fn(*mut c_void, CUpointer_attribute, CUdeviceptr) -> CUresult,
-            >(driver)(data, attribute, ptr)
-        },
-        None => CUDA_ERROR_NOT_SUPPORTED,
-    }
+driver! {
+    1 cuArray3DCreate_v2(pHandle: *mut CUarray, pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR);
+    5 cuArrayCreate_v2(pHandle: *mut CUarray, pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR);
+    6 cuArrayDestroy(hArray: CUarray);
+    33 cuCtxDestroy_v2(ctx: CUcontext);
+    40 cuCtxGetCurrent(pctx: *mut CUcontext);
+    42 cuCtxGetDevice(device: *mut CUdevice);
+    95 cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut u32, active: *mut i32);
+    97 cuDevicePrimaryCtxRelease_v2(dev: CUdevice);
+    99 cuDevicePrimaryCtxReset_v2(dev: CUdevice);
+    100 cuDevicePrimaryCtxRetain(pctx: *mut CUcontext, dev: CUdevice);
+    107 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice);
+    163 cuGetProcAddress(symbol: *const c_char, pfn: *mut *mut c_void, cudaVersion: i32, flags: cuuint64_t);
+    164 cuGetProcAddress_v2(symbol: *const c_char, pfn: *mut *mut c_void, cudaVersion: i32, flags: cuuint64_t, symbolStatus: *mut CUdriverProcAddressQueryResult);
+    291 cuInit(Flags: u32);
+    360 cuMemAllocAsync(dptr: *mut CUdeviceptr, bytesize: usize, hStream: CUstream);
+    362 cuMemAllocFromPoolAsync(dptr: *mut CUdeviceptr, bytesize: usize, pool: CUmemoryPool, hStream: CUstream);
+    366 cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, flags: u32);
+    368 cuMemAllocPitch_v2(dptr: *mut CUdeviceptr, pPitch: *mut usize, WidthInBytes: usize, Height: usize, ElementSizeBytes: u32);
+    369 cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize);
+    372 cuMemCreate(handle: *mut CUmemGenericAllocationHandle, size: usize, prop: *const CUmemAllocationProp, flags: u64);
+    379 cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream);
+    382 cuMemFree_v2(dptr: CUdeviceptr);
+    391 cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
+    402 cuMemMap(ptr: CUdeviceptr, size: usize, offset: usize, handle: CUmemGenericAllocationHandle, flags: u64);
+    424 cuMemRelease(handle: CUmemGenericAllocationHandle);
+    425 cuMemRetainAllocationHandle(handle: *mut CUmemGenericAllocationHandle, addr: *mut c_void);
+    428 cuMemUnmap(ptr: CUdeviceptr, size: usize);
+    537 cuMipmappedArrayCreate(pHandle: *mut CUmipmappedArray, pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR, numMipmapLevels: u32);
+    538 cuMipmappedArrayDestroy(hMipmappedArray: CUmipmappedArray);
+    575 cuPointerGetAttribute(data: *mut c_void, attribute: CUpointer_attribute, ptr: CUdeviceptr);
 }

@@ -12,234 +12,49 @@ use harp_cuda_abi::types::*;
 use harp_driver_front::caught;
 
 use crate::local::hooks::Numbered;
+use crate::local::quota;
 
-unsafe extern "C" fn cuArray3DCreate_v2(
-    pHandle: *mut CUarray,
-    pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR,
-) -> CUresult {
-    caught("cuArray3DCreate_v2", || unsafe {
-        crate::local::quota::cuArray3DCreate_v2(pHandle, pAllocateArray)
-    })
-}
-unsafe extern "C" fn cuArrayCreate_v2(
-    pHandle: *mut CUarray,
-    pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR,
-) -> CUresult {
-    caught("cuArrayCreate_v2", || unsafe {
-        crate::local::quota::cuArrayCreate_v2(pHandle, pAllocateArray)
-    })
-}
-unsafe extern "C" fn cuArrayDestroy(hArray: CUarray) -> CUresult {
-    caught("cuArrayDestroy", || unsafe {
-        crate::local::quota::cuArrayDestroy(hArray)
-    })
-}
-unsafe extern "C" fn cuCtxDestroy(ctx: CUcontext) -> CUresult {
-    caught("cuCtxDestroy", || unsafe {
-        crate::local::quota::cuCtxDestroy_v2(ctx)
-    })
-}
-unsafe extern "C" fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
-    caught("cuCtxDestroy_v2", || unsafe {
-        crate::local::quota::cuCtxDestroy_v2(ctx)
-    })
-}
-unsafe extern "C" fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> CUresult {
-    caught("cuDevicePrimaryCtxRelease", || unsafe {
-        crate::local::quota::cuDevicePrimaryCtxRelease_v2(dev)
-    })
-}
-unsafe extern "C" fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
-    caught("cuDevicePrimaryCtxRelease_v2", || unsafe {
-        crate::local::quota::cuDevicePrimaryCtxRelease_v2(dev)
-    })
-}
-unsafe extern "C" fn cuDevicePrimaryCtxReset(dev: CUdevice) -> CUresult {
-    caught("cuDevicePrimaryCtxReset", || unsafe {
-        crate::local::quota::cuDevicePrimaryCtxReset_v2(dev)
-    })
-}
-unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
-    caught("cuDevicePrimaryCtxReset_v2", || unsafe {
-        crate::local::quota::cuDevicePrimaryCtxReset_v2(dev)
-    })
-}
-unsafe extern "C" fn cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) -> CUresult {
-    caught("cuDeviceTotalMem_v2", || unsafe {
-        crate::local::quota::cuDeviceTotalMem_v2(bytes, dev)
-    })
-}
-unsafe extern "C" fn cuMemAllocAsync(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    hStream: CUstream,
-) -> CUresult {
-    caught("cuMemAllocAsync", || unsafe {
-        crate::local::quota::cuMemAllocAsync(dptr, bytesize, hStream)
-    })
-}
-unsafe extern "C" fn cuMemAllocAsync_ptsz(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    hStream: CUstream,
-) -> CUresult {
-    caught("cuMemAllocAsync_ptsz", || unsafe {
-        crate::local::quota::cuMemAllocAsync(dptr, bytesize, per_thread(hStream))
-    })
-}
-unsafe extern "C" fn cuMemAllocFromPoolAsync(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    hStream: CUstream,
-) -> CUresult {
-    caught("cuMemAllocFromPoolAsync", || unsafe {
-        crate::local::quota::cuMemAllocFromPoolAsync(dptr, bytesize, pool, hStream)
-    })
-}
-unsafe extern "C" fn cuMemAllocFromPoolAsync_ptsz(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    pool: CUmemoryPool,
-    hStream: CUstream,
-) -> CUresult {
-    caught("cuMemAllocFromPoolAsync_ptsz", || unsafe {
-        crate::local::quota::cuMemAllocFromPoolAsync(dptr, bytesize, pool, per_thread(hStream))
-    })
-}
-unsafe extern "C" fn cuMemAllocManaged(
-    dptr: *mut CUdeviceptr,
-    bytesize: usize,
-    flags: u32,
-) -> CUresult {
-    caught("cuMemAllocManaged", || unsafe {
-        crate::local::quota::cuMemAllocManaged(dptr, bytesize, flags)
-    })
-}
-unsafe extern "C" fn cuMemAllocPitch_v2(
-    dptr: *mut CUdeviceptr,
-    pPitch: *mut usize,
-    WidthInBytes: usize,
-    Height: usize,
-    ElementSizeBytes: u32,
-) -> CUresult {
-    caught("cuMemAllocPitch_v2", || unsafe {
-        crate::local::quota::cuMemAllocPitch_v2(
-            dptr,
-            pPitch,
-            WidthInBytes,
-            Height,
-            ElementSizeBytes,
-        )
-    })
-}
-unsafe extern "C" fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) -> CUresult {
-    caught("cuMemAlloc_v2", || unsafe {
-        crate::local::quota::cuMemAlloc_v2(dptr, bytesize)
-    })
-}
-unsafe extern "C" fn cuMemCreate(
-    handle: *mut CUmemGenericAllocationHandle,
-    size: usize,
-    prop: *const CUmemAllocationProp,
-    flags: u64,
-) -> CUresult {
-    caught("cuMemCreate", || unsafe {
-        crate::local::quota::cuMemCreate(handle, size, prop, flags)
-    })
-}
-unsafe extern "C" fn cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
-    caught("cuMemFreeAsync", || unsafe {
-        crate::local::quota::cuMemFreeAsync(dptr, hStream)
-    })
-}
-unsafe extern "C" fn cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstream) -> CUresult {
-    caught("cuMemFreeAsync_ptsz", || unsafe {
-        crate::local::quota::cuMemFreeAsync(dptr, per_thread(hStream))
-    })
-}
-unsafe extern "C" fn cuMemFree_v2(dptr: CUdeviceptr) -> CUresult {
-    caught("cuMemFree_v2", || unsafe {
-        crate::local::quota::cuMemFree_v2(dptr)
-    })
-}
-unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
-    caught("cuMemGetInfo_v2", || unsafe {
-        crate::local::quota::cuMemGetInfo_v2(free, total)
-    })
-}
-unsafe extern "C" fn cuMemMap(
-    ptr: CUdeviceptr,
-    size: usize,
-    offset: usize,
-    handle: CUmemGenericAllocationHandle,
-    flags: u64,
-) -> CUresult {
-    caught("cuMemMap", || unsafe {
-        crate::local::quota::cuMemMap(ptr, size, offset, handle, flags)
-    })
-}
-unsafe extern "C" fn cuMemRelease(handle: CUmemGenericAllocationHandle) -> CUresult {
-    caught("cuMemRelease", || unsafe {
-        crate::local::quota::cuMemRelease(handle)
-    })
-}
-unsafe extern "C" fn cuMemRetainAllocationHandle(
-    handle: *mut CUmemGenericAllocationHandle,
-    addr: *mut c_void,
-) -> CUresult {
-    caught("cuMemRetainAllocationHandle", || unsafe {
-        crate::local::quota::cuMemRetainAllocationHandle(handle, addr)
-    })
-}
-unsafe extern "C" fn cuMemUnmap(ptr: CUdeviceptr, size: usize) -> CUresult {
-    caught("cuMemUnmap", || unsafe {
-        crate::local::quota::cuMemUnmap(ptr, size)
-    })
-}
-unsafe extern "C" fn cuMipmappedArrayCreate(
-    pHandle: *mut CUmipmappedArray,
-    pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR,
-    numMipmapLevels: u32,
-) -> CUresult {
-    caught("cuMipmappedArrayCreate", || unsafe {
-        crate::local::quota::cuMipmappedArrayCreate(pHandle, pMipmappedArrayDesc, numMipmapLevels)
-    })
-}
-unsafe extern "C" fn cuMipmappedArrayDestroy(hMipmappedArray: CUmipmappedArray) -> CUresult {
-    caught("cuMipmappedArrayDestroy", || unsafe {
-        crate::local::quota::cuMipmappedArrayDestroy(hMipmappedArray)
-    })
+macro_rules! kept {
+    ($($number:literal $name:ident($($parameter:ident: $type:ty),*) => $call:expr;)*) => {
+        $(
+            unsafe extern "C" fn $name($($parameter: $type),*) -> CUresult {
+                caught(stringify!($name), || unsafe { $call })
+            }
+        )*
+
+        /// The functions above by the numbers of their symbols.
+        pub static FUNCTIONS: Numbered<28> =
+            Numbered([$(($number, $name as *const c_void),)*]);
+    };
 }
 
-/// The functions above by the numbers of their symbols.
-pub static FUNCTIONS: Numbered<28> = Numbered([
-    (1, cuArray3DCreate_v2 as *const c_void),
-    (5, cuArrayCreate_v2 as *const c_void),
-    (6, cuArrayDestroy as *const c_void),
-    (32, cuCtxDestroy as *const c_void),
-    (33, cuCtxDestroy_v2 as *const c_void),
-    (96, cuDevicePrimaryCtxRelease as *const c_void),
-    (97, cuDevicePrimaryCtxRelease_v2 as *const c_void),
-    (98, cuDevicePrimaryCtxReset as *const c_void),
-    (99, cuDevicePrimaryCtxReset_v2 as *const c_void),
-    (107, cuDeviceTotalMem_v2 as *const c_void),
-    (360, cuMemAllocAsync as *const c_void),
-    (361, cuMemAllocAsync_ptsz as *const c_void),
-    (362, cuMemAllocFromPoolAsync as *const c_void),
-    (363, cuMemAllocFromPoolAsync_ptsz as *const c_void),
-    (366, cuMemAllocManaged as *const c_void),
-    (368, cuMemAllocPitch_v2 as *const c_void),
-    (369, cuMemAlloc_v2 as *const c_void),
-    (372, cuMemCreate as *const c_void),
-    (379, cuMemFreeAsync as *const c_void),
-    (380, cuMemFreeAsync_ptsz as *const c_void),
-    (382, cuMemFree_v2 as *const c_void),
-    (391, cuMemGetInfo_v2 as *const c_void),
-    (402, cuMemMap as *const c_void),
-    (424, cuMemRelease as *const c_void),
-    (425, cuMemRetainAllocationHandle as *const c_void),
-    (428, cuMemUnmap as *const c_void),
-    (537, cuMipmappedArrayCreate as *const c_void),
-    (538, cuMipmappedArrayDestroy as *const c_void),
-]);
+kept! {
+    1 cuArray3DCreate_v2(pHandle: *mut CUarray, pAllocateArray: *const CUDA_ARRAY3D_DESCRIPTOR) => quota::cuArray3DCreate_v2(pHandle, pAllocateArray);
+    5 cuArrayCreate_v2(pHandle: *mut CUarray, pAllocateArray: *const CUDA_ARRAY_DESCRIPTOR) => quota::cuArrayCreate_v2(pHandle, pAllocateArray);
+    6 cuArrayDestroy(hArray: CUarray) => quota::cuArrayDestroy(hArray);
+    32 cuCtxDestroy(ctx: CUcontext) => quota::cuCtxDestroy_v2(ctx);
+    33 cuCtxDestroy_v2(ctx: CUcontext) => quota::cuCtxDestroy_v2(ctx);
+    96 cuDevicePrimaryCtxRelease(dev: CUdevice) => quota::cuDevicePrimaryCtxRelease_v2(dev);
+    97 cuDevicePrimaryCtxRelease_v2(dev: CUdevice) => quota::cuDevicePrimaryCtxRelease_v2(dev);
+    98 cuDevicePrimaryCtxReset(dev: CUdevice) => quota::cuDevicePrimaryCtxReset_v2(dev);
+    99 cuDevicePrimaryCtxReset_v2(dev: CUdevice) => quota::cuDevicePrimaryCtxReset_v2(dev);
+    107 cuDeviceTotalMem_v2(bytes: *mut usize, dev: CUdevice) => quota::cuDeviceTotalMem_v2(bytes, dev);
+    360 cuMemAllocAsync(dptr: *mut CUdeviceptr, bytesize: usize, hStream: CUstream) => quota::cuMemAllocAsync(dptr, bytesize, hStream);
+    361 cuMemAllocAsync_ptsz(dptr: *mut CUdeviceptr, bytesize: usize, hStream: CUstream) => quota::cuMemAllocAsync(dptr, bytesize, per_thread(hStream));
+    362 cuMemAllocFromPoolAsync(dptr: *mut CUdeviceptr, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) => quota::cuMemAllocFromPoolAsync(dptr, bytesize, pool, hStream);
+    363 cuMemAllocFromPoolAsync_ptsz(dptr: *mut CUdeviceptr, bytesize: usize, pool: CUmemoryPool, hStream: CUstream) => quota::cuMemAllocFromPoolAsync(dptr, bytesize, pool, per_thread(hStream));
+    366 cuMemAllocManaged(dptr: *mut CUdeviceptr, bytesize: usize, flags: u32) => quota::cuMemAllocManaged(dptr, bytesize, flags);
+    368 cuMemAllocPitch_v2(dptr: *mut CUdeviceptr, pPitch: *mut usize, WidthInBytes: usize, Height: usize, ElementSizeBytes: u32) => quota::cuMemAllocPitch_v2(dptr, pPitch, WidthInBytes, Height, ElementSizeBytes);
+    369 cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytesize: usize) => quota::cuMemAlloc_v2(dptr, bytesize);
+    372 cuMemCreate(handle: *mut CUmemGenericAllocationHandle, size: usize, prop: *const CUmemAllocationProp, flags: u64) => quota::cuMemCreate(handle, size, prop, flags);
+    379 cuMemFreeAsync(dptr: CUdeviceptr, hStream: CUstream) => quota::cuMemFreeAsync(dptr, hStream);
+    380 cuMemFreeAsync_ptsz(dptr: CUdeviceptr, hStream: CUstream) => quota::cuMemFreeAsync(dptr, per_thread(hStream));
+    382 cuMemFree_v2(dptr: CUdeviceptr) => quota::cuMemFree_v2(dptr);
+    391 cuMemGetInfo_v2(free: *mut usize, total: *mut usize) => quota::cuMemGetInfo_v2(free, total);
+    402 cuMemMap(ptr: CUdeviceptr, size: usize, offset: usize, handle: CUmemGenericAllocationHandle, flags: u64) => quota::cuMemMap(ptr, size, offset, handle, flags);
+    424 cuMemRelease(handle: CUmemGenericAllocationHandle) => quota::cuMemRelease(handle);
+    425 cuMemRetainAllocationHandle(handle: *mut CUmemGenericAllocationHandle, addr: *mut c_void) => quota::cuMemRetainAllocationHandle(handle, addr);
+    428 cuMemUnmap(ptr: CUdeviceptr, size: usize) => quota::cuMemUnmap(ptr, size);
+    537 cuMipmappedArrayCreate(pHandle: *mut CUmipmappedArray, pMipmappedArrayDesc: *const CUDA_ARRAY3D_DESCRIPTOR, numMipmapLevels: u32) => quota::cuMipmappedArrayCreate(pHandle, pMipmappedArrayDesc, numMipmapLevels);
+    538 cuMipmappedArrayDestroy(hMipmappedArray: CUmipmappedArray) => quota::cuMipmappedArrayDestroy(hMipmappedArray);
+}

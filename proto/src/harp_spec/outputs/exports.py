@@ -75,7 +75,6 @@ def functions_file(
         title=title,
         exported=exported,
         entries="" if exported else "super::exports::",
-        symbols=all_symbols(),
         supported=sorted(supported, key=lambda export: export.symbol),
         unsupported=sorted(unsupported + list(interop_names())),
     )
@@ -122,7 +121,7 @@ def supported_export(function: facts.Function, implemented: dict[str, str]) -> E
         for i in streams:
             arguments[i] = f"per_thread({arguments[i]})"
         return Export(function.name, parameters, f"{path}({', '.join(arguments)})")
-    call = f"harp_driver_front::per_thread_stream(|| {path}({', '.join(arguments)}))"
+    call = f"per_thread_stream(|| {path}({', '.join(arguments)}))"
     return Export(function.name, parameters, call)
 
 

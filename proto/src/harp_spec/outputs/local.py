@@ -25,13 +25,11 @@ FOLDER = "interposer/src/generated"
 
 @dataclass(frozen=True)
 class Typed:
-    """A symbol with its number and the signature that cuda.h gives it."""
+    """A symbol with its number and the parameters that cuda.h gives it."""
 
     name: str
     number: int
     parameters: str
-    types: str
-    arguments: str
 
 
 def outputs() -> Iterator[Output]:
@@ -61,13 +59,7 @@ def typed() -> list[Typed]:
     """Every symbol whose signature is known, in the order of their numbers."""
     functions = all_functions()
     return [
-        Typed(
-            name,
-            number,
-            rust.parameters(functions[name]),
-            ", ".join(rust.type_name(kind) for _, kind in functions[name].params),
-            ", ".join(rust.identifier(parameter) for parameter, _ in functions[name].params),
-        )
+        Typed(name, number, rust.parameters(functions[name]))
         for number, name in enumerate(all_symbols())
         if name in functions
     ]
@@ -78,7 +70,7 @@ def quota() -> list[Export | None]:
     kept = sources.quota_functions()
     if forgotten := charges().keys() - kept:
         raise ValueError(f"interposer/src/local/quota does not charge {sorted(forgotten)}")
-    implemented = {name: f"crate::local::quota::{name}" for name in kept}
+    implemented = {name: f"quota::{name}" for name in kept}
     functions = all_functions()
     return [
         supported_export(functions[name], implemented) if name in functions else None

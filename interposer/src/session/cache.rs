@@ -146,12 +146,13 @@ impl Session {
         let Some(key) = self.cache.key.filter(|_| piece.len() >= SHORTEST_IMAGE) else {
             return Ok(None);
         };
-        let number = self.number_of(key.fingerprint(piece))?;
+        let number = self.number_of(key.fingerprint(piece), &mut false)?;
         Ok(number.map(|number| (number, key.name(piece))))
     }
 
-    /// The server's number for a piece with that fingerprint. If it has none, the piece counts as sent.
-    fn number_of(&self, fingerprint: u64) -> Result<Option<u32>, CUresult> {
+    /// The server's number for a piece with that fingerprint. If it has none, the piece counts as sent. The server is
+    /// asked what it has kept since only if it has not `asked` been for the same payload.
+    fn number_of(&self, fingerprint: u64, asked: &mut bool) -> Result<Option<u32>, CUresult> {
         let known = lock(&self.cache.index).pieces.get(&fingerprint).copied();
         match known {
             Some(Known::Listed(number)) => return Ok(Some(number)),
@@ -162,7 +163,9 @@ impl Session {
             }
             Some(Known::Sent) => {}
         }
-        self.list_again()?;
+        if !std::mem::replace(asked, true) {
+            self.list_again()?;
+        }
         let mut index = lock(&self.cache.index);
         Ok(match index.pieces.get(&fingerprint) {
             Some(Known::Listed(number)) => Some(*number),
@@ -209,9 +212,10 @@ impl Session {
         if !is_first {
             return Ok(None);
         }
+        let mut asked = false;
         let number = |piece: &[u8]| match piece.len() < SHORTEST_REST {
             true => Ok(None),
-            false => self.number_of(key.fingerprint(piece)),
+            false => self.number_of(key.fingerprint(piece), &mut asked),
         };
         let numbers: Result<Vec<_>, CUresult> = source.chunks(PIECE).map(number).collect();
         let numbers = numbers?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use harp_content::channel::{receive_bytes, Listed};
+use harp_content::channel::{receive_bytes, Listed, SLOTS};
 use harp_content::PIECE;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ use crate::store::Store;
 
 /// Largest message of the agent.
 const LARGEST_MESSAGE: usize = 4096;
+/// Wishes of a session that are heard before the others' are: more than an honest worker has at a time.
+const MOST_AT_ONCE: usize = 2 * SLOTS;
 /// How nice the writing thread is.
 const NICENESS: i32 = 5;
 /// That nothing can be written is told so often at most.
@@ -190,7 +192,7 @@ impl Cache {
 
     /// Does what a session wants; false when it wants nothing any more.
     fn hear(&self, session: &Arc<Session>) -> bool {
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             let done = match session.wish() {
                 Ok(None) => return false,
                 Ok(Some(Wish::Take(name))) => {
@@ -220,6 +222,7 @@ impl Cache {
                 Err(_) => return false,
             }
         }
+        true
     }
 
     /// Removes a piece that is not what it is called.

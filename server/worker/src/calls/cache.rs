@@ -19,7 +19,7 @@ pub fn harp_blob_append_cached(
     let name = Name::of(args.check, args.proof);
     match cx.cache.named(args.piece, name)? {
         Some(piece) => cx.blobs.append(args.blob, &piece)?,
-        None => cx.blobs.lacks_a_piece(args.blob),
+        None => cx.blobs.lacks_a_piece(args.blob)?,
     }
     Ok(0)
 }

@@ -5,12 +5,13 @@ use std::collections::hash_map::Entry;
 use super::id_map::IdMap;
 use super::Violation;
 
-/// Bytes that a session may have in unfinished images, and the most for one. The largest that known libraries hand over
-/// is about 100 MiB.
+/// Bytes that a session may have in unfinished images, the most for one, and how many images. The largest that known
+/// libraries hand over is about 100 MiB; a thread sends one after the other.
 #[derive(Debug, Clone, Copy)]
 pub struct BlobLimits {
     pub one: usize,
     pub all: usize,
+    pub images: usize,
 }
 
 impl Default for BlobLimits {
@@ -18,6 +19,7 @@ impl Default for BlobLimits {
         Self {
             one: 512 << 20,
             all: 1 << 30,
+            images: 1 << 16,
         }
     }
 }
@@ -53,18 +55,26 @@ impl Blobs {
                 self.limits.all
             )));
         }
-        self.collected
-            .entry(id)
-            .or_default()
-            .bytes
-            .extend_from_slice(piece);
+        self.image(id)?.bytes.extend_from_slice(piece);
         self.held += piece.len();
         Ok(())
     }
 
     /// The next piece of blob `id` is not there.
-    pub fn lacks_a_piece(&mut self, id: u64) {
-        self.collected.entry(id).or_default().lacks_a_piece = true;
+    pub fn lacks_a_piece(&mut self, id: u64) -> Result<(), Violation> {
+        self.image(id)?.lacks_a_piece = true;
+        Ok(())
+    }
+
+    fn image(&mut self, id: u64) -> Result<&mut Blob, Violation> {
+        let all = self.collected.len();
+        match self.collected.entry(id) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) if all < self.limits.images => Ok(entry.insert(Blob::default())),
+            Entry::Vacant(_) => Err(Violation::new(format!(
+                "more than {all} images waiting to be loaded"
+            ))),
+        }
     }
 
     /// Takes a whole image out; `None` for one that lacks a piece.
@@ -86,7 +96,11 @@ mod tests {
 
     fn small() -> Blobs {
         Blobs {
-            limits: BlobLimits { one: 8, all: 12 },
+            limits: BlobLimits {
+                one: 8,
+                all: 12,
+                images: 3,
+            },
             ..Blobs::default()
         }
     }
@@ -106,9 +120,9 @@ mod tests {
     fn an_image_that_lacks_a_piece_is_none() {
         let mut blobs = small();
         blobs.append(1, b"abc").unwrap();
-        blobs.lacks_a_piece(1);
+        blobs.lacks_a_piece(1).unwrap();
         blobs.append(1, b"def").unwrap();
-        blobs.lacks_a_piece(2);
+        blobs.lacks_a_piece(2).unwrap();
         assert_eq!(blobs.take(1).unwrap(), None);
         assert_eq!(blobs.take(2).unwrap(), None);
         assert_eq!(blobs.held, 0);
@@ -123,5 +137,18 @@ mod tests {
         assert!(blobs.append(3, b"5").is_err());
         blobs.take(1).unwrap();
         blobs.append(3, b"5").expect("room again");
+    }
+
+    #[test]
+    fn images_without_bytes_are_bounded_too() {
+        let mut blobs = small();
+        blobs.append(1, b"").unwrap();
+        blobs.lacks_a_piece(2).unwrap();
+        blobs.lacks_a_piece(3).unwrap();
+        assert!(blobs.lacks_a_piece(4).is_err());
+        assert!(blobs.append(4, b"").is_err());
+        blobs.lacks_a_piece(3).expect("one that is there");
+        blobs.take(2).unwrap();
+        blobs.append(4, b"").expect("room again");
     }
 }

@@ -41,6 +41,8 @@ pub struct Cache {
     names: HashSet<Name>,
     /// What the client has asked for last, by number.
     fetched: HashMap<u32, Vec<u8>>,
+    /// Memory of what it asked for before: touched already.
+    spare: Vec<Vec<u8>>,
     payload: Payload,
     /// When the last piece of a payload began.
     begun: Option<Instant>,
@@ -130,13 +132,21 @@ impl Cache {
                 pieces.len()
             )));
         }
-        let mut before = std::mem::take(&mut self.fetched);
+        self.fetched.retain(|number, content| {
+            let stays = pieces.contains(number);
+            if !stays {
+                self.spare.push(std::mem::take(content));
+            }
+            stays
+        });
         let mut checks = Vec::with_capacity(16 * pieces.len());
         for number in pieces {
             let name = self.name_of(*number)?;
             if !self.fetched.contains_key(number) {
-                let content = before.remove(number).or_else(|| self.take(name));
-                content.map(|content| self.fetched.insert(*number, content));
+                let mut content = self.spare.pop().unwrap_or_default();
+                if self.take(name, &mut content) {
+                    self.fetched.insert(*number, content);
+                }
             }
             let check = match self.fetched.contains_key(number) {
                 true => name.check(),
@@ -177,32 +187,36 @@ impl Cache {
         if own.check() != name.check() || !own.is_proved_by(name.proof()) {
             return Ok(None);
         }
-        let content = self.take(own);
-        self.spared += content.as_ref().map_or(0, |content| content.len() as u64);
-        Ok(content)
+        let mut content = Vec::new();
+        if !self.take(own, &mut content) {
+            return Ok(None);
+        }
+        self.spared += content.len() as u64;
+        Ok(Some(content))
     }
 
-    /// Reads a piece, and sees that it is what it is called.
-    fn take(&mut self, name: Name) -> Option<Vec<u8>> {
-        let link = self.link.as_ref()?;
+    /// Reads a piece, and sees that it is what it is called. False where it cannot be had.
+    fn take(&mut self, name: Name, content: &mut Vec<u8>) -> bool {
+        let Some(link) = &self.link else { return false };
         let asked = Message::about(TAKE, name);
         let sent = channel::send(link.socket.as_raw_fd(), &asked, &[]);
         let answered = sent.and_then(|()| self.answer(name));
         let (length, file) = match answered {
-            Ok(answer) => answer?,
+            Ok(Some(answer)) => answer,
+            Ok(None) => return false,
             Err(_) => {
                 self.link = None;
-                return None;
+                return false;
             }
         };
-        let link = self.link.as_ref()?;
-        let content = read_file(&file, length);
-        if content.as_ref().is_some_and(|it| link.key.name(it) == name) {
-            return content;
+        let Some(link) = &self.link else { return false };
+        content.resize(length, 0);
+        if read_file(&file, content) && link.key.name(content) == name {
+            return true;
         }
         let damaged = Message::about(DAMAGED, name);
         let _ = channel::send(link.socket.as_raw_fd(), &damaged, &[]);
-        None
+        false
     }
 
     /// What the cache has of a piece: its length and its file.
@@ -432,17 +446,15 @@ fn map(file: &OwnedFd, bytes: usize, protection: libc::c_int) -> io::Result<NonN
     }
 }
 
-/// So many bytes of a file; `None` where it has fewer.
-fn read_file(file: &OwnedFd, length: usize) -> Option<Vec<u8>> {
-    let mut content = vec![0; length];
-    let mut rest = content.as_mut_slice();
+/// Fills `rest` from a file; false where that has fewer bytes.
+fn read_file(file: &OwnedFd, mut rest: &mut [u8]) -> bool {
     while !rest.is_empty() {
         // SAFETY: the slice's own pointer and length.
         match unsafe { libc::read(file.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len()) } {
             count if count > 0 => rest = &mut rest[count as usize..],
             -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            _ => return None,
+            _ => return false,
         }
     }
-    Some(content)
+    true
 }

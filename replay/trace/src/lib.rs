@@ -1,0 +1,10 @@
+//! Traces: what a program and its sessions said, written down so that it can be looked at and run again.
+//!
+//! A trace is a sequence of [blocks](block). The program appends them to a [ring] in shared memory; a
+//! recorder takes them out and writes them into a container on disk, which docs/trace-format.md
+//! describes. What the program links is only the first half of this crate; everything that touches
+//! files is behind the feature `container`.
+
+pub mod block;
+pub mod ring;
+mod ring_unsafe;

@@ -1,0 +1,348 @@
+//! The ring that carries blocks out of a program: shared memory with one writer and one reader.
+//!
+//! The memory outlives its writer: what was appended before a program was killed is still read. A
+//! block is published only when it is whole, and appending never waits.
+//!
+//! | offset | type | written by | meaning |
+//! |---|---|---|---|
+//! | 0 | u64 | writer, once | magic |
+//! | 64 | u64 | writer | head: bytes ever appended |
+//! | 128 | u64 | reader | tail: bytes ever taken out |
+//! | 192 | u64 | reader | head from which it wants to be woken; `u64::MAX` while it is awake |
+//! | 4096 | | writer | the bytes, a power of two, each at its number modulo that |
+//!
+//! A block begins at a multiple of 8. The reader believes nothing: the program on the other side may
+//! have overwritten any of it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{fence, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::block::{self, Block, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
+use crate::ring_unsafe::{self, Mapping};
+
+/// The smallest and the largest ring, in bytes.
+pub const CAPACITY_MIN: usize = 64 << 10;
+pub const CAPACITY_MAX: usize = 1 << 30;
+
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"HARPRNG1");
+const AWAKE: u64 = u64::MAX;
+/// A sleeping reader is woken when this part of the ring is filled; until then it comes by itself.
+const WAKE_SHARE: u64 = 8;
+/// How often a writer that waits for room looks again.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
+
+fn aligned(bytes: usize) -> usize {
+    (bytes + 7) & !7
+}
+
+/// What the reader's process needs: the memory, and what wakes it.
+#[derive(Debug)]
+pub struct RingFds {
+    pub memory: OwnedFd,
+    pub wake: OwnedFd,
+}
+
+/// The writing side. Whoever shares it among threads puts a mutex around it.
+#[derive(Debug)]
+pub struct Producer {
+    map: Mapping,
+    wake: OwnedFd,
+    head: u64,
+    /// The reader's tail as last looked at.
+    tail: u64,
+}
+
+impl Producer {
+    /// A new ring of `capacity` bytes, a power of two from [`CAPACITY_MIN`] to [`CAPACITY_MAX`]. Its
+    /// memory is all taken at once, so that appending never runs out of it.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidInput` for another capacity.
+    pub fn create(capacity: usize) -> io::Result<(Producer, RingFds)> {
+        if !is_capacity(capacity) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let memory = ring_unsafe::create_memory(capacity)?;
+        let wake = ring_unsafe::create_wake()?;
+        let map = Mapping::new(memory.as_fd(), capacity)?;
+        map.wake_at().store(AWAKE, Ordering::Relaxed);
+        map.magic().store(MAGIC, Ordering::Release);
+        let producer = Producer {
+            map,
+            wake: wake.try_clone()?,
+            head: 0,
+            tail: 0,
+        };
+        Ok((producer, RingFds { memory, wake }))
+    }
+
+    /// Appends one block of type `number` whose body is `parts` one after the other; `false` if there
+    /// is no room for it, and then nothing is appended.
+    #[inline]
+    pub fn try_append(&mut self, number: u16, flags: u16, parts: &[&[u8]]) -> bool {
+        let body_bytes = parts.iter().map(|part| part.len()).sum::<usize>();
+        let bytes = HEAD_BYTES + aligned(body_bytes);
+        if body_bytes > BODY_MAX || bytes > self.known_free() && bytes > self.free() {
+            return false;
+        }
+        let mut at = self.head;
+        self.map.write(at, &block::head(number, flags, body_bytes));
+        at += HEAD_BYTES as u64;
+        for part in parts {
+            self.map.write(at, part);
+            at += part.len() as u64;
+        }
+        self.head += bytes as u64;
+        // Release: who sees this head sees the block.
+        self.map.head().store(self.head, Ordering::Release);
+        // Without a fence a reader that falls asleep just now may be missed; it does not sleep for
+        // long, and a fence would cost every block more than the rest of this function.
+        if self.head >= self.map.wake_at().load(Ordering::Relaxed) {
+            self.wake();
+        }
+        true
+    }
+
+    /// Appends `block`, as [`try_append`](Producer::try_append) does.
+    #[inline]
+    pub fn try_append_block(&mut self, block: &Block) -> bool {
+        let parts = block.parts();
+        self.try_append(parts.number, parts.flags, &parts.slices())
+    }
+
+    /// Appends the bytes of a payload as parts, `pieces` one after the other, ahead of the block that
+    /// they were cut out of; the caller appends that next. Waits for room as long as `patience` lasts:
+    /// `false` when it has run out, and then the block's payload is lost.
+    pub fn append_payload(&mut self, pieces: &[&[u8]], patience: &mut Patience) -> bool {
+        let most = PART_MAX.min(self.capacity() / 4);
+        let mut first = true;
+        for chunk in pieces.iter().flat_map(|piece| piece.chunks(most)) {
+            let part = Block::Part {
+                first,
+                bytes: chunk,
+            };
+            while !self.try_append_block(&part) {
+                if !patience.wait(self) {
+                    return false;
+                }
+            }
+            first = false;
+        }
+        true
+    }
+
+    /// Bytes that could be appended now, heads of blocks included.
+    pub fn free(&mut self) -> usize {
+        // Acquire: what the reader has given back, it no longer reads.
+        self.tail = self.map.tail().load(Ordering::Acquire);
+        self.known_free()
+    }
+
+    fn known_free(&self) -> usize {
+        // A tail that makes no sense leaves no room.
+        let used = self.head.wrapping_sub(self.tail);
+        self.capacity()
+            .saturating_sub(usize::try_from(used).unwrap_or(usize::MAX))
+    }
+
+    /// Bytes that the reader has taken out so far: who waits sees by it whether it gets on.
+    pub fn consumed(&self) -> u64 {
+        self.map.tail().load(Ordering::Relaxed)
+    }
+
+    /// Bytes appended so far.
+    pub fn appended(&self) -> u64 {
+        self.head
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.map.capacity()
+    }
+
+    /// Has the reader look now.
+    #[cold]
+    pub fn wake(&self) {
+        self.map.wake_at().store(AWAKE, Ordering::Relaxed);
+        ring_unsafe::signal(self.wake.as_fd());
+    }
+}
+
+/// How long a program waits for the recorder to take a payload.
+///
+/// As long as the recorder gets on, and not longer than the bytes take at [`Patience::PACE`].
+#[derive(Debug)]
+pub struct Patience {
+    until: Instant,
+    consumed: u64,
+    progress: Instant,
+}
+
+impl Patience {
+    /// Bytes a second that a recorder has to take.
+    pub const PACE: u64 = 100_000_000;
+    /// How long it may stand still.
+    pub const STANDSTILL: Duration = Duration::from_millis(100);
+
+    /// For a payload of `bytes`, from now.
+    pub fn for_bytes(producer: &Producer, bytes: u64) -> Patience {
+        let now = Instant::now();
+        let span = Duration::from_nanos(bytes.saturating_mul(1_000_000_000 / Patience::PACE));
+        Patience {
+            until: now + span.max(Patience::STANDSTILL),
+            consumed: producer.consumed(),
+            progress: now,
+        }
+    }
+
+    /// Waits a moment; `false` when there is no sense in waiting on.
+    fn wait(&mut self, producer: &Producer) -> bool {
+        producer.wake();
+        std::thread::sleep(LOOK_AGAIN);
+        let (now, consumed) = (Instant::now(), producer.consumed());
+        if consumed != self.consumed {
+            self.consumed = consumed;
+            self.progress = now;
+        }
+        now < self.until && now < self.progress + Patience::STANDSTILL
+    }
+}
+
+/// Why a ring is not read any further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Bytes taken out before.
+    pub offset: u64,
+    pub what: &'static str,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Broken { offset, what } = self;
+        write!(f, "the ring is broken at byte {offset}: {what}")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The reading side.
+#[derive(Debug)]
+pub struct Consumer {
+    map: Mapping,
+    wake: OwnedFd,
+    tail: u64,
+    /// The writer's head as last looked at.
+    head: u64,
+    body: Vec<u8>,
+}
+
+impl Consumer {
+    /// Reads the ring that `fds` name.
+    ///
+    /// # Errors
+    /// `InvalidData` for memory that is no ring, or that its maker could still shrink; what the system
+    /// says.
+    pub fn attach(fds: RingFds) -> io::Result<Consumer> {
+        let no_ring = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let capacity = ring_unsafe::sealed_capacity(fds.memory.as_fd())?;
+        if !is_capacity(capacity) {
+            return Err(no_ring("the shared memory has a size that no ring has"));
+        }
+        ring_unsafe::never_block(fds.wake.as_fd())?;
+        let map = Mapping::new(fds.memory.as_fd(), capacity)?;
+        if map.magic().load(Ordering::Acquire) != MAGIC {
+            return Err(no_ring("the shared memory holds no ring"));
+        }
+        Ok(Consumer {
+            map,
+            wake: fds.wake,
+            tail: 0,
+            head: 0,
+            body: Vec::new(),
+        })
+    }
+
+    /// The next block, copied out of the ring; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// When the ring holds what no writer appends; after that there is nothing more.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<RawBlock<'_>>, Broken> {
+        if self.head == self.tail {
+            // Acquire: the bytes below this head are there.
+            self.head = self.map.head().load(Ordering::Acquire);
+        }
+        let available = self.head.wrapping_sub(self.tail);
+        if available == 0 {
+            return Ok(None);
+        }
+        let offset = self.tail;
+        let broken = |what| Err(Broken { offset, what });
+        if available > self.map.capacity() as u64 || !available.is_multiple_of(8) {
+            return broken("its head is somewhere else");
+        }
+        let mut head = [0; HEAD_BYTES];
+        self.map.read(self.tail, &mut head);
+        let (number, flags, body_bytes) = block::read_head(head);
+        let bytes = HEAD_BYTES + aligned(body_bytes);
+        if body_bytes > BODY_MAX || bytes as u64 > available {
+            return broken("a block goes on beyond its head");
+        }
+        self.body.resize(body_bytes, 0);
+        self.map
+            .read(self.tail + HEAD_BYTES as u64, &mut self.body[..]);
+        self.tail += bytes as u64;
+        // Release: the bytes have been read before they are given back.
+        self.map.tail().store(self.tail, Ordering::Release);
+        Ok(Some(RawBlock {
+            number,
+            flags,
+            body: &self.body,
+        }))
+    }
+
+    /// Bytes taken out so far.
+    pub fn consumed(&self) -> u64 {
+        self.tail
+    }
+
+    /// Bytes that wait in the ring.
+    pub fn waiting(&self) -> u64 {
+        let head = self.map.head().load(Ordering::Relaxed);
+        head.wrapping_sub(self.tail).min(self.map.capacity() as u64)
+    }
+
+    /// Goes to sleep: the writer wakes it when an eighth of the ring is filled. `false` if that is so
+    /// already, and then it does not sleep. Who sleeps polls [`wake_fd`](Consumer::wake_fd) for a short
+    /// time, and calls [`awake`](Consumer::awake) afterwards.
+    pub fn fall_asleep(&self) -> bool {
+        let wake_at = self.tail + self.map.capacity() as u64 / WAKE_SHARE;
+        self.map.wake_at().store(wake_at, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.waiting() < self.map.capacity() as u64 / WAKE_SHARE
+    }
+
+    pub fn awake(&self) {
+        self.map.wake_at().store(AWAKE, Ordering::Relaxed);
+        ring_unsafe::clear(self.wake.as_fd());
+    }
+
+    /// Waits until the writer wakes it, at most for `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        if self.fall_asleep() {
+            ring_unsafe::wait_readable(self.wake.as_fd(), timeout);
+        }
+        self.awake();
+    }
+
+    /// Is readable when the writer wants to be read.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+fn is_capacity(bytes: usize) -> bool {
+    bytes.is_power_of_two() && (CAPACITY_MIN..=CAPACITY_MAX).contains(&bytes)
+}

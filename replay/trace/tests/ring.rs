@@ -1,0 +1,287 @@
+//! The ring between a program and its recorder: order, wrapping, a writer that dies, a writer that lies.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harp_trace::block::{Block, PART_MAX};
+use harp_trace::ring::{Consumer, Patience, Producer, RingFds, CAPACITY_MIN};
+
+const HEAD_AT: u64 = 64;
+const TAIL_AT: u64 = 128;
+const BYTES_AT: u64 = 4096;
+
+fn ring() -> (Producer, Consumer, File) {
+    let (producer, fds) = Producer::create(CAPACITY_MIN).unwrap();
+    let memory = File::from(fds.memory.try_clone().unwrap());
+    (producer, Consumer::attach(fds).unwrap(), memory)
+}
+
+fn put(memory: &File, at: u64, word: u64) {
+    memory.write_all_at(&word.to_le_bytes(), at).unwrap();
+}
+
+#[test]
+fn what_goes_in_comes_out_also_around_the_end() {
+    let (mut producer, mut consumer, _) = ring();
+    let bytes: Vec<u8> = (0..=255).collect();
+    let mut sent = 0u64;
+    let mut received = 0u64;
+    while received < 20_000 {
+        let body = &bytes[..(sent * 37 % 256) as usize];
+        if producer.try_append(7, sent as u16, &[&sent.to_le_bytes(), body]) {
+            sent += 1;
+            continue;
+        }
+        // Full: takes a few out, never as many as the ring holds.
+        for _ in 0..101 {
+            let block = consumer.next().unwrap().unwrap();
+            assert_eq!((block.number, block.flags), (7, received as u16));
+            assert_eq!(block.body[..8], received.to_le_bytes());
+            assert_eq!(block.body[8..], bytes[..(received * 37 % 256) as usize]);
+            received += 1;
+        }
+    }
+    while consumer.next().unwrap().is_some() {
+        received += 1;
+    }
+    assert_eq!(received, sent);
+    assert_eq!(producer.consumed(), producer.appended());
+    assert_eq!(producer.free(), CAPACITY_MIN);
+}
+
+#[test]
+fn a_block_that_fits_exactly_fits_and_a_larger_one_does_not() {
+    let (mut producer, mut consumer, _) = ring();
+    let body = vec![1; CAPACITY_MIN];
+    assert!(!producer.try_append(4, 0, &[&body[..CAPACITY_MIN - 7]]));
+    assert_eq!(producer.appended(), 0);
+    assert!(producer.try_append(4, 0, &[&body[..CAPACITY_MIN - 8]]));
+    assert!(!producer.try_append(4, 0, &[]));
+    assert_eq!(
+        consumer.next().unwrap().unwrap().body,
+        &body[..CAPACITY_MIN - 8]
+    );
+    assert!(producer.try_append(4, 0, &[]));
+}
+
+#[test]
+fn two_threads_agree_and_the_sleeper_is_woken() {
+    let (mut producer, mut consumer, _) = ring();
+    const BLOCKS: u64 = 200_000;
+    let writer = thread::spawn(move || {
+        for number in 0..BLOCKS {
+            let body = [number.to_le_bytes(); 5];
+            while !producer.try_append(5, 0, &[body.as_flattened()]) {
+                producer.wake();
+                thread::yield_now();
+            }
+        }
+        producer
+    });
+    let mut expected = 0u64;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while expected < BLOCKS && Instant::now() < deadline {
+        match consumer.next().unwrap() {
+            Some(block) => {
+                assert_eq!(block.body, [expected.to_le_bytes(); 5].as_flattened());
+                expected += 1;
+            }
+            None => consumer.wait(Duration::from_millis(20)),
+        }
+    }
+    assert_eq!(expected, BLOCKS);
+    writer.join().unwrap();
+}
+
+#[test]
+fn an_eighth_of_the_ring_wakes_the_reader_and_less_does_not() {
+    let (mut producer, consumer, _) = ring();
+    let readable = |consumer: &Consumer| {
+        let mut poll = libc::pollfd {
+            fd: consumer.wake_fd().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one entry that lives.
+        unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+    };
+    assert!(consumer.fall_asleep());
+    let block = [0; 1016];
+    for _ in 0..7 {
+        assert!(producer.try_append(5, 0, &[&block]));
+    }
+    assert!(!readable(&consumer));
+    assert!(producer.try_append(5, 0, &[&block]));
+    assert!(readable(&consumer));
+    consumer.awake();
+    assert!(!readable(&consumer));
+    assert!(!consumer.fall_asleep(), "there is enough to read already");
+}
+
+#[test]
+fn a_payload_larger_than_the_ring_goes_through_in_parts() {
+    let (mut producer, mut consumer, _) = ring();
+    let bytes: Vec<u8> = (0..4 * CAPACITY_MIN).map(|n| (n / 7) as u8).collect();
+    let (head, tail) = bytes.split_at(1000);
+    let reader = thread::spawn(move || {
+        let mut got = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while got.len() < 4 * CAPACITY_MIN && Instant::now() < deadline {
+            let Some(raw) = consumer.next().unwrap() else {
+                consumer.wait(Duration::from_millis(5));
+                continue;
+            };
+            let Block::Part { first, bytes } = Block::decode(raw).unwrap() else {
+                panic!("{raw:?}")
+            };
+            assert!(bytes.len() <= PART_MAX);
+            assert_eq!(first, got.is_empty());
+            got.extend_from_slice(bytes);
+        }
+        got
+    });
+    // A loaded machine may stop the reader for longer than a program would wait.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut patience = Patience::for_bytes(&producer, u64::MAX / 100);
+    let mut whole = producer.append_payload(&[head, tail], &mut patience);
+    while !whole && Instant::now() < deadline && producer.consumed() == 0 {
+        patience = Patience::for_bytes(&producer, u64::MAX / 100);
+        whole = producer.append_payload(&[head, tail], &mut patience);
+    }
+    assert!(whole);
+    assert!(reader.join().unwrap() == bytes);
+}
+
+#[test]
+fn a_reader_that_stands_still_is_not_waited_for() {
+    let (mut producer, mut consumer, _) = ring();
+    let bytes = vec![0; 2 * CAPACITY_MIN];
+    let mut patience = Patience::for_bytes(&producer, 1 << 40);
+    assert!(!producer.append_payload(&[&bytes], &mut patience));
+    // What was appended until then is whole.
+    while consumer.next().unwrap().is_some() {}
+    assert!(producer.try_append_block(&Block::End(b"{}")));
+    assert_eq!(
+        Block::decode(consumer.next().unwrap().unwrap()),
+        Ok(Block::End(b"{}"))
+    );
+}
+
+/// A child process that appends until it is killed.
+#[test]
+fn a_writer_that_is_killed_leaves_whole_blocks() {
+    let (mut producer, mut consumer, _) = ring();
+    let body: Vec<u8> = (0..200).collect();
+    // SAFETY: the child appends and nothing else, until it is killed.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut number = 0u64;
+        loop {
+            if producer.try_append(7, 0, &[&number.to_le_bytes(), &body]) {
+                number += 1;
+            }
+        }
+    }
+    let mut number = 0u64;
+    let mut killed = false;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match consumer.next().unwrap() {
+            Some(block) => {
+                assert_eq!(block.body[..8], number.to_le_bytes());
+                assert_eq!(block.body[8..], body);
+                number += 1;
+            }
+            None if killed => break,
+            None => thread::yield_now(),
+        }
+        if !killed && (number > 100_000 || Instant::now() > deadline) {
+            // SAFETY: the child of this test.
+            unsafe {
+                libc::kill(child, libc::SIGKILL);
+                libc::waitpid(child, std::ptr::null_mut(), 0);
+            }
+            killed = true;
+        }
+    }
+    assert!(number > 1000);
+}
+
+#[test]
+fn a_head_that_lies_ends_the_reading() {
+    for head in [1, 4, 1 << 32, u64::MAX, CAPACITY_MIN as u64 + 8, 1 << 63] {
+        let (_producer, mut consumer, memory) = ring();
+        put(&memory, HEAD_AT, head);
+        assert!(consumer.next().is_err(), "{head:#x}");
+        assert_eq!(consumer.consumed(), 0);
+    }
+    // Going back is as bad as going too far.
+    let (mut producer, mut consumer, memory) = ring();
+    assert!(producer.try_append(1, 0, &[&[0; 100]]));
+    assert!(consumer.next().unwrap().is_some());
+    put(&memory, HEAD_AT, 8);
+    assert!(consumer.next().is_err());
+}
+
+#[test]
+fn a_block_longer_than_what_is_there_ends_the_reading() {
+    for size in [u32::MAX, 1 << 31, 65 << 20, CAPACITY_MIN as u32, 33] {
+        let (mut producer, mut consumer, memory) = ring();
+        assert!(producer.try_append(1, 0, &[&[0; 24]]));
+        put(&memory, BYTES_AT, u64::from(size));
+        let broken = consumer.next().unwrap_err();
+        assert_eq!(broken.offset, 0);
+    }
+}
+
+#[test]
+fn a_tail_that_lies_leaves_no_room() {
+    let (mut producer, mut consumer, memory) = ring();
+    assert!(producer.try_append(1, 0, &[&[0; 24]]));
+    put(&memory, TAIL_AT, 1 << 40);
+    assert_eq!(producer.free(), 0);
+    // The reader's own tail is its own.
+    assert_eq!(consumer.next().unwrap().unwrap().body, [0; 24]);
+}
+
+#[test]
+fn what_is_no_ring_is_refused() {
+    let wake = || -> OwnedFd { Producer::create(CAPACITY_MIN).unwrap().1.wake };
+    // A file, which could be cut while it is read.
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(4096 + CAPACITY_MIN as u64).unwrap();
+    let attached = Consumer::attach(RingFds {
+        memory: file.into(),
+        wake: wake(),
+    });
+    assert!(attached.unwrap_err().to_string().contains("not sealed"));
+    // A ring whose magic is gone.
+    let (_producer, fds) = Producer::create(CAPACITY_MIN).unwrap();
+    put(&File::from(fds.memory.try_clone().unwrap()), 0, 0);
+    let attached = Consumer::attach(fds);
+    assert!(attached.unwrap_err().to_string().contains("no ring"));
+    for capacity in [0, 4096, CAPACITY_MIN + 4096, 1 << 31] {
+        assert!(Producer::create(capacity).is_err(), "{capacity}");
+    }
+}
+
+/// Any bytes in the ring and any head: what comes out may be anything, but it ends.
+#[test]
+fn noise_in_the_ring_does_no_harm() {
+    let mut random = harp_mutation::Random::new(6);
+    for _ in 0..300 {
+        let (_producer, mut consumer, memory) = ring();
+        let noise: Vec<u8> = (0..512)
+            .flat_map(|_| (harp_mutation::interesting(&mut random) & 0xffff).to_le_bytes())
+            .collect();
+        memory.write_all_at(&noise, BYTES_AT).unwrap();
+        put(&memory, HEAD_AT, 8 * random.below(600) as u64);
+        while let Ok(Some(raw)) = consumer.next() {
+            let _ = Block::decode(raw);
+        }
+        assert!(consumer.consumed() <= CAPACITY_MIN as u64);
+    }
+}

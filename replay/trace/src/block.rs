@@ -19,6 +19,8 @@ pub const BODY_MAX: usize = (64 << 20) + (4 << 10);
 pub const FLAG_PAYLOAD: u16 = 1;
 /// Of a [`Kind::Part`]: it begins a payload.
 pub const FLAG_FIRST: u16 = 1;
+/// Of a [`Kind::Part`]: it is to be kept, not only hashed.
+pub const FLAG_KEEP: u16 = 2;
 /// The most of a payload in one [`Kind::Part`].
 pub const PART_MAX: usize = 256 << 10;
 /// Shorter payloads stay in their record.
@@ -228,6 +230,8 @@ pub struct Message<'a> {
 pub enum Block<'a> {
     Part {
         first: bool,
+        /// Whether the payload is to be kept, not only hashed.
+        keep: bool,
         bytes: &'a [u8],
     },
     /// JSON: how calls are encoded, and names.
@@ -388,11 +392,10 @@ impl<'a> Parts<'a> {
 impl<'a> Block<'a> {
     pub(crate) fn parts(&self) -> Parts<'a> {
         match *self {
-            Block::Part { first, bytes } => {
-                let mut parts = Parts::new(Kind::Part, bytes);
-                parts.flags = if first { FLAG_FIRST } else { 0 };
-                parts
-            }
+            Block::Part { first, keep, bytes } => Parts {
+                flags: (u16::from(first) * FLAG_FIRST) | (u16::from(keep) * FLAG_KEEP),
+                ..Parts::new(Kind::Part, bytes)
+            },
             Block::Define(json) => Parts::new(Kind::Define, json),
             Block::Process(json) => Parts::new(Kind::Process, json),
             Block::Session(json) => Parts::new(Kind::Session, json),
@@ -530,6 +533,7 @@ impl<'a> Block<'a> {
         Ok(match kind {
             Kind::Part => Block::Part {
                 first: raw.flags & FLAG_FIRST != 0,
+                keep: raw.flags & FLAG_KEEP != 0,
                 bytes: f.0,
             },
             Kind::Define => Block::Define(f.0),
@@ -666,6 +670,7 @@ mod tests {
         vec![
             Block::Part {
                 first: true,
+                keep: false,
                 bytes: b"piece",
             },
             Block::Define(b"{\"calls\":[]}"),

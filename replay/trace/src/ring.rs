@@ -9,6 +9,8 @@
 //! | 64 | u64 | writer | head: bytes ever appended |
 //! | 128 | u64 | reader | tail: bytes ever taken out |
 //! | 192 | u64 | reader | head from which it wants to be woken; `u64::MAX` while it is awake |
+//! | 256 | u64 | writer | blocks that found no room, ever |
+//! | 264 | u64 | writer | bytes of their bodies |
 //! | 4096 | | writer | the bytes, a power of two, each at its number modulo that |
 //!
 //! A block begins at a multiple of 8. The reader believes nothing: the program on the other side may
@@ -20,7 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{fence, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::block::{self, Block, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
+use crate::block::{self, Block, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
 use crate::ring_unsafe::{self, Mapping};
 
 /// The smallest and the largest ring, in bytes.
@@ -31,6 +33,8 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"HARPRNG1");
 const AWAKE: u64 = u64::MAX;
 /// A sleeping reader is woken when this part of the ring is filled; until then it comes by itself.
 const WAKE_SHARE: u64 = 8;
+/// After a loss this part of the ring has to be free.
+const ROOM_SHARE: usize = 8;
 /// How often a writer that waits for room looks again.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
@@ -53,6 +57,8 @@ pub struct Producer {
     head: u64,
     /// The reader's tail as last looked at.
     tail: u64,
+    /// What of the losses has been told.
+    told: (u64, u64),
 }
 
 impl Producer {
@@ -75,6 +81,7 @@ impl Producer {
             wake: wake.try_clone()?,
             head: 0,
             tail: 0,
+            told: (0, 0),
         };
         Ok((producer, RingFds { memory, wake }))
     }
@@ -113,15 +120,74 @@ impl Producer {
         self.try_append(parts.number, parts.flags, &parts.slices())
     }
 
+    /// Appends `block`, which happened at `time`; what there is no room for is counted, and a
+    /// [`Block::Loss`] says so once an eighth of the ring is free again, before which all is lost, so that
+    /// there are few gaps. `false` if the block is lost.
+    #[inline]
+    pub fn append(&mut self, time: u64, block: &Block) -> bool {
+        if self.map.lost_blocks().load(Ordering::Relaxed) != self.told.0 && !self.tell_loss(time) {
+            return self.count_loss(block);
+        }
+        self.try_append_block(block) || self.count_loss(block)
+    }
+
+    #[cold]
+    fn count_loss(&mut self, block: &Block) -> bool {
+        let bytes: usize = block.parts().slices().iter().map(|part| part.len()).sum();
+        let (blocks, lost) = (self.map.lost_blocks(), self.map.lost_bytes());
+        lost.store(
+            lost.load(Ordering::Relaxed) + bytes as u64,
+            Ordering::Relaxed,
+        );
+        blocks.store(blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        false
+    }
+
+    #[cold]
+    fn tell_loss(&mut self, time: u64) -> bool {
+        if self.free() < self.capacity() / ROOM_SHARE {
+            return false;
+        }
+        let lost = self.lost();
+        let told = self.try_append_block(&Block::Loss {
+            time,
+            reasons: block::loss::NO_ROOM,
+            blocks: lost.0.wrapping_sub(self.told.0),
+            bytes: lost.1.wrapping_sub(self.told.1),
+        });
+        if told {
+            self.told = lost;
+        }
+        told
+    }
+
+    /// Blocks that [`append`](Producer::append) had no room for so far, and the bytes of their bodies.
+    pub fn lost(&self) -> (u64, u64) {
+        self.map.lost()
+    }
+
     /// Appends the bytes of a payload as parts, `pieces` one after the other, ahead of the block that
-    /// they were cut out of; the caller appends that next. Waits for room as long as `patience` lasts:
-    /// `false` when it has run out, and then the block's payload is lost.
-    pub fn append_payload(&mut self, pieces: &[&[u8]], patience: &mut Patience) -> bool {
+    /// they were cut out of; the caller appends that next, with what this function returns in it. Where
+    /// `policy` does not need the bytes nothing is done. Waits for room as long as `patience` lasts:
+    /// then the payload is lost.
+    pub fn append_payload(
+        &mut self,
+        policy: Policy,
+        pieces: &[&[u8]],
+        patience: &mut Patience,
+    ) -> Payload {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        let done = !policy.has_hash() || self.append_parts(policy, pieces, patience);
+        Payload::unnamed(if done { policy } else { Policy::Lost }, length)
+    }
+
+    fn append_parts(&mut self, policy: Policy, pieces: &[&[u8]], patience: &mut Patience) -> bool {
         let most = PART_MAX.min(self.capacity() / 4);
         let mut first = true;
         for chunk in pieces.iter().flat_map(|piece| piece.chunks(most)) {
             let part = Block::Part {
                 first,
+                keep: policy == Policy::Full,
                 bytes: chunk,
             };
             while !self.try_append_block(&part) {
@@ -306,6 +372,12 @@ impl Consumer {
     /// Bytes taken out so far.
     pub fn consumed(&self) -> u64 {
         self.tail
+    }
+
+    /// Blocks that the writer had no room for so far, and the bytes of their bodies: also those that a
+    /// writer who is gone could no longer tell in a [`Block::Loss`].
+    pub fn lost(&self) -> (u64, u64) {
+        self.map.lost()
     }
 
     /// Bytes that wait in the ring.

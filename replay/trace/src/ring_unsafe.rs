@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The words before the bytes; a page, so that the bytes can be mapped by themselves.
@@ -16,6 +16,8 @@ const MAGIC_AT: usize = 0;
 const HEAD_AT: usize = 64;
 const TAIL_AT: usize = 128;
 const WAKE_AT: usize = 192;
+const LOST_BLOCKS_AT: usize = 256;
+const LOST_BYTES_AT: usize = 264;
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
@@ -177,6 +179,19 @@ impl Mapping {
 
     pub fn wake_at(&self) -> &AtomicU64 {
         self.word(WAKE_AT)
+    }
+
+    pub fn lost_blocks(&self) -> &AtomicU64 {
+        self.word(LOST_BLOCKS_AT)
+    }
+
+    pub fn lost_bytes(&self) -> &AtomicU64 {
+        self.word(LOST_BYTES_AT)
+    }
+
+    pub fn lost(&self) -> (u64, u64) {
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        (load(self.lost_blocks()), load(self.lost_bytes()))
     }
 
     /// Where byte `number` lies; at least `capacity` bytes from there on are mapped.

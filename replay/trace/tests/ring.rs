@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harp_trace::block::{Block, PART_MAX};
+use harp_trace::block::{loss, Block, Payload, Policy, PART_MAX};
 use harp_trace::ring::{Consumer, Patience, Producer, RingFds, CAPACITY_MIN};
 
 const HEAD_AT: u64 = 64;
@@ -134,24 +134,24 @@ fn a_payload_larger_than_the_ring_goes_through_in_parts() {
                 consumer.wait(Duration::from_millis(5));
                 continue;
             };
-            let Block::Part { first, bytes } = Block::decode(raw).unwrap() else {
+            let Block::Part { first, keep, bytes } = Block::decode(raw).unwrap() else {
                 panic!("{raw:?}")
             };
             assert!(bytes.len() <= PART_MAX);
+            assert!(keep);
             assert_eq!(first, got.is_empty());
             got.extend_from_slice(bytes);
         }
         got
     });
     // A loaded machine may stop the reader for longer than a program would wait.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut patience = Patience::for_bytes(&producer, u64::MAX / 100);
-    let mut whole = producer.append_payload(&[head, tail], &mut patience);
-    while !whole && Instant::now() < deadline && producer.consumed() == 0 {
-        patience = Patience::for_bytes(&producer, u64::MAX / 100);
-        whole = producer.append_payload(&[head, tail], &mut patience);
-    }
-    assert!(whole);
+    let full = Payload::unnamed(Policy::Full, bytes.len());
+    let given = (0..100).find(|_| {
+        let mut patience = Patience::for_bytes(&producer, 1 << 60);
+        let payload = producer.append_payload(Policy::Full, &[head, tail], &mut patience);
+        payload == full || producer.consumed() != 0
+    });
+    assert!(given.is_some());
     assert!(reader.join().unwrap() == bytes);
 }
 
@@ -160,7 +160,11 @@ fn a_reader_that_stands_still_is_not_waited_for() {
     let (mut producer, mut consumer, _) = ring();
     let bytes = vec![0; 2 * CAPACITY_MIN];
     let mut patience = Patience::for_bytes(&producer, 1 << 40);
-    assert!(!producer.append_payload(&[&bytes], &mut patience));
+    let payload = producer.append_payload(Policy::Shape, &[&bytes], &mut patience);
+    assert_eq!(payload, Payload::unnamed(Policy::Shape, bytes.len()));
+    assert_eq!(producer.appended(), 0);
+    let payload = producer.append_payload(Policy::Hash, &[&bytes], &mut patience);
+    assert_eq!(payload, Payload::unnamed(Policy::Lost, bytes.len()));
     // What was appended until then is whole.
     while consumer.next().unwrap().is_some() {}
     assert!(producer.try_append_block(&Block::End(b"{}")));
@@ -168,6 +172,37 @@ fn a_reader_that_stands_still_is_not_waited_for() {
         Block::decode(consumer.next().unwrap().unwrap()),
         Ok(Block::End(b"{}"))
     );
+}
+
+#[test]
+fn what_finds_no_room_is_counted_and_told_when_there_is_room_again() {
+    let (mut producer, mut consumer, _) = ring();
+    let note = vec![b'x'; 9992];
+    let annotation = Block::Annotation(&note);
+    let kept = (0..10)
+        .filter(|time| producer.append(*time, &annotation))
+        .count();
+    assert_eq!((kept, producer.lost()), (6, (4, 4 * 9992)));
+    for _ in 0..3 {
+        consumer.next().unwrap();
+    }
+    assert!(producer.append(11, &annotation));
+    for _ in 0..3 {
+        consumer.next().unwrap();
+    }
+    let told = Block::Loss {
+        time: 11,
+        reasons: loss::NO_ROOM,
+        blocks: 4,
+        bytes: 4 * 9992,
+    };
+    assert_eq!(Block::decode(consumer.next().unwrap().unwrap()), Ok(told));
+    assert_eq!(
+        Block::decode(consumer.next().unwrap().unwrap()),
+        Ok(annotation)
+    );
+    assert_eq!(consumer.next(), Ok(None));
+    assert_eq!(consumer.lost(), (4, 4 * 9992));
 }
 
 /// A child process that appends until it is killed.

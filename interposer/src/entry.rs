@@ -4,18 +4,43 @@
 
 use core::arch::naked_asm;
 use core::ffi::c_void;
+use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 use harp_driver_front::threads::Uncancelled;
 
-use crate::generated::exports::{Functions, COUNT};
+use crate::generated::exports::{COUNT, NAMES};
 use crate::generated::remote;
-use crate::local;
 use crate::session::settings::settings;
+use crate::{local, profile};
 
 /// The function that each symbol leads to, by the symbol's number.
 pub static ENTRIES: [AtomicPtr<c_void>; COUNT] =
     [const { AtomicPtr::new(first as *mut c_void) }; COUNT];
+
+/// What each symbol leads to where no hooks are in between; null where it leads to nothing that has its types.
+static BOUND: [AtomicPtr<c_void>; COUNT] = [const { AtomicPtr::new(null_mut()) }; COUNT];
+
+/// The function that a symbol leads to, past the hooks; only of symbols that were bound.
+#[inline]
+pub fn bound(number: usize) -> *mut c_void {
+    BOUND[number].load(Ordering::Acquire)
+}
+
+/// The number of a symbol.
+pub fn number_of(name: &[u8]) -> Option<usize> {
+    NAMES
+        .binary_search_by(|other| other.to_bytes().cmp(name))
+        .ok()
+}
+
+/// Has a symbol lead to a function of its types.
+///
+/// Each place is written once with what it is to hold: threads that bind at the same time write the same.
+pub fn lead(number: usize, function: *mut c_void) {
+    BOUND[number].store(function, Ordering::Release);
+    ENTRIES[number].store(function, Ordering::Release);
+}
 
 /// Where all symbols lead until they are bound: binds them and goes on to the function, with the
 /// arguments as they came.
@@ -78,14 +103,15 @@ unsafe extern "C" fn first() {
 extern "C" fn bind(number: usize) -> *mut c_void {
     let _uncancelled = Uncancelled::new();
     match &settings().libcuda {
-        None => lead_to(&remote::FUNCTIONS),
+        None => {
+            for (number, function) in remote::FUNCTIONS.0.iter().enumerate() {
+                lead(number, function.cast_mut());
+            }
+            if settings().print_profile {
+                profile::begin();
+            }
+        }
         Some(path) => local::bind(path),
     }
     ENTRIES[number].load(Ordering::Acquire)
-}
-
-fn lead_to(functions: &Functions) {
-    for (entry, function) in ENTRIES.iter().zip(&functions.0) {
-        entry.store(function.cast_mut(), Ordering::Release);
-    }
 }

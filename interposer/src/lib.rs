@@ -5,11 +5,15 @@
 //! * `entry`: where the C symbols lead, in either mode;
 //! * [`session`]: the conversation with the server, handles, addresses;
 //! * `api`: the calls that are answered or completed in the program's process;
+//! * `hooks`: what is told of every call, in either mode; `profile`: what the calls cost;
 //! * `local`: the other way, to a driver in this process;
 //! * `generated`: the C symbols, and the calls that are forwarded as their spec entry says.
 
 mod api;
+mod clock;
 mod entry;
 mod generated;
+mod hooks;
 mod local;
+mod profile;
 pub mod session;

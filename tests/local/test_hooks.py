@@ -9,6 +9,7 @@ from pathlib import Path
 
 from local.evaluated import HERE, Calls, answers
 from pool.standins import BOUND, HARP_RUN
+from waits.profile import tables_of
 
 MIB = 1 << 20
 OUT_OF_MEMORY = 2
@@ -33,6 +34,19 @@ def test_calls_and_waits_are_counted(calls: Calls, driver: Path) -> None:
     )
     assert found is not None, line
     assert found.groups() == ("5", str(driver), "2")
+
+
+def test_calls_and_copies_are_told_in_tables(calls: Calls) -> None:
+    synchronise = "cuda.cuStreamSynchronize(c_void_p({}))"
+    expressions = ["cuda.cuInit(0)", *(synchronise.format(stream) for stream in (0, 1))]
+    told = calls(*expressions, options=("--profile",)).stderr
+    assert " calls to " not in told
+    (table,) = tables_of(told).values()
+    assert {name: row[2] for name, row in table.items()} == {
+        "cuInit": 1,
+        "cuStreamSynchronize": 2,
+    }
+    assert re.search(r"Why It Waited:\n\n +2 x +[\d.]+ ms  asked  cuStreamSynchronize\n", told)
 
 
 def test_a_forked_child_does_not_tell_its_parents_calls(calls: Calls) -> None:

@@ -96,6 +96,9 @@ def assert_one_line(text: str, *parts: str) -> None:
         (["--context", "lab", "--", "true"], "no context 'lab'"),
         (["--direct", "--server", "gpu1:7443", "--", "true"], "--direct"),
         (["--embedded", "--device", "/nowhere/libcuda.so.1", "--", "true"], "did not start"),
+        (["--profile", "half", "--gpus", "1", "--", "true"], "--size NAME"),
+        (["--profile=half", "--", "true"], "--size NAME"),
+        (["--direct", "--profile", "--", "true"], "--local --libcuda soft"),
     ],
 )
 def test_own_failures_are_125_with_cause_and_next_step(

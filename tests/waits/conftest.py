@@ -31,8 +31,8 @@ def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
 def run(environ: dict[str, str], server: Server) -> Callable[..., Outcome]:
     """Runs a command in the pool, which must succeed, and has it say why its calls waited."""
 
-    def run(*command: object, address: str = server.address) -> Outcome:
-        options = ["--server", address, "--credentials", str(server.pool.user), "--stats"]
+    def run(*command: object, address: str = server.address, words: str = "--stats") -> Outcome:
+        options = ["--server", address, "--credentials", str(server.pool.user), words]
         words = [*HARP_RUN, *options, "--", *(str(word) for word in command)]
         outcome = finish(words, environ)
         assert outcome.status == 0, outcome.told()

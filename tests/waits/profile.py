@@ -1,4 +1,4 @@
-"""What `HARP_STATS=1` says of a program's waits, read back."""
+"""What `HARP_STATS=1` says of a program's waits, and `HARP_PROFILE=1` of its calls, read back."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-HEAD = re.compile(r"harp: waits: (\d+) that the program did not ask for, of (\d+)")
-ROW = re.compile(r"harp: +(\d+) x +[\d.]+ ms  (asked)? +(\w+) +(.+)")
+HEAD = re.compile(r"(?:harp:)? waits: (\d+) that the program did not ask for, of (\d+)")
+ROW = re.compile(r"(?:harp:)? +(\d+) x +[\d.]+ ms  (asked)? +(\w+) +(.+)")
 
 
 @dataclass
@@ -34,4 +34,19 @@ def profile_of(stderr: str) -> Profile:
             found.others[call, reason] += int(count)
     assert found.others.total() == found.unasked, stderr
     assert found.others.total() + found.asked_for.total() == found.all, stderr
+    return found
+
+
+def tables_of(stderr: str) -> dict[str, dict[str, list[float]]]:
+    """The tables of `HARP_PROFILE=1`: by title and last column, the numbers of the others."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for title, body in re.findall(r" \*\* (.+):\n\n((?:.+\n)+)", stderr):
+        lines = body.splitlines()
+        rules = [index for index, line in enumerate(lines) if set(line) == {" ", "-"}]
+        if not rules:
+            continue
+        columns = len(lines[rules[0]].split())
+        rows = (line.split(maxsplit=columns - 1) for line in lines[rules[0] + 1 :])
+        whole = (row for row in rows if len(row) == columns and row[0].replace(".", "").isdigit())
+        found[title] = {row[-1]: [float(cell) for cell in row[:-1]] for row in whole}
     return found

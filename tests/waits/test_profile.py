@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from conformance.outcome import Outcome
 from pool.standins import Server, wait_until
 from programs import build
-from waits.profile import Profile
+from waits.profile import Profile, profile_of, tables_of
 
 
 def program(name: str) -> object:
@@ -48,3 +49,31 @@ def test_every_wait_of_a_synchronous_run_has_a_reason(
     assert seen.others["cuDevicePrimaryCtxRetain", everything] == 1
     assert seen.others["cuLaunchKernel", everything] == 1
     assert seen.others["cuLaunchKernel", "code is loaded, or used for the first time"] == 1
+
+
+BYTES = 100_003 * 4
+"""Of each array of vector_add."""
+
+
+def test_calls_waits_and_copies_are_told_without_a_trace(run: Callable[..., Outcome]) -> None:
+    told = run(program("vector_add"), words="--profile").stderr
+    tables = tables_of(told)
+    calls = tables["CUDA API Summary (cuda_api_sum)"]
+    # Time (%), total, calls, average, median, least, most, deviation.
+    assert {name: row[2] for name, row in calls.items()}.items() >= {
+        ("cuMemcpyHtoD_v2", 2),
+        ("cuMemcpyDtoH_v2", 2),
+        ("cuLaunchKernel", 2),
+        ("cuLibraryLoadData", 1),
+        ("cuInit", 1),
+    }
+    for name, (_, total, count, average, median, least, most, _) in calls.items():
+        assert abs(total - count * average) <= count + total / 1e3, name
+        assert least - 1 <= average <= most + 1, name
+        assert least - 1 <= median <= most + 1, name
+    assert abs(sum(row[0] for row in calls.values()) - 100) < 2
+    assert {name: row[:2] for name, row in tables["CUDA API Memory Copies (by Size)"].items()} == {
+        "[CUDA memcpy Host-to-Device]": [round(2 * BYTES / 1e6, 3), 2],
+        "[CUDA memcpy Device-to-Host]": [round(2 * BYTES / 1e6, 3), 2],
+    }
+    assert profile_of(told).asked_for == {"cuMemcpyDtoH_v2": 2, "cuCtxSynchronize": 1}

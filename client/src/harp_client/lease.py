@@ -22,7 +22,7 @@ class Wish(NamedTuple):
     memory: str | None = None
     compute: str | None = None
     model: str | None = None
-    profile: str | None = None
+    size: str | None = None
     queue_timeout: str | None = None
 
     @property
@@ -32,10 +32,10 @@ class Wish(NamedTuple):
 
     def request(self) -> dict[str, object]:
         """An AttachRequest in protobuf's JSON form. Raises HarpError."""
-        if self.profile is not None:
+        if self.size is not None:
             if any((self.gpus, self.memory, self.compute, self.model)):
-                raise HarpError("--profile says all of the size", "drop it, or the others", 2)
-            return {"profile": self.profile}
+                raise HarpError("--size says all of it", "drop it, or the others", 2)
+            return {"profile": self.size}
         demand: dict[str, object] = {"kind": "gpu"}
         if self.gpus is not None:
             if not self.gpus.isdigit() or not 1 <= int(self.gpus) <= 1024:

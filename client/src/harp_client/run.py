@@ -5,6 +5,7 @@ Kept light: nothing heavier than the standard library is imported on the way to 
 
 import getopt
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
@@ -41,12 +42,13 @@ From a pool with a scheduler (without any of these: all that is attached to this
       --memory SIZE        memory of each (8GiB)
       --compute SHARE      share of each (50%)
       --model NAME[,...]   of one of these models
-      --profile NAME       a size that the pool's admins have named
+      --size NAME          a size that the pool's admins have named
       --lease NAME[,...]   of what is attached to this host only these leases, in this order
       --queue-timeout TIME wait for no longer than this (90s, 5m; default: for ever)
 
 How:
       --stats              print calls, bytes and why calls waited at the end
+      --profile            print what each CUDA call cost, why the program waited and what it copied
       --sync               make every call wait for its reply (for debugging)
       --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only
                            where the device is a soft GPU; a server is asked, once an hour)
@@ -67,7 +69,7 @@ Exit status: the program's; 128+N if signal N ended it; 125 if harp-run itself f
 program cannot be executed, 127 if it is not found. Environment: see docs/environment.md.
 """
 
-WISHES = ("gpus", "memory", "compute", "model", "profile", "queue-timeout")
+WISHES = ("gpus", "memory", "compute", "model", "size", "queue-timeout")
 """Options that ask a scheduler for a lease, in the order of `lease.Wish`."""
 
 SHORT = "s:c:vVh"
@@ -85,6 +87,7 @@ LONG = [
     *(f"{word}=" for word in WISHES),
     "lease=",
     "stats",
+    "profile",
     "sync",
     "ptx",
     "no-ptx",
@@ -105,6 +108,7 @@ class Options(NamedTuple):
     libcuda: str | None
     device: str | None
     stats: bool
+    profile: bool
     sync: bool
     ptx: bool | None
     verbose: bool
@@ -141,6 +145,8 @@ def _parse(arguments: list[str]) -> Options:
     try:
         found, command = getopt.getopt(arguments, SHORT, LONG)
     except getopt.GetoptError as error:
+        if error.opt == "profile":
+            raise _size_asked_by_profile() from None
         raise HarpError(error.msg, "harp-run --help", 125) from None
     values = {name.lstrip("-"): value for name, value in found}
     if "h" in values or "help" in values:
@@ -151,6 +157,8 @@ def _parse(arguments: list[str]) -> Options:
         sys.exit(0)
     if not command:
         raise HarpError("no program given", "harp-run -- PROGRAM; see harp-run --help", 125)
+    if "profile" in values and "--" in command and shutil.which(command[0]) is None:
+        raise _size_asked_by_profile()
     servers = [value for name, value in found if name in ("-s", "--server")]
     flags = Flags(
         server=",".join(servers) or None,
@@ -169,6 +177,9 @@ def _parse(arguments: list[str]) -> Options:
     if (embedded or direct) and (any(flags) or any(wish) or leases):
         word = "--direct" if direct else "--embedded"
         raise HarpError(f"{word} uses no running pool", f"drop {word} or the server's options", 125)
+    if direct and "profile" in values:
+        instead = "use --local --libcuda soft, which is the same behind the interposer"
+        raise HarpError("nothing measures calls under --direct", instead, 125)
     if "device" in values and direct:
         raise HarpError("--device is for the embedded pool", "drop --direct or --device", 125)
     if "local" in values:
@@ -184,11 +195,21 @@ def _parse(arguments: list[str]) -> Options:
         libcuda=values.get("libcuda"),
         device=values.get("device"),
         stats="stats" in values,
+        profile="profile" in values,
         sync="sync" in values,
         ptx=True if "ptx" in values else False if "no-ptx" in values else None,
         verbose="v" in values or "verbose" in values,
         wish=wish,
         leases=leases,
+    )
+
+
+def _size_asked_by_profile() -> HarpError:
+    """`--profile NAME` was once how a lease's size was named."""
+    return HarpError(
+        "--profile takes no name: it prints what the CUDA calls cost",
+        "--size NAME for a size that the pool's admins have named",
+        125,
     )
 
 
@@ -222,12 +243,9 @@ def _run(options: Options) -> int:
         raise HarpError("--device is for the embedded pool", "add --embedded or drop --device", 125)
     # A program that uses the pool never runs inside an outer harp-run's preload.
     environ = native.without_preload(environ)
-    for option, setting in (
-        (options.stats, settings.HARP_STATS),
-        (options.sync, settings.HARP_SYNC),
-    ):
-        if option:
-            environ[setting.name] = "1"
+    _ask_for_words(options, environ)
+    if options.sync:
+        environ[settings.HARP_SYNC.name] = "1"
     if options.direct:
         _say(options, "direct: the soft GPU runs inside the program")
         native.preload(parts.softgpu, environ)
@@ -261,11 +279,20 @@ def _run_local(options: Options, parts: native.NativeParts, environ: dict[str, s
             environ[settings.HARP_LOCAL_MEMORY.name] = str(quantities.size(limit))
         except HarpError as error:
             raise HarpError(error.cause, error.next_step, 125) from None
-    if options.stats:
-        environ[settings.HARP_STATS.name] = "1"
+    _ask_for_words(options, environ)
     native.preload(parts.interposer, environ)
     _ask_for_ptx(options, environ, soft=lambda: os.path.samefile(driver, parts.softgpu))
     return program.run(options.command, environ)
+
+
+def _ask_for_words(options: Options, environ: dict[str, str]) -> None:
+    """Has the program say at its end what is wanted."""
+    for option, setting in (
+        (options.stats, settings.HARP_STATS),
+        (options.profile, settings.HARP_PROFILE),
+    ):
+        if option:
+            environ[setting.name] = "1"
 
 
 def _run_leased(

@@ -90,6 +90,14 @@ HARP_STATS = Setting(
     "TLS version and cipher; then why calls waited, by reason and call, those first that the "
     "program did not ask for. The same as `harp-run --stats`.",
 )
+HARP_PROFILE = Setting(
+    "HARP_PROFILE",
+    "`0`",
+    PROGRAM,
+    "`1` prints on stderr when the program ends what each CUDA call cost, in the form of "
+    "`nsys stats`' `cuda_api_sum`, why the program waited, and what it copied in each direction. "
+    "The same as `harp-run --profile`.",
+)
 HARP_DEDUP = Setting(
     "HARP_DEDUP",
     "`1`",

@@ -11,7 +11,7 @@ use harp_cuda_abi::streams::per_thread;
 use harp_cuda_abi::types::*;
 use harp_driver_front::caught;
 
-use crate::local::hooks::Numbered;
+use crate::hooks::Numbered;
 use crate::local::quota;
 
 macro_rules! kept {

@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use crate::entry::number_of;
 use crate::generated::exports::{ADDRESSES, COUNT, NAMES};
 
 /// The driver's own functions by number; null where it has none.
@@ -53,7 +54,7 @@ pub fn load(path: &Path) -> Result<(), String> {
         }
         FUNCTIONS[number].store(found, Ordering::Release);
     }
-    match super::number_of(b"cuInit").and_then(function) {
+    match number_of(b"cuInit").and_then(function) {
         Some(_) => Ok(()),
         None => Err(format!("{shown} is no CUDA driver: it has no cuInit")),
     }

@@ -3,7 +3,7 @@
 //!
 //! * [`driver`]: the library and its functions;
 //! * [`proc_address`]: `cuGetProcAddress`, which hands out this library's entries where it can;
-//! * [`hooks`]: what is told of every call; [`profile`]: what `HARP_STATS=1` says at the end;
+//! * [`life`]: what is said at the end of how often and how long the driver was called;
 //! * [`quota`]: a limit on device memory.
 //!
 //! A function that the driver has is reached by one jump where neither quota nor hooks are asked for. One that it lacks answers
@@ -11,35 +11,24 @@
 //! the driver's own.
 
 pub mod driver;
-pub mod hooks;
 mod life;
 mod proc_address;
-mod profile;
 pub mod quota;
 
 use core::arch::naked_asm;
 use core::ffi::c_void;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::Path;
 
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_NOT_SUPPORTED, CUDA_ERROR_NO_DEVICE};
 use harp_driver_front::lifecycle::ANSWERED_ALWAYS;
 use harp_driver_front::{notice_once, talkative, write_line};
 
-use crate::entry::ENTRIES;
-use crate::generated::exports::{COUNT, NAMES};
+use crate::entry::{lead, ENTRIES};
+use crate::generated::exports::NAMES;
 use crate::generated::{self, remote};
 use crate::session::settings::settings;
-
-/// What each symbol leads to where no hooks are in between.
-static BOUND: [AtomicPtr<c_void>; COUNT] = [const { AtomicPtr::new(null_mut()) }; COUNT];
-
-/// The function that a symbol leads to, past the hooks; only of symbols that were bound.
-#[inline]
-pub fn bound(number: usize) -> *mut c_void {
-    BOUND[number].load(Ordering::Acquire)
-}
+use crate::{hooks, profile};
 
 /// Has every symbol lead to the driver at `path`; where that is none, to an error of CUDA's. Again
 /// is harmless.
@@ -49,25 +38,24 @@ pub fn bind(path: &Path) {
         driver::load(path)?;
         Ok(limit.is_some())
     });
+    let is_measured = settings.print_stats || settings.print_profile;
     let Ok(has_limit) = loaded.inspect_err(|cause| explain_once(cause)) else {
         for (number, entry) in ENTRIES.iter().enumerate() {
             entry.store(without_driver(number), Ordering::Release);
         }
         return;
     };
-    // Each place is written once with what it is to hold: threads that bind at the same time write
-    // the same.
-    for (number, (place, entry)) in BOUND.iter().zip(&ENTRIES).enumerate() {
-        let function = match driver::function(number) {
-            Some(driver) => ours(number, has_limit, settings.print_stats).unwrap_or(driver),
-            None => absent as *mut c_void,
-        };
-        place.store(function, Ordering::Release);
-        entry.store(function, Ordering::Release);
+    for (number, entry) in ENTRIES.iter().enumerate() {
+        match driver::function(number) {
+            Some(driver) => lead(
+                number,
+                ours(number, has_limit, is_measured).unwrap_or(driver),
+            ),
+            None => entry.store(absent as *mut c_void, Ordering::Release),
+        }
     }
-    if settings.print_stats {
+    if is_measured {
         profile::begin();
-        hooks::attach(&profile::HOOKS);
     }
     if talkative() && !driver::is_soft() {
         hooks::attach(&hooks::FAILURES);
@@ -75,22 +63,15 @@ pub fn bind(path: &Path) {
 }
 
 /// What stands in the place of a driver's function.
-fn ours(number: usize, has_limit: bool, has_profile: bool) -> Option<*mut c_void> {
+fn ours(number: usize, has_limit: bool, is_measured: bool) -> Option<*mut c_void> {
     let function = match NAMES[number].to_bytes() {
         b"cuGetProcAddress" => proc_address::cuGetProcAddress as *const c_void,
         b"cuGetProcAddress_v2" => proc_address::cuGetProcAddress_v2 as *const c_void,
-        b"cuInit" if has_limit || has_profile => life::init as *const c_void,
+        b"cuInit" if has_limit || is_measured => life::init as *const c_void,
         _ if has_limit => generated::quota::FUNCTIONS.of(number)?,
         _ => return None,
     };
     Some(function.cast_mut())
-}
-
-/// The number of a symbol.
-fn number_of(name: &[u8]) -> Option<usize> {
-    NAMES
-        .binary_search_by(|other| other.to_bytes().cmp(name))
-        .ok()
 }
 
 fn explain_once(cause: &str) {

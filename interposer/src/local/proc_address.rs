@@ -13,6 +13,7 @@ use harp_cuda_abi::types::{
 };
 
 use super::driver;
+use crate::entry;
 use crate::generated::exports::{ADDRESSES, COUNT};
 use crate::generated::local_driver;
 
@@ -89,7 +90,7 @@ fn number_of(
         .to_str()
         .ok()
         .and_then(|base| lookup(base, version, flags).ok())
-        .and_then(|export| super::number_of(export.as_bytes()))
+        .and_then(|export| entry::number_of(export.as_bytes()))
         .filter(|&number| driver::function(number).is_some());
     let same = exported_at(found);
     if same.is_empty() {

@@ -133,7 +133,7 @@ fn begin_one(
         hello.options.insert(option, "off".to_owned());
     }
     let name = several.then_some(server);
-    let stats = Stats::new(settings.print_stats);
+    let stats = Stats::new(settings.print_stats || settings.print_profile);
     let started = Instant::now();
     let (sender, receiver, welcome, link) =
         connect(server, name, &config, &hello).map_err(|error| match error {

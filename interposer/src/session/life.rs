@@ -10,7 +10,8 @@ use harp_driver_front::lifecycle;
 use harp_driver_front::threads::Uncancelled;
 
 use super::settings::{say, settings, LogLevel};
-use super::{begin, Sessions};
+use super::{begin, Session, Sessions};
+use crate::profile;
 
 /// How long the exit of a program may wait for its last calls to leave.
 const EXIT_BOUND: Duration = Duration::from_millis(500);
@@ -139,5 +140,9 @@ fn at_exit() {
                 say(LogLevel::Quiet, &line);
             }
         }
+    }
+    if settings().print_profile {
+        let waits = sessions.iter().flat_map(Session::profile);
+        profile::tell(&waits.collect::<Vec<_>>());
     }
 }

@@ -83,6 +83,8 @@ pub struct Settings {
     pub local_memory: Result<Option<u64>, String>,
     /// `HARP_STATS=1`: print what the session did when the program ends.
     pub print_stats: bool,
+    /// `HARP_PROFILE=1`: print what the calls cost when the program ends.
+    pub print_profile: bool,
     /// `HARP_DEDUP=0`: send everything, and have nothing kept.
     pub deduplicate: bool,
     /// `HARP_LOG`: `quiet`, `normal` or `debug`.
@@ -123,6 +125,7 @@ impl Settings {
                 })
                 .transpose(),
             print_stats: flag("HARP_STATS"),
+            print_profile: flag("HARP_PROFILE"),
             deduplicate: variable("HARP_DEDUP").as_deref() != Some("0"),
             log: match text("HARP_LOG").as_deref() {
                 Some("quiet") => LogLevel::Quiet,

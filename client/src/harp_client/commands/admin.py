@@ -92,7 +92,7 @@ def create_profile(
     compute: str | None,
     **pool: str | None,
 ) -> None:
-    """Name a size, for `harp attach --profile NAME`.
+    """Name a size, for `harp attach --profile NAME` and `harp-run --size NAME`.
 
     \b
     Examples:

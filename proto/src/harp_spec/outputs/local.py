@@ -3,10 +3,11 @@ keep a quota, and every function between hooks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harp_spec import rust, sources
+from harp_spec import facts, rust, sources
 from harp_spec.model import Because
 from harp_spec.outputs.exports import (
     PER_THREAD_TWIN,
@@ -30,6 +31,8 @@ class Typed:
     name: str
     number: int
     parameters: str
+    #: Rust for the way and the number of the bytes that it moves, where the parameters say it.
+    moves: str | None
 
 
 def outputs() -> Iterator[Output]:
@@ -59,10 +62,29 @@ def typed() -> list[Typed]:
     """Every symbol whose signature is known, in the order of their numbers."""
     functions = all_functions()
     return [
-        Typed(name, number, rust.parameters(functions[name]))
+        Typed(name, number, rust.parameters(functions[name]), moves(functions[name]))
         for number, name in enumerate(all_symbols())
         if name in functions
     ]
+
+
+def moves(function: facts.Function) -> str | None:
+    """What a function copies or sets, as an expression of its parameters."""
+    kinds = {"H": "Host", "D": "Device", "A": "Device"}
+    name = function.name
+    if straight := re.match(r"cuMemcpy([HDA])to([HDA])", name):
+        origin, target = (kinds[letter] for letter in straight.groups())
+        return f"(Way::{origin}To{target}, ByteCount as u64)"
+    if re.match(r"cuMemcpyPeer", name):
+        return "(Way::PeerToPeer, ByteCount as u64)"
+    if re.fullmatch(r"cuMemcpy(Async)?(_pts[dz]|_ptds)?", name):
+        return "(between(dst, src), ByteCount as u64)"
+    if shape := re.match(r"pCopy: \*const CUDA_MEMCPY([23]D)(,|$)", rust.parameters(function)):
+        return f"unsafe {{ of_{shape[1].lower()}(pCopy) }}"
+    if value := re.match(r"cuMemsetD(2D)?(8|16|32)", name):
+        count = "Width as u64 * Height as u64" if value[1] else "N as u64"
+        return f"(Way::Memset, {count} * {int(value[2]) // 8})"
+    return None
 
 
 def quota() -> list[Export | None]:

@@ -1,4 +1,4 @@
-//! What is told of every call in local mode: when it begins, and how it has ended.
+//! What is told of every driver call: when it begins, and how it has ended.
 //!
 //! Without hooks every symbol leads straight to its function. [`attach`] has the symbols lead to
 //! `generated::hooked` instead, where each call passes the hooks; those whose types are not known
@@ -11,7 +11,8 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 use harp_cuda_abi::types::{CUresult, CUDA_SUCCESS};
 use harp_driver_front::tell_failure;
 
-use crate::entry::ENTRIES;
+use crate::clock::ticks;
+use crate::entry::{bound, ENTRIES};
 use crate::generated::exports::NAMES;
 use crate::generated::hooked;
 
@@ -26,17 +27,24 @@ impl Call {
     }
 }
 
-/// Two functions around every call, in the thread that makes it.
-pub struct Hooks {
-    /// Before the driver is called; what it returns is given to `leave`.
-    pub enter: fn(Call) -> u64,
-    /// After it has answered.
-    pub leave: fn(Call, u64, CUresult),
+/// When a call began and ended, in ticks of the [clock](crate::clock).
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub entered: u64,
+    pub left: u64,
 }
 
-/// `HARP_LOG=debug`: every call that does not succeed is named.
+/// Two functions around every call, in the thread that makes it.
+pub struct Hooks {
+    /// Before the function is called, with the ticks at that moment.
+    pub enter: fn(Call, u64),
+    /// After it has answered.
+    pub leave: fn(Call, Span, CUresult),
+}
+
+/// `HARP_LOG=debug` in local mode: every call that does not succeed is named.
 pub static FAILURES: Hooks = Hooks {
-    enter: |_| 0,
+    enter: |_, _| (),
     leave: |call, _, code| {
         if code != CUDA_SUCCESS {
             tell_failure(call.name(), code);
@@ -60,7 +68,7 @@ pub fn attach(hooks: &'static Hooks) {
         }
     }
     for &(number, hooked) in &hooked::FUNCTIONS.0 {
-        if super::driver::function(number).is_some() {
+        if !bound(number).is_null() {
             ENTRIES[number].store(hooked.cast_mut(), Ordering::Release);
         }
     }
@@ -69,27 +77,26 @@ pub fn attach(hooks: &'static Hooks) {
 /// Makes one call between the hooks.
 #[inline]
 pub fn around(call: Call, make: impl FnOnce() -> CUresult) -> CUresult {
-    let mut tokens = [0; MOST];
-    for (place, token) in ATTACHED.iter().zip(&mut tokens) {
-        match attached(place) {
-            Some(hooks) => *token = (hooks.enter)(call),
-            None => break,
-        }
+    let entered = ticks();
+    for hooks in attached() {
+        (hooks.enter)(call, entered);
     }
     let code = make();
-    for (place, token) in ATTACHED.iter().zip(tokens) {
-        match attached(place) {
-            Some(hooks) => (hooks.leave)(call, token, code),
-            None => break,
-        }
+    let span = Span {
+        entered,
+        left: ticks(),
+    };
+    for hooks in attached() {
+        (hooks.leave)(call, span, code);
     }
     code
 }
 
 #[inline]
-fn attached(place: &AtomicPtr<Hooks>) -> Option<&'static Hooks> {
+fn attached() -> impl Iterator<Item = &'static Hooks> {
     // SAFETY: null or what `attach` got, which lives for ever.
-    unsafe { place.load(Ordering::Acquire).as_ref() }
+    let hooks = |place: &AtomicPtr<Hooks>| unsafe { place.load(Ordering::Acquire).as_ref() };
+    ATTACHED.iter().map_while(hooks)
 }
 
 /// Functions in ascending order of their symbols' numbers.

@@ -211,7 +211,7 @@ pub fn of(number: usize) -> Option<Measured> {
 fn median(buckets: &[u64]) -> f64 {
     let all: u64 = buckets.iter().sum();
     // Of an even number of calls there are two in the middle.
-    let [low, high] = [(all + 1) / 2, all / 2 + 1].map(|rank| {
+    let [low, high] = [all.div_ceil(2), all / 2 + 1].map(|rank| {
         let mut before = 0;
         let reached = buckets.iter().position(|count| {
             before += count;

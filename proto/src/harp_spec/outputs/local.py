@@ -83,7 +83,8 @@ def moves(function: facts.Function) -> str | None:
         return f"unsafe {{ of_{shape[1].lower()}(pCopy) }}"
     if value := re.match(r"cuMemsetD(2D)?(8|16|32)", name):
         count = "Width as u64 * Height as u64" if value[1] else "N as u64"
-        return f"(Way::Memset, {count} * {int(value[2]) // 8})"
+        size = int(value[2]) // 8
+        return f"(Way::Memset, {count} * {size})" if size > 1 else f"(Way::Memset, {count})"
     return None
 
 

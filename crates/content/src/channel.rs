@@ -130,11 +130,19 @@ pub fn list_bytes(pieces: usize) -> usize {
 /// # Errors
 /// `WouldBlock` where the other end has not taken what it was sent before, else what the system says.
 pub fn send(socket: RawFd, message: &Message, descriptors: &[RawFd]) -> io::Result<()> {
+    send_bytes(socket, &message.encode(), descriptors)
+}
+
+/// Sends one packet of any bytes, as [`send`] does a message.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_bytes(socket: RawFd, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
     assert!(descriptors.len() <= MOST_DESCRIPTORS);
-    let mut bytes = message.encode();
     let mut space = Ancillary::default();
     let mut part = libc::iovec {
-        iov_base: bytes.as_mut_ptr().cast(),
+        // It is only read.
+        iov_base: bytes.as_ptr().cast_mut().cast(),
         iov_len: bytes.len(),
     };
     // SAFETY: all-zero is a valid msghdr; its pointers are to live buffers of the lengths given, and the descriptors
@@ -159,7 +167,7 @@ pub fn send(socket: RawFd, message: &Message, descriptors: &[RawFd]) -> io::Resu
         libc::sendmsg(socket, &header, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
     };
     match sent {
-        count if count == Message::BYTES as isize => Ok(()),
+        count if count == bytes.len() as isize => Ok(()),
         count if count >= 0 => Err(io::Error::other("a message was cut")),
         _ => Err(io::Error::last_os_error()),
     }

@@ -6,5 +6,8 @@
 //! files is behind the feature `container`.
 
 pub mod block;
+#[cfg(feature = "container")]
+pub mod container;
+pub mod greeting;
 pub mod ring;
 mod ring_unsafe;

@@ -1,0 +1,278 @@
+//! What a trace says of itself as a whole.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::{ErrorKind, TraceError, FORMAT_MAJOR, FORMAT_MINOR, READER};
+use crate::block::{loss, Block, RawBlock};
+
+/// The longest manifest, in bytes.
+pub const MANIFEST_MAX: u64 = 1 << 20;
+
+/// What a trace holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    pub blocks: u64,
+    pub calls: u64,
+    pub replies: u64,
+    /// Bytes of all blocks, before compression.
+    pub bytes: u64,
+    /// Contents kept, each once, and their bytes.
+    pub blobs: u64,
+    pub blob_bytes: u64,
+    /// Payloads that were to be kept, and their bytes, as often as they occurred.
+    pub full_payloads: u64,
+    pub full_bytes: u64,
+    /// What the trace has lost, and why: see [`reason_names`].
+    pub lost_blocks: u64,
+    pub lost_bytes: u64,
+    pub lost_reasons: Vec<String>,
+}
+
+impl Counts {
+    /// Counts a block of the trace.
+    pub fn add(&mut self, raw: RawBlock) {
+        self.blocks += 1;
+        self.bytes += (crate::block::HEAD_BYTES + raw.body.len()) as u64;
+        match Block::decode(raw) {
+            Ok(Block::Call(_)) => self.calls += 1,
+            Ok(Block::Reply(_)) => self.replies += 1,
+            Ok(Block::Loss {
+                reasons,
+                blocks,
+                bytes,
+                ..
+            }) => {
+                self.lost_blocks = self.lost_blocks.saturating_add(blocks);
+                self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+                self.because(reason_names(reasons));
+            }
+            _ => {}
+        }
+    }
+
+    fn because(&mut self, reasons: Vec<String>) {
+        for reason in reasons {
+            if !self.lost_reasons.contains(&reason) {
+                self.lost_reasons.push(reason);
+            }
+        }
+    }
+
+    /// Adds what `other` counts.
+    pub fn merge(&mut self, other: Counts) {
+        self.blocks += other.blocks;
+        self.calls += other.calls;
+        self.replies += other.replies;
+        self.bytes += other.bytes;
+        self.blobs += other.blobs;
+        self.blob_bytes += other.blob_bytes;
+        self.full_payloads += other.full_payloads;
+        self.full_bytes += other.full_bytes;
+        self.lost_blocks = self.lost_blocks.saturating_add(other.lost_blocks);
+        self.lost_bytes = self.lost_bytes.saturating_add(other.lost_bytes);
+        self.because(other.lost_reasons);
+    }
+}
+
+/// What the bits of a [`Block::Loss`] are called.
+pub fn reason_names(reasons: u64) -> Vec<String> {
+    let names = [
+        (loss::NO_ROOM, "no room in the ring"),
+        (loss::DISK_FULL, "disk full"),
+        (loss::DISK_FAILED, "disk failed"),
+        (loss::RECORDER_GONE, "recorder gone"),
+    ];
+    let known = names
+        .iter()
+        .filter(|(bit, _)| reasons & bit != 0)
+        .map(|(_, name)| (*name).to_owned());
+    let others = reasons & !names.iter().fold(0, |all, (bit, _)| all | bit);
+    let other = (others != 0).then(|| format!("reasons {others:#x}"));
+    known.chain(other).collect()
+}
+
+/// `MANIFEST.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format_major: u32,
+    #[serde(default)]
+    pub format_minor: u32,
+    /// The oldest reader that understands the trace.
+    pub min_reader: u32,
+    /// Ways in which this trace differs from what the format's text says; a name that is missing
+    /// means that it does not.
+    #[serde(default)]
+    pub quirks: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    pub writer: String,
+    /// RFC 3339.
+    #[serde(default)]
+    pub started: String,
+    /// The program's name, without its arguments.
+    #[serde(default)]
+    pub program: String,
+    /// The payload policy by class, as in `HARP_TRACE_PAYLOAD`.
+    #[serde(default)]
+    pub payload: String,
+    #[serde(default)]
+    pub counts: Counts,
+    /// How it ended: `{"reason": …}`; nothing while it is written.
+    #[serde(default)]
+    pub ended: BTreeMap<String, serde_json::Value>,
+    /// What later versions say.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Manifest {
+    /// Of a trace of `program` that begins now.
+    pub fn new(program: &str, payload: &str) -> Manifest {
+        Manifest {
+            format_major: FORMAT_MAJOR,
+            format_minor: FORMAT_MINOR,
+            min_reader: READER,
+            quirks: BTreeMap::new(),
+            writer: concat!("harp-trace ", env!("CARGO_PKG_VERSION")).to_owned(),
+            started: rfc3339(SystemTime::now()),
+            program: program.to_owned(),
+            payload: payload.to_owned(),
+            counts: Counts::default(),
+            ended: BTreeMap::new(),
+            other: BTreeMap::new(),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
+    }
+
+    /// Reads a manifest that lies in file `name`.
+    ///
+    /// # Errors
+    /// `Newer`, with both numbers, before anything else of a newer one is looked at.
+    pub fn decode(name: &str, json: &[u8]) -> Result<Manifest, TraceError> {
+        let damaged = |error: serde_json::Error| {
+            let at = json
+                .split_inclusive(|byte| *byte == b'\n')
+                .take(error.line().saturating_sub(1))
+                .map(<[u8]>::len)
+                .sum::<usize>();
+            let at = (at + error.column().saturating_sub(1)) as u64;
+            TraceError::damaged(name, at, format!("it is no manifest: {error}"))
+        };
+        #[derive(Deserialize)]
+        struct Version {
+            format_major: u32,
+            min_reader: u32,
+        }
+        let version: Version = serde_json::from_slice(json).map_err(damaged)?;
+        if version.min_reader > READER {
+            return Err(TraceError {
+                kind: ErrorKind::Newer,
+                file: name.to_owned(),
+                offset: None,
+                what: format!(
+                    "the trace (format {}) needs a reader of version {}; this one has version {READER}",
+                    version.format_major, version.min_reader
+                ),
+                next_step: "pip install --upgrade harp-pool".to_owned(),
+            });
+        }
+        serde_json::from_slice(json).map_err(damaged)
+    }
+}
+
+/// A time as RFC 3339 writes it, in UTC and to the millisecond.
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, second) = (since.as_secs() / 86400, since.as_secs() % 86400);
+    let (mut year, mut day) = (1970, days);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    while day >= 365 + u64::from(leap(year)) {
+        day -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let mut month = 1;
+    let lengths = [
+        31,
+        28 + u64::from(leap(year)),
+        31,
+        30,
+        31,
+        30,
+        31,
+        31,
+        30,
+        31,
+        30,
+        31,
+    ];
+    for length in lengths {
+        if day < length {
+            break;
+        }
+        day -= length;
+        month += 1;
+    }
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!(
+        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{:02}.{:03}Z",
+        day + 1,
+        second % 60,
+        since.subsec_millis()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (1_798_761_599, "2026-12-31T23:59:59.000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_newer_trace_is_refused_with_both_numbers_whatever_else_it_says() {
+        let json = br#"{"format_major": 7, "min_reader": 5, "counts": "another way"}"#;
+        let error = Manifest::decode("MANIFEST.json", json).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Newer);
+        let text = error.to_string();
+        assert!(
+            text.contains("version 5") && text.contains("version 1"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_a_later_version_says_is_kept() {
+        let json = br#"{"format_major": 1, "format_minor": 9, "min_reader": 1, "new": [1]}"#;
+        let manifest = Manifest::decode("MANIFEST.json", json).unwrap();
+        let again = Manifest::decode("MANIFEST.json", &manifest.encode()).unwrap();
+        assert_eq!(again.other["new"], serde_json::json!([1]));
+        assert_eq!(again, manifest);
+    }
+
+    #[test]
+    fn damage_is_told_with_its_place() {
+        let error = Manifest::decode("MANIFEST.json", b"{\n  \"format_major\": oops}").unwrap_err();
+        assert_eq!(error.offset, Some(20));
+    }
+}

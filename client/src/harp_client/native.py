@@ -20,6 +20,7 @@ LAYOUT = {
     "bin/harp-worker": "harp-worker",
     "bin/harp-gate": "harp-gate",
     "bin/harp-cache": "harp-cache",
+    "bin/harp-trace": "harp-trace",
 }
 
 
@@ -52,6 +53,11 @@ class NativeParts(NamedTuple):
     def cache(self) -> str:
         """The program that keeps what was uploaded."""
         return os.path.join(self.root, "bin", "harp-cache")
+
+    @property
+    def trace(self) -> str:
+        """The program that records, reads and checks traces."""
+        return os.path.join(self.root, "bin", "harp-trace")
 
     def missing(self) -> list[str]:
         """Parts of the layout that are not there, by their name in the layout."""

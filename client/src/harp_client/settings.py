@@ -170,7 +170,7 @@ HARP_NATIVE_DIR = Setting(
     "inside the installed package",
     RUN,
     "Folder with the native parts: `interposer/libcuda.so.1`, `softgpu/libcuda.so.1`, "
-    "`bin/harp-worker`, `bin/harp-gate`, `bin/harp-cache`.",
+    "`bin/harp-worker`, `bin/harp-gate`, `bin/harp-cache`, `bin/harp-trace`.",
 )
 HARP_STATE_DIR = Setting(
     "HARP_STATE_DIR",

@@ -14,6 +14,8 @@ use crate::ring::RingFds;
 
 /// The longest name of a program, in bytes.
 pub const PROGRAM_MAX: usize = 1024;
+/// Programs that have connected and have not been looked at.
+const BACKLOG: libc::c_int = 64;
 
 /// Hands the ring that `fds` name to the recorder at `path`, as that of `program`. The connection is to
 /// be held as long as the ring is written, and closed in children that are forked.
@@ -21,6 +23,52 @@ pub const PROGRAM_MAX: usize = 1024;
 /// # Errors
 /// What the system says: `NotFound` and `ConnectionRefused` where there is no recorder.
 pub fn greet(path: &Path, program: &str, fds: RingFds) -> io::Result<OwnedFd> {
+    let address = address(path)?;
+    let socket = socket()?;
+    let size = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: an address of the size given.
+    let connected = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size) };
+    if connected < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let program = &program.as_bytes()[..program.len().min(PROGRAM_MAX)];
+    let descriptors = [fds.memory.as_raw_fd(), fds.wake.as_raw_fd()];
+    channel::send_bytes(socket.as_raw_fd(), program, &descriptors)?;
+    Ok(socket)
+}
+
+/// A socket at `path`, which is not there yet, for programs to come.
+///
+/// # Errors
+/// What the system says; `InvalidInput` for a path that is too long.
+pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let address = address(path)?;
+    let socket = socket()?;
+    let size = mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: an address of the size given.
+    let listens = unsafe {
+        libc::bind(socket.as_raw_fd(), (&raw const address).cast(), size) == 0
+            && libc::listen(socket.as_raw_fd(), BACKLOG) == 0
+    };
+    match listens {
+        true => Ok(socket),
+        false => Err(io::Error::last_os_error()),
+    }
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the descriptor is new and nobody else's.
+    unsafe {
+        let descriptor = libc::socket(libc::AF_UNIX, kind, 0);
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(descriptor))
+    }
+}
+
+fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
     // SAFETY: all-zero is a valid address.
     let mut address: libc::sockaddr_un = unsafe { mem::zeroed() };
     address.sun_family = libc::AF_UNIX as libc::sa_family_t;
@@ -32,24 +80,7 @@ pub fn greet(path: &Path, program: &str, fds: RingFds) -> io::Result<OwnedFd> {
     for (place, byte) in address.sun_path.iter_mut().zip(bytes) {
         *place = *byte as libc::c_char;
     }
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-    // SAFETY: the descriptor is new and nobody else's; the address is of the size given.
-    let socket = unsafe {
-        let descriptor = libc::socket(libc::AF_UNIX, kind, 0);
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let socket = OwnedFd::from_raw_fd(descriptor);
-        let size = mem::size_of_val(&address) as libc::socklen_t;
-        if libc::connect(descriptor, (&raw const address).cast(), size) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        socket
-    };
-    let program = &program.as_bytes()[..program.len().min(PROGRAM_MAX)];
-    let descriptors = [fds.memory.as_raw_fd(), fds.wake.as_raw_fd()];
-    channel::send_bytes(socket.as_raw_fd(), program, &descriptors)?;
-    Ok(socket)
+    Ok(address)
 }
 
 /// A program that has come.

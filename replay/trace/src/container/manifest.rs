@@ -45,13 +45,16 @@ impl Counts {
                 blocks,
                 bytes,
                 ..
-            }) => {
-                self.lost_blocks = self.lost_blocks.saturating_add(blocks);
-                self.lost_bytes = self.lost_bytes.saturating_add(bytes);
-                self.because(reason_names(reasons));
-            }
+            }) => self.lose(blocks, bytes, reasons),
             _ => {}
         }
+    }
+
+    /// Counts a loss: see [`Block::Loss`].
+    pub fn lose(&mut self, blocks: u64, bytes: u64, reasons: u64) {
+        self.lost_blocks = self.lost_blocks.saturating_add(blocks);
+        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
+        self.because(reason_names(reasons));
     }
 
     fn because(&mut self, reasons: Vec<String>) {

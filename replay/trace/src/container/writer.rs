@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::blobs::{create, BlobWriter, Kept};
 use super::frames::{seek_table, Compressor};
 use super::{Counts, Manifest, TraceError, CALLS, FRAME_BYTES, INCOMPLETE, MANIFEST};
-use crate::block::{RawBlock, HEAD_BYTES};
+use crate::block::{read_head, Block, RawBlock, HEAD_BYTES};
 
 /// The room that is set aside for the last frame and the seek table.
 const RESERVE: u64 = 64 << 10;
@@ -134,6 +134,14 @@ impl Writer {
         self.flush_within(RESERVE)
     }
 
+    /// Writes the frame that is being filled into the room that is set aside for the last one.
+    ///
+    /// # Errors
+    /// As of [`flush`](Writer::flush).
+    pub fn flush_last(&mut self) -> Result<(), TraceError> {
+        self.flush_within(0)
+    }
+
     fn flush_within(&mut self, reserve: u64) -> Result<(), TraceError> {
         if self.content.is_empty() {
             return Ok(());
@@ -152,15 +160,35 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the frame that is being filled, and says how many blocks and bytes of them it had.
-    pub fn give_up(&mut self) -> (u64, u64) {
-        let counts = std::mem::take(&mut self.counts);
-        let heads = counts.blocks * HEAD_BYTES as u64;
+    /// Drops the frame that is being filled: what is lost by that, as [`Block::Loss`] says it.
+    pub fn give_up(&mut self) -> (u64, u64, u64) {
+        self.counts = Counts::default();
+        let (mut blocks, mut bytes, mut reasons) = (0u64, 0u64, 0);
+        let mut rest = &self.content[..];
+        while let Some((head, after)) = rest.split_first_chunk() {
+            let (number, flags, body_bytes) = read_head(*head);
+            let (body, after) = after.split_at(body_bytes);
+            let raw = RawBlock {
+                number,
+                flags,
+                body,
+            };
+            let (more, longer, why) = match Block::decode(raw) {
+                Ok(Block::Loss {
+                    reasons,
+                    blocks,
+                    bytes,
+                    ..
+                }) => (blocks, bytes, reasons),
+                _ => (1, body_bytes as u64, 0),
+            };
+            blocks = blocks.saturating_add(more);
+            bytes = bytes.saturating_add(longer);
+            reasons |= why;
+            rest = after;
+        }
         self.content.clear();
-        (
-            counts.blocks.saturating_add(counts.lost_blocks),
-            (counts.bytes - heads).saturating_add(counts.lost_bytes),
-        )
+        (blocks, bytes, reasons)
     }
 
     /// A content that belongs to a block; one at a time. Give what has become of it to
@@ -189,7 +217,7 @@ impl Writer {
         mut self,
         ended: BTreeMap<String, serde_json::Value>,
     ) -> Result<Finished, TraceError> {
-        self.flush_within(0)?;
+        self.flush_last()?;
         // A trace without one is read as well.
         let _ = self.append(&seek_table(&self.frames));
         let failed = |error: io::Error| TraceError::system(CALLS, "write", &error);

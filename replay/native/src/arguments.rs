@@ -1,0 +1,49 @@
+//! Options of the form `--name VALUE` or `--name`, and what stands beside them.
+
+use std::ffi::OsString;
+use std::str::FromStr;
+
+use crate::Failure;
+
+/// A command line that has not been understood yet.
+pub struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    pub fn new(arguments: impl Iterator<Item = OsString>) -> Arguments {
+        Arguments(arguments.collect())
+    }
+
+    /// Takes the value of option `name` out, if it is given.
+    pub fn value(&mut self, name: &str) -> Result<Option<OsString>, Failure> {
+        let Some(at) = self.0.iter().position(|argument| argument == name) else {
+            return Ok(None);
+        };
+        if at + 1 == self.0.len() {
+            return Err(Failure::Usage(format!("{name} wants a value")));
+        }
+        self.0.remove(at);
+        Ok(Some(self.0.remove(at)))
+    }
+
+    pub fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Failure> {
+        let Some(value) = self.value(name)? else {
+            return Ok(None);
+        };
+        let text = value.to_string_lossy();
+        match text.parse() {
+            Ok(parsed) => Ok(Some(parsed)),
+            Err(_) => Err(Failure::Usage(format!("{name} cannot be {text:?}"))),
+        }
+    }
+
+    /// Nothing is left over.
+    pub fn none(self) -> Result<(), Failure> {
+        match self.0.first() {
+            None => Ok(()),
+            Some(first) => Err(Failure::Usage(format!(
+                "{} has no meaning here",
+                first.to_string_lossy()
+            ))),
+        }
+    }
+}

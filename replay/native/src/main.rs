@@ -1,0 +1,61 @@
+//! harp-trace: records, reads, checks and repacks traces. People use `harp-run --trace` and
+//! `harp-replay`, which start it; what it prints is for programs.
+//!
+//! ```text
+//! harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N]
+//! ```
+//!
+//! What is wrong is said in one line on standard error, with exit status 1; 2 is for a wrong command line.
+
+mod arguments;
+mod record;
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use arguments::Arguments;
+
+const USAGE: &str =
+    "usage: harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N]";
+
+/// Why the program does not do what it was asked for.
+pub enum Failure {
+    /// The command line is wrong.
+    Usage(String),
+    /// Cause and next step.
+    Told(String),
+}
+
+impl<E: Display + std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Told(error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let arguments = Arguments::new(arguments);
+    let done = match command.to_str() {
+        Some("record") => record::run(arguments),
+        Some("--help" | "help") => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => Err(Failure::Usage(format!(
+            "{} is no command",
+            command.to_string_lossy()
+        ))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told(told)) => {
+            eprintln!("harp-trace: {told}");
+            ExitCode::FAILURE
+        }
+        Err(Failure::Usage(what)) => {
+            eprintln!("harp-trace: {what}; {USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}

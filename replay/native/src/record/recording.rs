@@ -1,0 +1,244 @@
+//! From the blocks of a ring to a trace: payloads become contents with names, and what the disk does
+//! not take is lost and said to be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use harp_trace::block::{
+    loss, Block, Kind, Payload, Policy, RawBlock, FLAG_PAYLOAD, PAYLOAD_BYTES,
+};
+use harp_trace::container::{BlobWriter, ErrorKind, Manifest, TraceError, Writer};
+use serde_json::{json, Value};
+
+/// What could not be written.
+#[derive(Default)]
+struct Lost {
+    blocks: u64,
+    bytes: u64,
+    reasons: u64,
+}
+
+/// The trace of one program.
+pub struct Recording {
+    writer: Writer,
+    /// The payload whose parts are coming.
+    payload: Option<(BlobWriter, bool)>,
+    lost: Lost,
+    /// What the program has said to be lost.
+    told: (u64, u64),
+    /// The latest time in a block.
+    time: u64,
+    ended: Option<String>,
+}
+
+impl Recording {
+    /// # Errors
+    /// Where the trace cannot be begun.
+    pub fn begin(
+        path: &Path,
+        program: &str,
+        payload: &str,
+        level: i32,
+    ) -> Result<Recording, TraceError> {
+        Ok(Recording {
+            writer: Writer::create(path, Manifest::new(program, payload), level)?,
+            payload: None,
+            lost: Lost::default(),
+            told: (0, 0),
+            time: 0,
+            ended: None,
+        })
+    }
+
+    /// Takes the next block of the ring.
+    pub fn take(&mut self, raw: RawBlock) {
+        // A program that has gone wild may have written anything.
+        let Ok(block) = Block::decode(raw) else {
+            self.lose(1, raw.body.len() as u64, 0);
+            return;
+        };
+        match block {
+            Block::Part { first, keep, bytes } => return self.take_part(first, keep, bytes),
+            Block::Loss {
+                time,
+                blocks,
+                bytes,
+                ..
+            } => {
+                self.told.0 = self.told.0.saturating_add(blocks);
+                self.told.1 = self.told.1.saturating_add(bytes);
+                self.time = time;
+            }
+            Block::Enter { time, .. } | Block::Leave { time, .. } => self.time = time,
+            Block::Call(message) | Block::Reply(message) => self.time = message.time,
+            Block::End(json) => self.ended = Some(reason(json)),
+            _ => {}
+        }
+        if raw.flags & FLAG_PAYLOAD != 0 {
+            let body = self.with_name(raw.body);
+            return self.put(RawBlock { body: &body, ..raw });
+        }
+        self.payload = None;
+        self.put(raw);
+    }
+
+    fn take_part(&mut self, first: bool, keep: bool, bytes: &[u8]) {
+        if first {
+            // The one before, if there was one, has lost its block; its file makes room for this one's.
+            self.payload = None;
+            self.payload = Some((self.writer.blob(keep), keep));
+        }
+        if let Some((payload, _)) = &mut self.payload {
+            payload.write(bytes);
+        }
+    }
+
+    /// The body of a block with the name of its payload's content in the descriptor.
+    fn with_name(&mut self, body: &[u8]) -> Vec<u8> {
+        let pending = self.payload.take();
+        let Some((rest, descriptor)) = body.split_last_chunk::<PAYLOAD_BYTES>() else {
+            return body.to_vec();
+        };
+        let Ok(mut payload) = Payload::decode(descriptor) else {
+            return body.to_vec();
+        };
+        payload.hash = [0; 32];
+        if payload.policy.has_hash() {
+            match pending {
+                Some((content, keep)) if content.bytes() == payload.length => {
+                    let kept = content.finish();
+                    payload.hash = kept.hash;
+                    if !keep {
+                        payload.policy = Policy::Hash;
+                    } else if let Err(error) = &kept.new {
+                        payload.policy = Policy::Hash;
+                        let error = TraceError::system("", "write", error);
+                        self.lose(0, kept.bytes, reason_of(&error));
+                    } else {
+                        self.writer.kept(&kept);
+                    }
+                }
+                _ => payload.policy = Policy::Lost,
+            }
+        }
+        [rest, &payload.encode()].concat()
+    }
+
+    fn put(&mut self, raw: RawBlock) {
+        self.tell_loss();
+        if let Err(error) = self.writer.write(raw) {
+            self.give_up(&error);
+        }
+    }
+
+    /// Puts what was lost into the trace.
+    fn tell_loss(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        if lost.reasons == 0 && lost.blocks == 0 {
+            return;
+        }
+        let block = Block::Loss {
+            time: self.time,
+            reasons: lost.reasons,
+            blocks: lost.blocks,
+            bytes: lost.bytes,
+        };
+        let mut bytes = Vec::new();
+        block.encode(&mut bytes);
+        let written = self.writer.write(RawBlock {
+            number: Kind::Loss as u16,
+            flags: 0,
+            body: &bytes[harp_trace::block::HEAD_BYTES..],
+        });
+        if let Err(error) = written {
+            self.give_up(&error);
+        }
+    }
+
+    fn lose(&mut self, blocks: u64, bytes: u64, reasons: u64) {
+        self.lost.blocks = self.lost.blocks.saturating_add(blocks);
+        self.lost.bytes = self.lost.bytes.saturating_add(bytes);
+        self.lost.reasons |= reasons;
+    }
+
+    fn give_up(&mut self, error: &TraceError) {
+        let (blocks, bytes, reasons) = self.writer.give_up();
+        self.lose(blocks, bytes, reasons | reason_of(error));
+    }
+
+    /// Writes what has come in.
+    pub fn write_frame(&mut self) {
+        if let Err(error) = self.writer.flush() {
+            self.give_up(&error);
+        }
+    }
+
+    /// Ends the trace. `lost` is what the ring had no room for in all; `broken` is why it was not read
+    /// to its end. What is returned says what the trace holds.
+    ///
+    /// # Errors
+    /// Where the manifest cannot be written; the trace opens even so.
+    pub fn finish(mut self, lost: (u64, u64), broken: Option<&str>) -> Result<Value, TraceError> {
+        self.payload = None;
+        self.write_frame();
+        // What a program that is gone could no longer tell; one that is broken tells nothing true.
+        let (blocks, bytes) = (
+            lost.0.saturating_sub(self.told.0),
+            lost.1.saturating_sub(self.told.1),
+        );
+        if blocks > 0 && broken.is_none() {
+            self.lose(blocks, bytes, loss::NO_ROOM);
+        }
+        self.tell_loss();
+        let ended = match (broken, self.ended.take()) {
+            (Some(_), _) => "broken".to_owned(),
+            (None, Some(reason)) => reason,
+            (None, None) => "gone".to_owned(),
+        };
+        let mut end = BTreeMap::from([("reason".to_owned(), Value::from(ended.clone()))]);
+        if let Some(broken) = broken {
+            end.insert("what".to_owned(), broken.into());
+        }
+        if ended == "gone" || ended == "broken" {
+            let json = serde_json::to_vec(&end).unwrap_or_default();
+            let _ = self.writer.write(RawBlock {
+                number: Kind::End as u16,
+                flags: 0,
+                body: &json,
+            });
+        }
+        // From here on there is only what has been set aside.
+        if let Err(error) = self.writer.flush_last() {
+            self.give_up(&error);
+            let counts = &mut self.writer.manifest_mut().counts;
+            counts.lose(self.lost.blocks, self.lost.bytes, self.lost.reasons);
+        }
+        let finished = self.writer.finish(end)?;
+        let counts = finished.manifest.counts;
+        Ok(json!({
+            "calls": counts.calls,
+            "bytes": finished.calls_bytes + counts.blob_bytes,
+            "blobs": counts.blobs,
+            "blob_bytes": counts.blob_bytes,
+            "lost": {
+                "blocks": counts.lost_blocks,
+                "bytes": counts.lost_bytes,
+                "reasons": counts.lost_reasons,
+            },
+            "ended": ended,
+        }))
+    }
+}
+
+fn reason(json: &[u8]) -> String {
+    let end: Option<Value> = serde_json::from_slice(json).ok();
+    let reason = end.and_then(|end| Some(end.get("reason")?.as_str()?.to_owned()));
+    reason.unwrap_or_else(|| "exit".to_owned())
+}
+
+fn reason_of(error: &TraceError) -> u64 {
+    match error.kind {
+        ErrorKind::DiskFull => loss::DISK_FULL,
+        _ => loss::DISK_FAILED,
+    }
+}

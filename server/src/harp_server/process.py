@@ -73,8 +73,9 @@ class _Lines:
 class Process:
     """A running child. Children also set PR_SET_PDEATHSIG themselves: none outlives the agent.
 
-    Each child leads a process group of its own, so that Ctrl-C in the server's terminal reaches the
-    agent alone and sessions can be drained.
+    Each child leads a session of its own: Ctrl-C in the server's terminal reaches the agent alone, so
+    that sessions can be drained, and Linux's autogroups (sched(7)) give each worker an equal share of
+    the processor, however many threads it has.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._lines.write,
-                process_group=0,
+                start_new_session=True,
             )
         except OSError:
             self._channel.close()

@@ -11,10 +11,21 @@ const LATE: Duration = Duration::from_micros(60);
 /// outnumber cores every wait is long, and one that spins gets less done than its neighbours.
 const IN_VAIN: u32 = 4;
 
+/// A thread that does not get to look again for so long has had its core taken from it.
+const TAKEN: Duration = Duration::from_micros(500);
+
+/// So many waits after that do not spin, and twice as many each time that it happens again soon: where others want the
+/// core, who spins takes turns from them, and is ahead of equals that do not.
+const MODEST: u32 = 256;
+const MODEST_MAX: u32 = 8 << 10;
+
 pub struct Pace {
     pub spin: Duration,
     /// Waits in a row that were too long for it.
     in_vain: u32,
+    /// Waits that are not to spin, and how many they are to be the next time.
+    modest: u32,
+    next_modest: u32,
 }
 
 impl Pace {
@@ -22,14 +33,30 @@ impl Pace {
         Pace {
             spin: tuning.spin,
             in_vain: 0,
+            modest: 0,
+            next_modest: MODEST,
         }
+    }
+
+    /// Says how long it took between two looks while spinning. True if another thread wants the core.
+    pub fn is_contended(&mut self, between: Duration) -> bool {
+        let taken = between > TAKEN;
+        if taken {
+            self.modest = self.next_modest;
+            self.next_modest = (2 * self.modest).min(MODEST_MAX);
+        }
+        taken
     }
 
     /// A wait has taken so long. One that spinning would have shortened makes the next spin longer, any longer one
     /// makes it as short as it was, and several of those in a row end it until a wait is short again.
     pub fn learn(&mut self, waited: Duration, tuning: &Tuning) {
-        if waited < tuning.spin_max + LATE {
+        if self.modest > 0 {
+            self.modest -= 1;
+            self.spin = Duration::ZERO;
+        } else if waited < tuning.spin_max + LATE {
             self.in_vain = 0;
+            self.next_modest = self.next_modest.saturating_sub(1).max(MODEST);
             self.spin = (2 * waited).clamp(tuning.spin, tuning.spin_max);
         } else {
             self.in_vain = self.in_vain.saturating_add(1);
@@ -80,6 +107,26 @@ mod tests {
         // A sleeping thread has found its answer as late as it is woken.
         assert_eq!(after(50), 100);
         assert_eq!(after(5_000), 30);
+    }
+
+    #[test]
+    fn who_loses_the_core_while_spinning_does_not_spin_for_a_while() {
+        let tuning = Tuning {
+            spin: Duration::from_micros(30),
+            spin_max: Duration::from_micros(120),
+            ..Tuning::default()
+        };
+        let mut pace = Pace::new(&tuning);
+        for modest in [MODEST, 2 * MODEST - 1, 4 * MODEST - 3] {
+            assert!(!pace.is_contended(Duration::from_micros(20)));
+            assert!(pace.is_contended(Duration::from_millis(3)));
+            let mut after = |micros| {
+                pace.learn(Duration::from_micros(micros), &tuning);
+                pace.spin.as_micros()
+            };
+            assert!((0..modest).all(|_| after(5) == 0));
+            assert_eq!(after(5), 30);
+        }
     }
 
     #[test]

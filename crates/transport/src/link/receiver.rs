@@ -179,6 +179,7 @@ impl Receiver {
                 }
                 continue;
             }
+            let mut looked = None;
             let found = loop {
                 let found = act(&mut receiving, link);
                 if !matches!(found, Ok(None)) {
@@ -189,7 +190,9 @@ impl Receiver {
                 }
                 let now = Instant::now();
                 let end = *begun.get_or_insert(now) + spin;
-                if now >= end
+                let before = looked.replace(now).unwrap_or(now);
+                if self.pace.is_contended(now - before)
+                    || now >= end
                     || deadline.is_some_and(|deadline| now >= deadline)
                     || link.sender_waits.load(Ordering::SeqCst)
                 {

@@ -12,7 +12,7 @@ use harp_driver_front::threads::Uncancelled;
 use crate::generated::exports::{COUNT, NAMES};
 use crate::generated::remote;
 use crate::session::settings::settings;
-use crate::{local, profile};
+use crate::{hooks, local, profile, recording};
 
 /// The function that each symbol leads to, by the symbol's number.
 pub static ENTRIES: [AtomicPtr<c_void>; COUNT] =
@@ -109,6 +109,9 @@ extern "C" fn bind(number: usize) -> *mut c_void {
             }
             if settings().print_profile {
                 profile::begin();
+            }
+            if settings().trace_socket.is_some() {
+                hooks::attach(&recording::HOOKS);
             }
         }
         Some(path) => local::bind(path),

@@ -16,4 +16,5 @@ mod generated;
 mod hooks;
 mod local;
 mod profile;
+mod recording;
 pub mod session;

@@ -203,7 +203,7 @@ static MARK: AtomicPtr<AtomicU8> = AtomicPtr::new(null_mut());
 
 /// Whether this process is a copy of the one that used the driver first.
 #[inline]
-fn is_copy() -> bool {
+pub fn is_copy() -> bool {
     let mark = MARK.load(Ordering::Acquire);
     // SAFETY: the page is never unmapped.
     !mark.is_null() && unsafe { &*mark }.load(Ordering::Relaxed) == 0

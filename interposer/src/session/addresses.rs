@@ -10,6 +10,9 @@ use std::sync::RwLock;
 
 use harp_cuda_abi::types::*;
 
+use super::handles::session_of;
+use crate::recording::recorder;
+
 /// What an address range is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
@@ -92,7 +95,7 @@ impl Addresses {
             let old = overlapping(ranges, base, size);
             let old = old.filter(|range| matches!(range.owner, Owner::Device { .. }));
             for base in old.map(|range| range.base).collect::<Vec<_>>() {
-                ranges.remove(&base);
+                ranges.remove(&base).iter().for_each(record_freed);
             }
         }
         let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
@@ -100,16 +103,15 @@ impl Addresses {
             Owner::Host { registered, .. } => !registered,
             Owner::Device { .. } | Owner::Managed { .. } => true,
         };
-        ranges.insert(
+        let range = Range {
             base,
-            Range {
-                base,
-                size,
-                owner,
-                buffer_id,
-                seen_at: has_place.then_some(base),
-            },
-        );
+            size,
+            owner,
+            buffer_id,
+            seen_at: has_place.then_some(base),
+        };
+        record_allocated(&range);
+        ranges.insert(base, range);
         // Whoever sees this count finds the allocation among them.
         if matches!(owner, Owner::Managed { .. }) {
             self.managed_made.fetch_add(1, Ordering::Relaxed);
@@ -125,7 +127,7 @@ impl Addresses {
         if !is_wanted(&ranges.get(&base)?.owner) {
             return None;
         }
-        ranges.remove(&base)
+        ranges.remove(&base).inspect(record_freed)
     }
 
     /// Forgets the device allocation that starts at `base`; the context that it was made in, none when
@@ -164,9 +166,12 @@ impl Addresses {
             .ranges
             .write()
             .unwrap_or_else(|poison| poison.into_inner());
-        ranges.retain(|_, range| match range.owner {
-            Owner::Device { context, .. } | Owner::Managed { context, .. } => context != ended,
-            Owner::Host { .. } => true,
+        ranges.retain(|_, range| {
+            let stays = context_of(range) != Some(ended);
+            if !stays {
+                record_freed(range);
+            }
+            stays
         });
     }
 
@@ -225,6 +230,30 @@ impl Addresses {
     pub fn find_device_span(&self, address: u64, bytes: u64) -> Option<Range> {
         self.find_device(address)
             .filter(|range| range.remaining(address) >= bytes)
+    }
+}
+
+/// Whose context device memory is.
+fn context_of(range: &Range) -> Option<u64> {
+    match range.owner {
+        Owner::Device { context, .. } | Owner::Managed { context, .. } => Some(context),
+        Owner::Host { .. } => None,
+    }
+}
+
+fn record_allocated(range: &Range) {
+    if let (
+        Some(recorder),
+        Owner::Device { device, context } | Owner::Managed { device, context },
+    ) = (recorder(), range.owner)
+    {
+        recorder.allocated(session_of(context), device, range.base, range.size);
+    }
+}
+
+fn record_freed(range: &Range) {
+    if let (Some(recorder), Some(context)) = (recorder(), context_of(range)) {
+        recorder.freed(session_of(context), range.base);
     }
 }
 

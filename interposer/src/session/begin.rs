@@ -13,7 +13,7 @@ use harp_transport::{
     Welcome,
 };
 use harp_wire::push::Push;
-use harp_wire::{windows, Because};
+use harp_wire::{windows, Because, CallId};
 
 use super::cache::Cache;
 use super::callbacks::Callbacks;
@@ -28,6 +28,8 @@ use super::stats::Stats;
 use super::twins::Twins;
 use super::watches::Watches;
 use super::{life, weather, Session, Sessions};
+use crate::clock::ticks;
+use crate::recording::recorder;
 
 /// No more attempts to connect after a pause of this length.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
@@ -128,13 +130,15 @@ fn begin_one(
             .options
             .insert(windows::OPTION.to_owned(), first.to_string());
     }
-    if !settings.deduplicate {
+    let recorder = recorder();
+    // What is recorded has to pass.
+    if !settings.deduplicate || recorder.is_some() {
         let option = harp_content::OPTION.to_owned();
         hello.options.insert(option, "off".to_owned());
     }
     let name = several.then_some(server);
-    let stats = Stats::new(settings.print_stats || settings.print_profile);
-    let started = Instant::now();
+    let stats = Stats::new(number, settings.print_stats || settings.print_profile);
+    let (started, began) = (Instant::now(), ticks());
     let (sender, receiver, welcome, link) =
         connect(server, name, &config, &hello).map_err(|error| match error {
             ConnectError::Refused if settings.embedded => ended_with_its_run(),
@@ -146,6 +150,11 @@ fn begin_one(
             }
         })?;
     stats.note(Because::StartUp, "hello", started.elapsed());
+    if let Some(recorder) = recorder {
+        let round_trip = round_trip(sender.keeper().socket());
+        recorder.session(number, server, &welcome.snapshot, round_trip);
+        recorder.wait(number, began, 0, Because::StartUp, CallId(0));
+    }
     let snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     say(
         LogLevel::Debug,
@@ -178,6 +187,18 @@ fn begin_one(
         callback_thread: Mutex::default(),
     };
     Ok((session, snapshot))
+}
+
+/// How long the network takes there and back, in nanoseconds, as the kernel has measured it.
+fn round_trip(socket: libc::c_int) -> Option<u64> {
+    // SAFETY: plain data, of which zeros are a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut bytes = std::mem::size_of_val(&info) as libc::socklen_t;
+    let to = (&raw mut info).cast();
+    // SAFETY: a socket of this library's, and room for what is asked.
+    let asked =
+        unsafe { libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, to, &mut bytes) };
+    (asked == 0).then_some(u64::from(info.tcpi_rtt) * 1000)
 }
 
 /// What the credentials folder holds now: `harp-run` renews a certificate that is about to expire.
@@ -272,7 +293,8 @@ fn read(credentials: &Path, name: &str) -> Result<String, Failure> {
     })
 }
 
-fn program_name() -> String {
+/// What the program is called, without its folder.
+pub fn program_name() -> String {
     std::env::args_os()
         .next()
         .and_then(|path| {

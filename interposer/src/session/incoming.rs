@@ -15,6 +15,7 @@ use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 use harp_wire::{Decoder, RECORD_MAX};
 
 use super::landings::Landings;
+use crate::recording::recorder;
 
 /// A waiting thread looks after the session's health this often.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
@@ -289,6 +290,9 @@ impl Incoming {
                 receiver
                     .read(&mut body)
                     .map_err(|error| error.to_string())?;
+                if let Some(recorder) = recorder() {
+                    recorder.push(self.session, &body);
+                }
                 self.take_push(&body)?;
                 continue;
             }
@@ -298,14 +302,18 @@ impl Incoming {
                 Some(destination) => destination,
                 None => lock(&self.pending).destination(head.ticket)?,
             };
-            match destination {
-                Some(to) if head.status == 0 => read_bytes(receiver, &to, body_bytes)?,
+            let landed: &[u8] = match &destination {
+                Some(to) if head.status == 0 => read_bytes(receiver, to, body_bytes)?,
                 _ => {
                     body.resize(body_bytes, 0);
                     receiver
                         .read(&mut body)
                         .map_err(|error| error.to_string())?;
+                    &[]
                 }
+            };
+            if let Some(recorder) = recorder() {
+                recorder.reply(self.session, &bytes, &body, landed);
             }
             if lands {
                 let code = [head.status, head.deferred]
@@ -332,8 +340,12 @@ impl Incoming {
 const PUSH: u32 = 0;
 const MALFORMED: &str = "the server sent a malformed reply";
 
-/// Reads a reply that is one run of bytes straight to where they belong.
-fn read_bytes(receiver: &mut Receiver, to: &Destination, body: usize) -> Result<(), String> {
+/// Reads a reply that is one run of bytes straight to where they belong, and shows them there.
+fn read_bytes<'a>(
+    receiver: &mut Receiver,
+    to: &'a Destination,
+    body: usize,
+) -> Result<&'a [u8], String> {
     let mut announced = [0; 8];
     if body != to.len + announced.len() {
         return Err(MALFORMED.to_owned());
@@ -346,7 +358,8 @@ fn read_bytes(receiver: &mut Receiver, to: &Destination, body: usize) -> Result<
     }
     // SAFETY: `Destination::new`'s promise; the thread that made it is still waiting.
     let target = unsafe { std::slice::from_raw_parts_mut(to.pointer, to.len) };
-    receiver.read(target).map_err(|error| error.to_string())
+    receiver.read(target).map_err(|error| error.to_string())?;
+    Ok(target)
 }
 
 impl Pending {

@@ -128,7 +128,7 @@ impl Session {
         let has_room = || self.incoming.landings(|landings| landings.has_room(len));
         if !has_room() {
             self.stats
-                .waiting(call, Because::Network, || self.make_room(has_room))?;
+                .waiting(call, 0, Because::Network, || self.make_room(has_room))?;
         }
         self.stats.count_call();
         // SAFETY: the caller's promise.

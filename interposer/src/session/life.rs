@@ -11,7 +11,7 @@ use harp_driver_front::threads::Uncancelled;
 
 use super::settings::{say, settings, LogLevel};
 use super::{begin, Session, Sessions};
-use crate::profile;
+use crate::{profile, recording};
 
 /// How long the exit of a program may wait for its last calls to leave.
 const EXIT_BOUND: Duration = Duration::from_millis(500);
@@ -58,13 +58,18 @@ pub fn connected() -> Result<&'static Sessions, CUresult> {
     let _uncancelled = Uncancelled::new();
     *attempt_or_new().get_or_init(|| {
         let sessions: &'static Sessions =
-            Box::leak(Box::new(begin::begin().map_err(|failure| {
+            Box::leak(Box::new(begin_recorded().map_err(|failure| {
                 say(LogLevel::Quiet, &failure.to_string());
                 failure.code
             })?));
         sessions.iter().for_each(begin::start_flusher);
         Ok(sessions)
     })
+}
+
+fn begin_recorded() -> Result<Sessions, begin::Failure> {
+    recording::begin();
+    begin::begin()
 }
 
 /// The sessions, for every call that needs `cuInit` first.
@@ -97,6 +102,7 @@ pub fn is_over() -> bool {
 /// In the child of a fork: the parent keeps the conversations, the child gives up its copies of the
 /// sockets without a word.
 fn in_child(initialised: bool) {
+    recording::forget();
     if let Some(sessions) = begun() {
         for session in sessions.iter() {
             disconnect(session.keeper.socket());
@@ -109,7 +115,7 @@ fn in_child(initialised: bool) {
 
 /// Puts a socket that leads nowhere in the place of this one. Closed alone, its number would become
 /// that of a file of the child's, and a call that the fork has interrupted would write there.
-fn disconnect(socket: libc::c_int) {
+pub fn disconnect(socket: libc::c_int) {
     // SAFETY: system calls on a descriptor that only this library knows.
     unsafe {
         let nowhere = libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
@@ -124,7 +130,7 @@ fn disconnect(socket: libc::c_int) {
 
 fn at_exit() {
     let Some(sessions) = begun() else {
-        return;
+        return recording::end();
     };
     let end = Instant::now() + EXIT_BOUND;
     for session in sessions.iter() {
@@ -132,6 +138,7 @@ fn at_exit() {
         let left = end.saturating_duration_since(Instant::now());
         session.outgoing.end(left.max(Duration::from_millis(1)));
     }
+    recording::end();
     if settings().print_stats {
         for session in sessions.iter() {
             let devices = sessions.device_names(session);

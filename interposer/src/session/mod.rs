@@ -42,10 +42,11 @@ use harp_driver_front::threads::Uncancelled;
 use harp_transport::{Keeper, LinkInfo, Loan};
 use harp_wire::{Because, CallId, Decoder, Encoder};
 
-pub use life::{attach_program, begun, connected, sessions};
+pub use begin::program_name;
+pub use life::{attach_program, begun, connected, disconnect, sessions};
 pub use several::Sessions;
 pub use stats::because;
-pub use thread::{context_begun, context_changed};
+pub use thread::{context_begun, context_changed, id as thread_id};
 
 use crate::api::{current_context, current_device};
 use cache::Cache;
@@ -213,7 +214,7 @@ impl Session {
             call,
             because,
         } = ticket;
-        let reply = self.stats.waiting(call, because, || {
+        let reply = self.stats.waiting(call, number, because, || {
             self.incoming.wait(number, || self.alive().is_err())
         });
         self.concluded(reply)
@@ -331,7 +332,7 @@ impl Session {
             send().map_err(|error| self.lose(&error.to_string()))?;
             let _uncancelled = Uncancelled::new();
             let lost = || self.alive().is_err();
-            let replies = self.stats.waiting(first, tickets[0].because, || {
+            let replies = self.stats.waiting(first, asked, tickets[0].because, || {
                 [asked, described].map(|number| self.incoming.wait(number, lost))
             });
             let [made, known] = replies.map(|reply| self.concluded(reply));

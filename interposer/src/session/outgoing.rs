@@ -16,6 +16,7 @@ use harp_wire::calls::encode_harp_set_current;
 use harp_wire::{CallId, Encoder};
 
 use super::thread;
+use crate::recording::recorder;
 
 /// A batch of this many bytes leaves at once.
 const BATCH_BYTES: usize = 16 << 10;
@@ -77,7 +78,18 @@ impl Outgoing {
         ticket: Option<u32>,
         encode: impl FnOnce(&mut Encoder),
     ) -> io::Result<bool> {
-        let waiting = self.queue(call, ticket, encode);
+        self.append_with(call, ticket, encode, None)
+    }
+
+    #[inline]
+    fn append_with(
+        &self,
+        call: CallId,
+        ticket: Option<u32>,
+        encode: impl FnOnce(&mut Encoder),
+        payload: Option<&[u8]>,
+    ) -> io::Result<bool> {
+        let waiting = self.queue(call, ticket, encode, payload);
         if ticket.is_some() {
             return Ok(false); // the caller flushes
         }
@@ -91,14 +103,34 @@ impl Outgoing {
         ticket: u32,
         encode: impl FnOnce(&mut Encoder),
     ) -> io::Result<bool> {
-        let waiting = self.queue(call, Some(ticket), encode);
+        let waiting = self.queue(call, Some(ticket), encode, None);
         self.leave(waiting)
     }
 
-    /// Adds a record, and returns how many bytes wait.
-    fn queue(&self, call: CallId, ticket: Option<u32>, encode: impl FnOnce(&mut Encoder)) -> usize {
+    /// Adds a record, whose last argument is `payload` where there is one, and returns how many bytes
+    /// wait.
+    #[inline]
+    fn queue(
+        &self,
+        call: CallId,
+        ticket: Option<u32>,
+        encode: impl FnOnce(&mut Encoder),
+        payload: Option<&[u8]>,
+    ) -> usize {
         let mut queue = lock(&self.queue);
-        self.write_record(&mut queue, call, ticket, encode);
+        let start = self.begin_record(&mut queue, call, ticket);
+        encode(&mut queue);
+        if let Some(payload) = payload {
+            queue.bytes(payload);
+        }
+        queue.end_record(start);
+        if let Some(recorder) = recorder() {
+            recorder.call(
+                self.session,
+                &queue.as_slice()[start..],
+                payload.map_or(0, <[u8]>::len),
+            );
+        }
         queue.len()
     }
 
@@ -138,20 +170,24 @@ impl Outgoing {
         loan: Option<&Loan>,
     ) -> io::Result<bool> {
         if payload.len() < DIRECT_BYTES {
-            return self.append(call, ticket, |encoder| {
-                encode(encoder);
-                encoder.bytes(payload);
-            });
+            return self.append_with(call, ticket, encode, Some(payload));
         }
         let _uncancelled = Uncancelled::new();
         let mut lane = lock(&self.sender);
         let Lane { sender, batch } = &mut *lane;
         batch.clear();
-        std::mem::swap(&mut *lock(&self.queue), batch);
+        let mut queue = lock(&self.queue);
+        std::mem::swap(&mut *queue, batch);
+        // What others append meanwhile comes behind this, in a trace too.
+        let queue = recorder().is_some().then_some(queue);
         let start = self.begin_record(batch, call, ticket);
         encode(batch);
         batch.u64(payload.len() as u64);
         batch.end_record_with(start, payload.len());
+        if let Some(recorder) = recorder() {
+            recorder.call_with(self.session, &batch.as_slice()[start..], payload);
+        }
+        drop(queue);
         let parts = [batch.as_slice(), payload];
         match loan {
             None => sender.send(&parts)?,
@@ -260,19 +296,10 @@ impl Outgoing {
             let start = queue.begin_record(CallId::harp_set_current, None, thread);
             encode_harp_set_current(queue, context);
             queue.end_record(start);
+            if let Some(recorder) = recorder() {
+                recorder.call(self.session, &queue.as_slice()[start..], 0);
+            }
         }
         queue.begin_record(call, ticket, thread)
-    }
-
-    fn write_record(
-        &self,
-        queue: &mut Encoder,
-        call: CallId,
-        ticket: Option<u32>,
-        encode: impl FnOnce(&mut Encoder),
-    ) {
-        let start = self.begin_record(queue, call, ticket);
-        encode(queue);
-        queue.end_record(start);
     }
 }

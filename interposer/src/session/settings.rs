@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::recording::payloads::Policies;
+
 /// How much the interposer says on stderr.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LogLevel {
@@ -85,6 +87,10 @@ pub struct Settings {
     pub print_stats: bool,
     /// `HARP_PROFILE=1`: print what the calls cost when the program ends.
     pub print_profile: bool,
+    /// `HARP_TRACE_SOCKET`: where the recorder of this run listens; none where nothing is recorded.
+    pub trace_socket: Option<PathBuf>,
+    /// `HARP_TRACE_PAYLOAD`: how much a trace keeps of what calls carry.
+    pub trace_payload: Policies,
     /// `HARP_DEDUP=0`: send everything, and have nothing kept.
     pub deduplicate: bool,
     /// `HARP_LOG`: `quiet`, `normal` or `debug`.
@@ -126,6 +132,10 @@ impl Settings {
                 .transpose(),
             print_stats: flag("HARP_STATS"),
             print_profile: flag("HARP_PROFILE"),
+            trace_socket: text("HARP_TRACE_SOCKET").map(PathBuf::from),
+            trace_payload: text("HARP_TRACE_PAYLOAD")
+                .and_then(|value| Policies::parse(&value))
+                .unwrap_or_default(),
             deduplicate: variable("HARP_DEDUP").as_deref() != Some("0"),
             log: match text("HARP_LOG").as_deref() {
                 Some("quiet") => LogLevel::Quiet,

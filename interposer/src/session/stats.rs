@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use harp_wire::{Because, CallId};
 
+use crate::clock::ticks;
+use crate::recording::recorder;
+
 thread_local! {
     /// Why the calls that this thread makes now are waited for, where that is not their own reason.
     static BECAUSE: Cell<Option<Because>> = const { Cell::new(None) };
@@ -37,6 +40,8 @@ struct Waited {
 type Profile = BTreeMap<(Because, &'static str), Waited>;
 
 pub struct Stats {
+    /// The number of the session.
+    session: usize,
     begun: Instant,
     calls: AtomicU64,
     waits: AtomicU64,
@@ -45,9 +50,10 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Of a session that begins. `profiled`: it keeps why calls wait.
-    pub fn new(profiled: bool) -> Stats {
+    /// Of the session of that number, which begins. `profiled`: it keeps why calls wait.
+    pub fn new(session: usize, profiled: bool) -> Stats {
         Stats {
+            session,
             begun: Instant::now(),
             calls: AtomicU64::new(0),
             waits: AtomicU64::new(0),
@@ -59,12 +65,18 @@ impl Stats {
         self.calls.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Waits for a call's reply.
-    pub fn waiting<T>(&self, call: CallId, because: Because, wait: impl FnOnce() -> T) -> T {
+    /// Waits for a call's reply, or with ticket 0 for something else that it needs.
+    pub fn waiting<T>(
+        &self,
+        call: CallId,
+        ticket: u32,
+        because: Because,
+        wait: impl FnOnce() -> T,
+    ) -> T {
         self.waits.fetch_add(1, Ordering::Relaxed);
         let started = self.now();
         let outcome = wait();
-        self.note_since(started, because, call);
+        self.note_since(started, ticket, because, call);
         outcome
     }
 
@@ -76,18 +88,30 @@ impl Stats {
     ) -> Result<(), E> {
         let started = self.now();
         if send()? {
-            self.note_since(started, Because::Network, call);
+            self.note_since(started, 0, Because::Network, call);
         }
         Ok(())
     }
 
-    fn now(&self) -> Option<Instant> {
-        self.profile.as_ref().map(|_| Instant::now())
+    /// Where somebody wants to know how long things last.
+    fn now(&self) -> Option<(Instant, u64)> {
+        let wanted = self.profile.is_some() || recorder().is_some();
+        wanted.then(|| (Instant::now(), ticks()))
     }
 
-    fn note_since(&self, started: Option<Instant>, because: Because, call: CallId) {
-        if let Some(started) = started {
-            self.note(because, name(call), started.elapsed());
+    fn note_since(
+        &self,
+        started: Option<(Instant, u64)>,
+        ticket: u32,
+        because: Because,
+        call: CallId,
+    ) {
+        let Some((started, began)) = started else {
+            return;
+        };
+        self.note(because, name(call), started.elapsed());
+        if let Some(recorder) = recorder() {
+            recorder.wait(self.session, began, ticket, because, call);
         }
     }
 
@@ -164,8 +188,8 @@ mod tests {
 
     #[test]
     fn a_profile_names_what_was_not_asked_for_first() {
-        let stats = Stats::new(true);
-        let wait = |call: CallId| stats.waiting(call, reason_for(call), || ());
+        let stats = Stats::new(0, true);
+        let wait = |call: CallId| stats.waiting(call, 1, reason_for(call), || ());
         wait(CallId::cuMemcpyDtoH_v2);
         wait(CallId::cuMemAlloc_v2);
         because(Because::Order, || wait(CallId::cuStreamSynchronize));
@@ -188,7 +212,7 @@ mod tests {
             ["2", "asked cuStreamSynchronize the program synchronised"],
         ];
         assert_eq!(rows, expected);
-        assert!(Stats::new(false).profile().is_empty());
+        assert!(Stats::new(0, false).profile().is_empty());
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod block;
 #[cfg(feature = "container")]
 pub mod container;
+pub mod date;
 pub mod greeting;
 pub mod ring;
 mod ring_unsafe;

@@ -87,8 +87,9 @@ pub fn never_block(file: BorrowedFd) -> io::Result<()> {
 
 pub fn signal(wake: BorrowedFd) {
     let one = 1u64.to_ne_bytes();
+    // Not by `libc::write`, where a thread may be cancelled: the program's has locks of ours.
     // SAFETY: eight bytes that live. If it fails the reader is awake, or comes by itself.
-    let _ = unsafe { libc::write(wake.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    let _ = unsafe { libc::syscall(libc::SYS_write, wake.as_raw_fd(), one.as_ptr(), one.len()) };
 }
 
 pub fn clear(wake: BorrowedFd) {

@@ -295,6 +295,46 @@ pub enum Because {
 }
 
 impl Because {
+    /// All reasons, each at its number.
+    pub const ALL: [Because; 15] = [
+        Because::Data,
+        Because::Synchronise,
+        Because::Query,
+        Because::Allocation,
+        Because::Free,
+        Because::FirstUse,
+        Because::Chosen,
+        Because::Life,
+        Because::Setting,
+        Because::Shared,
+        Because::Cached,
+        Because::EveryCall,
+        Because::Order,
+        Because::StartUp,
+        Because::Network,
+    ];
+
+    /// In a trace's words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Because::Data => "data",
+            Because::Synchronise => "synchronise",
+            Because::Query => "query",
+            Because::Allocation => "allocation",
+            Because::Free => "free",
+            Because::FirstUse => "first_use",
+            Because::Chosen => "chosen",
+            Because::Life => "life",
+            Because::Setting => "setting",
+            Because::Shared => "shared",
+            Because::Cached => "cached",
+            Because::EveryCall => "every_call",
+            Because::Order => "order",
+            Because::StartUp => "start_up",
+            Because::Network => "network",
+        }
+    }
+
     /// In a sentence's words.
     pub fn text(self) -> &'static str {
         match self {

@@ -3,7 +3,8 @@
 import importlib
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
@@ -67,20 +68,29 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Loads a command's module when the command is used or listed."""
+    """Loads a command's module when the command is used or listed; `places` says where it is."""
+
+    def __init__(self, *args: Any, places: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.places = places
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted(self.places)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.places:
             return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        module, _, attribute = self.places[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    places=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, "-V", "--version", message="harp %(version)s")
 def harp() -> None:
     """HARP pools accelerators: programs use GPUs of other machines unmodified."""
@@ -111,12 +121,20 @@ def settings_page(markdown: bool) -> None:
 
 def main() -> NoReturn:
     """Entry point of `harp`; the help says what its exit status means."""
+    sys.exit(status_of(harp, "harp"))
+
+
+def status_of(command: click.Command, name: str) -> int:
+    """Runs the command of that name on this process's arguments, and returns its exit status.
+
+    What goes wrong is told in one line. A command that says nothing has done well.
+    """
     # Before anything imports gRPC, which writes each handshake that fails to stderr otherwise.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        status = harp.main(standalone_mode=False)
+        status = command.main(standalone_mode=False)
     except HarpError as error:
-        status = tell("harp", error)
+        status = tell(name, error)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in SCHEDULER_PACKAGES:
             raise
@@ -124,7 +142,7 @@ def main() -> NoReturn:
             f"a scheduler needs the package {error.name}, which is not installed",
             "pip install 'harp-pool[scheduler]'",
         )
-        status = tell("harp", missing)
+        status = tell(name, missing)
     except click.ClickException as error:
         error.show()
         status = error.exit_code
@@ -132,7 +150,7 @@ def main() -> NoReturn:
         status = 130
     except BrokenPipeError:
         status = 1
-    sys.exit(status if isinstance(status, int) else 0)
+    return status if isinstance(status, int) else 0
 
 
 if __name__ == "__main__":

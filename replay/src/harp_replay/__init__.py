@@ -1,0 +1,1 @@
+"""Traces of CUDA programs: replays them, looks into them; `harp-trace` does the work."""

@@ -1,0 +1,230 @@
+"""`harp-replay run`: sends what a trace holds to a device again, and compares what comes back."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import click
+
+from harp_client import native
+from harp_client.errors import HarpError, printable
+from harp_client.target import Flags, Target, choose, schedulers
+from harp_replay.native_trace import NativeTrace
+
+SHOWN = 10
+"""Differences that people are shown; `--json` has more."""
+
+
+class Replay(NamedTuple):
+    """What `harp-trace run` is to do, in its own options."""
+
+    trace: str
+    options: list[str]
+
+
+@click.command()
+@click.argument("trace", type=click.Path(exists=True))
+@click.option(
+    "--device",
+    default="soft",
+    metavar="soft|pool|PATH",
+    help="Where: soft, the soft GPU (default); the path of a libcuda.so.1, this machine's device; "
+    "pool, the server or scheduler that harp-run would use.",
+)
+@click.option("-s", "--server", metavar="HOST:PORT", help="This pool server.")
+@click.option("-c", "--credentials", metavar="DIR", help="Credentials for it.")
+@click.option("--server-name", metavar="NAME", help="The name that its certificate must carry.")
+@click.option("--context", metavar="NAME", help="A context of the configuration file.")
+@click.option(
+    "--scheduler", metavar="HOST:PORT", help="What this pool's scheduler has attached to this host."
+)
+@click.option(
+    "--check",
+    type=click.Choice(["off", "returns", "outputs", "final"]),
+    default="outputs",
+    show_default=True,
+    help="What is compared: nothing; the codes of calls; also all data that came from the device, "
+    "and what kernels printed; of the data only what came last from each range.",
+)
+@click.option(
+    "--timing",
+    type=click.Choice(["fast", "as-recorded"]),
+    default="fast",
+    show_default=True,
+    help="Whether calls are sent as fast as they can be, or as far apart as they were.",
+)
+@click.option(
+    "--repeat", type=click.IntRange(1, 1000), default=1, help="So many replays, all alike."
+)
+@click.option("--from", "first", type=click.IntRange(0), help="Compare from this call on.")
+@click.option("--to", "last", type=click.IntRange(0), help="End with this call.")
+@click.option(
+    "--tolerance",
+    metavar="ABS[,REL]",
+    help="Numbers that differ by no more are equal: by ABS, or by REL times the recorded one.",
+)
+@click.option(
+    "--element",
+    type=click.Choice(["f64", "f32", "f16"]),
+    help="What the data consist of, for --tolerance.  [default: f32]",
+)
+@click.option(
+    "--synthesize",
+    is_flag=True,
+    help="Send zeros where the trace does not hold what was sent.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def run(
+    trace: str,
+    device: str,
+    server: str | None,
+    credentials: str | None,
+    server_name: str | None,
+    context: str | None,
+    scheduler: str | None,
+    check: str,
+    timing: str,
+    repeat: int,
+    first: int | None,
+    last: int | None,
+    tolerance: str | None,
+    element: str | None,
+    synthesize: bool,
+    as_json: bool,
+) -> int:
+    """Run the calls of TRACE again, without its program, and compare what comes back.
+
+    The trace's kernels run in a jailed worker, as any program's do. Exit status: 0 nothing differs,
+    1 something differs or nothing was compared, 2 the trace cannot be replayed there.
+
+    \b
+    Examples:
+      harp-replay run out.htrace
+      harp-replay run out.htrace --device /usr/lib/x86_64-linux-gnu/libcuda.so.1
+      harp-replay run out.htrace --device pool --tolerance 1e-6,1e-5
+      harp-replay run out.htrace --repeat 2 --json
+    """
+    if element is not None and tolerance is None:
+        raise click.UsageError("--element is for --tolerance")
+    options = ["--check", check, "--timing", timing, "--repeat", str(repeat)]
+    for name, value in (("--from", first), ("--to", last), ("--tolerance", tolerance)):
+        options += [name, str(value)] if value is not None else []
+    options += ["--element", element] if element is not None else []
+    options += ["--synthesize"] if synthesize else []
+    flags = Flags(server, credentials, server_name, context, scheduler)
+    if any(flags) and device == "soft":
+        device = "pool"
+    replay = Replay(os.path.abspath(trace), options)
+    try:
+        with target_of(device, flags) as target, progress(sys.stderr.isatty()) as show:
+            result = replayed(replay, target, show)
+    except KeyboardInterrupt:
+        return 130
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+    else:
+        tell(result)
+    return 0 if result["passed"] else 1
+
+
+@contextmanager
+def target_of(device: str, flags: Flags) -> Iterator[Target]:
+    """The server that replays; one of this process's own ends with the block."""
+    environ = native.without_preload(os.environ)
+    if device != "pool":
+        if any(flags):
+            raise HarpError(f"--device {device} uses no running pool", "use --device pool", 2)
+        from harp_client.pool import EmbeddedPool
+
+        pool = EmbeddedPool(device, verbose=False, environ=environ)
+        try:
+            yield pool.target
+        finally:
+            pool.close()
+        return
+    scheduled = schedulers(flags, environ)
+    if scheduled is not None:
+        from harp_client.lease import RunLease, Wish
+
+        lease = RunLease(scheduled, Wish(), [], environ)
+        try:
+            yield lease.target
+        finally:
+            lease.close()
+        return
+    target = choose(flags, environ)
+    if target is None:
+        raise HarpError("no pool is configured", "add --server HOST:PORT, or drop --device", 2)
+    yield target
+
+
+def replayed(
+    replay: Replay, target: Target, show: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Replays; the result. `show` hears of the progress. Raises HarpError."""
+    arguments = ["run", replay.trace, *replay.options]
+    arguments += ["--server", target.server, "--credentials", target.credentials]
+    arguments += ["--server-name", target.server_name]
+    result = None
+    with NativeTrace(arguments) as native_trace:
+        for line in native_trace.lines():
+            if line.pop("type") == "replay":
+                result = line
+            else:
+                show(line)
+        native_trace.end(status_of_failure=6)
+    if result is None:
+        raise HarpError("harp-trace ended without a result", "report this", 6)
+    return result
+
+
+@contextmanager
+def progress(terminal: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """What shows how far a replay is, on a terminal."""
+    if not terminal:
+        yield lambda line: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task("calls")
+        yield lambda line: bar.update(
+            task,
+            completed=line["calls"],
+            total=line["of"],
+            description=f"replay {line['replay']}" if line["replays"] > 1 else "calls",
+        )
+
+
+def tell(result: dict[str, Any]) -> None:
+    """Prints the result for people."""
+    lines = [
+        f"{result['sent']} of {result['calls']} calls replayed in {result['seconds']:.3f} s "
+        f"(recorded: {result['recorded_seconds']:.3f} s)",
+        f"compared {result['compared']}, different {result['different']}",
+    ]
+    if result["skipped"]:
+        lines.append(f"not compared {result['skipped']}: " + ", ".join(result["skipped_because"]))
+    relocated = result["relocated"]
+    if relocated["addresses"]:
+        lines.append(
+            f"relocated {relocated['addresses']} addresses: rewrote {relocated['arguments']} "
+            f"arguments, {relocated['words']} words of kernel parameters"
+        )
+    if result["repeat"] > 1:
+        alike = "alike" if result["identical"] else "NOT alike"
+        lines.append(f"{result['repeat']} replays, {alike}")
+    lines += [f"  {difference['text']}" for difference in result["differences"][:SHOWN]]
+    if result["different"] > SHOWN:
+        lines.append(f"  … and {result['different'] - SHOWN} more (--json)")
+    if not result["passed"] and result["verdict"]:
+        lines.append(result["verdict"])
+    for line in lines:
+        click.echo(printable(line))

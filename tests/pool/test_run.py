@@ -99,6 +99,11 @@ def assert_one_line(text: str, *parts: str) -> None:
         (["--profile", "half", "--gpus", "1", "--", "true"], "--size NAME"),
         (["--profile=half", "--", "true"], "--size NAME"),
         (["--direct", "--profile", "--", "true"], "--local --libcuda soft"),
+        (["--direct", "--trace", "out.htrace", "--", "true"], "--local --libcuda soft"),
+        (["--trace", "/", "--", "true"], "/ exists"),
+        (["--trace", "/nowhere/out.htrace", "--", "true"], "name another folder"),
+        (["--trace", "out.htrace", "--trace-payload", "all", "--", "true"], "images=full"),
+        (["--trace-payload", "full", "--", "true"], "--trace OUT"),
     ],
 )
 def test_own_failures_are_125_with_cause_and_next_step(

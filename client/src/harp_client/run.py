@@ -48,6 +48,9 @@ From a pool with a scheduler (without any of these: all that is attached to this
 
 How:
       --stats              print calls, bytes and why calls waited at the end
+      --trace OUT          record the run in OUT (out.htrace), which must not exist
+      --trace-payload WHAT how much of the data that calls carry is kept: full, hash or shape, for
+                           all of it or by class (images=full,uploads=full,downloads=hash)
       --profile            print what each CUDA call cost, why the program waited and what it copied
       --sync               make every call wait for its reply (for debugging)
       --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only
@@ -88,6 +91,8 @@ LONG = [
     "lease=",
     "stats",
     "profile",
+    "trace=",
+    "trace-payload=",
     "sync",
     "ptx",
     "no-ptx",
@@ -109,6 +114,8 @@ class Options(NamedTuple):
     device: str | None
     stats: bool
     profile: bool
+    trace: str | None
+    trace_payload: str | None
     sync: bool
     ptx: bool | None
     verbose: bool
@@ -177,9 +184,11 @@ def _parse(arguments: list[str]) -> Options:
     if (embedded or direct) and (any(flags) or any(wish) or leases):
         word = "--direct" if direct else "--embedded"
         raise HarpError(f"{word} uses no running pool", f"drop {word} or the server's options", 125)
-    if direct and "profile" in values:
+    if direct and ("profile" in values or "trace" in values):
         instead = "use --local --libcuda soft, which is the same behind the interposer"
-        raise HarpError("nothing measures calls under --direct", instead, 125)
+        raise HarpError("nothing looks at calls under --direct", instead, 125)
+    if "trace-payload" in values and "trace" not in values:
+        raise HarpError("--trace-payload is for --trace", "add --trace OUT", 125)
     if "device" in values and direct:
         raise HarpError("--device is for the embedded pool", "drop --direct or --device", 125)
     if "local" in values:
@@ -196,6 +205,8 @@ def _parse(arguments: list[str]) -> Options:
         device=values.get("device"),
         stats="stats" in values,
         profile="profile" in values,
+        trace=values.get("trace"),
+        trace_payload=values.get("trace-payload"),
         sync="sync" in values,
         ptx=True if "ptx" in values else False if "no-ptx" in values else None,
         verbose="v" in values or "verbose" in values,
@@ -229,6 +240,11 @@ def _check_local(values: dict[str, str], flags: Flags) -> None:
 def _run(options: Options) -> int:
     environ = dict(os.environ)
     parts = native.find(environ)
+    if options.trace is not None:
+        from harp_client import recorder
+
+        recorder.check(options.trace)
+        recorder.policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
     if options.local:
         return _run_local(options, parts, environ)
     environ.pop(settings.HARP_LIBCUDA.name, None)
@@ -257,9 +273,15 @@ def _run(options: Options) -> int:
         if warning := open_key(target.credentials):
             print(warning.line("harp-run"), file=sys.stderr)
         return _run_at(target, options, parts, environ)
+    return _run_embedded(options.device or "soft", options, parts, environ)
+
+
+def _run_embedded(
+    device: str, options: Options, parts: native.NativeParts, environ: dict[str, str]
+) -> int:
     from harp_client.pool import EmbeddedPool
 
-    embedded = EmbeddedPool(options.device or "soft", options.verbose, environ)
+    embedded = EmbeddedPool(device, options.verbose, environ)
     try:
         return _run_at(embedded.target, options, parts, environ)
     finally:
@@ -271,6 +293,8 @@ def _run_local(options: Options, parts: native.NativeParts, environ: dict[str, s
 
     environ = native.without_preload(environ)
     driver = local_driver.choose(options.libcuda, parts, environ)
+    if options.trace is not None:
+        return _record_local(driver, options, parts, environ)
     _say(options, f"local: calls go to {driver}, in the program's own process")
     environ[settings.HARP_LIBCUDA.name] = driver
     limit = options.wish[WISHES.index("memory")] or settings.HARP_LOCAL_MEMORY.get(environ)
@@ -293,6 +317,20 @@ def _ask_for_words(options: Options, environ: dict[str, str]) -> None:
     ):
         if option:
             environ[setting.name] = "1"
+
+
+def _record_local(
+    driver: str, options: Options, parts: native.NativeParts, environ: dict[str, str]
+) -> int:
+    """What is recorded is what passes to a pool, so the program gets one over that driver."""
+    if options.wish[WISHES.index("memory")]:
+        raise HarpError("--memory is not kept while a trace is recorded", "drop one of them", 125)
+    soft = os.path.samefile(driver, parts.softgpu)
+    shown = "the soft GPU" if soft else driver
+    print(f"harp-run: recording on a pool for this run alone, over {shown}", file=sys.stderr)
+    environ.pop(settings.HARP_LIBCUDA.name, None)
+    _ask_for_words(options, environ)
+    return _run_embedded("soft" if soft else driver, options, parts, environ)
 
 
 def _run_leased(
@@ -318,7 +356,24 @@ def _run_at(
     native.preload(parts.interposer, environ)
     environ.update(target.environment())
     _ask_for_ptx(options, environ, soft=lambda: _is_soft(target, options, parts, environ))
-    return program.run(options.command, environ)
+    if options.trace is None:
+        return program.run(options.command, environ)
+    return _run_recorded(options.trace, options, parts, environ)
+
+
+def _run_recorded(
+    out: str, options: Options, parts: native.NativeParts, environ: dict[str, str]
+) -> int:
+    """Runs the program with a recorder, and says what has been recorded."""
+    from harp_client.recorder import Recorder, policies
+
+    payload = policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
+    recorder = Recorder(out, payload, parts, environ)
+    try:
+        return program.run(options.command, environ | recorder.environment)
+    finally:
+        for line in recorder.close():
+            print(f"harp-run: {line}", file=sys.stderr)
 
 
 def _is_soft(

@@ -102,17 +102,17 @@ HARP_TRACE_SOCKET = Setting(
     "HARP_TRACE_SOCKET",
     "nothing is recorded",
     PROGRAM,
-    "Where the recorder of this run listens, a socket of packets: each process under it is recorded "
-    "from when its session begins. Set by `harp-run --trace`.",
+    "Where the recorder of this run listens, a socket of packets: each process under it is "
+    "recorded from when its session begins. Set by `harp-run --trace`.",
 )
 HARP_TRACE_PAYLOAD = Setting(
     "HARP_TRACE_PAYLOAD",
     "`images=hash,uploads=shape,downloads=shape`",
     PROGRAM,
-    "How much a trace keeps of the data that calls carry: of all of it (`full`, `hash` or `shape`), "
-    "or of each class (`images`: code, `uploads`: to devices, `downloads`: from them). `full` keeps "
-    "the bytes, `hash` a name for them, `shape` how many there are. The same as `harp-run "
-    "--trace-payload`.",
+    "How much a trace keeps of the data that calls carry: of all of it (`full`, `hash` or "
+    "`shape`), or of each class (`images`: code, `uploads`: to devices, `downloads`: from them). "
+    "`full` keeps the bytes, `hash` a name for them, `shape` how many there are. The same as "
+    "`harp-run --trace-payload`.",
 )
 HARP_DEDUP = Setting(
     "HARP_DEDUP",

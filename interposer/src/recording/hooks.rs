@@ -94,5 +94,5 @@ fn tell(recorder: &Recorder, thread: u32) {
         tid,
         name: name.trim_ascii_end(),
     };
-    state.ring.append(time, &block);
+    state.tape.append(time, &block);
 }

@@ -5,17 +5,16 @@
 //! finds no room. Without `HARP_TRACE_SOCKET` nothing of this happens, and each tap is one branch.
 //!
 //! * [`hooks`]: each driver call, when it begins and when it has ended;
-//! * [`payloads`]: which bytes of a call are data, and how much of them is kept;
 //! * [`told`]: what a trace says of itself.
+//!
+//! Which bytes of a call are data, and how much of them is kept, is said in [`harp_trace::payloads`].
 //!
 //! The order of calls is that of their session's stream: they are recorded under the lock that they are
 //! queued under. Nothing else is locked while the ring is.
 
 mod hooks;
-pub mod payloads;
 mod told;
 
-use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -23,10 +22,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harp_driver_front::lifecycle;
 use harp_driver_front::threads::Uncancelled;
-use harp_trace::block::{Block, Message, Payload, PAYLOAD_MIN};
+use harp_trace::block::{Block, PAYLOAD_MIN};
 use harp_trace::greeting::greet;
-use harp_trace::ring::{Patience, Producer};
-use harp_wire::record::RECORD_HEAD_BYTES;
+use harp_trace::ring::Producer;
+use harp_trace::tape::Tape;
 use harp_wire::reply::REPLY_HEAD_BYTES;
 use harp_wire::{Because, CallId};
 
@@ -34,7 +33,6 @@ use crate::clock::{ticks, Clock};
 use crate::session::program_name;
 use crate::session::settings::{say, settings, LogLevel};
 pub use hooks::HOOKS;
-use payloads::{Class, Policies};
 
 /// Bytes of the ring: a tenth of a second of launches one after the other.
 const RING_BYTES: usize = 32 << 20;
@@ -45,21 +43,14 @@ static RECORDER: AtomicPtr<Recorder> = AtomicPtr::new(null_mut());
 /// What is being recorded of this process.
 pub struct Recorder {
     state: Mutex<State>,
-    policies: Policies,
     /// Its end is that of the trace.
     socket: OwnedFd,
 }
 
 struct State {
-    ring: Producer,
+    tape: Tape,
     clock: Clock,
-    /// Calls whose replies bring data, by session and ticket.
-    awaited: HashMap<(u32, u32), Class>,
-    /// The recorder was too slow for a payload: there are none until it has caught up.
-    has_stalled: bool,
     is_over: bool,
-    /// Memory for replies.
-    reply: Vec<u8>,
 }
 
 /// The recorder, where this process is recorded.
@@ -102,20 +93,16 @@ pub fn begin() {
         }
     };
     let mut state = State {
-        ring,
+        tape: Tape::new(ring, policies),
         clock: Clock::new(),
-        awaited: HashMap::new(),
-        has_stalled: false,
         is_over: false,
-        reply: Vec::new(),
     };
-    state.ring.append(0, &Block::Define(&told::define()));
+    state.tape.append(0, &Block::Define(&told::define()));
     state
-        .ring
+        .tape
         .append(0, &Block::Process(&told::process(policies)));
     let recorder = Box::leak(Box::new(Recorder {
         state: Mutex::new(state),
-        policies,
         socket,
     }));
     hooks::enter_begun(recorder);
@@ -129,8 +116,8 @@ pub fn end() {
     let mut state = recorder.lock();
     state.is_over = true;
     let time = state.clock.ns(ticks());
-    state.ring.append(time, &Block::End(&told::end(time)));
-    state.ring.wake();
+    state.tape.append(time, &Block::End(&told::end(time)));
+    state.tape.wake();
 }
 
 /// In a forked child: the trace is its parent's, and ends with that. Only async-signal-safe calls are made.
@@ -154,7 +141,7 @@ impl Recorder {
         if !state.is_over {
             let time = state.clock.ns(ticks);
             let block = block(time);
-            state.ring.append(time, &block);
+            state.tape.append(time, &block);
         }
     }
 
@@ -169,7 +156,7 @@ impl Recorder {
         let json = told::session(number, server, snapshot, round_trip_ns);
         let mut state = self.lock();
         let time = state.clock.ns(ticks());
-        state.ring.append(time, &Block::Session(&json));
+        state.tape.append(time, &Block::Session(&json));
     }
 
     /// A record goes into the stream of a session; to be called while no other one can. Its last `payload`
@@ -185,30 +172,12 @@ impl Recorder {
     #[inline]
     pub fn call_with(&self, session: usize, record: &[u8], payload: &[u8]) {
         let ticks = ticks();
-        let Some(head) = record.first_chunk::<RECORD_HEAD_BYTES>() else {
-            return;
-        };
-        let call = CallId(u16::from_le_bytes([head[4], head[5]]));
-        let ticket = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
-        let session = session as u32;
+        let _uncancelled = (!payload.is_empty()).then(Uncancelled::new); // it may sleep
         let mut state = self.lock();
-        if state.is_over {
-            return;
+        if !state.is_over {
+            let time = state.clock.ns(ticks);
+            state.tape.call(time, session as u32, record, payload);
         }
-        if let Some(class) = payloads::brought_by(call).filter(|_| ticket != 0) {
-            state.awaited.insert((session, ticket), class);
-        }
-        let time = state.clock.ns(ticks);
-        let payload = payloads::sent_by(call)
-            .filter(|_| !payload.is_empty())
-            .map(|class| state.payload(self.policies, class, payload));
-        let message = Message {
-            time,
-            session,
-            bytes: record,
-            payload,
-        };
-        state.ring.append(time, &Block::Call(message));
     }
 
     /// A reply has come: its head, and its outputs, or else the data that has landed in the program's memory.
@@ -220,43 +189,14 @@ impl Recorder {
         landed: &[u8],
     ) {
         let ticks = ticks();
-        let ticket = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        let session = session as u32;
+        let has_data = outputs.len().max(landed.len()) >= PAYLOAD_MIN;
+        let _uncancelled = has_data.then(Uncancelled::new); // it may sleep
         let mut state = self.lock();
-        if state.is_over {
-            return;
+        if !state.is_over {
+            let time = state.clock.ns(ticks);
+            let tape = &mut state.tape;
+            tape.reply(time, session as u32, head, outputs, landed);
         }
-        let class = state.awaited.remove(&(session, ticket));
-        let time = state.clock.ns(ticks);
-        let mut bytes = std::mem::take(&mut state.reply);
-        bytes.clear();
-        bytes.extend_from_slice(head);
-        let data = match landed.is_empty() {
-            true => {
-                let cut = class.map_or(outputs.len(), |_| payloads::cut(outputs));
-                bytes.extend_from_slice(&outputs[..cut]);
-                &outputs[cut..]
-            }
-            false => {
-                bytes.extend_from_slice(&(landed.len() as u64).to_le_bytes());
-                landed
-            }
-        };
-        let payload = match class.filter(|_| data.len() >= PAYLOAD_MIN) {
-            Some(class) => Some(state.payload(self.policies, class, data)),
-            None => {
-                bytes.extend_from_slice(data);
-                None
-            }
-        };
-        let message = Message {
-            time,
-            session,
-            bytes: &bytes,
-            payload,
-        };
-        state.ring.append(time, &Block::Reply(message));
-        state.reply = bytes;
     }
 
     /// The server has said something without being asked.
@@ -267,13 +207,7 @@ impl Recorder {
             return;
         }
         let time = state.clock.ns(ticks);
-        let message = Message {
-            time,
-            session: session as u32,
-            bytes: body,
-            payload: None,
-        };
-        state.ring.append(time, &Block::Push(message));
+        state.tape.push(time, session as u32, body);
     }
 
     /// This thread has waited since `began` (ticks) for the reply to a call; the ticket is 0 where it
@@ -294,7 +228,7 @@ impl Recorder {
             reason: because as u16,
             call: call.0,
         };
-        state.ring.append(ended, &block);
+        state.tape.append(ended, &block);
     }
 
     /// The program has got memory of a device.
@@ -315,24 +249,5 @@ impl Recorder {
             session: session as u32,
             address,
         });
-    }
-}
-
-impl State {
-    /// Appends as much of a payload as is to be kept, for the block that is appended next.
-    fn payload(&mut self, policies: Policies, class: Class, bytes: &[u8]) -> Payload {
-        use harp_trace::block::Policy;
-        let policy = policies.of(class);
-        if !policy.has_hash() {
-            return Payload::unnamed(policy, bytes.len());
-        }
-        if self.has_stalled && self.ring.free() < self.ring.capacity() / 8 * 7 {
-            return Payload::unnamed(Policy::Lost, bytes.len());
-        }
-        let _uncancelled = Uncancelled::new(); // it may sleep
-        let mut patience = Patience::for_bytes(&self.ring, bytes.len() as u64);
-        let payload = self.ring.append_payload(policy, &[bytes], &mut patience);
-        self.has_stalled = payload.policy == Policy::Lost;
-        payload
     }
 }

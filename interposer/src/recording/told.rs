@@ -3,10 +3,10 @@
 use std::time::SystemTime;
 
 use harp_trace::date::rfc3339;
+use harp_trace::payloads::Policies;
 use harp_wire::Because;
 use serde_json::{json, Value};
 
-use super::payloads::Policies;
 use crate::generated::exports::NAMES;
 use crate::session::program_name;
 

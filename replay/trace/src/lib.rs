@@ -10,5 +10,9 @@ pub mod block;
 pub mod container;
 pub mod date;
 pub mod greeting;
+#[cfg(feature = "tape")]
+pub mod payloads;
 pub mod ring;
 mod ring_unsafe;
+#[cfg(feature = "tape")]
+pub mod tape;

@@ -1,7 +1,8 @@
 //! Which bytes of calls and replies are data, and how much of them a trace keeps.
 
-use harp_trace::block::Policy;
 use harp_wire::CallId;
+
+use crate::block::Policy;
 
 /// What data is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,145 @@
+//! What passes between a client and its server, as blocks: calls, replies and pushes, with as much of their data as is
+//! to be kept. Either end can hold one.
+
+use std::collections::HashMap;
+
+use harp_wire::record::RECORD_HEAD_BYTES;
+use harp_wire::reply::REPLY_HEAD_BYTES;
+use harp_wire::CallId;
+
+use crate::block::{Block, Message, Payload, Policy, PAYLOAD_MIN};
+use crate::payloads::{self, Class, Policies};
+use crate::ring::{Patience, Producer};
+
+/// The writing end of a trace. Times are nanoseconds since it began.
+pub struct Tape {
+    ring: Producer,
+    policies: Policies,
+    /// Calls whose replies bring data, by session and ticket.
+    awaited: HashMap<(u32, u32), Class>,
+    /// The recorder was too slow for a payload: there are none until it has caught up.
+    has_stalled: bool,
+    /// Memory for replies.
+    reply: Vec<u8>,
+}
+
+impl Tape {
+    pub fn new(ring: Producer, policies: Policies) -> Tape {
+        Tape {
+            ring,
+            policies,
+            awaited: HashMap::new(),
+            has_stalled: false,
+            reply: Vec::new(),
+        }
+    }
+
+    /// How much of each class of data is kept.
+    pub fn policies(&self) -> Policies {
+        self.policies
+    }
+
+    /// Appends any block; where there is no room it is counted as lost.
+    #[inline]
+    pub fn append(&mut self, time: u64, block: &Block) {
+        self.ring.append(time, block);
+    }
+
+    /// Sees that the recorder looks at what there is.
+    pub fn wake(&self) {
+        self.ring.wake();
+    }
+
+    /// A record of a session's stream whose last argument is `payload`, where it has one that is data. It may wait for
+    /// the recorder if there is one.
+    #[inline]
+    pub fn call(&mut self, time: u64, session: u32, record: &[u8], payload: &[u8]) {
+        let Some(head) = record.first_chunk::<RECORD_HEAD_BYTES>() else {
+            return;
+        };
+        let call = CallId(u16::from_le_bytes([head[4], head[5]]));
+        let ticket = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
+        if let Some(class) = payloads::brought_by(call).filter(|_| ticket != 0) {
+            self.awaited.insert((session, ticket), class);
+        }
+        let payload = payloads::sent_by(call)
+            .filter(|_| !payload.is_empty())
+            .map(|class| self.payload(class, payload));
+        let message = Message {
+            time,
+            session,
+            bytes: record,
+            payload,
+        };
+        self.ring.append(time, &Block::Call(message));
+    }
+
+    /// A reply: its head, and its outputs, or else the data that they end with, which has `landed` elsewhere. It may
+    /// wait for the recorder where there is data.
+    pub fn reply(
+        &mut self,
+        time: u64,
+        session: u32,
+        head: &[u8; REPLY_HEAD_BYTES],
+        outputs: &[u8],
+        landed: &[u8],
+    ) {
+        let ticket = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+        let class = self.awaited.remove(&(session, ticket));
+        let mut bytes = std::mem::take(&mut self.reply);
+        bytes.clear();
+        bytes.extend_from_slice(head);
+        let data = match landed.is_empty() {
+            true => {
+                let cut = class.map_or(outputs.len(), |_| payloads::cut(outputs));
+                bytes.extend_from_slice(&outputs[..cut]);
+                &outputs[cut..]
+            }
+            false => {
+                bytes.extend_from_slice(&(landed.len() as u64).to_le_bytes());
+                landed
+            }
+        };
+        let payload = match class.filter(|_| data.len() >= PAYLOAD_MIN) {
+            Some(class) => Some(self.payload(class, data)),
+            None => {
+                bytes.extend_from_slice(data);
+                None
+            }
+        };
+        let message = Message {
+            time,
+            session,
+            bytes: &bytes,
+            payload,
+        };
+        self.ring.append(time, &Block::Reply(message));
+        self.reply = bytes;
+    }
+
+    /// The body of what a server has said without being asked.
+    pub fn push(&mut self, time: u64, session: u32, body: &[u8]) {
+        let message = Message {
+            time,
+            session,
+            bytes: body,
+            payload: None,
+        };
+        self.ring.append(time, &Block::Push(message));
+    }
+
+    /// Appends as much of a payload as is to be kept, for the block that is appended next.
+    fn payload(&mut self, class: Class, bytes: &[u8]) -> Payload {
+        let policy = self.policies.of(class);
+        if !policy.has_hash() {
+            return Payload::unnamed(policy, bytes.len());
+        }
+        if self.has_stalled && self.ring.free() < self.ring.capacity() / 8 * 7 {
+            return Payload::unnamed(Policy::Lost, bytes.len());
+        }
+        let mut patience = Patience::for_bytes(&self.ring, bytes.len() as u64);
+        let payload = self.ring.append_payload(policy, &[bytes], &mut patience);
+        self.has_stalled = payload.policy == Policy::Lost;
+        payload
+    }
+}

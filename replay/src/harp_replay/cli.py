@@ -19,7 +19,9 @@ Exit status: 0 ok, 1 something differs or fails a check, 2 the trace or the comm
 """
 
 COMMANDS = {
+    "info": "harp_replay.info:info",
     "run": "harp_replay.run:run",
+    "stats": "harp_replay.stats:stats",
 }
 
 

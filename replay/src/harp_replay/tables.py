@@ -1,0 +1,92 @@
+"""Tables as `nsys stats` prints them, and the same for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from harp_client.errors import printable
+
+SPREAD = ("Avg", "Med", "Min", "Max", "StdDev")
+
+
+class Table(NamedTuple):
+    """Rows under a report's name. The last columns are names, the others numbers."""
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[int | float | str, ...]]
+    note: str = ""
+    """What a reader has to know of it; for people only."""
+
+
+def spread(values: array[int], unit: float = 1) -> tuple[float, ...]:
+    """Average, median, least, greatest and standard deviation, in units of `unit`."""
+    return (
+        statistics.fmean(values) / unit,
+        statistics.median(values) / unit,
+        min(values) / unit,
+        max(values) / unit,
+        (statistics.stdev(values) if len(values) > 1 else 0.0) / unit,
+    )
+
+
+def spread_columns(unit: str) -> tuple[str, ...]:
+    """The heads of `spread`."""
+    return tuple(f"{name} ({unit})" for name in SPREAD)
+
+
+def as_text(table: Table) -> str:
+    """For people: numbers to the right, names to the left, as wide as they are."""
+    lines = [f" ** {table.title} ({table.name}):", ""]
+    if table.rows:
+        cells = [[_cell(value) for value in row] for row in table.rows]
+        widths = [max(map(len, column)) for column in zip(table.columns, *cells, strict=True)]
+        numbers = [not isinstance(value, str) for value in table.rows[0]]
+        for row in (table.columns, ["-" * width for width in widths], *cells):
+            pairs = zip(row, widths, numbers, strict=True)
+            padded = (
+                cell.rjust(width) if right else cell.ljust(width) for cell, width, right in pairs
+            )
+            lines.append(" " + "  ".join(padded).rstrip())
+    else:
+        lines.append(" The trace has nothing for this report.")
+    if table.note:
+        lines.append(f" {table.note}")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: int | float | str) -> str:
+    if isinstance(value, str):
+        return printable(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def as_csv(table: Table) -> str:
+    """As comma-separated values, with a line of heads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([_rounded(value) for value in row] for row in table.rows)
+    return text.getvalue()
+
+
+def as_json(tables: Sequence[Table]) -> str:
+    """As `nsys stats` does: a list of objects for one table; for several, those lists by name."""
+    found = {
+        table.name: [
+            dict(zip(table.columns, map(_rounded, row), strict=True)) for row in table.rows
+        ]
+        for table in tables
+    }
+    return json.dumps(found[tables[0].name] if len(tables) == 1 else found, indent=2) + "\n"
+
+
+def _rounded(value: int | float | str) -> int | float | str:
+    return round(value, 3) if isinstance(value, float) else value

@@ -1,6 +1,7 @@
 //! Options of the form `--name VALUE` or `--name`, and what stands beside them.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::Failure;
@@ -33,6 +34,26 @@ impl Arguments {
         match text.parse() {
             Ok(parsed) => Ok(Some(parsed)),
             Err(_) => Err(Failure::Usage(format!("{name} cannot be {text:?}"))),
+        }
+    }
+
+    /// Takes the flag `name` out; whether it is given.
+    pub fn flag(&mut self, name: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|argument| argument != name);
+        self.0.len() < before
+    }
+
+    /// The one thing beside the options, which is called `what`.
+    pub fn one(self, what: &str) -> Result<PathBuf, Failure> {
+        let mut rest = self.0;
+        match (rest.pop(), rest.is_empty()) {
+            (Some(only), true) if !only.to_string_lossy().starts_with("--") => Ok(only.into()),
+            (Some(last), _) => Err(Failure::Usage(format!(
+                "{} is one too many",
+                last.to_string_lossy()
+            ))),
+            (None, _) => Err(Failure::Usage(format!("{what} is missing"))),
         }
     }
 

@@ -3,11 +3,16 @@
 //!
 //! ```text
 //! harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N]
+//! harp-trace events TRACE [--full]          its events as lines of JSON
+//! harp-trace assemble LINES --out TRACE     such lines as a trace
+//! harp-trace verify TRACE                   looks at everything in it
+//! harp-trace repack TRACE --out TRACE [--tar | --folder] [--level N]
 //! ```
 //!
 //! What is wrong is said in one line on standard error, with exit status 1; 2 is for a wrong command line.
 
 mod arguments;
+mod files;
 mod record;
 
 use std::fmt::Display;
@@ -15,8 +20,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 
-const USAGE: &str =
-    "usage: harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N]";
+const USAGE: &str = "usage: harp-trace record | events | assemble | verify | repack";
 
 /// Why the program does not do what it was asked for.
 pub enum Failure {
@@ -38,6 +42,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::new(arguments);
     let done = match command.to_str() {
         Some("record") => record::run(arguments),
+        Some("events") => files::events(arguments),
+        Some("assemble") => files::assemble(arguments),
+        Some("verify") => files::verify(arguments),
+        Some("repack") => files::repack(arguments),
         Some("--help" | "help") => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

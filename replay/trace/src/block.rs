@@ -503,6 +503,18 @@ impl<'a> Block<'a> {
         }
     }
 
+    /// What has been cut out of it, also if its type is not known.
+    pub fn payload(&self) -> Option<Payload> {
+        match self {
+            Block::Call(message) | Block::Reply(message) | Block::Push(message) => message.payload,
+            Block::Snapshot { payload, .. } => Some(*payload),
+            Block::Other(raw) if raw.flags & FLAG_PAYLOAD != 0 => {
+                Payload::decode(raw.body.last_chunk()?).ok()
+            }
+            _ => None,
+        }
+    }
+
     /// Appends head and body.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let parts = self.parts();

@@ -9,10 +9,16 @@ pub mod block;
 #[cfg(feature = "container")]
 pub mod container;
 pub mod date;
+#[cfg(feature = "container")]
+pub mod event;
 pub mod greeting;
 #[cfg(feature = "tape")]
 pub mod payloads;
+#[cfg(feature = "container")]
+pub mod repack;
 pub mod ring;
 mod ring_unsafe;
 #[cfg(feature = "tape")]
 pub mod tape;
+#[cfg(feature = "container")]
+pub mod verify;

@@ -6,22 +6,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use harp_trace::block::{Block, Hash, Message, Payload, Policy, RawBlock, HEAD_BYTES};
+use harp_trace::block::{Block, Hash, Message, Payload, Policy};
 use harp_trace::container::{name_of, pack, ErrorKind, Manifest, Trace, TraceError, Writer};
-
-fn raw(bytes: &[u8]) -> RawBlock<'_> {
-    RawBlock {
-        number: u16::from_le_bytes([bytes[4], bytes[5]]),
-        flags: u16::from_le_bytes([bytes[6], bytes[7]]),
-        body: &bytes[HEAD_BYTES..],
-    }
-}
-
-fn put(writer: &mut Writer, block: &Block) {
-    let mut bytes = Vec::new();
-    block.encode(&mut bytes);
-    writer.write(raw(&bytes)).unwrap();
-}
 
 fn call(time: u64, payload: Option<Payload>) -> Block<'static> {
     Block::Call(Message {
@@ -35,7 +21,7 @@ fn call(time: u64, payload: Option<Payload>) -> Block<'static> {
 /// A trace of `frames` frames with `blocks` calls each, and one content that occurs twice.
 fn write(folder: &Path, frames: u64, blocks: u64) -> Hash {
     let mut writer = Writer::create(folder, Manifest::new("vector_add", "all=full"), 3).unwrap();
-    put(&mut writer, &Block::Define(b"{}"));
+    writer.write_block(&Block::Define(b"{}")).unwrap();
     let mut hash = Hash::default();
     for _ in 0..2 {
         let mut blob = writer.blob(true);
@@ -49,11 +35,13 @@ fn write(folder: &Path, frames: u64, blocks: u64) -> Hash {
             length: kept.bytes,
             hash,
         };
-        put(&mut writer, &call(0, Some(payload)));
+        writer.write_block(&call(0, Some(payload))).unwrap();
     }
     for frame in 0..frames {
         for block in 0..blocks {
-            put(&mut writer, &call(frame * blocks + block, None));
+            writer
+                .write_block(&call(frame * blocks + block, None))
+                .unwrap();
         }
         writer.flush().unwrap();
     }
@@ -136,9 +124,9 @@ fn the_formats_are_those_of_other_tools() {
 fn a_trace_whose_writer_is_gone_opens_up_to_its_last_frame() {
     let (_folder, path) = folder();
     let mut writer = Writer::create(&path, Manifest::new("p", ""), 1).unwrap();
-    put(&mut writer, &call(1, None));
+    writer.write_block(&call(1, None)).unwrap();
     writer.flush().unwrap();
-    put(&mut writer, &call(2, None));
+    writer.write_block(&call(2, None)).unwrap();
     drop(writer);
     let trace = Trace::open(&path).unwrap();
     assert!(!trace.complete());

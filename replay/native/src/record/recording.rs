@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use harp_trace::block::{
-    loss, Block, Kind, Payload, Policy, RawBlock, FLAG_PAYLOAD, PAYLOAD_BYTES,
-};
+use harp_trace::block::{loss, Block, Payload, Policy, RawBlock, FLAG_PAYLOAD, PAYLOAD_BYTES};
 use harp_trace::container::{BlobWriter, ErrorKind, Manifest, TraceError, Writer};
 use serde_json::{json, Value};
 
@@ -137,18 +135,11 @@ impl Recording {
         if lost.reasons == 0 && lost.blocks == 0 {
             return;
         }
-        let block = Block::Loss {
+        let written = self.writer.write_block(&Block::Loss {
             time: self.time,
             reasons: lost.reasons,
             blocks: lost.blocks,
             bytes: lost.bytes,
-        };
-        let mut bytes = Vec::new();
-        block.encode(&mut bytes);
-        let written = self.writer.write(RawBlock {
-            number: Kind::Loss as u16,
-            flags: 0,
-            body: &bytes[harp_trace::block::HEAD_BYTES..],
         });
         if let Err(error) = written {
             self.give_up(&error);
@@ -201,11 +192,9 @@ impl Recording {
         }
         if ended == "gone" || ended == "broken" {
             let json = serde_json::to_vec(&end).unwrap_or_default();
-            let _ = self.writer.write(RawBlock {
-                number: Kind::End as u16,
-                flags: 0,
-                body: &json,
-            });
+            if let Err(error) = self.writer.write_block(&Block::End(&json)) {
+                self.give_up(&error);
+            }
         }
         // From here on there is only what has been set aside.
         if let Err(error) = self.writer.flush_last() {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorKind, TraceError, FORMAT_MAJOR, FORMAT_MINOR, READER};
-use crate::block::{loss, Block, RawBlock};
+use crate::block::{loss, Block, Policy, RawBlock};
 pub use crate::date::rfc3339;
 
 /// The longest manifest, in bytes.
@@ -24,7 +24,7 @@ pub struct Counts {
     /// Contents kept, each once, and their bytes.
     pub blobs: u64,
     pub blob_bytes: u64,
-    /// Payloads that were to be kept, and their bytes, as often as they occurred.
+    /// Payloads that are kept, and their bytes, as often as they occur.
     pub full_payloads: u64,
     pub full_bytes: u64,
     /// What the trace has lost, and why: see [`reason_names`].
@@ -38,15 +38,22 @@ impl Counts {
     pub fn add(&mut self, raw: RawBlock) {
         self.blocks += 1;
         self.bytes += (crate::block::HEAD_BYTES + raw.body.len()) as u64;
-        match Block::decode(raw) {
-            Ok(Block::Call(_)) => self.calls += 1,
-            Ok(Block::Reply(_)) => self.replies += 1,
-            Ok(Block::Loss {
+        let Ok(block) = Block::decode(raw) else {
+            return;
+        };
+        if let Some(payload) = block.payload().filter(|it| it.policy == Policy::Full) {
+            self.full_payloads += 1;
+            self.full_bytes = self.full_bytes.saturating_add(payload.length);
+        }
+        match block {
+            Block::Call(_) => self.calls += 1,
+            Block::Reply(_) => self.replies += 1,
+            Block::Loss {
                 reasons,
                 blocks,
                 bytes,
                 ..
-            }) => self.lose(blocks, bytes, reasons),
+            } => self.lose(blocks, bytes, reasons),
             _ => {}
         }
     }
@@ -75,7 +82,7 @@ impl Counts {
         self.blobs += other.blobs;
         self.blob_bytes += other.blob_bytes;
         self.full_payloads += other.full_payloads;
-        self.full_bytes += other.full_bytes;
+        self.full_bytes = self.full_bytes.saturating_add(other.full_bytes);
         self.lost_blocks = self.lost_blocks.saturating_add(other.lost_blocks);
         self.lost_bytes = self.lost_bytes.saturating_add(other.lost_bytes);
         self.because(other.lost_reasons);

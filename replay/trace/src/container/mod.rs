@@ -14,7 +14,7 @@ mod tar;
 mod trace;
 mod writer;
 
-pub use blobs::{name_of, BlobWriter, Kept};
+pub use blobs::{hash_of, name_of, BlobWriter, Kept};
 pub use calls::{Blocks, Located};
 pub use error::{ErrorKind, TraceError};
 pub use manifest::{reason_names, rfc3339, Counts, Manifest};

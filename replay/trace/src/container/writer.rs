@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::blobs::{create, BlobWriter, Kept};
 use super::frames::{seek_table, Compressor};
-use super::{Counts, Manifest, TraceError, CALLS, FRAME_BYTES, INCOMPLETE, MANIFEST};
-use crate::block::{read_head, Block, RawBlock, HEAD_BYTES};
+use super::{Counts, Manifest, TraceError, BLOBS, CALLS, FRAME_BYTES, INCOMPLETE, MANIFEST};
+use crate::block::{read_head, Block, Hash, RawBlock, HEAD_BYTES};
 
 /// The room that is set aside for the last frame and the seek table.
 const RESERVE: u64 = 64 << 10;
@@ -125,6 +125,22 @@ impl Writer {
         self.content.len()
     }
 
+    /// Adds a block with its fields, as [`write`](Writer::write) does.
+    ///
+    /// # Errors
+    /// As of [`write`](Writer::write).
+    pub fn write_block(&mut self, block: &Block) -> Result<(), TraceError> {
+        let mut bytes = Vec::new();
+        block.encode(&mut bytes);
+        let (head, body) = bytes.split_at(HEAD_BYTES);
+        let (number, flags, _) = read_head(head.try_into().unwrap_or_default());
+        self.write(RawBlock {
+            number,
+            flags,
+            body,
+        })
+    }
+
     /// Writes the frame that is being filled.
     ///
     /// # Errors
@@ -197,12 +213,24 @@ impl Writer {
         BlobWriter::new(&self.folder, keep)
     }
 
-    /// Counts a content that was to be kept.
+    /// Keeps a content that is at hand, and counts it; what it is called.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn keep(&mut self, content: &[u8]) -> Result<Hash, TraceError> {
+        let mut blob = self.blob(true);
+        blob.write(content);
+        let kept = blob.finish();
+        self.kept(&kept);
+        kept.new
+            .map_err(|error| TraceError::system(BLOBS, "write", &error))?;
+        Ok(kept.hash)
+    }
+
+    /// Counts a content that was to be kept, once.
     pub fn kept(&mut self, kept: &Kept) {
-        let counts = &mut self.manifest.counts;
-        counts.full_payloads += 1;
-        counts.full_bytes += kept.bytes;
         if let Ok(true) = kept.new {
+            let counts = &mut self.manifest.counts;
             counts.blobs += 1;
             counts.blob_bytes += kept.bytes;
         }

@@ -111,12 +111,21 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
+/// Whether blocks of that type are an object of JSON, whose fields are those of the line.
+fn is_object(kind: &str) -> bool {
+    matches!(
+        kind,
+        "define" | "process" | "session" | "annotation" | "end"
+    )
+}
+
 impl Assembler {
     fn block(&mut self, event: Map<String, Json>, writer: &mut Writer) -> Result<(), Wrong> {
         let fields = Fields(&event);
+        let kind = fields.text("type")?;
         let payload = match event.get("payload") {
-            Some(payload) => Some(self.payload(&Fields::of(payload)?, writer)?),
-            None => None,
+            Some(payload) if !is_object(kind) => Some(self.payload(&Fields::of(payload)?, writer)?),
+            _ => None,
         };
         if let Some(raw) = event.get("raw") {
             let raw = Fields::of(raw)?;
@@ -131,7 +140,6 @@ impl Assembler {
             }
             return writer.write(raw).map_err(|error| error.to_string());
         }
-        let kind = fields.text("type")?;
         let json;
         let bytes;
         let message = |bytes| -> Result<Message, Wrong> {
@@ -143,7 +151,7 @@ impl Assembler {
             })
         };
         let block = match kind {
-            "define" | "process" | "session" | "annotation" | "end" => {
+            kind if is_object(kind) => {
                 let mut object = event.clone();
                 object.remove("type");
                 json = serde_json::to_vec(&object).map_err(|error| error.to_string())?;

@@ -161,7 +161,7 @@ pub fn write_sample(folder: &Path) -> Vec<Vec<u8>> {
     let (kernel, function) = (HandleKind::Kernel.handle(1), HandleKind::Function.handle(2));
     s.put(&Block::Define(&define()));
     s.put(&Block::Process(
-        br#"{"harp":"0.1.0","pid":4711,"program":"vector_add"}"#,
+        br#"{"harp":"0.1.0","payload":"images=full","pid":4711,"program":"vector_add"}"#,
     ));
     s.put(&Block::Session(
         br#"{"driver_version":13000,"number":0,"round_trip_ns":120000,"server":"gpu1:7443"}"#,

@@ -13,7 +13,7 @@ ON_DEVICE = "[CUDA memcpy Device-to-Device]"
 BETWEEN = "[CUDA memcpy Peer-to-Peer]"
 FILL = "[CUDA memset]"
 
-MOST = (1 << 64) - 1
+MOST = (1 << 63) - 1
 """No call moves more bytes; what says so is no call of a program."""
 
 WIDTHS = {"D8": 1, "D16": 2, "D32": 4}

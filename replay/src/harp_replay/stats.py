@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import click
 
-from harp_client.errors import HarpError
 from harp_replay.events import events
+from harp_replay.files import written
 from harp_replay.info import by_launches
 from harp_replay.tables import Table, as_csv, as_json, as_text, spread, spread_columns
 from harp_replay.tally import ASKED, Tally
@@ -145,7 +144,5 @@ def stats(trace: str, reports: tuple[str, ...], form: str, output: str | None) -
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
-        Path(output).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HarpError(f"cannot write {output}: {error.strerror}", "name another file") from error
+    with written(output) as file:
+        file.write(text)

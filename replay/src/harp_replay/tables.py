@@ -46,7 +46,7 @@ def as_text(table: Table) -> str:
     """For people: numbers to the right, names to the left, as wide as they are."""
     lines = [f" ** {table.title} ({table.name}):", ""]
     if table.rows:
-        cells = [[_cell(value) for value in row] for row in table.rows]
+        cells = [list(map(_cell, row, table.columns)) for row in table.rows]
         widths = [max(map(len, column)) for column in zip(table.columns, *cells, strict=True)]
         numbers = [not isinstance(value, str) for value in table.rows[0]]
         for row in (table.columns, ["-" * width for width in widths], *cells):
@@ -55,17 +55,16 @@ def as_text(table: Table) -> str:
                 cell.rjust(width) if right else cell.ljust(width) for cell, width, right in pairs
             )
             lines.append(" " + "  ".join(padded).rstrip())
-    else:
-        lines.append(" The trace has nothing for this report.")
-    if table.note:
-        lines.append(f" {table.note}")
+    if table.note or not table.rows:
+        lines.append(f" {table.note or 'The trace has nothing for this report.'}")
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: int | float | str) -> str:
+def _cell(value: int | float | str, column: str) -> str:
     if isinstance(value, str):
         return printable(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    digits = 0 if isinstance(value, int) else 3 if "(MB)" in column else 1
+    return f"{value:,.{digits}f}"
 
 
 def as_csv(table: Table) -> str:

@@ -284,6 +284,7 @@ impl Line<'_> {
         if let Some(kernel) = &call.kernel {
             self.json.text("kernel", kernel);
         }
+        self.size(&call.arguments);
         let known = self.reader.schema().call(call.call);
         let fields = known.map(|call| &call.inputs[..]);
         self.values("args", call.session, &call.arguments, fields);
@@ -298,12 +299,20 @@ impl Line<'_> {
         self.json.number("ticket", reply.ticket);
         self.json.number("status", reply.status);
         self.json.number("deferred", reply.deferred);
+        self.size(&reply.outputs);
         let known = reply
             .call
             .and_then(|call| self.reader.schema().call(call.call));
         let fields =
             known.map(|call| &call.outputs[..call.outputs.len().min(reply.outputs.values.len())]);
         self.values("outs", reply.session, &reply.outputs, fields);
+    }
+
+    /// What it has on the wire, in bytes, payload and all.
+    fn size(&mut self, values: &Values) {
+        let payload = values.payload.map_or(0, |payload| payload.length);
+        let size = payload.saturating_add(values.bytes.len() as u64);
+        self.json.number("size", size);
     }
 
     fn values(&mut self, key: &str, session: u32, values: &Values, fields: Option<&[Field]>) {

@@ -1,0 +1,251 @@
+"""A trace as marks on tracks: what an exporter writes, in the order of the trace.
+
+A thread's track has its driver API calls, in them the calls that went to a server and the waits for
+it. A stream's track has what its device did, where the trace has the device's times, and else when
+that was queued. A device's clock is not the program's: the least is added to its times that has
+nothing begin before it was asked for.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from harp_replay import moved
+from harp_replay.events import (
+    Allocation,
+    Call,
+    DeviceTime,
+    Enter,
+    Free,
+    Leave,
+    Loss,
+    Reply,
+    Thread,
+    Told,
+    Wait,
+    events,
+)
+
+LAST = (1 << 63) - 1
+"""No time is later, in ns."""
+
+
+class Track(NamedTuple):
+    """Where marks lie."""
+
+    kind: str
+    """`process`, `thread`, `stream` or `counter`."""
+    number: int
+    """The thread's, or the stream's serial number."""
+    session: int
+    name: str
+    unit: str = ""
+    """What a counter counts."""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What it is known by: a thread may get its name late."""
+        return self[:3]
+
+
+class Begin(NamedTuple):
+    """Something begins on a track, and lasts until its end there."""
+
+    track: Track
+    time: int
+    name: str
+    category: str
+    args: Mapping[str, Any]
+    arrow: int | None = None
+    """An arrow that leads here, by its number."""
+
+
+class End(NamedTuple):
+    """What began last on a track, and has not ended, does."""
+
+    track: Track
+    time: int
+    args: Mapping[str, Any] = {}
+
+
+class Instant(NamedTuple):
+    """Something happens."""
+
+    track: Track
+    time: int
+    name: str
+    category: str
+    args: Mapping[str, Any]
+    arrow: int | None = None
+    """An arrow that begins here."""
+
+
+class Count(NamedTuple):
+    """A counter has a value from now on."""
+
+    track: Track
+    time: int
+    value: int
+
+
+class Named(NamedTuple):
+    """The program, or a thread, has this name."""
+
+    track: Track
+    pid: int
+    tid: int
+
+
+Mark = Begin | End | Instant | Count | Named
+
+SENT = Track("counter", 1, 0, "sent to servers", "bytes")
+RECEIVED = Track("counter", 2, 0, "received from servers", "bytes")
+MEMORY = Track("counter", 3, 0, "device memory", "bytes")
+
+
+class Calls:
+    """What device times of a trace belong to; 16 bytes for each of its calls."""
+
+    def __init__(self, trace: str) -> None:
+        """Reads the whole trace. Raises HarpError."""
+        self.times: array[int] = array("Q")
+        self._works: array[int] = array("I")
+        self._labels: list[tuple[Track, str]] = []
+        places: dict[tuple[Track, str], int] = {}
+        self.ahead: dict[int, int] = {}
+        self.has_device_times = False
+        for event in events(trace):
+            if isinstance(event, Call):
+                self.times.append(min(event.time, LAST))
+                label = _work(event)
+                if label is None:
+                    self._works.append(0)
+                    continue
+                if label not in places:
+                    self._labels.append(label)
+                    places[label] = len(self._labels)
+                self._works.append(places[label])
+            elif isinstance(event, DeviceTime) and event.call < len(self.times):
+                self.has_device_times = True
+                least = self.times[event.call] - event.began
+                self.ahead[event.session] = max(least, self.ahead.get(event.session, least))
+
+    def work(self, number: int) -> tuple[Track, str] | None:
+        """The stream's track and the name of what a call gave a device to do."""
+        place = self._works[number] if number < len(self._works) else 0
+        return self._labels[place - 1] if place else None
+
+
+def _work(call: Call) -> tuple[Track, str] | None:
+    stream = moved.stream(call)
+    name = call.kernel or moved.operation_of(call.name)
+    if name is None or (call.kernel is None and stream is None):
+        return None
+    number = stream or 0
+    title = f"stream {number}" if number else "default stream"
+    return Track("stream", number, call.session, title), name
+
+
+class Timeline:
+    """The marks of one trace."""
+
+    def __init__(self, trace: str) -> None:
+        """Reads the trace once, for the device's clock. Raises HarpError."""
+        self._trace = trace
+        self.calls = Calls(trace)
+        self._threads: dict[int, Track] = {}
+        self._open: dict[int, Track] = {}
+        self._texts: dict[str, str] = {}
+        self._live: dict[int, int] = {}
+        self._sent = self._received = self._bytes = 0
+
+    def marks(self) -> Iterator[Mark]:
+        """The marks. Raises HarpError where the trace is damaged, after those before the damage."""
+        for event in events(self._trace):
+            match event:
+                case Enter():
+                    track = self._thread(event.thread)
+                    self._open[event.number] = track
+                    yield Begin(track, event.time, event.name, "api", {})
+                case Leave():
+                    opened = None if event.enter is None else self._open.pop(event.enter, None)
+                    if opened is not None:
+                        result = {"result": event.result} if event.result else {}
+                        yield End(opened, event.time, result)
+                case Call():
+                    yield from self._call(event)
+                case Reply():
+                    self._received += event.size
+                    yield Count(RECEIVED, event.time, self._received)
+                case Wait():
+                    track = self._thread(event.thread)
+                    because = self._texts.get(event.because, event.because)
+                    args = {"because": because, "call": event.name}
+                    yield Begin(track, event.began, f"wait: {because}", "wait", args)
+                    yield End(track, max(event.began, event.ended))
+                case DeviceTime():
+                    yield from self._device_time(event)
+                case Allocation():
+                    self._live[event.number] = event.bytes
+                    self._bytes += event.bytes
+                    yield Count(MEMORY, event.time, self._bytes)
+                case Free():
+                    if event.allocation is not None:
+                        self._bytes -= self._live.pop(event.allocation, 0)
+                        yield Count(MEMORY, event.time, self._bytes)
+                case Loss():
+                    lost = {"blocks": event.blocks, "bytes": event.bytes}
+                    name = f"lost: {', '.join(event.reasons)}"
+                    yield Instant(PROCESS, event.time, name, "loss", lost)
+                case Thread():
+                    track = Track("thread", event.thread, 0, event.name)
+                    self._threads[event.thread] = track
+                    yield Named(track, 0, event.tid)
+                case Told(kind="process"):
+                    name = str(event.fields.get("program", "program"))
+                    pid = event.fields.get("pid")
+                    yield Named(PROCESS._replace(name=name), pid if type(pid) is int else 0, 0)
+                case Told(kind="define"):
+                    self._name_reasons(event.fields)
+
+    def _name_reasons(self, define: Mapping[str, Any]) -> None:
+        names, texts = define.get("reasons", ()), define.get("reason_texts", ())
+        self._texts = {str(name): str(text) for name, text in zip(names, texts, strict=False)}
+
+    def _thread(self, number: int) -> Track:
+        return self._threads.setdefault(number, Track("thread", number, 0, f"thread {number}"))
+
+    def _call(self, call: Call) -> Iterator[Mark]:
+        self._sent += call.size
+        track = self._thread(call.thread)
+        work = self.calls.work(call.number)
+        args: dict[str, Any] = {"call": call.number}
+        shape = moved.shape(call)
+        if shape is not None:
+            args |= {"grid": _dim(shape[0]), "block": _dim(shape[1])}
+        elif (move := moved.move(call)) is not None:
+            args["bytes"] = move.bytes
+        arrow = call.number if work is not None and self.calls.has_device_times else None
+        yield Instant(track, call.time, call.kernel or call.name, "call", args, arrow)
+        if work is not None and not self.calls.has_device_times:
+            yield Instant(work[0], call.time, work[1], "queued", args)
+        yield Count(SENT, call.time, self._sent)
+
+    def _device_time(self, event: DeviceTime) -> Iterator[Mark]:
+        work = self.calls.work(event.call)
+        if work is None:
+            return
+        ahead = self.calls.ahead.get(event.session, 0)
+        began = min(max(0, event.began + ahead), LAST)
+        ended = min(max(began, event.ended + ahead), LAST)
+        yield Begin(work[0], began, work[1], "device", {"call": event.call}, event.call)
+        yield End(work[0], ended)
+
+
+PROCESS = Track("process", 0, 0, "program")
+
+
+def _dim(numbers: tuple[int, ...]) -> str:
+    return " × ".join(map(str, numbers))

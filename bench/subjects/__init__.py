@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import again, calls, copies, flat, local, memory, sessions, softgpu, starts, waits
+from . import again, calls, copies, flat, local, memory, record, sessions, softgpu, starts, waits
 
 SUBJECTS: tuple[ModuleType, ...] = (
     calls,
@@ -23,6 +23,7 @@ SUBJECTS: tuple[ModuleType, ...] = (
     waits,
     memory,
     local,
+    record,
     flat,
     sessions,
     softgpu,

@@ -42,6 +42,22 @@ fn monotonic() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// A moment by the monotonic clock and by the counter, one after the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub time: Instant,
+    pub ticks: u64,
+}
+
+impl Moment {
+    pub fn now() -> Moment {
+        Moment {
+            time: Instant::now(),
+            ticks: ticks(),
+        }
+    }
+}
+
 /// The monotonic clock and the counter at one time: the closest of some looks, of which any may be interrupted.
 fn moment() -> (Instant, u64) {
     let look = |_| {

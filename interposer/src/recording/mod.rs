@@ -20,7 +20,6 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use harp_driver_front::lifecycle;
 use harp_driver_front::threads::Uncancelled;
 use harp_trace::block::{Block, PAYLOAD_MIN};
 use harp_trace::greeting::greet;
@@ -32,10 +31,10 @@ use harp_wire::{Because, CallId};
 use crate::clock::{ticks, Clock};
 use crate::session::program_name;
 use crate::session::settings::{say, settings, LogLevel};
-pub use hooks::HOOKS;
+pub use hooks::{thread_ended, HOOKS};
 
-/// Bytes of the ring: a tenth of a second of launches one after the other.
-const RING_BYTES: usize = 32 << 20;
+/// Bytes of the ring: a launch takes about 170, and no program makes more than two million in a second.
+const RING_BYTES: usize = 16 << 20;
 
 /// Null while nothing is recorded.
 static RECORDER: AtomicPtr<Recorder> = AtomicPtr::new(null_mut());
@@ -53,24 +52,12 @@ struct State {
     is_over: bool,
 }
 
-/// The recorder, where this process is recorded.
+/// The recorder, where this process is recorded. For what is done for a session, which a copy of the process
+/// has none of.
 #[inline]
 pub fn recorder() -> Option<&'static Recorder> {
-    let recorder = RECORDER.load(Ordering::Acquire);
-    if recorder.is_null() {
-        return None;
-    }
-    recorder_of_this_process(recorder)
-}
-
-/// A copy of the process that was recorded writes nothing into its ring.
-#[cold]
-fn recorder_of_this_process(recorder: *mut Recorder) -> Option<&'static Recorder> {
-    match lifecycle::is_copy() {
-        true => None,
-        // SAFETY: leaked by `begin`.
-        false => Some(unsafe { &*recorder }),
-    }
+    // SAFETY: null, or leaked by `begin`.
+    unsafe { RECORDER.load(Ordering::Acquire).as_ref() }
 }
 
 /// Begins the trace of this process, if one is wanted. What stands in the way is said, and then the program
@@ -130,8 +117,27 @@ pub fn forget() {
 }
 
 impl Recorder {
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn enter(&self, ticks: u64, thread: u32, symbol: u16) {
+        let mut state = self.lock();
+        if !state.is_over {
+            let time = state.clock.ns(ticks);
+            state.tape.enter(time, thread, symbol);
+        }
+    }
+
+    #[inline]
+    fn leave(&self, ticks: u64, thread: u32, result: u32) {
+        let mut state = self.lock();
+        if !state.is_over {
+            let time = state.clock.ns(ticks);
+            state.tape.leave(time, thread, result);
+        }
     }
 
     /// Appends what happened when the counter stood at `ticks`.

@@ -28,7 +28,7 @@ use super::stats::Stats;
 use super::twins::Twins;
 use super::watches::Watches;
 use super::{life, weather, Session, Sessions};
-use crate::clock::ticks;
+use crate::clock::Moment;
 use crate::recording::recorder;
 
 /// No more attempts to connect after a pause of this length.
@@ -138,7 +138,7 @@ fn begin_one(
     }
     let name = several.then_some(server);
     let stats = Stats::new(number, settings.print_stats || settings.print_profile);
-    let (started, began) = (Instant::now(), ticks());
+    let started = Moment::now();
     let (sender, receiver, welcome, link) =
         connect(server, name, &config, &hello).map_err(|error| match error {
             ConnectError::Refused if settings.embedded => ended_with_its_run(),
@@ -149,11 +149,11 @@ fn begin_one(
                 ))
             }
         })?;
-    stats.note(Because::StartUp, "hello", started.elapsed());
+    stats.note(Because::StartUp, "hello", started.time.elapsed());
     if let Some(recorder) = recorder {
         let round_trip = round_trip(sender.keeper().socket());
         recorder.session(number, server, &welcome.snapshot, round_trip);
-        recorder.wait(number, began, 0, Because::StartUp, CallId(0));
+        recorder.wait(number, started.ticks, 0, Because::StartUp, CallId(0));
     }
     let snapshot = Snapshot::parse(&welcome.snapshot).map_err(failure)?;
     say(

@@ -16,6 +16,7 @@ use harp_wire::calls::encode_harp_set_current;
 use harp_wire::{CallId, Encoder};
 
 use super::thread;
+use crate::clock::Moment;
 use crate::recording::recorder;
 
 /// A batch of this many bytes leaves at once.
@@ -70,14 +71,14 @@ impl Outgoing {
         }
     }
 
-    /// Adds a call; it leaves soon. `ticket` asks for a reply. Says whether there was no room before the
-    /// network had taken what was there.
+    /// Adds a call; it leaves soon. `ticket` asks for a reply. Where there was no room before the network had
+    /// taken what was there, it says since when it waited.
     pub fn append(
         &self,
         call: CallId,
         ticket: Option<u32>,
         encode: impl FnOnce(&mut Encoder),
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Moment>> {
         self.append_with(call, ticket, encode, None)
     }
 
@@ -88,10 +89,10 @@ impl Outgoing {
         ticket: Option<u32>,
         encode: impl FnOnce(&mut Encoder),
         payload: Option<&[u8]>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Moment>> {
         let waiting = self.queue(call, ticket, encode, payload);
         if ticket.is_some() {
-            return Ok(false); // the caller flushes
+            return Ok(None); // the caller flushes
         }
         self.leave(waiting)
     }
@@ -102,7 +103,7 @@ impl Outgoing {
         call: CallId,
         ticket: u32,
         encode: impl FnOnce(&mut Encoder),
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Moment>> {
         let waiting = self.queue(call, Some(ticket), encode, None);
         self.leave(waiting)
     }
@@ -135,21 +136,22 @@ impl Outgoing {
     }
 
     /// Sees that `waiting` bytes leave: at once where they are many, else by the flusher.
-    fn leave(&self, waiting: usize) -> io::Result<bool> {
+    fn leave(&self, waiting: usize) -> io::Result<Option<Moment>> {
         if waiting >= QUEUE_BYTES {
-            return self.flush().map(|()| true);
+            let since = Moment::now();
+            return self.flush().map(|()| Some(since));
         }
         if waiting >= BATCH_BYTES {
             let _uncancelled = Uncancelled::new();
             if let Ok(lane) = self.sender.try_lock() {
-                return self.drain(lane).map(|()| false);
+                return self.drain(lane).map(|()| None);
             }
         }
         if self.no_flusher.load(Ordering::Relaxed) {
-            return self.flush().map(|()| false);
+            return self.flush().map(|()| None);
         }
         self.wake_flusher();
-        Ok(false)
+        Ok(None)
     }
 
     /// There is no flusher: from now on every call is sent when it is made.
@@ -168,7 +170,7 @@ impl Outgoing {
         encode: impl FnOnce(&mut Encoder),
         payload: &[u8],
         loan: Option<&Loan>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Moment>> {
         if payload.len() < DIRECT_BYTES {
             return self.append_with(call, ticket, encode, Some(payload));
         }
@@ -195,7 +197,7 @@ impl Outgoing {
             Some(loan) => unsafe { sender.send_lent(&parts, loan)? },
         }
         self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
-        Ok(false)
+        Ok(None)
     }
 
     /// Sends everything that was appended before this call.

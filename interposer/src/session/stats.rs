@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use harp_wire::{Because, CallId};
 
-use crate::clock::ticks;
+use crate::clock::Moment;
 use crate::recording::recorder;
 
 thread_local! {
@@ -80,38 +80,29 @@ impl Stats {
         outcome
     }
 
-    /// Sends a call that nobody waits for; `send` says whether it had to wait for the network.
+    /// Sends a call that nobody waits for; `send` says since when it had to wait for the network, if it had to.
+    #[inline]
     pub fn sending<E>(
         &self,
         call: CallId,
-        send: impl FnOnce() -> Result<bool, E>,
+        send: impl FnOnce() -> Result<Option<Moment>, E>,
     ) -> Result<(), E> {
-        let started = self.now();
-        if send()? {
-            self.note_since(started, 0, Because::Network, call);
+        if let Some(since) = send()? {
+            self.note_since(Some(since), 0, Because::Network, call);
         }
         Ok(())
     }
 
     /// Where somebody wants to know how long things last.
-    fn now(&self) -> Option<(Instant, u64)> {
-        let wanted = self.profile.is_some() || recorder().is_some();
-        wanted.then(|| (Instant::now(), ticks()))
+    fn now(&self) -> Option<Moment> {
+        (self.profile.is_some() || recorder().is_some()).then(Moment::now)
     }
 
-    fn note_since(
-        &self,
-        started: Option<(Instant, u64)>,
-        ticket: u32,
-        because: Because,
-        call: CallId,
-    ) {
-        let Some((started, began)) = started else {
-            return;
-        };
-        self.note(because, name(call), started.elapsed());
+    fn note_since(&self, since: Option<Moment>, ticket: u32, because: Because, call: CallId) {
+        let Some(since) = since else { return };
+        self.note(because, name(call), since.time.elapsed());
         if let Some(recorder) = recorder() {
-            recorder.wait(self.session, began, ticket, because, call);
+            recorder.wait(self.session, since.ticks, ticket, because, call);
         }
     }
 

@@ -13,6 +13,7 @@ use harp_wire::CallId;
 
 use super::handles::{session_of, MOST_SESSIONS};
 use super::sessions;
+use crate::recording;
 
 static LAST_THREAD: AtomicU32 = AtomicU32::new(0);
 /// What a server has been told that has not heard of a thread: to it the thread has no context.
@@ -50,6 +51,7 @@ impl Drop for Farewell {
         // What else runs at the thread's end may still make calls: as another thread, since the
         // servers have forgotten this one.
         THREAD.set(0);
+        recording::thread_ended();
         SENT_CONTEXTS.with(|sent| sent.iter().for_each(|sent| sent.set(NOTHING)));
     }
 }

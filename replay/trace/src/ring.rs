@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{fence, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::block::{self, Block, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
+use crate::block::{self, Block, Kind, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
 use crate::ring_unsafe::{self, Mapping};
 
 /// The smallest and the largest ring, in bytes.
@@ -35,6 +35,8 @@ const AWAKE: u64 = u64::MAX;
 const WAKE_SHARE: u64 = 8;
 /// After a loss this part of the ring has to be free.
 const ROOM_SHARE: usize = 8;
+/// So many bytes ahead of the head the ring is at hand.
+const AHEAD: u64 = 512;
 /// How often a writer that waits for room looks again.
 const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
@@ -74,6 +76,7 @@ impl Producer {
         let memory = ring_unsafe::create_memory(capacity)?;
         let wake = ring_unsafe::create_wake()?;
         let map = Mapping::new(memory.as_fd(), capacity)?;
+        map.populate();
         map.wake_at().store(AWAKE, Ordering::Relaxed);
         map.magic().store(MAGIC, Ordering::Release);
         let producer = Producer {
@@ -102,6 +105,15 @@ impl Producer {
             self.map.write(at, part);
             at += part.len() as u64;
         }
+        self.publish(bytes);
+        true
+    }
+
+    /// The reader may take so many bytes more.
+    #[inline]
+    fn publish(&mut self, bytes: usize) {
+        // What is written next is at hand then: the reader had it, and the writer's locks would wait for it.
+        self.map.prefetch(self.head + AHEAD, bytes);
         self.head += bytes as u64;
         // Release: who sees this head sees the block.
         self.map.head().store(self.head, Ordering::Release);
@@ -110,7 +122,6 @@ impl Producer {
         if self.head >= self.map.wake_at().load(Ordering::Relaxed) {
             self.wake();
         }
-        true
     }
 
     /// Appends `block`, as [`try_append`](Producer::try_append) does.
@@ -129,6 +140,36 @@ impl Producer {
             return self.count_loss(block);
         }
         self.try_append_block(block) || self.count_loss(block)
+    }
+
+    /// As [`append`](Producer::append), for the blocks that there are most of: a body of `fixed` fields and then
+    /// `rest`. `block` says the same where there is no room.
+    #[inline]
+    pub fn append_fixed<'a, const N: usize>(
+        &mut self,
+        kind: Kind,
+        fixed: [u64; N],
+        rest: &[u8],
+        time: u64,
+        block: impl FnOnce() -> Block<'a>,
+    ) -> bool {
+        let body_bytes = 8 * N + rest.len();
+        let bytes = HEAD_BYTES + aligned(body_bytes);
+        let has_told = self.map.lost_blocks().load(Ordering::Relaxed) == self.told.0;
+        if !has_told || body_bytes > BODY_MAX || bytes > self.known_free() {
+            return self.append(time, &block());
+        }
+        let at = self.head;
+        self.map.write(at, &block::head(kind as u16, 0, body_bytes));
+        for (index, field) in fixed.iter().enumerate() {
+            let at = at + (HEAD_BYTES + 8 * index) as u64;
+            self.map.write(at, &field.to_le_bytes());
+        }
+        if !rest.is_empty() {
+            self.map.write(at + (HEAD_BYTES + 8 * N) as u64, rest);
+        }
+        self.publish(bytes);
+        true
     }
 
     #[cold]
@@ -207,6 +248,7 @@ impl Producer {
         self.known_free()
     }
 
+    #[inline]
     fn known_free(&self) -> usize {
         // A tail that makes no sense leaves no room.
         let used = self.head.wrapping_sub(self.tail);

@@ -159,6 +159,14 @@ impl Mapping {
         self.capacity
     }
 
+    /// Has every page of the bytes at hand, rather than one after the other when it is first written.
+    pub fn populate(&self) {
+        let (start, bytes) = (self.at(0), self.capacity);
+        // SAFETY: pages of this mapping, which stay as they are. A system that cannot do it does it later.
+        unsafe { libc::madvise(start.cast(), bytes, libc::MADV_POPULATE_WRITE) };
+    }
+
+    #[inline]
     fn word(&self, at: usize) -> &AtomicU64 {
         debug_assert!(at.is_multiple_of(8) && at + 8 <= CONTROL_BYTES);
         // SAFETY: an aligned word of the control page, which is mapped as long as `self` lives and is
@@ -170,18 +178,22 @@ impl Mapping {
         self.word(MAGIC_AT)
     }
 
+    #[inline]
     pub fn head(&self) -> &AtomicU64 {
         self.word(HEAD_AT)
     }
 
+    #[inline]
     pub fn tail(&self) -> &AtomicU64 {
         self.word(TAIL_AT)
     }
 
+    #[inline]
     pub fn wake_at(&self) -> &AtomicU64 {
         self.word(WAKE_AT)
     }
 
+    #[inline]
     pub fn lost_blocks(&self) -> &AtomicU64 {
         self.word(LOST_BLOCKS_AT)
     }
@@ -196,9 +208,21 @@ impl Mapping {
     }
 
     /// Where byte `number` lies; at least `capacity` bytes from there on are mapped.
+    #[inline]
     fn at(&self, number: u64) -> *mut u8 {
         let offset = number as usize & (self.capacity - 1);
         self.start.wrapping_add(CONTROL_BYTES + offset)
+    }
+
+    /// Has `bytes` from byte `number` on come near, to be written.
+    #[inline]
+    pub fn prefetch(&self, number: u64, bytes: usize) {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_ET0};
+        const LINE: usize = 64;
+        for at in (0..bytes.min(4 * LINE)).step_by(LINE) {
+            // SAFETY: a hint, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.at(number + at as u64).cast()) };
+        }
     }
 
     /// Copies `bytes` into the ring from byte `number` on.

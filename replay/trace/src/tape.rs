@@ -7,7 +7,7 @@ use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::reply::REPLY_HEAD_BYTES;
 use harp_wire::CallId;
 
-use crate::block::{Block, Message, Payload, Policy, PAYLOAD_MIN};
+use crate::block::{Block, Kind, Message, Payload, Policy, PAYLOAD_MIN};
 use crate::payloads::{self, Class, Policies};
 use crate::ring::{Patience, Producer};
 
@@ -45,6 +45,30 @@ impl Tape {
         self.ring.append(time, block);
     }
 
+    /// A driver call begins in a thread.
+    #[inline]
+    pub fn enter(&mut self, time: u64, thread: u32, symbol: u16) {
+        let fixed = [time, u64::from(thread) | u64::from(symbol) << 32];
+        self.ring
+            .append_fixed(Kind::Enter, fixed, &[], time, || Block::Enter {
+                time,
+                thread,
+                symbol,
+            });
+    }
+
+    /// It has ended.
+    #[inline]
+    pub fn leave(&mut self, time: u64, thread: u32, result: u32) {
+        let fixed = [time, u64::from(thread) | u64::from(result) << 32];
+        self.ring
+            .append_fixed(Kind::Leave, fixed, &[], time, || Block::Leave {
+                time,
+                thread,
+                result,
+            });
+    }
+
     /// Sees that the recorder looks at what there is.
     pub fn wake(&self) {
         self.ring.wake();
@@ -62,15 +86,19 @@ impl Tape {
         if let Some(class) = payloads::brought_by(call).filter(|_| ticket != 0) {
             self.awaited.insert((session, ticket), class);
         }
-        let payload = payloads::sent_by(call)
-            .filter(|_| !payload.is_empty())
-            .map(|class| self.payload(class, payload));
-        let message = Message {
+        let mut message = Message {
             time,
             session,
             bytes: record,
-            payload,
+            payload: None,
         };
+        if payload.is_empty() {
+            let fixed = [time, u64::from(session)];
+            self.ring
+                .append_fixed(Kind::Call, fixed, record, time, || Block::Call(message));
+            return;
+        }
+        message.payload = payloads::sent_by(call).map(|class| self.payload(class, payload));
         self.ring.append(time, &Block::Call(message));
     }
 

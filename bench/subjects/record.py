@@ -1,0 +1,86 @@
+"""What recording a program costs it: a one-way call, a launch-bound loop, and memory. Of what is
+written its size against the bytes that moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from driven import Driven
+from measure import MIB, Samples
+from report import Row, row
+from sides import Sides
+
+from .memory import resident
+
+TURNS = 8
+"""How often the sides take turns in a round."""
+
+BUDGET_NS = 150
+COPIES, COPY = 8, 4 * MIB
+
+
+def measure(sides: Sides, samples: Samples, scale: int) -> None:
+    out = sides.folder / "record.htrace"
+    plain, recorded = sides.in_pool(), _recorded(sides, out, "shape")
+    for side in (plain, recorded):
+        side.ask("start")
+    for _ in range(TURNS):
+        for command in (("oneway", 200, 50 // scale), ("launches", 100_000 // scale)):
+            for side, name in ((plain, "plain"), (recorded, "recorded")):
+                samples.add(f"{command[0]} {name}", side.ask(*command))
+    samples.add("recorder_rss_mb", [_recorder_memory(out)])
+    samples.add("client_rss_mb recorded", recorded.ask("memory"))
+    for side in (plain, recorded):
+        side.close()
+    samples.add("record lost", [_manifest(out)["counts"]["lost_blocks"]])
+    shutil.rmtree(out)
+    full = _recorded(sides, out, "full")
+    full.ask("start")
+    full.ask("h2d", COPY, COPIES)
+    full.close()
+    counts = _manifest(out)["counts"]
+    written = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    samples.add("record size", [written / counts["full_bytes"]])
+    shutil.rmtree(out)
+
+
+def _recorded(sides: Sides, out: Path, payload: str) -> Driven:
+    options = ["--trace", out, "--trace-payload", payload]
+    return Driven([*sides.remote(*options), *sides.client], sides.environ)
+
+
+def _manifest(out: Path) -> dict:
+    return json.loads((out / "MANIFEST.json").read_text())
+
+
+def _recorder_memory(out: Path) -> float:
+    """Of the recorder that writes `out`."""
+    for process in Path("/proc").iterdir():
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[1:2] == [b"record"] and str(out).encode() in words:
+            return resident(int(process.name))
+    raise RuntimeError("no recorder is running")
+
+
+def rows(samples: Samples) -> list[Row]:
+    of = samples.median
+    added = of("oneway recorded") - of("oneway plain")
+    return [
+        row("record_shape_one_way_added_ns", added, "ns", at_most=BUDGET_NS),
+        row(
+            "record_shape_throughput",
+            of("launches recorded"),
+            "1/s",
+            of("launches plain"),
+            at_least=0.9,
+        ),
+        row("record_lost_blocks", max(samples.found["record lost"]), "blocks", at_most=0),
+        row("record_client_rss_mb", of("client_rss_mb recorded"), "MiB", at_most=80),
+        row("record_recorder_rss_mb", of("recorder_rss_mb"), "MiB", at_most=80),
+        row("record_size_vs_bytes", of("record size"), "×", at_most=1.1),
+    ]

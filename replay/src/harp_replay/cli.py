@@ -21,6 +21,7 @@ Exit status: 0 ok, 1 something differs or fails a check, 2 the trace or the comm
 COMMANDS = {
     "export": "harp_replay.export:export",
     "info": "harp_replay.info:info",
+    "report": "harp_replay.report:report",
     "run": "harp_replay.run:run",
     "stats": "harp_replay.stats:stats",
 }

@@ -339,6 +339,20 @@ def _no_event(trace: str, number: int) -> HarpError:
     )
 
 
+def reasons(define: Mapping[str, Any]) -> dict[str, str]:
+    """What a `define` says that the reasons of waits mean."""
+    names, texts = define.get("reasons"), define.get("reason_texts")
+    if not isinstance(names, list) or not isinstance(texts, list):
+        return {}
+    return {str(name): str(text) for name, text in zip(names, texts, strict=False)}
+
+
+def round_trip_ns(session: Mapping[str, Any]) -> int | None:
+    """How far away the server of a `session` was, in ns, if that was measured."""
+    found = session.get("round_trip_ns")
+    return found if type(found) is int and 0 <= found < 1 << 63 else None
+
+
 def lines(trace: str) -> Generator[dict[str, Any], None, None]:
     """The events of a trace as objects of JSON. Raises HarpError."""
     if trace.endswith(SUFFIXES) and not os.path.isdir(trace):

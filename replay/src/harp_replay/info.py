@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harp_client.errors import printable
-from harp_replay.events import events
+from harp_replay.events import events, round_trip_ns
 from harp_replay.tally import ASKED, Tally
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -69,7 +69,7 @@ def summary(tally: Tally) -> dict[str, Any]:
         "sessions": [
             {
                 "server": session.get("server"),
-                "round_trip_ns": session.get("round_trip_ns"),
+                "round_trip_ns": round_trip_ns(session),
                 "devices": list(device_names(session)),
             }
             for session in tally.sessions
@@ -151,7 +151,8 @@ def page_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         away = f", {trip / 1e6:.3f} ms away" if trip is not None else ""
         names = ", ".join(session["devices"]) or "no device"
         yield "server", f"{session['server'] or '?'}{away}: {names}"
-    yield "API calls", f"{found['api_calls']:,} in {found['threads'] or 1} threads"
+    threads = found["threads"] or 1
+    yield "API calls", f"{found['api_calls']:,} in {threads} thread{'s' * (threads > 1)}"
     if found["unsupported"]:
         yield "not supported", some(found["unsupported"])
     failed = {

@@ -46,13 +46,13 @@ def as_text(table: Table) -> str:
     """For people: numbers to the right, names to the left, as wide as they are."""
     lines = [f" ** {table.title} ({table.name}):", ""]
     if table.rows:
-        cells = [list(map(_cell, row, table.columns)) for row in table.rows]
+        cells = [list(map(cell, row, table.columns)) for row in table.rows]
         widths = [max(map(len, column)) for column in zip(table.columns, *cells, strict=True)]
         numbers = [not isinstance(value, str) for value in table.rows[0]]
         for row in (table.columns, ["-" * width for width in widths], *cells):
             pairs = zip(row, widths, numbers, strict=True)
             padded = (
-                cell.rjust(width) if right else cell.ljust(width) for cell, width, right in pairs
+                one.rjust(width) if right else one.ljust(width) for one, width, right in pairs
             )
             lines.append(" " + "  ".join(padded).rstrip())
     if table.note or not table.rows:
@@ -60,7 +60,8 @@ def as_text(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: int | float | str, column: str) -> str:
+def cell(value: int | float | str, column: str) -> str:
+    """A value as people read it in a column of that head."""
     if isinstance(value, str):
         return printable(value)
     digits = 0 if isinstance(value, int) else 3 if "(MB)" in column else 1

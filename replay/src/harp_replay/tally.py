@@ -25,6 +25,7 @@ from harp_replay.events import (
     Told,
     Wait,
     Whole,
+    reasons,
 )
 
 ASKED = ("data", "synchronise")
@@ -121,9 +122,7 @@ class Tally:
 
     def reason(self, because: str) -> str:
         """What a reason for waits means."""
-        define = self.told.get("define", {})
-        texts = dict(zip(define.get("reasons", ()), define.get("reason_texts", ()), strict=False))
-        return str(texts.get(because, because))
+        return reasons(self.told.get("define", {})).get(because, because)
 
     def unended(self) -> list[str]:
         """Driver API calls that began and never ended."""

@@ -26,6 +26,7 @@ from harp_replay.events import (
     Told,
     Wait,
     events,
+    reasons,
 )
 
 LAST = (1 << 63) - 1
@@ -208,11 +209,7 @@ class Timeline:
                     pid = event.fields.get("pid")
                     yield Named(PROCESS._replace(name=name), pid if type(pid) is int else 0, 0)
                 case Told(kind="define"):
-                    self._name_reasons(event.fields)
-
-    def _name_reasons(self, define: Mapping[str, Any]) -> None:
-        names, texts = define.get("reasons", ()), define.get("reason_texts", ())
-        self._texts = {str(name): str(text) for name, text in zip(names, texts, strict=False)}
+                    self._texts = reasons(event.fields)
 
     def _thread(self, number: int) -> Track:
         return self._threads.setdefault(number, Track("thread", number, 0, f"thread {number}"))

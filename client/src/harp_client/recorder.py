@@ -95,7 +95,7 @@ class Recorder:
         shutil.rmtree(self._folder, ignore_errors=True)
         lines = [self._line(each) for each in told if each.get("type") in ("trace", "failed")]
         if not lines:
-            lines.append("no trace: the program used no device")
+            lines.append("no trace: no process used a device, or none could be recorded")
         return [printable(line) for line in lines]
 
     def _line(self, told: dict[str, Any]) -> str:

@@ -67,16 +67,23 @@ pub fn begin() {
         return;
     };
     let policies = settings().trace_payload;
-    let begun = Producer::create(RING_BYTES)
-        .and_then(|(ring, fds)| Ok((greet(path, &program_name(), fds)?, ring)));
-    let (socket, ring) = match begun {
-        Ok(begun) => begun,
+    let not_recorded = |cause: &str, error, next_step: &str| {
+        let line = format!("nothing of this process is recorded: {cause}: {error}; {next_step}");
+        say(LogLevel::Normal, &line);
+    };
+    let (ring, fds) = match Producer::create(RING_BYTES) {
+        Ok(ring) => ring,
         Err(error) => {
-            let cause = format!(
-                "nothing of this process is recorded: the recorder cannot be reached ({error}); start \
-                 the program with `harp-run --trace OUT -- program`"
-            );
-            return say(LogLevel::Normal, &cause);
+            let cause = "no shared memory of 16 MiB";
+            let next_step = "raise the limits on memory and files (`ulimit -a`)";
+            return not_recorded(cause, error, next_step);
+        }
+    };
+    let socket = match greet(path, &program_name(), fds) {
+        Ok(socket) => socket,
+        Err(error) => {
+            let next_step = "have the program that harp-run starts wait for its children";
+            return not_recorded("its recorder cannot be reached", error, next_step);
         }
     };
     let mut state = State {

@@ -1,0 +1,141 @@
+"""A program that is recorded: driver calls by ctypes, of which the test knows every one.
+
+python recorded_program.py PART     a function below; exits 0 if what it computed is right
+"""
+
+import ctypes
+import os
+import signal
+import struct
+import subprocess
+import sys
+from ctypes import byref, c_int, c_uint64, c_void_p
+
+COUNT = 1000
+"""Numbers in each array."""
+
+MANY = 500
+"""Calls that nobody waits for."""
+
+ADD = b"""
+.version 7.0
+.target sm_70
+.address_size 64
+.visible .entry add(.param .u64 a, .param .u64 b, .param .u64 c, .param .u32 n) {
+  .reg .pred %p;
+  .reg .u32 %r<6>;
+  .reg .u64 %d<8>;
+  .reg .f32 %f<4>;
+  ld.param.u64 %d1, [a];
+  ld.param.u64 %d2, [b];
+  ld.param.u64 %d3, [c];
+  ld.param.u32 %r1, [n];
+  mov.u32 %r2, %ctaid.x;
+  mov.u32 %r3, %ntid.x;
+  mov.u32 %r4, %tid.x;
+  mad.lo.u32 %r5, %r2, %r3, %r4;
+  setp.ge.u32 %p, %r5, %r1;
+  @%p bra done;
+  mul.wide.u32 %d4, %r5, 4;
+  add.u64 %d5, %d1, %d4;
+  add.u64 %d6, %d2, %d4;
+  add.u64 %d7, %d3, %d4;
+  ld.global.f32 %f1, [%d5];
+  ld.global.f32 %f2, [%d6];
+  add.f32 %f3, %f1, %f2;
+  st.global.f32 [%d7], %f3;
+done:
+  ret;
+}
+"""
+
+
+def must(code: int) -> None:
+    if code:
+        sys.exit(f"a call returned {code}")
+
+
+def begin(bytes_each: int = 4 * COUNT, arrays: int = 1) -> list[c_uint64]:
+    """A context, and device memory."""
+    context = c_void_p()
+    must(cuda.cuInit(0))
+    must(cuda.cuDevicePrimaryCtxRetain(byref(context), 0))
+    must(cuda.cuCtxSetCurrent(context))
+    memory = [c_uint64() for _ in range(arrays)]
+    for each in memory:
+        must(cuda.cuMemAlloc_v2(byref(each), ctypes.c_size_t(bytes_each)))
+    return memory
+
+
+def vector_add() -> None:
+    a, b, c = begin(arrays=3)
+    for memory, factor in ((a, 1.0), (b, 0.5)):
+        numbers = struct.pack(f"{COUNT}f", *(factor * i for i in range(COUNT)))
+        must(cuda.cuMemcpyHtoD_v2(memory, numbers, ctypes.c_size_t(len(numbers))))
+    module, function = c_void_p(), c_void_p()
+    must(cuda.cuModuleLoadData(byref(module), ADD))
+    must(cuda.cuModuleGetFunction(byref(function), module, b"add"))
+    values = [a, b, c, c_int(COUNT)]
+    pointers = (c_void_p * 4)(*(ctypes.addressof(value) for value in values))
+    must(cuda.cuLaunchKernel(function, 4, 1, 1, 256, 1, 1, 0, None, pointers, None))
+    must(cuda.cuCtxSynchronize())
+    found = ctypes.create_string_buffer(4 * COUNT)
+    must(cuda.cuMemcpyDtoH_v2(found, c, ctypes.c_size_t(4 * COUNT)))
+    if struct.unpack(f"{COUNT}f", found.raw) != tuple(1.5 * i for i in range(COUNT)):
+        sys.exit("wrong sums")
+    for memory in (a, b, c):
+        must(cuda.cuMemFree_v2(memory))
+
+
+def killed() -> None:
+    (memory,) = begin()
+    for value in range(MANY):
+        must(cuda.cuMemsetD32Async(memory, value, ctypes.c_size_t(COUNT), None))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crashes() -> None:
+    (memory,) = begin()
+    must(cuda.cuMemsetD8_v2(memory, 1, ctypes.c_size_t(COUNT)))
+    cuda.cuMemcpyHtoD_v2(memory, c_void_p(8), ctypes.c_size_t(COUNT))  # there is nothing
+
+
+def forks() -> None:
+    """One child is forked before the first call and begins for itself, another after it."""
+    go, ready = os.pipe()
+    early = os.fork()
+    if early == 0:
+        os.read(go, 1)
+        (memory,) = begin()
+        must(cuda.cuMemsetD16_v2(memory, 1, ctypes.c_size_t(COUNT)))
+        return
+    (memory,) = begin()
+    os.write(ready, b"!")
+    must(os.waitpid(early, 0)[1])
+    late = os.fork()
+    if late == 0:
+        refused = cuda.cuMemsetD16_v2(memory, 1, ctypes.c_size_t(COUNT))
+        os._exit(0 if refused == 3 else 1)
+    must(os.waitpid(late, 0)[1])
+    must(cuda.cuMemsetD8_v2(memory, 1, ctypes.c_size_t(COUNT)))
+
+
+def starts_others() -> None:
+    begin()
+    for _ in range(2):
+        must(subprocess.run([sys.executable, __file__, "vector_add"]).returncode)
+
+
+def uploads() -> None:
+    """16 MiB in all, in pieces that are sent from where they lie and in one that is not."""
+    (memory,) = begin(1 << 20)
+    for number in range(16):
+        must(cuda.cuMemcpyHtoD_v2(memory, bytes([number]) * (1 << 20), ctypes.c_size_t(1 << 20)))
+    must(cuda.cuMemcpyHtoD_v2(memory, bytes(1000), ctypes.c_size_t(1000)))
+    must(cuda.cuCtxSynchronize())
+    print("passed")
+
+
+if __name__ == "__main__":
+    cuda = ctypes.CDLL("libcuda.so.1")
+    globals()[sys.argv[1]]()

@@ -1,0 +1,61 @@
+"""Traces of format version 1, committed once: every later version reads them.
+
+`vector_add.htrace` is the part `vector_add` of recorded_program.py, recorded in full, and
+`vector_add.tar.htrace` the same packed. They are never written anew.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harp_client import native
+from replay.recorded_program import COUNT
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+
+
+def asked(*words: object) -> list[dict]:
+    command = [native.find().trace, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", ["vector_add.htrace", "vector_add.tar.htrace"])
+def test_a_trace_of_version_1_says_what_it_always_said(name: str) -> None:
+    (verified,) = asked("verify", GOLDEN / name)
+    assert (verified["problems"], verified["complete"]) == ([], True)
+    events = asked("events", GOLDEN / name)
+    calls = [event["name"] for event in events if event["type"] == "call"]
+    assert calls == [
+        "cuDevicePrimaryCtxRetain",
+        "harp_set_current",
+        "cuMemcpyHtoD_v2",
+        "cuMemcpyHtoD_v2",
+        "harp_blob_append",
+        "cuModuleLoadData",
+        "harp_describe",
+        "cuModuleGetFunction",
+        "cuLaunchKernel",
+        "cuCtxSynchronize",
+        "cuMemcpyDtoH_v2",
+        *["cuCtxSynchronize"] * 3,
+        "harp_thread_ended",
+    ]
+    (launch,) = (event for event in events if event.get("kernel"))
+    assert launch["kernel"] == "add"
+    assert launch["args"]["grid"] == [4, 1, 1]
+    # Contents have the same names in both.
+    named = [event["payload"] for event in events if event.get("payload", {}).get("hash")]
+    contents = [
+        (GOLDEN / "vector_add.htrace" / "blobs" / each["hash"][:2] / each["hash"]).read_bytes()
+        for each in named
+    ]
+    a, b, _, c = contents
+    a, b, c = (struct.unpack(f"{COUNT}f", each) for each in (a, b, c))
+    assert list(c) == [x + y for x, y in zip(a, b, strict=True)]

@@ -1,0 +1,281 @@
+"""`harp-run --trace`: what a trace holds of a program, however that ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from clients.environment import clients_python
+from clients.toolkit import HERE as CLIENTS
+from harp_client import native
+from pool.standins import ASKING_NOTHING, HARP_RUN, Pool, Server, environment
+from replay.recorded_program import COUNT, MANY
+from waits.profile import tables_of
+
+PROGRAM = Path(__file__).parent / "recorded_program.py"
+LONGEST = 120.0
+"""Seconds; a recorded run takes less than one of them."""
+
+
+@dataclass
+class Recorded:
+    """A run that has ended, and its trace."""
+
+    status: int
+    out: str
+    told: str
+    """What was said on stderr."""
+    trace: Path
+
+    def events(self, number: int = 1) -> list[dict]:
+        """Of the first process that came, or the one of that number."""
+        path = self.trace if number == 1 else self.trace.with_suffix(f".{number}.htrace")
+        command = [native.find().trace, "events", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def blob(self, name: str) -> bytes:
+        return (self.trace / "blobs" / name[:2] / name).read_bytes()
+
+
+Record = Callable[..., Recorded]
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("recording")
+    cache = {"CUPY_CACHE_DIR": str(folder / "cupy"), "CUPY_COMPILE_WITH_PTX": "1"}
+    return environment(folder) | ASKING_NOTHING | cache
+
+
+@pytest.fixture(scope="module")
+def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder: Path = tmp_path_factory.mktemp("server")
+    running = Server(Pool(folder), environ, folder / "server.log")
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+
+
+@pytest.fixture
+def record(environ: dict[str, str], server: Server, tmp_path: Path) -> Record:
+    """Records a part of recorded_program.py, or a whole command."""
+    variables = environ
+
+    def run(
+        *command: object,
+        options: tuple[str, ...] = (),
+        payload: str = "full",
+        environ: Mapping[str, str] = {},
+    ) -> Recorded:
+        if len(command) == 1:
+            command = (sys.executable, PROGRAM, *command)
+        pool = ("--server", server.address, "--credentials", str(server.pool.user))
+        out = tmp_path / "out.htrace"
+        words = [*HARP_RUN, *(options or pool), "--trace", out, "--trace-payload", payload]
+        done = subprocess.run(
+            [str(word) for word in (*words, "--", *command)],
+            env=variables | environ,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+        )
+        return Recorded(done.returncode, done.stdout, done.stderr, out)
+
+    return run
+
+
+def of(events: list[dict], kind: str, **what: object) -> list[dict]:
+    """The events of a type that say so of themselves."""
+    wanted = {"type": kind, **what}.items()
+    return [event for event in events if wanted <= event.items()]
+
+
+def sequence(events: list[dict], kind: str) -> list[str]:
+    return [event["name"] for event in of(events, kind)]
+
+
+def assert_pairs(events: list[dict], without_end: int = 0) -> None:
+    """Every call that began has ended, but for so many."""
+    entered = {event["number"]: event for event in of(events, "enter")}
+    for leave in of(events, "leave"):
+        enter = entered.pop(leave["enter"])
+        assert enter["thread"] == leave["thread"]
+        assert enter["time"] <= leave["time"]
+    assert len(entered) == without_end, entered
+
+
+FLOATS = f"{COUNT}f"
+A, B = ([factor * i for i in range(COUNT)] for factor in (1.0, 0.5))
+
+
+def test_everything_that_passed_is_there(record: Record) -> None:
+    run = record("vector_add", options=("--embedded", "--profile"))
+    assert run.status == 0, run.told
+    line = run.told.splitlines()[-1]
+    assert line.startswith(f"harp-run: trace {run.trace}: "), run.told
+    assert "it holds the program's data (images, uploads, downloads)" in line
+    assert "lost" not in line
+    events = run.events()
+    assert_pairs(events)
+    # The table counts the calls before the session too.
+    profile = tables_of(run.told)["CUDA API Summary (cuda_api_sum)"]
+    assert Counter(sequence(events, "enter")) == {name: row[2] for name, row in profile.items()}
+    assert sequence(events, "call") == [
+        "cuDevicePrimaryCtxRetain",
+        "harp_set_current",
+        "cuMemcpyHtoD_v2",
+        "cuMemcpyHtoD_v2",
+        "harp_blob_append",
+        "cuModuleLoadData",
+        "harp_describe",
+        "cuModuleGetFunction",
+        "cuLaunchKernel",
+        "cuCtxSynchronize",
+        "cuMemcpyDtoH_v2",
+        *["cuCtxSynchronize"] * 3,
+        "harp_thread_ended",
+    ]
+    (end,) = of(events, "trace")
+    assert (end["complete"], end["cut"]) == (True, False)
+    replies = {reply["call"]: reply for reply in of(events, "reply")}
+    asked = [call["number"] for call in of(events, "call") if call["ticket"] is not None]
+    assert list(replies) == asked
+    assert all(reply["status"] == 0 for reply in replies.values())
+
+    uploads = of(events, "call", name="cuMemcpyHtoD_v2")
+    sent = [run.blob(call["payload"]["hash"]) for call in uploads]
+    assert [list(struct.unpack(FLOATS, each)) for each in sent] == [A, B]
+    (download,) = of(events, "reply", name="cuMemcpyDtoH_v2")
+    brought = struct.unpack(FLOATS, run.blob(download["payload"]["hash"]))
+    assert list(brought) == [x + y for x, y in zip(A, B, strict=True)]
+    (image,) = of(events, "call", name="harp_blob_append")
+    assert b".entry add(" in run.blob(image["payload"]["hash"])
+
+    (launch,) = of(events, "call", name="cuLaunchKernel")
+    assert launch["kernel"] == "add"
+    assert events[[e.get("number") for e in events].index(launch["enter"])]["type"] == "enter"
+    allocations = of(events, "allocation")
+    assert [each["bytes"] for each in allocations] == [4 * COUNT] * 3
+    assert [each["allocation"] for each in of(events, "free")] == [0, 1, 2]
+    targets = [call["args"]["dst"] for call in uploads]
+    assert [(to["allocation"], to["offset"]) for to in targets] == [(0, 0), (1, 0)]
+    waits = Counter(wait["because"] for wait in of(events, "wait"))
+    assert waits.items() >= {("start_up", 1), ("data", 1), ("synchronise", 1)}
+    (session,) = of(events, "session")
+    assert session["snapshot"]["soft"] is True
+    assert session["round_trip_ns"] > 0
+
+
+def test_by_default_data_is_told_by_its_size(record: Record) -> None:
+    run = record("uploads", payload="images=hash,uploads=shape,downloads=shape")
+    assert (run.status, run.out) == (0, "passed\n"), run.told
+    assert "the program's data" not in run.told
+    events = run.events()
+    sizes = [call["payload"] for call in of(events, "call", name="cuMemcpyHtoD_v2")]
+    wanted = [1 << 20] * 16 + [1000]
+    assert sizes == [{"policy": "shape", "bytes": size} for size in wanted]
+    assert not list((run.trace / "blobs").rglob("?" * 64))
+
+
+def test_a_program_that_is_killed_leaves_its_last_call(record: Record) -> None:
+    run = record("killed")
+    assert run.status == 128 + signal.SIGKILL
+    assert "without a goodbye" in run.told
+    events = run.events()
+    assert_pairs(events)
+    fills = of(events, "call", name="cuMemsetD32Async")
+    assert [call["args"]["ui"] for call in fills] == list(range(MANY))
+    assert sequence(events, "enter")[-1] == "cuMemsetD32Async"
+    assert of(events, "end")[0]["reason"] == "gone"
+
+
+def test_the_call_that_crashes_is_the_last_one_and_has_no_end(record: Record) -> None:
+    run = record("crashes")
+    assert run.status == 128 + signal.SIGSEGV
+    events = run.events()
+    assert_pairs(events, without_end=1)
+    last = of(events, "enter")[-1]
+    assert last["name"] == "cuMemcpyHtoD_v2"
+    assert not of(events, "leave", enter=last["number"])
+    assert sequence(events, "call")[-1] == "cuMemsetD8Async"
+
+
+def test_a_child_has_no_part_in_its_parents_trace(record: Record) -> None:
+    run = record("forks")
+    assert run.status == 0, run.told
+    parent, child = run.events(1), run.events(2)
+    for events, fill in ((parent, "cuMemsetD8_v2"), (child, "cuMemsetD16_v2")):
+        assert_pairs(events)
+        calls = set(sequence(events, "enter"))
+        assert calls & {"cuMemsetD8_v2", "cuMemsetD16_v2"} == {fill}
+        assert of(events, "end")[0]["reason"] == "exit"
+    assert run.told.count("harp-run: trace ") == 2, run.told
+
+
+def test_each_process_has_a_trace(record: Record) -> None:
+    run = record("starts_others")
+    assert run.status == 0, run.told
+    launches = [
+        sequence(run.events(number), "call").count("cuLaunchKernel") for number in (1, 2, 3)
+    ]
+    assert launches == [0, 1, 1]
+    pids = {of(run.events(number), "process")[0]["pid"] for number in (1, 2, 3)}
+    assert len(pids) == 3
+
+
+@pytest.fixture
+def recorder_with_little_disk(tmp_path: Path) -> dict[str, str]:
+    """What has `harp-run` start a recorder that can write no file of more than 200 kB."""
+    parts = native.find()
+    folder = tmp_path / "native"
+    for part in native.LAYOUT:
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).symlink_to(Path(parts.root, part))
+    recorder = folder / "bin" / "harp-trace"
+    recorder.unlink()
+    recorder.write_text(f'#!/bin/bash\nulimit -f 200\nexec {parts.trace} "$@"\n')
+    recorder.chmod(0o755)
+    return {"HARP_NATIVE_DIR": str(folder)}
+
+
+def test_a_full_disk_costs_the_trace_and_not_the_program(
+    record: Record, recorder_with_little_disk: dict[str, str]
+) -> None:
+    run = record("uploads", environ=recorder_with_little_disk)
+    assert (run.status, run.out) == (0, "passed\n"), run.told
+    assert "; lost: " in run.told, run.told
+    events = run.events()
+    assert_pairs(events)
+    assert len(of(events, "call", name="cuMemcpyHtoD_v2")) == 17
+    kept = [call["payload"]["policy"] for call in of(events, "call", name="cuMemcpyHtoD_v2")]
+    assert kept == ["hash"] * 16 + ["full"]
+
+
+def test_local_mode_is_recorded_on_a_pool_over_its_driver(record: Record) -> None:
+    run = record("vector_add", options=("--local", "--libcuda", "soft"))
+    assert run.status == 0, run.told
+    assert "harp-run: recording on a pool for this run alone, over the soft GPU" in run.told
+    assert sequence(run.events(), "call").count("cuLaunchKernel") == 1
+
+
+@pytest.mark.timeout(600)
+def test_cupy(record: Record) -> None:
+    run = record(clients_python(), CLIENTS / "cupy_steps.py", 2, payload="hash")
+    assert run.status == 0, run.told
+    events = run.events()
+    assert_pairs(events)
+    kernels = Counter(launch["kernel"] for launch in of(events, "call", name="cuLaunchKernel"))
+    assert kernels["twice"] == 2
+    assert None not in kernels
+    assert all("hash" in call["payload"] for call in of(events, "call", name="harp_blob_append"))
+    assert not of(events, "loss")

@@ -19,6 +19,7 @@ Exit status: 0 ok, 1 something differs or fails a check, 2 the trace or the comm
 """
 
 COMMANDS = {
+    "diff": "harp_replay.diff:diff",
     "export": "harp_replay.export:export",
     "info": "harp_replay.info:info",
     "report": "harp_replay.report:report",

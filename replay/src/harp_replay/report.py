@@ -114,8 +114,8 @@ def _waits(tally: Tally) -> Iterator[str]:
         yield "<p class=soft>The trace does not say how far away the server was: it is taken to "
         yield "have been here.</p>\n"
     else:
-        yield f"<p class=soft>The server was {recorded:.3f} ms away (round trip). Columns “at … ms” "
-        yield "say what the same waits would take at that distance: one round trip each.</p>\n"
+        yield f"<p class=soft>The server was {recorded:.3f} ms away (round trip). Columns “at … "
+        yield "ms” say what the same waits would take at that distance: one round trip each.</p>\n"
     rows: list[list[str]] = []
     whole = [0.0] * (2 + len(ROUND_TRIPS_MS))
     by_reason: dict[str, list[int]] = {}

@@ -1,7 +1,9 @@
-// Four host threads, each on a stream of its own, share one device, one module and one table of results.
+// Four host threads, each on a stream of its own, share one device, one module and one table of results. Then one waits
+// for a long kernel, and another one's calls are answered meanwhile.
 // nvcc: -Xcompiler -pthread
 #include "expect.h"
 
+#include <atomic>
 #include <thread>
 
 __device__ int total;
@@ -14,6 +16,37 @@ __global__ void sum_squares(const int *in, int n, int *out) {
         atomicAdd(out, mine);
         atomicAdd(&total, mine);
     }
+}
+
+__global__ void last(unsigned long long nanoseconds) {
+    unsigned long long begun, now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(begun));
+    do asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    while (now - begun < nanoseconds);
+}
+
+// A call that had to be woken by the clock would take 200 ms.
+void answered_beside_a_wait() {
+    cudaStream_t stream;
+    MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    last<<<1, 1, 0, stream>>>(1);
+    MUST(cudaStreamSynchronize(stream));
+    last<<<1, 1, 0, stream>>>(1000000000);
+    MUST(cudaGetLastError());
+    std::atomic<bool> waits{false}, over{false};
+    std::thread waiter([&] {
+        waits = true;
+        MUST(cudaStreamSynchronize(stream));
+        over = true;
+    });
+    while (!waits) std::this_thread::yield();
+    for (int i = 0; i < 12; ++i) {
+        size_t free, total;
+        MUST(cudaMemGetInfo(&free, &total));
+    }
+    expect("the kernel still runs", !over);
+    waiter.join();
+    MUST(cudaStreamDestroy(stream));
 }
 
 int main() {
@@ -50,5 +83,6 @@ int main() {
     for (int each : wanted) all += each;
     MUST(cudaMemcpyFromSymbol(&found, total, sizeof found));
     expect_equal("total", all, found);
+    answered_beside_a_wait();
     return verdict();
 }

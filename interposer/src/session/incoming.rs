@@ -1,8 +1,10 @@
 //! The receiving half: one waiting thread reads, and hands the others what is theirs.
 //!
 //! A waiting thread that finds nobody reading reads itself, so a lone thread gets its reply with
-//! no hand-over. When its own reply has come it lets go of the reader and wakes the others, and one
-//! of them goes on.
+//! no hand-over. The others sleep: it wakes each whose reply it has read, and when its own has come
+//! it lets go of the reader and wakes one of those that still wait, which goes on.
+
+mod turns;
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
@@ -16,9 +18,13 @@ use harp_wire::{Decoder, RECORD_MAX};
 
 use super::landings::Landings;
 use crate::recording::recorder;
+use turns::{Awaited, Readiness, BEDS};
 
 /// A waiting thread looks after the session's health this often.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+/// A thread that has woken others so often, and still waits, waits for something long: it lets one of those
+/// read that are answered soon, who then need not be woken.
+const WOKEN_MAX: u32 = 8;
 
 /// Where the bytes of a reply land in the program's memory.
 pub struct Destination {
@@ -63,12 +69,19 @@ struct Pending {
     last_ticket: u32,
     slots: HashMap<u32, Slot>,
     landings: Landings,
+    /// What the threads wait for that sleep until somebody else has read it. Those that have stepped aside
+    /// look by themselves whether they are to read.
+    asleep: Vec<(Awaited, Readiness)>,
+    /// How often somebody has let go of the reader.
+    turns: u64,
+    /// How often something has come that nobody asked for.
+    news: u64,
 }
 
 pub struct Incoming {
     reader: Mutex<Reader>,
     pending: Mutex<Pending>,
-    arrived: Condvar,
+    beds: [Condvar; BEDS],
     session: usize,
     on_push: OnPush,
 }
@@ -80,6 +93,8 @@ pub type OnPush = fn(usize, Push) -> Result<(), String>;
 struct Reader {
     receiver: Receiver,
     spin: Option<Duration>,
+    /// How many threads who reads now has woken because their replies have come.
+    woken: u32,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -95,9 +110,13 @@ impl Incoming {
         on_push: OnPush,
     ) -> Incoming {
         Incoming {
-            reader: Mutex::new(Reader { receiver, spin }),
+            reader: Mutex::new(Reader {
+                receiver,
+                spin,
+                woken: 0,
+            }),
             pending: Mutex::default(),
-            arrived: Condvar::new(),
+            beds: Default::default(),
             session,
             on_push,
         }
@@ -129,9 +148,14 @@ impl Incoming {
     /// # Errors
     /// A sentence about why there will be none; `lost` says that another thread found out first.
     pub fn wait(&self, ticket: u32, lost: impl Fn() -> bool) -> Result<Reply, String> {
+        let mut has_slept = false;
         loop {
             let mut pending = lock(&self.pending);
             if let Some(reply) = pending.take(ticket) {
+                drop(pending);
+                if has_slept {
+                    self.see_that_one_reads();
+                }
                 return Ok(reply);
             }
             if lost() {
@@ -147,14 +171,16 @@ impl Incoming {
                     let answered = || lock(&self.pending).has_arrived(ticket);
                     let result = self.read_until(&mut reader, answered, &lost);
                     drop(reader);
-                    // Taking `pending` orders this after a waiter's failed try and before its sleep.
-                    drop(lock(&self.pending));
-                    self.arrived.notify_all();
-                    result?;
+                    self.wake_one();
+                    if !result? {
+                        self.step_aside(Some(ticket));
+                        has_slept = true;
+                    }
                 }
                 Err(TryLockError::Poisoned(_)) => return Err("the reader failed".to_owned()),
                 Err(TryLockError::WouldBlock) => {
-                    let _unused = self.arrived.wait_timeout(pending, HEALTH_INTERVAL);
+                    drop(self.sleep(pending, Some(ticket), Readiness::Reads));
+                    has_slept = true;
                 }
             }
         }
@@ -165,23 +191,34 @@ impl Incoming {
     /// # Errors
     /// A sentence about why there will be none.
     pub fn listen(&self, enough: impl Fn() -> bool, lost: impl Fn() -> bool) -> Result<(), String> {
-        while !enough() && !lost() {
+        let mut has_slept = false;
+        loop {
+            let heard = lock(&self.pending).news;
+            if enough() || lost() {
+                break;
+            }
             let pending = lock(&self.pending);
             match self.reader.try_lock() {
                 Ok(mut reader) => {
                     drop(pending);
                     let result = self.read_until(&mut reader, &enough, &lost);
                     drop(reader);
-                    drop(lock(&self.pending));
-                    self.arrived.notify_all();
-                    result?;
+                    self.wake_one();
+                    if !result? {
+                        self.step_aside(None);
+                        has_slept = true;
+                    }
                 }
                 Err(TryLockError::Poisoned(_)) => return Err("the reader failed".to_owned()),
-                Err(TryLockError::WouldBlock) if enough() => (),
+                Err(TryLockError::WouldBlock) if pending.news != heard => (),
                 Err(TryLockError::WouldBlock) => {
-                    let _unused = self.arrived.wait_timeout(pending, HEALTH_INTERVAL);
+                    drop(self.sleep(pending, None, Readiness::Reads));
+                    has_slept = true;
                 }
             }
+        }
+        if has_slept {
+            self.see_that_one_reads();
         }
         Ok(())
     }
@@ -203,14 +240,14 @@ impl Incoming {
             result = self.read_next(&mut reader, at_once).map(drop);
         }
         drop(reader);
-        drop(lock(&self.pending));
-        self.arrived.notify_all();
+        self.wake_one();
         result
     }
 
     /// Wakes every waiting thread to look at the session's state.
     pub fn wake_all(&self) {
-        self.arrived.notify_all();
+        drop(lock(&self.pending));
+        self.beds.iter().for_each(Condvar::notify_all);
     }
 
     /// Bytes that have come in.
@@ -220,22 +257,27 @@ impl Incoming {
             .map_or(0, |reader| reader.receiver.bytes_received())
     }
 
+    /// Reads until there is `enough`. False: others read from now on, because they are answered sooner.
     fn read_until(
         &self,
         reader: &mut Reader,
         enough: impl Fn() -> bool,
         lost: impl Fn() -> bool,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
+        reader.woken = 0;
         let wait = Wait {
             spin: reader.spin,
             timeout: Some(HEALTH_INTERVAL),
         };
         loop {
             if enough() {
-                return Ok(());
+                return Ok(true);
+            }
+            if reader.woken >= WOKEN_MAX {
+                return Ok(false);
             }
             if !self.read_next(reader, wait)? && lost() {
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -244,7 +286,7 @@ impl Incoming {
     fn read_next(&self, reader: &mut Reader, wait: Wait) -> Result<bool, String> {
         match reader.receiver.next(wait) {
             Ok(Next::Frame(head)) if head.kind == FrameKind::Replies => {
-                self.read_replies(&mut reader.receiver, head.len)?;
+                self.read_replies(reader, head.len)?;
             }
             Ok(Next::Frame(FrameHead {
                 kind: FrameKind::Bye(reason),
@@ -262,7 +304,7 @@ impl Incoming {
         match Push::decode(&mut Decoder::new(body)) {
             Ok(Some(push)) => {
                 (self.on_push)(self.session, push)?;
-                self.arrived.notify_all();
+                self.wake(lock(&self.pending), None);
                 Ok(())
             }
             Ok(None) => Ok(()),
@@ -271,7 +313,8 @@ impl Incoming {
     }
 
     /// Reads the records of one frame of `left` bytes.
-    fn read_replies(&self, receiver: &mut Receiver, mut left: usize) -> Result<(), String> {
+    fn read_replies(&self, reader: &mut Reader, mut left: usize) -> Result<(), String> {
+        let receiver = &mut reader.receiver;
         while left > 0 {
             let mut bytes = [0; REPLY_HEAD_BYTES];
             left = left.checked_sub(bytes.len()).ok_or(MALFORMED)?;
@@ -321,6 +364,7 @@ impl Incoming {
                     .find(|code| *code != 0);
                 let mut pending = lock(&self.pending);
                 pending.landings.arrived(head.ticket, code.unwrap_or(0));
+                self.wake(pending, None);
                 continue;
             }
             let reply = Reply {
@@ -328,9 +372,9 @@ impl Incoming {
                 deferred: head.deferred,
                 body,
             };
-            lock(&self.pending)
-                .slots
-                .insert(head.ticket, Slot::Arrived(reply));
+            let mut pending = lock(&self.pending);
+            pending.slots.insert(head.ticket, Slot::Arrived(reply));
+            reader.woken += u32::from(self.wake(pending, Some(head.ticket)));
         }
         Ok(())
     }

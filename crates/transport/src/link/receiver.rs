@@ -12,6 +12,10 @@ use crate::envelope::Cold;
 use crate::error::{printable, LinkError};
 use crate::h2::Side;
 
+/// A thread that has looked for so long lets others of its core have a turn between two looks: where the
+/// cores are busy, the peer may be one of them, and the kernel would let it wait until this one sleeps.
+const ALONE: Duration = Duration::from_micros(12);
+
 /// How long to wait for a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait {
@@ -198,7 +202,11 @@ impl Receiver {
                 {
                     break found;
                 }
-                std::hint::spin_loop();
+                if now >= end - spin + ALONE {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
             };
             let mut look_again = None;
             let found = found.and_then(|found| {

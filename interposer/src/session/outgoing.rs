@@ -1,14 +1,15 @@
 //! The sending half: calls are appended to a queue and leave in batches.
 //!
 //! A batch leaves when it is full, when a thread wants to wait, or when the flusher comes by: at
-//! most [`FLUSH_INTERVAL`] after the first call in it. Whoever holds `sender` empties the queue
-//! before letting go, so a thread that finds it taken may leave its calls behind.
+//! most [`FLUSH_INTERVAL`] after the first call in it. A call leaves at once where nothing has left
+//! for a while. Whoever holds `sender` empties the queue before letting go, so a thread that finds it
+//! taken may leave its calls behind.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harp_driver_front::threads::Uncancelled;
 use harp_transport::{Loan, Sender};
@@ -25,10 +26,15 @@ const BATCH_BYTES: usize = 16 << 10;
 const QUEUE_BYTES: usize = 1 << 20;
 /// A payload from this size on is sent straight from where it lies.
 const DIRECT_BYTES: usize = 16 << 10;
-/// The longest that an appended call stays here.
-const FLUSH_INTERVAL: Duration = Duration::from_micros(50);
-/// The flusher sleeps until it is woken after this many visits to an empty queue.
-const IDLE_VISITS: u32 = 20;
+/// The longest that an appended call stays here: it is to be at the server within 50 us.
+const FLUSH_INTERVAL: Duration = Duration::from_micros(40);
+/// So much later than it is told to the kernel may wake the flusher; 50 us unless it is asked.
+const TIMER_SLACK: Duration = Duration::from_micros(1);
+/// The flusher sleeps until it is woken after this many visits to an empty queue: each costs those
+/// who work some microseconds of a core.
+const IDLE_VISITS: u32 = 3;
+/// While the flusher sleeps, a call leaves by itself where none has done so for so long.
+const SILENCE: Duration = Duration::from_micros(100);
 
 pub struct Outgoing {
     /// The number of the session.
@@ -40,6 +46,9 @@ pub struct Outgoing {
     flusher: Mutex<Option<Thread>>,
     /// The process has no thread for a flusher: every call leaves at once.
     no_flusher: AtomicBool,
+    begun: Instant,
+    /// When a call has last left by itself while the flusher slept, in nanoseconds since `begun`.
+    left_alone: AtomicU64,
     /// Bytes that have left, for who must not wait for `sender`.
     sent: AtomicU64,
 }
@@ -67,6 +76,8 @@ impl Outgoing {
             flusher_awake: AtomicBool::new(false),
             flusher: Mutex::new(None),
             no_flusher: AtomicBool::new(false),
+            begun: Instant::now(),
+            left_alone: AtomicU64::new(0),
             sent: AtomicU64::new(0),
         }
     }
@@ -150,8 +161,31 @@ impl Outgoing {
         if self.no_flusher.load(Ordering::Relaxed) {
             return self.flush().map(|()| None);
         }
+        if self.flusher_awake.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if self.breaks_silence() {
+            // Waking the flusher would take this thread as long, and the call longer.
+            let _uncancelled = Uncancelled::new();
+            if let Ok(lane) = self.sender.try_lock() {
+                self.drain(lane)?;
+                self.left_alone.store(self.now(), Ordering::Relaxed);
+                return Ok(None);
+            }
+        }
         self.wake_flusher();
         Ok(None)
+    }
+
+    /// Whether no call has left by itself lately.
+    fn breaks_silence(&self) -> bool {
+        let last = self.left_alone.load(Ordering::Relaxed);
+        self.now().saturating_sub(last) >= SILENCE.as_nanos() as u64
+    }
+
+    /// Nanoseconds since this was made.
+    fn now(&self) -> u64 {
+        self.begun.elapsed().as_nanos() as u64
     }
 
     /// There is no flusher: from now on every call is sent when it is made.
@@ -242,9 +276,6 @@ impl Outgoing {
     }
 
     fn wake_flusher(&self) {
-        if self.flusher_awake.load(Ordering::Relaxed) {
-            return;
-        }
         if !self.flusher_awake.swap(true, Ordering::AcqRel) {
             if let Some(thread) = &*lock(&self.flusher) {
                 thread.unpark();
@@ -261,6 +292,8 @@ impl Outgoing {
         (interval, meanwhile): (Duration, impl Fn()),
     ) {
         *lock(&self.flusher) = Some(std::thread::current());
+        // SAFETY: sets how exact this thread's timers are.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK.as_nanos() as u64) };
         while !over() {
             while !self.flusher_awake.load(Ordering::Acquire) {
                 std::thread::park_timeout(interval);
@@ -269,18 +302,9 @@ impl Outgoing {
                 }
                 meanwhile();
             }
-            let mut idle = 0;
-            while idle < IDLE_VISITS {
-                std::thread::sleep(FLUSH_INTERVAL);
-                if lock(&self.queue).is_empty() {
-                    idle += 1;
-                    continue;
-                }
-                idle = 0;
-                if let Err(error) = self.flush() {
-                    fail(&error);
-                    return;
-                }
+            if let Err(error) = self.come_by() {
+                fail(&error);
+                return;
             }
             self.flusher_awake.store(false, Ordering::Release);
             // What was appended between the last visit and the store rang nobody.
@@ -288,6 +312,21 @@ impl Outgoing {
                 self.flusher_awake.store(true, Ordering::Release);
             }
         }
+    }
+
+    /// Sends what there is again and again, until there is none for a while.
+    fn come_by(&self) -> io::Result<()> {
+        let mut idle = 0;
+        while idle < IDLE_VISITS {
+            if lock(&self.queue).is_empty() {
+                idle += 1;
+            } else {
+                idle = 0;
+                self.flush()?;
+            }
+            std::thread::sleep(FLUSH_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Begins a record, and before it tells the server of this thread's current context when it has

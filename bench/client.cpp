@@ -16,10 +16,18 @@
 //     flat KIND LIVE N         with LIVE allocations, modules, streams or events: ns of each of the calls that have to find one, in the order of bench/subjects/flat.py
 //     fair MS AT               launches and waits for MS milliseconds from AT on (CLOCK_MONOTONIC, ms); how many it made
 //     start_latency N          N launches, a moment apart; us from the call until the kernel runs on another thread
+//     little BYTES N           N copies of so many bytes to the program; us of each
+//     reach GAP BATCH N        N batches of launches with GAP us between them; us from the last call of each until its kernel runs
+//     beside TURNS N           N calls that need an answer, while another thread waits for a kernel of so many turns; us of each
+//     backlog_begin            what backlog needs; MiB of resident memory of this process
+//     backlog LAUNCHES COPIES  so many launches of a kernel that takes longer than its launch, then copies of 64 MiB from
+//                              page-locked memory; the most resident memory of this process since backlog_begin, MiB
+//     launch_cpu N             CPU time of this thread for each of N launches and the wait for them; ns
 //     memory                   resident memory of this process; MiB
 #include "driver.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <sstream>
@@ -28,6 +36,8 @@
 #include <ctime>
 #include <fstream>
 #include <string>
+
+#include <sys/prctl.h>
 
 using Clock = std::chrono::steady_clock;
 
@@ -161,6 +171,16 @@ struct Client {
             size_t free, total;
             MUST(cuMemGetInfo(&free, &total));
         });
+    }
+
+    std::vector<double> little(size_t bytes, long count) {
+        std::vector<char> host(bytes);
+        CUdeviceptr device;
+        MUST(cuMemAlloc(&device, bytes));
+        MUST(cuMemcpyHtoD(device, host.data(), bytes));
+        std::vector<double> found = each_us(count, [&] { MUST(cuMemcpyDtoH(host.data(), device, bytes)); });
+        MUST(cuMemFree(device));
+        return found;
     }
 
     std::vector<double> threads(long count, long number) {
@@ -297,14 +317,20 @@ struct Client {
         return {double(done)};
     }
 
+    // Memory of the host that devices reach by themselves; it is never freed.
+    static void *page_locked(size_t bytes) {
+        void *memory, *allocate;
+        CUdriverProcAddressQueryResult found_it;
+        MUST(cuGetProcAddress("cuMemAllocHost", &allocate, 12000, 0, &found_it));
+        if (reinterpret_cast<CUresult (*)(void **, size_t)>(allocate)(&memory, bytes) != CUDA_SUCCESS) exit(1);
+        return memory;
+    }
+
     // The kernel stores %globaltimer, the soft GPU's wall clock, where this thread looks for it: it does not wait in the
     // driver, which would have it run the kernel by itself.
     std::vector<double> start_latency(long count) {
         CUfunction stamp = kernel("stamp");
-        void *memory, *allocate;
-        CUdriverProcAddressQueryResult found_it;
-        MUST(cuGetProcAddress("cuMemAllocHost", &allocate, 12000, 0, &found_it));
-        if (reinterpret_cast<CUresult (*)(void **, size_t)>(allocate)(&memory, 8) != CUDA_SUCCESS) exit(1);
+        void *memory = page_locked(8);
         auto *stamped = static_cast<volatile long long *>(memory);
         void *arguments[] = {&memory};
         std::vector<double> found;
@@ -321,6 +347,100 @@ struct Client {
         }
         MUST(cuCtxSynchronize());
         return found;
+    }
+
+    // Each kernel stores the soft GPU's wall clock in memory of the device, so that nothing but the launch goes to it. The
+    // program sleeps between them: of two cores both ends need one.
+    std::vector<double> reach(long gap, long batch, long count) {
+        prctl(PR_SET_TIMERSLACK, 1);
+        prepare_nothing();
+        CUfunction stamp = kernel("stamp");
+        CUdeviceptr stamps;
+        std::vector<long long> called, ran(count);
+        MUST(cuMemAlloc(&stamps, count * sizeof(long long)));
+        for (long i = 0; i < count; ++i) {
+            std::this_thread::sleep_for(std::chrono::microseconds(gap));
+            for (long other = 1; other < batch; ++other) launch_nothing();
+            CUdeviceptr one = stamps + i * sizeof(long long);
+            void *arguments[] = {&one};
+            timespec now;
+            clock_gettime(CLOCK_REALTIME, &now);
+            MUST(cuLaunchKernel(stamp, 1, 1, 1, 1, 1, 1, 0, nullptr, arguments, nullptr));
+            called.push_back(now.tv_sec * 1000000000ll + now.tv_nsec);
+        }
+        // Waiting would send what is still here.
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        MUST(cuMemcpyDtoH(ran.data(), stamps, count * sizeof(long long)));
+        MUST(cuMemFree(stamps));
+        std::vector<double> found;
+        // The first launch of a kernel waits.
+        for (long i = 1; i < count; ++i) found.push_back(double(ran[i] - called[i]) / 1e3);
+        return found;
+    }
+
+    void launch_slow(unsigned turns, CUstream stream) {
+        static CUdeviceptr out = 0;
+        static CUfunction slow = kernel("slow");
+        if (!out) MUST(cuMemAlloc(&out, sizeof(unsigned)));
+        void *arguments[] = {&out, &turns};
+        MUST(cuLaunchKernel(slow, 1, 1, 1, 1, 1, 1, 0, stream, arguments, nullptr));
+    }
+
+    std::vector<double> beside(unsigned turns, long count) {
+        CUstream stream;
+        MUST(cuStreamCreate(&stream, 1));
+        launch_slow(1, stream);
+        MUST(cuStreamSynchronize(stream));
+        std::atomic<bool> over{false};
+        launch_slow(turns, stream);
+        std::thread other([&] {
+            MUST(cuCtxSetCurrent(context));
+            MUST(cuStreamSynchronize(stream));
+            over = true;
+        });
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        std::vector<double> found = wait(count);
+        require(!over, "beside: the kernel was over too soon");
+        other.join();
+        MUST(cuStreamDestroy(stream));
+        return found;
+    }
+
+    static constexpr size_t piece = 64 << 20;
+    CUdeviceptr target = 0;
+    unsigned long long *source = nullptr;
+
+    double backlog_begin() {
+        MUST(cuMemAlloc(&target, piece));
+        source = static_cast<unsigned long long *>(page_locked(piece));
+        for (size_t i = 0; i < piece / 8; ++i) source[i] = random += 0x9E3779B97F4A7C15;
+        launch_slow(1, nullptr);
+        MUST(cuMemcpyHtoDAsync(target, source, piece, nullptr));
+        MUST(cuCtxSynchronize());
+        std::ofstream("/proc/self/clear_refs") << 5;
+        return memory("VmRSS:");
+    }
+
+    double backlog(long launches, long copies) {
+        for (long i = 0; i < launches; ++i) launch_slow(500, nullptr);
+        for (long i = 0; i < copies; ++i) {
+            source[i] += 1;
+            MUST(cuMemcpyHtoDAsync(target, source, piece, nullptr));
+        }
+        MUST(cuCtxSynchronize());
+        return memory("VmHWM:");
+    }
+
+    double launch_cpu(long count) {
+        prepare_nothing();
+        auto spent = [] {
+            timespec now;
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+            return double(now.tv_sec) * 1e9 + double(now.tv_nsec);
+        };
+        double before = spent();
+        launches(count);
+        return (spent() - before) / double(count);
     }
 
     // Has so many live objects of a kind, and times the calls that have to find one among them or go by them all.
@@ -438,14 +558,14 @@ struct Client {
         return best;
     }
 
-    static double memory() {
+    static double memory(const char *which) {
         std::ifstream status("/proc/self/status");
         for (std::string line; std::getline(status, line);)
-            if (line.rfind("VmRSS:", 0) == 0) return std::stod(line.substr(6)) / 1024;
+            if (line.rfind(which, 0) == 0) return std::stod(line.substr(strlen(which))) / 1024;
         return NAN;
     }
 
-    std::vector<double> execute(const std::string &command, const std::string &kind, long first, long second) {
+    std::vector<double> execute(const std::string &command, const std::string &kind, long first, long second, long third) {
         if (command == "flat") return flat(kind, size_t(first), second);
         if (command == "start") return {start()};
         if (command == "first") return {first_kernel()};
@@ -455,6 +575,12 @@ struct Client {
         if (command == "launches") return launches(first);
         if (command == "iteration") return iteration(first, second);
         if (command == "wait") return wait(first);
+        if (command == "little") return little(size_t(first), second);
+        if (command == "reach") return reach(first, second, third);
+        if (command == "beside") return beside(unsigned(first), second);
+        if (command == "backlog_begin") return {backlog_begin()};
+        if (command == "launch_cpu") return {launch_cpu(first)};
+        if (command == "backlog") return {backlog(first, second)};
         if (command == "threads") return threads(first, second);
         if (command == "synchronize") return synchronize(first);
         if (command == "h2d") return copies(size_t(first), second, true);
@@ -464,7 +590,7 @@ struct Client {
         if (command == "matmul") return matmul(unsigned(first), second);
         if (command == "fair") return fair(first, second);
         if (command == "start_latency") return start_latency(first);
-        if (command == "memory") return {memory()};
+        if (command == "memory") return {memory("VmRSS:")};
         printf("no command %s\n", command.c_str());
         exit(2);
     }
@@ -481,11 +607,11 @@ int main(int count, char **arguments) {
     for (std::string line; std::getline(std::cin, line);) {
         std::istringstream words(line);
         std::string command, kind;
-        long first = 0, second = 0;
+        long first = 0, second = 0, third = 0;
         words >> command;
         if (command == "flat") words >> kind;
-        words >> first >> second;
-        for (double value : client.execute(command, kind, first, second)) printf("%.9g ", value);
+        words >> first >> second >> third;
+        for (double value : client.execute(command, kind, first, second, third)) printf("%.9g ", value);
         printf("\n");
         fflush(stdout);
     }

@@ -10,6 +10,13 @@ extern "C" __global__ void stamp(volatile long long *when) {
     *when = now;
 }
 
+// One multiplication after the other: a turn takes the soft GPU some nanoseconds.
+extern "C" __global__ void slow(unsigned *out, unsigned turns) {
+    unsigned value = turns;
+    for (unsigned i = 0; i < turns; ++i) value = value * 1664525u + i;
+    *out = value;
+}
+
 extern "C" __global__ void saxpy(float *out, const float *x, const float *y, float a, unsigned n) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) out[i] = a * x[i] + y[i];

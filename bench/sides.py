@@ -44,6 +44,10 @@ class Sides:
         """Another measuring client with the soft GPU in its own process."""
         return Driven([*HARP_RUN, "--direct", "--", *self.client], self.environ)
 
+    def first_worker(self) -> int:
+        """The process of the session of `pool`."""
+        return int(str(self.server.lines("session start")[0]["worker"]))
+
     def last_worker(self) -> int:
         """The process of the session that began last."""
         return int(str(self.server.lines("session start")[-1]["worker"]))

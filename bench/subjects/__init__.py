@@ -13,10 +13,24 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import again, calls, copies, flat, local, memory, record, sessions, softgpu, starts, waits
+from . import (
+    again,
+    calls,
+    copies,
+    delivery,
+    flat,
+    local,
+    memory,
+    record,
+    sessions,
+    softgpu,
+    starts,
+    waits,
+)
 
 SUBJECTS: tuple[ModuleType, ...] = (
     calls,
+    delivery,
     copies,
     starts,
     again,

@@ -14,6 +14,7 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
     for _ in range(8):
         samples.add("ping 64", sides.raw.ask("ping", 64, 400 // scale))
         samples.add("wait pool", sides.pool.ask("wait", 400 // scale))
+        samples.add("little pool", sides.pool.ask("little", 64, 400 // scale))
         samples.add("synchronize pool", sides.pool.ask("synchronize", 400 // scale))
         samples.add("waits of 1 thread", sides.pool.ask("threads", 1600 // scale, 1))
         samples.add("waits of 4 threads", sides.pool.ask("threads", 400 // scale, 4))
@@ -27,6 +28,7 @@ def rows(samples: Samples) -> list[Row]:
         row("launches_per_s", best("launches pool"), "1/s", at_least=400_000),
         row("launches_direct_per_s", best("launches direct"), "1/s"),
         row("waiting_call_vs_tcp", of("wait pool"), "us", of("ping 64"), at_most=1.35),
+        row("copy_64b_d2h_vs_wait", of("little pool"), "us", of("wait pool"), at_most=1.1),
         row("synchronize_vs_tcp", of("synchronize pool"), "us", of("ping 64"), at_most=1.35),
         row(
             "waits_of_4_threads_vs_one",

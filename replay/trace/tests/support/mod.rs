@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use harp_trace::block::{loss, Block, Message, Payload, Policy, RawBlock, FLAG_PAYLOAD};
-use harp_trace::container::{Manifest, Writer};
+use harp_trace::container::{pack, Manifest, Trace, Writer};
+use harp_trace::event::Lines;
 use harp_wire::calls::*;
 use harp_wire::push::{OutputStream, Push};
 use harp_wire::{CallId, Encoder, FunctionInfo, HandleKind, Parameter};
@@ -19,6 +20,31 @@ pub fn define() -> Vec<u8> {
     let mut schema: serde_json::Value = serde_json::from_str(schema).unwrap();
     schema["symbols"] = serde_json::json!(["cuInit", "cuMemAlloc_v2", "cuLaunchKernel"]);
     schema["reasons"] = serde_json::json!(["data", "synchronise"]);
+    serde_json::to_vec(&schema).unwrap()
+}
+
+/// The same for the calls of the sample alone.
+pub fn small_define() -> Vec<u8> {
+    const CALLS: [&str; 14] = [
+        "harp_set_current",
+        "harp_blob_append",
+        "cuDevicePrimaryCtxRetain",
+        "cuModuleLoadData",
+        "cuLibraryLoadData",
+        "cuLibraryGetKernel",
+        "cuKernelGetFunction",
+        "cuMemAlloc_v2",
+        "cuMemFree_v2",
+        "cuMemcpyHtoD_v2",
+        "cuMemcpyDtoH_v2",
+        "cuEventElapsedTime_v2",
+        "cuLaunchKernel",
+        "harp_describe",
+    ];
+    let mut schema: serde_json::Value = serde_json::from_slice(&define()).unwrap();
+    let calls = schema["calls"].as_array_mut().unwrap();
+    calls.retain(|call| CALLS.contains(&call["name"].as_str().unwrap()));
+    assert_eq!(calls.len(), CALLS.len());
     serde_json::to_vec(&schema).unwrap()
 }
 
@@ -153,13 +179,18 @@ impl Sample {
 
 /// Writes the sample to `folder`; the bytes of its blocks.
 pub fn write_sample(folder: &Path) -> Vec<Vec<u8>> {
+    write_sample_with(folder, &define())
+}
+
+/// The same with another schema.
+pub fn write_sample_with(folder: &Path, define: &[u8]) -> Vec<Vec<u8>> {
     let mut sample = Sample::new(folder);
     let s = &mut sample;
     let context = HandleKind::Context.handle(1);
     let module = HandleKind::Module.handle(1);
     let library = HandleKind::Library.handle(1);
     let (kernel, function) = (HandleKind::Kernel.handle(1), HandleKind::Function.handle(2));
-    s.put(&Block::Define(&define()));
+    s.put(&Block::Define(define));
     s.put(&Block::Process(
         br#"{"harp":"0.1.0","payload":"images=full","pid":4711,"program":"vector_add"}"#,
     ));
@@ -332,4 +363,25 @@ pub fn write_sample(folder: &Path) -> Vec<Vec<u8>> {
     }));
     s.put(&Block::End(b"{\"reason\":\"exit\"}"));
     sample.finish()
+}
+
+/// The sample in a new folder, with a small schema: its packed form, the content of its calls, its lines.
+pub fn small_sample(folder: &Path) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let path = folder.join("sample.htrace");
+    write_sample_with(&path, &small_define());
+    let trace = Trace::open(&path).unwrap();
+    let packed = folder.join("sample.tar");
+    pack(&trace, &packed).unwrap();
+    let calls = std::fs::read(path.join("calls.zst")).unwrap();
+    let mut lines = Lines::new(&trace, true).unwrap();
+    let mut text = String::new();
+    while let Some(line) = lines.next_line().unwrap() {
+        text += &(line + "\n");
+    }
+    text += &lines.last_line(None);
+    (
+        std::fs::read(packed).unwrap(),
+        zstd::stream::decode_all(&calls[..]).unwrap(),
+        text.into_bytes(),
+    )
 }

@@ -5,9 +5,11 @@ mod support;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use harp_trace::block::{Block, Payload, Policy};
+use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::Trace;
+use harp_trace::ring::Patience;
 use support::{each, Program, Recorder, TRACE};
 
 const RING: usize = 1 << 20;
@@ -232,6 +234,76 @@ fn a_full_disk_costs_blocks_and_not_the_trace() {
     command.arg(TRACE);
     let recorder = Recorder::start_by(command, folder.path(), &small);
     fill(recorder, &folder.path().join("out.htrace"), 8 << 20);
+}
+
+/// What a disk that hangs does to a recorder.
+#[test]
+fn a_recorder_that_stands_still_costs_blocks_and_not_the_programs_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = Recorder::start(folder.path());
+    let mut program = recorder.program(RING);
+    program.call(0, b"so that the recorder has it");
+    while program.producer.consumed() == 0 {
+        program.producer.wake();
+        std::thread::yield_now();
+    }
+    recorder.stop();
+    let message = |time| {
+        Block::Call(Message {
+            time,
+            session: 0,
+            bytes: &[7; 1000],
+            payload: None,
+        })
+    };
+    // It returns at all, with nobody who takes anything.
+    let kept = (1..5000).filter(|time| program.producer.append(*time, &message(*time)));
+    let kept = kept.count() as u64;
+    assert!(kept < RING as u64 / 1000);
+    recorder.signal(libc::SIGCONT);
+    let mut after = 0;
+    while !program.producer.append(5000, &message(5000)) {
+        after += 1;
+        std::thread::yield_now();
+    }
+    drop(program);
+    let lines = recorder.end();
+    recorder.wait();
+    let line = &lines[0];
+    assert_eq!(line["calls"], kept + 2, "{line}");
+    assert_eq!(line["lost"]["blocks"], 4999 - kept + after, "{line}");
+    let reasons = serde_json::json!(["no room in the ring"]);
+    assert_eq!(line["lost"]["reasons"], reasons);
+}
+
+#[test]
+fn a_recorder_that_is_killed_leaves_a_trace_that_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(folder.path());
+    let mut program = recorder.program(RING);
+    let path = folder.path().join("out.htrace");
+    // A frame is written at least every second.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut calls = 0;
+    while calls == 0 && Instant::now() < deadline {
+        program.call(1, b"a call");
+        std::thread::sleep(Duration::from_millis(20));
+        let _ = each(&path, |_| calls += 1);
+    }
+    recorder.signal(libc::SIGKILL);
+    drop(recorder);
+    let trace = Trace::open(&path).unwrap();
+    assert!(!trace.complete());
+    let mut found = 0;
+    each(&path, |_| found += 1).unwrap();
+    assert!(found >= calls && calls > 0);
+    // What waits for it does not wait for ever.
+    let mut patience = Patience::for_bytes(&program.producer, 1 << 50);
+    let payload =
+        program
+            .producer
+            .append_payload(Policy::Full, &[&vec![0; 2 * RING]], &mut patience);
+    assert_eq!(payload.policy, Policy::Lost);
 }
 
 #[test]

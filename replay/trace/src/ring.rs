@@ -181,6 +181,10 @@ impl Producer {
             Ordering::Relaxed,
         );
         blocks.store(blocks.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // A reader that fell asleep unseen would sleep its time out, with nothing that could be appended.
+        if self.map.wake_at().load(Ordering::Relaxed) != AWAKE {
+            self.wake();
+        }
         false
     }
 

@@ -119,6 +119,13 @@ fn an_eighth_of_the_ring_wakes_the_reader_and_less_does_not() {
     consumer.awake();
     assert!(!readable(&consumer));
     assert!(!consumer.fall_asleep(), "there is enough to read already");
+    consumer.awake();
+    // A reader that falls asleep unseen is woken by what finds no room.
+    while producer.append(0, &Block::Annotation(&block)) {}
+    consumer.fall_asleep();
+    assert!(!readable(&consumer));
+    assert!(!producer.append(0, &Block::Annotation(&block)));
+    assert!(readable(&consumer));
 }
 
 #[test]

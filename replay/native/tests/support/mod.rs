@@ -59,6 +59,25 @@ impl Recorder {
         }
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a child that has not been waited for.
+        unsafe { libc::kill(self.child.id() as i32, signal) };
+    }
+
+    /// Has it stand still until it gets SIGCONT.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        // SAFETY: as above; it returns when the child has stopped.
+        unsafe {
+            libc::waitpid(
+                self.child.id() as i32,
+                std::ptr::null_mut(),
+                libc::WUNTRACED,
+            )
+        };
+    }
+
     /// The next line that it prints; `None` at the end.
     pub fn line(&mut self) -> Option<Value> {
         let mut line = String::new();

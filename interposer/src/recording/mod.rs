@@ -5,7 +5,6 @@
 //! finds no room. Without `HARP_TRACE_SOCKET` nothing of this happens, and each tap is one branch.
 //!
 //! * [`hooks`]: each driver call, when it begins and when it has ended;
-//! * [`told`]: what a trace says of itself.
 //!
 //! Which bytes of a call are data, and how much of them is kept, is said in [`harp_trace::payloads`].
 //!
@@ -13,7 +12,6 @@
 //! queued under. Nothing else is locked while the ring is.
 
 mod hooks;
-mod told;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::null_mut;
@@ -23,12 +21,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use harp_driver_front::threads::Uncancelled;
 use harp_trace::block::{Block, PAYLOAD_MIN};
 use harp_trace::greeting::greet;
+use harp_trace::payloads::Policies;
 use harp_trace::ring::Producer;
 use harp_trace::tape::Tape;
+use harp_trace::told::{self, Recorded};
 use harp_wire::reply::REPLY_HEAD_BYTES;
 use harp_wire::{Because, CallId};
 
 use crate::clock::{ticks, Clock};
+use crate::generated::exports::NAMES;
 use crate::session::program_name;
 use crate::session::settings::{say, settings, LogLevel};
 pub use hooks::{thread_ended, HOOKS};
@@ -91,16 +92,23 @@ pub fn begin() {
         clock: Clock::new(),
         is_over: false,
     };
-    state.tape.append(0, &Block::Define(&told::define()));
-    state
-        .tape
-        .append(0, &Block::Process(&told::process(policies)));
+    state.tape.append(0, &Block::Define(&define()));
+    state.tape.append(0, &Block::Process(&process(policies)));
     let recorder = Box::leak(Box::new(Recorder {
         state: Mutex::new(state),
         socket,
     }));
     hooks::enter_begun(recorder);
     RECORDER.store(recorder, Ordering::Release);
+}
+
+fn define() -> Vec<u8> {
+    told::define(NAMES.iter().map(|name| name.to_string_lossy()))
+}
+
+fn process(policies: Policies) -> Vec<u8> {
+    let pid = std::process::id();
+    told::process(&program_name(), pid, policies, Recorded::Program)
 }
 
 /// Ends the trace: the program is over.

@@ -31,10 +31,18 @@ pub fn greet(path: &Path, program: &str, fds: RingFds) -> io::Result<OwnedFd> {
     if connected < 0 {
         return Err(io::Error::last_os_error());
     }
+    greet_over(&socket, program, fds)?;
+    Ok(socket)
+}
+
+/// As [`greet`], over a connection that somebody else has made.
+///
+/// # Errors
+/// What the system says.
+pub fn greet_over(socket: &OwnedFd, program: &str, fds: RingFds) -> io::Result<()> {
     let program = &program.as_bytes()[..program.len().min(PROGRAM_MAX)];
     let descriptors = [fds.memory.as_raw_fd(), fds.wake.as_raw_fd()];
-    channel::send_bytes(socket.as_raw_fd(), program, &descriptors)?;
-    Ok(socket)
+    channel::send_bytes(socket.as_raw_fd(), program, &descriptors)
 }
 
 /// A socket at `path`, which is not there yet, for programs to come.

@@ -20,5 +20,7 @@ pub mod ring;
 mod ring_unsafe;
 #[cfg(feature = "tape")]
 pub mod tape;
+#[cfg(feature = "tape")]
+pub mod told;
 #[cfg(feature = "container")]
 pub mod verify;

@@ -1,6 +1,7 @@
 //! Which bytes of calls and replies are data, and how much of them a trace keeps.
 
-use harp_wire::CallId;
+use harp_wire::calls::*;
+use harp_wire::{CallId, Decoder};
 
 use crate::block::Policy;
 
@@ -79,6 +80,21 @@ pub fn sent_by(call: CallId) -> Option<Class> {
     }
 }
 
+/// Bytes of the last argument of a call, where that is data and the arguments are whole.
+pub fn sent_bytes(call: CallId, arguments: &[u8]) -> usize {
+    let mut d = Decoder::new(arguments);
+    let bytes = match call {
+        CallId::harp_blob_append => HarpBlobAppendArgs::decode(&mut d).map(|args| args.piece.len()),
+        CallId::cuMemcpyHtoD_v2 => CuMemcpyHtoD_v2Args::decode(&mut d).map(|args| args.data.len()),
+        CallId::harp_copy_box_to_device => {
+            HarpCopyBoxToDeviceArgs::decode(&mut d).map(|args| args.data.len())
+        }
+        CallId::harp_twin_write => HarpTwinWriteArgs::decode(&mut d).map(|args| args.lines.len()),
+        _ => Ok(0),
+    };
+    bytes.unwrap_or(0)
+}
+
 /// What the last output of a call is, where it is data.
 #[inline]
 pub fn brought_by(call: CallId) -> Option<Class> {
@@ -109,6 +125,8 @@ pub fn cut(outputs: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use harp_wire::Encoder;
+
     use super::*;
 
     #[test]
@@ -137,6 +155,16 @@ mod tests {
         ] {
             assert_eq!(Policies::parse(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn data_is_found_at_the_end_of_the_arguments() {
+        let mut e = Encoder::new();
+        encode_cuMemcpyHtoD_v2(&mut e, 0x2000, u64::MAX);
+        e.bytes(&[7; 100]);
+        assert_eq!(sent_bytes(CallId::cuMemcpyHtoD_v2, e.as_slice()), 100);
+        assert_eq!(sent_bytes(CallId::cuMemcpyHtoD_v2, &e.as_slice()[..60]), 0);
+        assert_eq!(sent_bytes(CallId::cuCtxSynchronize, &[]), 0);
     }
 
     #[test]

@@ -102,6 +102,23 @@ impl Tape {
         self.ring.append(time, &Block::Call(message));
     }
 
+    /// As [`call`](Self::call), of a payload of which only so much is told.
+    pub fn call_without_bytes(
+        &mut self,
+        time: u64,
+        session: u32,
+        record: &[u8],
+        (policy, bytes): (Policy, usize),
+    ) {
+        let message = Message {
+            time,
+            session,
+            bytes: record,
+            payload: Some(Payload::unnamed(policy, bytes)),
+        };
+        self.ring.append(time, &Block::Call(message));
+    }
+
     /// A reply: its head, and its outputs, or else the data that they end with, which has `landed` elsewhere. It may
     /// wait for the recorder where there is data.
     pub fn reply(

@@ -45,6 +45,9 @@ pub struct Assignment {
     /// Whether the agent answers the start of the session with the tenant's cache.
     #[serde(default)]
     pub cache: bool,
+    /// Whether the agent answers the start of the session with whether it is to be recorded.
+    #[serde(default)]
+    pub record: bool,
 }
 
 /// What the agent says in the session's life.
@@ -54,6 +57,10 @@ pub enum Word {
     Return(Return, TcpStream),
     /// The way to the tenant's cache, if there is one.
     Cache(Option<OwnedFd>),
+    /// The session is to be recorded from now on: how much of its payloads, and a connection to the recorder.
+    Record(String, OwnedFd),
+    /// It is not.
+    DoNotRecord,
     /// The session is to end, for a reason that the client is told.
     End(String),
 }
@@ -67,6 +74,9 @@ enum Said {
     Cache {
         #[serde(rename = "cache")]
         _cache: bool,
+    },
+    Record {
+        record: Option<String>,
     },
     Return(Return),
 }
@@ -122,6 +132,8 @@ pub enum Event<'a> {
     },
     /// The session goes on without its tenant's cache.
     WithoutCache { cause: &'a str },
+    /// A session that was to be recorded is not.
+    NotRecorded { cause: &'a str },
     /// The session is over; the process ends with it.
     End {
         session: &'a str,
@@ -183,6 +195,10 @@ impl Control {
             .map(|(said, socket)| match said {
                 Said::End { end } => Ok(Word::End(end)),
                 Said::Cache { .. } => Ok(Word::Cache(socket)),
+                Said::Record { record } => Ok(match record.zip(socket) {
+                    Some((payload, socket)) => Word::Record(payload, socket),
+                    None => Word::DoNotRecord,
+                }),
                 Said::Return(message) => Ok(Word::Return(message, with_socket("message", socket)?)),
             })
             .transpose()

@@ -18,9 +18,10 @@
 //! | in, with the client's socket | `{"session":"s-1","cert_pem":…,"key_pem":…,"grace_s":30,"spin_us":30,"devices":[0,2],"cache":true,"refuse":"why"}`; unknown fields are ignored |
 //! | out | `{"event":"start","session":"s-1","peer":"spiffe://…","serial":"1f…","program":"a.out","pid":7,"tls":"TLSv1.3","cipher":…}` |
 //! | in, with the socket of the tenant's cache if there is one | `{"cache":true}`, after a start if the assignment says so |
+//! | in, with a connection to a recorder if there is one | `{"record":"shape"}`, `{"record":null}`, after a start if the assignment says so (`"record":true`), or later |
 //! | in, with the socket of the client that has come back | `{"cert_pem":…,"key_pem":…,"peer":"192.0.2.1:40000"}` |
 //! | out | `{"event":"interrupted","session":"s-1","cause":…}`, `{"event":"resumed","session":"s-1","after":0.02}` |
-//! | out | `{"event":"without_cache","cause":…}` |
+//! | out | `{"event":"without_cache","cause":…}`, `{"event":"not_recorded","cause":…}` |
 //! | out | `{"event":"deferred_error","call":"cuLaunchKernel","code":700,"name":…}`, `{"event":"refused_call","number":41}` |
 //! | out, last | `{"event":"end","session":"s-1","calls":9,"waits":2,"bytes_in":812,"bytes_out":96,"bytes_cached":0,"seconds":0.4,"cause":…}` |
 //!
@@ -60,6 +61,7 @@ use control::{Assignment, Control, Event};
 use generated::driver::Driver;
 use options::Options;
 use output::Output;
+use session::recording::{self, About};
 use session::{lead, Cache, Ending, Engine, Intake, Relay, Replies, Session, Shared};
 use snapshot::Snapshot;
 use watchdog::Door;
@@ -297,8 +299,18 @@ fn let_in(
         tls: info.tls_version,
         cipher: &info.cipher,
     });
+    recording::describe(About {
+        session: assignment.session.clone(),
+        program,
+        pid: hello.pid,
+    });
+    if assignment.record {
+        recording::await_answer();
+    }
+    let is_recorded = recording::recorder().is_some();
     let is_wanted = hello.options.get(harp_content::OPTION).map(String::as_str) != Some("off");
-    let cache = if assignment.cache && is_wanted {
+    // What is not sent again could not be recorded.
+    let cache = if assignment.cache && is_wanted && !is_recorded {
         begin_cache(cache).unwrap_or_else(|cause| {
             let cause = cause.to_string();
             ending
@@ -314,6 +326,7 @@ fn let_in(
     }
     snapshot.make_soft_contexts(driver);
     let snapshot = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
+    recording::session_begins(&snapshot);
     let welcome = Welcome {
         session: assignment.session.clone(),
         snapshot,

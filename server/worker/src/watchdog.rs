@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use harp_transport::{accept_with, AcceptError, LinkError, ServerConfig, Tuning};
 
 use crate::control::{Event, Return, Word};
-use crate::session::{Ending, Shared};
+use crate::session::{recording, Ending, Shared};
 
 /// How often a session that sits in a wait looks for input of another client thread.
 const TICK: Duration = Duration::from_millis(250);
@@ -175,6 +175,8 @@ impl Watchdog {
                 let _ = self.caches.send(socket);
                 return;
             }
+            Ok(Some(Word::Record(payload, recorder))) => return self.record(&payload, recorder),
+            Ok(Some(Word::DoNotRecord)) => return recording::answered(),
             Ok(None) => self.ending.end("the agent is gone"),
             Err(cause) => self.ending.end(&cause),
         };
@@ -203,6 +205,15 @@ impl Watchdog {
         if started.is_err() {
             self.at_the_door.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    fn record(&self, payload: &str, recorder: OwnedFd) {
+        if let Err(cause) = recording::begin(payload, recorder) {
+            let cause = cause.to_string();
+            let control = self.ending.control();
+            control.report(&Event::NotRecorded { cause: &cause });
+        }
+        recording::answered();
     }
 
     fn end_on_request(&self) -> ! {

@@ -12,7 +12,7 @@ use crate::session::{Intake, Session, Staged, Stopped, Violation, Wait, BUFFER_B
 pub(super) const SYNCHRONOUS: u64 = u64::MAX;
 
 /// The arguments of an upload in front of its payload: address, stream, length.
-const UPLOAD_HEAD_BYTES: usize = 24;
+pub const UPLOAD_HEAD_BYTES: usize = 24;
 
 pub fn cuMemcpyHtoD_v2(
     d: &mut Decoder,

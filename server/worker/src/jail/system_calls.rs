@@ -91,6 +91,9 @@ const PLAIN: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     libc::SYS_eventfd2,
+    // The ring of a session that is recorded.
+    libc::SYS_memfd_create,
+    libc::SYS_fallocate,
     libc::SYS_futex,
     libc::SYS_sched_yield,
     libc::SYS_sched_getaffinity,

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use harp_wire::CallId;
 
+use super::recording;
 use crate::control::{Control, Event};
 
 /// Counters of a session. Written by whoever runs the loop, once per frame; read at the end.
@@ -108,6 +109,7 @@ impl Ending {
             Some((name, start)) => (name.as_str(), start.elapsed().as_secs_f64()),
             None => ("", 0.0),
         };
+        recording::end();
         let (waited_for, waits_unasked) = self.statistics.waited_for();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         self.control.report(&Event::End {

@@ -12,6 +12,7 @@ use harp_wire::{CallId, Decoder, Encoder};
 use super::downloads::Downloads;
 use super::intake::{Intake, Stopped};
 use super::landings;
+use super::recording::{recorder, Recorder};
 use super::relay::Relay;
 use super::replies::Replies;
 use super::waits::{Outcome, Wait};
@@ -175,7 +176,16 @@ impl Engine {
         let head = self.intake.record_head()?;
         self.calls += 1;
         self.session.enter(head.thread)?;
-        if self.intake.is_large(head.argument_bytes) && head.call == CallId::cuMemcpyHtoD_v2 {
+        let recorder = recorder();
+        if self.intake.is_large(head.argument_bytes)
+            && head.call == CallId::cuMemcpyHtoD_v2
+            && !recorder.is_some_and(Recorder::wants_uploads)
+        {
+            if let Some(recorder) = recorder {
+                let front = RECORD_HEAD_BYTES + calls::UPLOAD_HEAD_BYTES;
+                let bytes = head.argument_bytes - calls::UPLOAD_HEAD_BYTES;
+                recorder.upload_without_bytes(self.intake.peek(front)?, bytes);
+            }
             self.intake.skip(RECORD_HEAD_BYTES);
             let status =
                 calls::upload_in_pieces(&mut self.session, &mut self.intake, head.argument_bytes)?;
@@ -187,6 +197,9 @@ impl Engine {
             self.flush()?;
         }
         let record = self.intake.peek(RECORD_HEAD_BYTES + head.argument_bytes)?;
+        if let Some(recorder) = recorder {
+            recorder.call(&head, record);
+        }
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
         if changes_current_context(head.call) {
             // What belongs to a context is used as long as there is one.

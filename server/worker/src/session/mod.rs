@@ -13,6 +13,7 @@
 //! | `staging` | page-locked buffers of large copies |
 //! | `downloads` | large copies to the client, beside the loop |
 //! | `landings` | copies to the client that nobody waits for |
+//! | `recording` | a trace of the session |
 //! | `replies` | the shared way back, and errors that wait for a reply to carry them |
 //! | `waits` | calls that may block for long |
 //! | `engine` | the loop |
@@ -34,6 +35,7 @@ mod image;
 mod intake;
 mod jit;
 mod landings;
+pub mod recording;
 mod relay;
 mod replies;
 mod staging;

@@ -12,6 +12,7 @@ use harp_transport::{Buffer, LinkError, Sender};
 use harp_wire::push::encode_output;
 use harp_wire::Encoder;
 
+use super::recording::recorder;
 use super::waits::Outcome;
 use super::watches::Watches;
 use crate::generated::driver::Driver;
@@ -41,6 +42,22 @@ struct Way {
 }
 
 impl Way {
+    /// Sends one frame of whole replies, and has it recorded.
+    fn send(&mut self, parts: &[&[u8]]) -> std::io::Result<()> {
+        if let Some(recorder) = recorder() {
+            parts.iter().for_each(|part| recorder.frame(part));
+        }
+        self.sender.send(parts)
+    }
+
+    /// Sends one reply that ends with all of `buffer`, and has it recorded.
+    fn send_buffer(&mut self, head: &[u8], buffer: Buffer) -> std::io::Result<()> {
+        if let Some(recorder) = recorder() {
+            recorder.reply(head, (*buffer).as_ref());
+        }
+        self.sender.send_buffer(&[head], buffer)
+    }
+
     /// Sends what the device has printed; the bytes of it.
     fn send_output(&mut self) -> usize {
         let Self { sender, output } = self;
@@ -51,6 +68,9 @@ impl Way {
             encode_output(&mut e, stream, text);
             e.end_reply(start, PUSH, 0, 0);
             // If the client is gone, whoever reads from it ends the session.
+            if let Some(recorder) = recorder() {
+                recorder.frame(e.as_slice());
+            }
             let _ = sender.send(&[e.as_slice()]);
             bytes += e.len();
         });
@@ -104,32 +124,31 @@ impl Replies {
         match self.watches.completed(driver) {
             Some(told) => {
                 // If the client is gone, whoever reads from it ends the session.
-                let _ = way.sender.send(&[told.as_slice()]);
+                let _ = way.send(&[told.as_slice()]);
                 told.len()
             }
             None => 0,
         }
     }
 
-    /// Sends one frame whose body is the concatenation of `parts`, after all that the device has printed until now, and
+    /// Sends one frame of whole replies, those of `parts`, after all that the device has printed until now, and
     /// after what events have completed.
     pub fn send(&self, parts: &[&[u8]]) -> Result<(), LinkError> {
         let bytes = parts.iter().map(|part| part.len()).sum();
-        self.send_by(bytes, Some(self.driver), |sender| sender.send(parts))
+        self.send_by(bytes, Some(self.driver), |way| way.send(parts))
     }
 
     /// As [`send`](Self::send), from within the driver, which may not be called there.
     pub fn send_from_driver(&self, parts: &[&[u8]]) -> Result<(), LinkError> {
         let bytes = parts.iter().map(|part| part.len()).sum();
-        self.send_by(bytes, None, |sender| sender.send(parts))
+        self.send_by(bytes, None, |way| way.send(parts))
     }
 
-    /// The same for a body that ends with all of `buffer`.
-    pub fn send_buffer(&self, parts: &[&[u8]], buffer: Buffer) -> Result<(), LinkError> {
-        let head = parts.iter().map(|part| part.len()).sum::<usize>();
-        let bytes = head + (*buffer).as_ref().len();
-        self.send_by(bytes, Some(self.driver), |sender| {
-            sender.send_buffer(parts, buffer)
+    /// The same for one reply that ends with all of `buffer`.
+    fn send_buffer(&self, head: &[u8], buffer: Buffer) -> Result<(), LinkError> {
+        let bytes = head.len() + (*buffer).as_ref().len();
+        self.send_by(bytes, Some(self.driver), |way| {
+            way.send_buffer(head, buffer)
         })
     }
 
@@ -137,7 +156,7 @@ impl Replies {
     pub fn conclude(&self, ticket: u32, outcome: Outcome) -> Result<(), LinkError> {
         let head = outcome.reply_head(ticket, self.take_deferred());
         match outcome.payload {
-            Some(payload) => self.send_buffer(&[&head], payload),
+            Some(payload) => self.send_buffer(&head, payload),
             None => self.send(&[&head]),
         }
     }
@@ -147,7 +166,7 @@ impl Replies {
         let head = outcome.reply_head(ticket, 0);
         let payload = outcome.payload.unwrap_or_else(|| Box::new(Vec::new()));
         let bytes = head.len() + (*payload).as_ref().len();
-        let sent = self.lock().sender.send_buffer(&[&head], payload);
+        let sent = self.lock().send_buffer(&head, payload);
         sent.map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
         self.count(bytes);
         Ok(())
@@ -157,14 +176,14 @@ impl Replies {
         &self,
         bytes: usize,
         driver: Option<&Driver>,
-        send: impl FnOnce(&mut Sender) -> std::io::Result<()>,
+        send: impl FnOnce(&mut Way) -> std::io::Result<()>,
     ) -> Result<(), LinkError> {
         // Before the lock is taken: it may wait until the thread of `watch_output` has emptied a pipe. Where nothing was
         // printed, this and `send_output` cost a call that waits 0.3 us of its 70 (1.004 x, interleaved).
         output::settle();
         let mut way = self.lock();
         let printed = way.send_output() + self.send_events(&mut way, driver);
-        send(&mut way.sender).map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
+        send(&mut way).map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
         drop(way);
         self.count(printed + bytes);
         Ok(())

@@ -1,14 +1,13 @@
 //! What a trace says of itself, in JSON.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
-use harp_trace::date::rfc3339;
-use harp_trace::payloads::Policies;
 use harp_wire::Because;
 use serde_json::{json, Value};
 
-use crate::generated::exports::NAMES;
-use crate::session::program_name;
+use crate::date::rfc3339;
+use crate::payloads::Policies;
 
 /// How calls are encoded, as the generator has written it.
 const SCHEMA: &str = include_str!("../../../proto/trace/schema.json");
@@ -25,23 +24,41 @@ fn policies_of(policies: Policies) -> Value {
     })
 }
 
-/// What numbers in the trace mean: the schema of the calls, the names of symbols and of reasons for waits.
-pub fn define() -> Vec<u8> {
+/// What numbers in the trace mean: the schema of the calls, the names of `symbols` by their number and of reasons for
+/// waits.
+pub fn define<'a>(symbols: impl Iterator<Item = Cow<'a, str>>) -> Vec<u8> {
     let mut value: Value = serde_json::from_str(SCHEMA).unwrap_or_default();
-    value["symbols"] = NAMES.iter().map(|name| name.to_string_lossy()).collect();
+    value["symbols"] = symbols.collect();
     value["reasons"] = Because::ALL.iter().map(|because| because.name()).collect();
     value["reason_texts"] = Because::ALL.iter().map(|because| because.text()).collect();
     written(&value)
 }
 
-pub fn process(policies: Policies) -> Vec<u8> {
+/// Who is recorded, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// The program itself.
+    Program,
+    /// A session on its server, from its first call.
+    Session,
+    /// A session on its server, that had begun before: it cannot be run again.
+    RestOfSession,
+}
+
+/// The process of `program`, by its number on its host.
+pub fn process(program: &str, pid: u32, policies: Policies, recorded: Recorded) -> Vec<u8> {
     written(&json!({
         "harp": env!("CARGO_PKG_VERSION"),
-        "program": program_name(),
-        "pid": std::process::id(),
+        "program": program,
+        "pid": pid,
         "started": rfc3339(SystemTime::now()),
         "clock": "ns since started",
         "payload": policies_of(policies),
+        "recorded_by": match recorded {
+            Recorded::Program => "program",
+            Recorded::Session | Recorded::RestOfSession => "server",
+        },
+        "from_start": recorded != Recorded::RestOfSession,
     }))
 }
 
@@ -61,7 +78,7 @@ pub fn session(
     }))
 }
 
-/// The orderly end of a program.
+/// The orderly end of a program, or of its session.
 pub fn end(time: u64) -> Vec<u8> {
     written(&json!({"reason": "exit", "time": time}))
 }
@@ -72,8 +89,9 @@ mod tests {
 
     #[test]
     fn a_trace_defines_every_number() {
-        let value: Value = serde_json::from_slice(&define()).unwrap();
-        assert_eq!(value["symbols"].as_array().unwrap().len(), NAMES.len());
+        let symbols = ["cuInit", "cuMemAlloc_v2"].map(Cow::from);
+        let value: Value = serde_json::from_slice(&define(symbols.into_iter())).unwrap();
+        assert_eq!(value["symbols"][1], "cuMemAlloc_v2");
         assert_eq!(value["reasons"][Because::Network as usize], "network");
         let calls = value["calls"].as_array().unwrap();
         assert!(calls.iter().any(|call| call["name"] == "cuLaunchKernel"));

@@ -26,6 +26,7 @@ from harp_server.channel import Message
 from harp_server.content_cache import ContentCache, Place
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
+from harp_server.recordings import Recorders, Recording
 from harp_server.session import Session, Totals
 from harp_server.workers import IdleWorkers, WorkerCommand
 
@@ -87,6 +88,8 @@ class Offer:
     """Seconds that a session is kept when its connection breaks."""
     cache: Place | None = None
     """Where what programs upload is kept for the next ones of their tenant; None: nowhere."""
+    recording: Recording | None = None
+    """Whose sessions are recorded, and where to; None: nobody's."""
 
     devices: tuple[int, ...] | None = None
     """Which of the driver's devices sessions get, in this order; None for all."""
@@ -142,6 +145,11 @@ class Agent:
         self._cache = (
             ContentCache(offer.parts.cache, offer.cache, offer.environ, log)
             if offer.cache is not None
+            else None
+        )
+        self._recorders = (
+            Recorders(offer.parts.trace, offer.recording, offer.environ, log)
+            if offer.recording is not None
             else None
         )
         self._gate: Process | None = None
@@ -219,6 +227,8 @@ class Agent:
         await asyncio.gather(*self._refusals)
         if self._cache is not None:
             await self._cache.end()
+        if self._recorders is not None:
+            await self._recorders.end()
 
     def _start_gate(self) -> None:
         listener = self._listener.fileno()
@@ -379,6 +389,7 @@ class Agent:
                 "grace_s": self._offer.grace,
                 "devices": self._offer.devices,
                 "cache": self._cache is not None,
+                "record": self._recorders is not None and self._recorders.some_are_recorded,
             }
             if len(self._sessions) > CORES:
                 # Who spins while it waits for its client takes a core from another session.
@@ -411,7 +422,22 @@ class Agent:
         if message.get("event") == "start":
             self._end_if_revoked(session)
             if is_first:
+                self._bind_recorder(session)
                 self._bind_cache(session)
+
+    def _bind_recorder(self, session: Session) -> None:
+        """Tells the worker whether its session is recorded, where some are."""
+        if self._recorders is None or not self._recorders.some_are_recorded:
+            return
+        payload, way = self._recorders.policy(session.user), None
+        if payload is not None:
+            over = session.worker.process.exited
+            way = self._recorders.begin(session.id, session.user, payload, over)
+        with contextlib.suppress(OSError):
+            answer = {"record": None if way is None else payload}
+            session.worker.process.send(answer, None if way is None else way.fileno())
+        if way is not None:
+            way.close()
 
     def _bind_cache(self, session: Session) -> None:
         """Gives the worker the way to its tenant's cache. Once, as soon as the client has been let

@@ -130,6 +130,26 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
     callback=lambda _context, _option, value: None if value is None else size(value),
     help="Bytes kept of one tenant (default: half of --blob-cache-size).",
 )
+@click.option(
+    "--record",
+    "recorded",
+    multiple=True,
+    metavar="TENANT=POLICY",
+    help="Record the sessions of a tenant, or of all with *: shape, hash, full, or by class "
+    "(images=full,uploads=shape,downloads=hash). full keeps the programs' data.",
+)
+@click.option(
+    "--record-folder",
+    type=click.Path(path_type=Path),
+    help="Folder for the traces, by tenant (default: traces in --state).",
+)
+@click.option(
+    "--record-size",
+    default="10GiB",
+    show_default=True,
+    callback=lambda _context, _option, value: size(value),
+    help="Bytes of traces that are kept: the oldest go first.",
+)
 @serving_options("address")
 def server(
     listen: str,
@@ -147,6 +167,9 @@ def server(
     blob_cache: Path | None,
     blob_cache_size: int,
     blob_cache_tenant_size: int | None,
+    recorded: tuple[str, ...],
+    record_folder: Path | None,
+    record_size: int,
     metrics: str,
     log_format: str,
     log_level: str,
@@ -158,6 +181,8 @@ def server(
     from harp_server.ca import SessionIssuer
     from harp_server.content_cache import Place
     from harp_server.logs import Log
+    from harp_server.recordings import Recording
+    from harp_server.recordings import rules as recording_rules
 
     environ = native.without_preload(os.environ)
     parts = native.find(environ)
@@ -183,6 +208,10 @@ def server(
         half = blob_cache_size // 2
         place = str((blob_cache or folder / "cache").absolute())
         cache = Place(place, blob_cache_size, blob_cache_tenant_size or half)
+    recording = None
+    if recorded:
+        traces = (record_folder or folder / "traces").absolute()
+        recording = Recording(traces, recording_rules(recorded), record_size)
     offer = Offer(
         parts=parts,
         device=Device.resolve(device, parts),
@@ -195,6 +224,7 @@ def server(
         leases=link,
         devices=devices,
         cache=cache,
+        recording=recording,
     )
     if warning := open_key(str(credentials), "server.key"):
         log.warning("open key", cause=warning.cause, next=warning.next_step)

@@ -73,9 +73,9 @@ class _Lines:
 class Process:
     """A running child. Children also set PR_SET_PDEATHSIG themselves: none outlives the agent.
 
-    Each child leads a session of its own: Ctrl-C in the server's terminal reaches the agent alone, so
-    that sessions can be drained, and Linux's autogroups (sched(7)) give each worker an equal share of
-    the processor, however many threads it has.
+    Each child leads a session of its own: Ctrl-C in the server's terminal reaches the agent alone,
+    so that sessions can be drained, and Linux's autogroups (sched(7)) give each worker an equal
+    share of the processor, however many threads it has.
     """
 
     def __init__(

@@ -51,6 +51,7 @@ COMMANDS = {
     "get": "harp_client.commands.get:get",
     "host": "harp_client.commands.host:host",
     "join": "harp_client.commands.join:join",
+    "record": "harp_client.commands.record:record",
     "restore": "harp_scheduler.commands:restore",
     "revoke": "harp_client.commands.access:revoke",
     "role": "harp_client.commands.access:role",

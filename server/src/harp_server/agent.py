@@ -26,7 +26,7 @@ from harp_server.channel import Message
 from harp_server.content_cache import ContentCache, Place
 from harp_server.logs import Log
 from harp_server.process import Process, how_it_ended
-from harp_server.recordings import Recorders, Recording
+from harp_server.recordings import Recorders, Recording, normal_policy
 from harp_server.session import Session, Totals
 from harp_server.workers import IdleWorkers, WorkerCommand
 
@@ -429,15 +429,37 @@ class Agent:
         """Tells the worker whether its session is recorded, where some are."""
         if self._recorders is None or not self._recorders.some_are_recorded:
             return
-        payload, way = self._recorders.policy(session.user), None
-        if payload is not None:
-            over = session.worker.process.exited
-            way = self._recorders.begin(session.id, session.user, payload, over)
-        with contextlib.suppress(OSError):
-            answer = {"record": None if way is None else payload}
-            session.worker.process.send(answer, None if way is None else way.fileno())
-        if way is not None:
-            way.close()
+        payload = self._recorders.policy(session.user)
+        if payload is None or not self._begin_recording(self._recorders, session, payload):
+            with contextlib.suppress(OSError):
+                session.worker.process.send({"record": None})
+
+    def _begin_recording(self, recorders: Recorders, session: Session, payload: str) -> bool:
+        over = session.worker.process.exited
+        way = recorders.begin(session.id, session.user, payload, over)
+        if way is None:
+            return False
+        with way, contextlib.suppress(OSError):
+            session.worker.process.send({"record": payload}, way.fileno())
+        session.recorded = True
+        return True
+
+    def record(self, name: str, payload: str) -> None:
+        """Records a session from now on, as an admin asks. What stands in the way is logged."""
+        session, cause = self._sessions.get(name), ""
+        if session is None or not session.started:
+            cause = "there is no such session"
+        elif session.recorded:
+            cause = "it is being recorded"
+        elif self._recorders is None:
+            cause = "this server records nothing"
+        else:
+            try:
+                self._begin_recording(self._recorders, session, normal_policy(payload))
+            except HarpError as error:
+                cause = error.cause
+        if cause:
+            self._log.warning("session not recorded", session=printable(name), cause=cause)
 
     def _bind_cache(self, session: Session) -> None:
         """Gives the worker the way to its tenant's cache. Once, as soon as the client has been let

@@ -202,16 +202,19 @@ def server(
         def revoke(serials: frozenset[str]) -> None:
             agents[0].revoke(serials)
 
-        link = SchedulerLink(schedulers, issuer, folder / "leases.json", end_session, revoke, log)
+        def record(session: str, payload: str) -> None:
+            agents[0].record(session, payload)
+
+        link = SchedulerLink(
+            schedulers, issuer, folder / "leases.json", end_session, revoke, record, log
+        )
     cache = None
     if blob_cache_size > 0:
         half = blob_cache_size // 2
         place = str((blob_cache or folder / "cache").absolute())
         cache = Place(place, blob_cache_size, blob_cache_tenant_size or half)
-    recording = None
-    if recorded:
-        traces = (record_folder or folder / "traces").absolute()
-        recording = Recording(traces, recording_rules(recorded), record_size)
+    traces = (record_folder or folder / "traces").absolute()
+    recording = Recording(traces, recording_rules(recorded), record_size)
     offer = Offer(
         parts=parts,
         device=Device.resolve(device, parts),

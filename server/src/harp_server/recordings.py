@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harp_client.errors import HarpError, printable
+from harp_client.recorder import policies
 from harp_server.content_cache import tenant_label
 from harp_server.logs import Log
 
@@ -47,15 +48,18 @@ class Recording:
 
 def rules(words: tuple[str, ...]) -> dict[str, str]:
     """`TENANT=POLICY` as payloads by tenant. Raises HarpError."""
-    from harp_client.recorder import policies
-
     found = {}
     for word in words:
         tenant, equals, policy = word.partition("=")
         if not equals or not tenant:
             raise HarpError(f"{word!r} says not what to record", "--record TENANT=shape", 2)
-        found[tenant] = ",".join(f"{name}={kept}" for name, kept in policies(policy).items())
+        found[tenant] = normal_policy(policy)
     return found
+
+
+def normal_policy(text: str) -> str:
+    """A payload policy with every class by name. Raises HarpError."""
+    return ",".join(f"{name}={kept}" for name, kept in policies(text).items())
 
 
 def tenant_of(identity: str) -> str:

@@ -64,14 +64,17 @@ class SchedulerLink:
         state: Path,
         end_session: Callable[[str, str], Awaitable[None]],
         revoke: Callable[[frozenset[str]], None],
+        record: Callable[[str, str], None],
         log: Log,
     ) -> None:
         """`state`: the file that keeps what must outlive this process. `revoke` is called with the
-        serial numbers of the certificates that count no more."""
+        serial numbers of the certificates that count no more, `record` with a session and a payload
+        policy."""
         self._schedulers = list(schedulers)
         self._credentials = channel_credentials(issuer)
         self._renewed = asyncio.Event()
         self._revoke = revoke
+        self._record = record
         self._own = issuer.serials
         self._revoked: list[str] = []
         self._state = state
@@ -289,6 +292,8 @@ class SchedulerLink:
             self._revoked = list(message.revoked.serials)
             self._store()
             self._take_revoked()
+        elif message.HasField("record"):
+            self._record(message.record.session, message.record.payload)
         elif message.HasField("orders") and self._admission.take_orders(message.orders):
             self._store()
             self._end_sessions()

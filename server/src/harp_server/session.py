@@ -62,6 +62,9 @@ class Session:
 
     interrupted: float | None = None
     end_event: Message | None = None
+    recorded: bool = False
+    """It has a recorder."""
+
     owners: tuple[str, ...] = ()
     """Identities that may have the session; any user of the pool, where none is named."""
 

@@ -66,6 +66,13 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingAsked:
+    """A running program's session is to be recorded on its server."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cordoned:
     """No new leases (or again new leases) on a server, or on one device of it."""
 
@@ -146,6 +153,7 @@ Event = (
     | GivenBack
     | Started
     | Renewed
+    | RecordingAsked
     | Cordoned
     | ServerRemoved
     | ServerRevoked

@@ -15,6 +15,7 @@ from harp_scheduler.core.events import (
     GivenBack,
     ProfileRemoved,
     ProfileSet,
+    RecordingAsked,
     Renewed,
     ServerRemoved,
     Started,
@@ -144,6 +145,16 @@ def renew(book: Book, renewed: Renewed, now: float) -> str:
     lease = found(book, renewed.lease)
     book.renewed[lease.id] = now
     return lease.id
+
+
+def record(book: Book, asked: RecordingAsked, now: float) -> str:
+    """Says that there is such a session: its server does the rest."""
+    for lease in book.leases.values():
+        for server in lease.servers:
+            held = book.links[server].held.get(lease.epoch)
+            if held is not None and any(each.session == asked.session for each in held.running):
+                return asked.session
+    raise NotFound(f"there is no session {asked.session}", "harp get sessions")
 
 
 def cordon(book: Book, cordoned: Cordoned, now: float) -> str:

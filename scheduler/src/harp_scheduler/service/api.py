@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 
+from harp_api.control.v1 import agent_pb2 as agent
 from harp_api.control.v1 import pool_pb2 as api
 from harp_api.control.v1 import pool_pb2_grpc
 from harp_scheduler.core.book import Book
@@ -19,6 +20,7 @@ from harp_scheduler.core.events import (
     GivenBack,
     ProfileRemoved,
     ProfileSet,
+    RecordingAsked,
     Renewed,
     ServerRemoved,
     Started,
@@ -27,7 +29,7 @@ from harp_scheduler.core.events import (
 from harp_scheduler.core.model import After, Closing, Lease, Profile, Quota
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import Outcome
-from harp_scheduler.core.refused import NotFound
+from harp_scheduler.core.refused import Conflict, NotFound
 from harp_scheduler.core.requests import repeated
 from harp_scheduler.service import views
 from harp_scheduler.service.access import Caller, Context, Role
@@ -236,6 +238,23 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         verb = ("drain" if request.drain else "cordon") if request.on else "uncordon"
         return await self._admin(context, Role.OPERATOR, event, verb, request.request_id)
 
+    async def Record(self, request: api.RecordRequest, context: Context) -> api.Session:  # noqa: N802
+        async with answering(context):
+            leader, caller = self._leader(), self.caller(context)
+            session = self._session(leader, caller, request.session)
+            if len(request.payload) > WORD_MOST:
+                raise Invalid("no such payload policy", "shape, hash, full, or images=full,…")
+            caller.needs(Role.OPERATOR, session.tenant)
+            event, call_id = RecordingAsked(session.name), request_id(request.request_id)
+            await self._do(leader, caller, event, "record", session.tenant, call_id)
+            send = leader.links.get(session.server)
+            if send is None:
+                raise Conflict(f"{session.server} is out of reach", "harp get servers")
+            record = agent.Record(session=session.name, payload=request.payload)
+            send(agent.ToAgent(record=record))
+            return session
+        raise AssertionError
+
     async def RemoveServer(self, request: api.RemoveRequest, context: Context) -> api.Done:  # noqa: N802
         event = ServerRemoved(request.name)
         return await self._admin(context, Role.ADMIN, event, "remove server", request.request_id)
@@ -254,6 +273,19 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
     async def RemoveProfile(self, request: api.RemoveRequest, context: Context) -> api.Done:  # noqa: N802
         event = ProfileRemoved(request.name)
         return await self._admin(context, Role.ADMIN, event, "remove profile", request.request_id)
+
+    def _session(self, leader: Leader, caller: Caller, name: str) -> api.Session:
+        """The session of this name, or the only one whose name begins so. Raises NotFound."""
+        book = leader.pool.book
+        leases = [lease for lease in book.leases.values() if may_see(caller, lease)]
+        found = [each for lease in leases for each in views.sessions(book, lease)]
+        exact = [each for each in found if each.name == name]
+        alike = exact or [each for each in found if name and each.name.startswith(name)]
+        if len(alike) != 1:
+            several = f"{len(alike)} sessions begin with {name}"
+            cause = several if alike else f"there is no session {name}"
+            raise NotFound(cause, "harp get sessions")
+        return alike[0]
 
     def _own(self, leader: Leader, caller: Caller, name: str, tenant: str) -> Lease:
         """The lease of this id or name that the caller may change. Raises NotFound, Denied."""

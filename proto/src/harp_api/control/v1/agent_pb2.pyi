@@ -16,14 +16,24 @@ class FromAgent(_message.Message):
     def __init__(self, register: _Optional[_Union[Register, _Mapping]] = ..., report: _Optional[_Union[Report, _Mapping]] = ...) -> None: ...
 
 class ToAgent(_message.Message):
-    __slots__ = ("orders", "heard", "revoked")
+    __slots__ = ("orders", "heard", "revoked", "record")
     ORDERS_FIELD_NUMBER: _ClassVar[int]
     HEARD_FIELD_NUMBER: _ClassVar[int]
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     orders: Orders
     heard: Heard
     revoked: Revoked
-    def __init__(self, orders: _Optional[_Union[Orders, _Mapping]] = ..., heard: _Optional[_Union[Heard, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ...) -> None: ...
+    record: Record
+    def __init__(self, orders: _Optional[_Union[Orders, _Mapping]] = ..., heard: _Optional[_Union[Heard, _Mapping]] = ..., revoked: _Optional[_Union[Revoked, _Mapping]] = ..., record: _Optional[_Union[Record, _Mapping]] = ...) -> None: ...
+
+class Record(_message.Message):
+    __slots__ = ("session", "payload")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    session: str
+    payload: str
+    def __init__(self, session: _Optional[str] = ..., payload: _Optional[str] = ...) -> None: ...
 
 class Register(_message.Message):
     __slots__ = ("version", "address", "labels", "devices", "report")

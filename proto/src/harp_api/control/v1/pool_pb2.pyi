@@ -293,6 +293,16 @@ class Session(_message.Message):
     began: float
     def __init__(self, name: _Optional[str] = ..., server: _Optional[str] = ..., lease: _Optional[str] = ..., lease_name: _Optional[str] = ..., tenant: _Optional[str] = ..., host: _Optional[str] = ..., user: _Optional[str] = ..., program: _Optional[str] = ..., pid: _Optional[int] = ..., began: _Optional[float] = ...) -> None: ...
 
+class RecordRequest(_message.Message):
+    __slots__ = ("request_id", "session", "payload")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    session: str
+    payload: str
+    def __init__(self, request_id: _Optional[str] = ..., session: _Optional[str] = ..., payload: _Optional[str] = ...) -> None: ...
+
 class CordonRequest(_message.Message):
     __slots__ = ("request_id", "subject", "on", "drain")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]

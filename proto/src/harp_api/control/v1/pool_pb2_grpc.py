@@ -79,6 +79,11 @@ class PoolStub:
                 request_serializer=harp__api_dot_control_dot_v1_dot_pool__pb2.CordonRequest.SerializeToString,
                 response_deserializer=harp__api_dot_control_dot_v1_dot_pool__pb2.Done.FromString,
                 _registered_method=True)
+        self.Record = channel.unary_unary(
+                '/harp.control.v1.Pool/Record',
+                request_serializer=harp__api_dot_control_dot_v1_dot_pool__pb2.RecordRequest.SerializeToString,
+                response_deserializer=harp__api_dot_control_dot_v1_dot_pool__pb2.Session.FromString,
+                _registered_method=True)
         self.RemoveServer = channel.unary_unary(
                 '/harp.control.v1.Pool/RemoveServer',
                 request_serializer=harp__api_dot_control_dot_v1_dot_pool__pb2.RemoveRequest.SerializeToString,
@@ -166,6 +171,13 @@ class PoolServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Record(self, request, context):
+        """Has a running program's session recorded on its server, from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveServer(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -237,6 +249,11 @@ def add_PoolServicer_to_server(servicer, server):
                     servicer.Cordon,
                     request_deserializer=harp__api_dot_control_dot_v1_dot_pool__pb2.CordonRequest.FromString,
                     response_serializer=harp__api_dot_control_dot_v1_dot_pool__pb2.Done.SerializeToString,
+            ),
+            'Record': grpc.unary_unary_rpc_method_handler(
+                    servicer.Record,
+                    request_deserializer=harp__api_dot_control_dot_v1_dot_pool__pb2.RecordRequest.FromString,
+                    response_serializer=harp__api_dot_control_dot_v1_dot_pool__pb2.Session.SerializeToString,
             ),
             'RemoveServer': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveServer,
@@ -502,6 +519,33 @@ class Pool:
             '/harp.control.v1.Pool/Cordon',
             harp__api_dot_control_dot_v1_dot_pool__pb2.CordonRequest.SerializeToString,
             harp__api_dot_control_dot_v1_dot_pool__pb2.Done.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Record(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/harp.control.v1.Pool/Record',
+            harp__api_dot_control_dot_v1_dot_pool__pb2.RecordRequest.SerializeToString,
+            harp__api_dot_control_dot_v1_dot_pool__pb2.Session.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,6 +15,7 @@ LOST = "While the program runs"
 DEVICE = "What kernels and calls do wrong"
 SERVER = "On the server"
 LOCAL = "In local mode"
+RECORDING = "While a run is recorded"
 
 NO_DEVICE = "CUDA_ERROR_NO_DEVICE"
 UNAVAILABLE = "CUDA_ERROR_DEVICE_UNAVAILABLE"
@@ -394,6 +395,25 @@ FAULTS = (
         "CUDA_ERROR_NOT_SUPPORTED",
         "The driver is older than the call. Named once; `cuGetProcAddress` says that it is not there.",
         "Use a newer driver.",
+    ),
+    Fault(
+        "trace_exists",
+        RECORDING,
+        "There is a file where the trace is to be",
+        "harp-run: … exists. Next: name another file, or remove it",
+        "exit status 125",
+        "`harp-run --trace` overwrites nothing.",
+        "Name another file, or remove that one.",
+    ),
+    Fault(
+        "recorder_gone",
+        RECORDING,
+        "The recorder of the run is gone",
+        "harp: nothing of this process is recorded: its recorder cannot be reached: …; have the program "
+        "that harp-run starts wait for its children",
+        "the program runs",
+        "The process has outlived the `harp-run --trace` that it was started under.",
+        "Have the program wait for its children.",
     ),
 )
 

@@ -371,6 +371,15 @@ def driver_lacks(stage: Stage) -> Seen:
     return local(stage, small_driver(stage), text)
 
 
+def trace_exists(stage: Stage) -> Seen:
+    return stage.run("nowhere:1", "once", options=("--trace", str(stage.folder)))
+
+
+def recorder_gone(stage: Stage) -> Seen:
+    environ = {"HARP_TRACE_SOCKET": str(stage.folder / "recorder")}
+    return stage.run(stage.server().address, "once", environ=environ)
+
+
 SCENARIOS: dict[str, Callable[[Stage], Seen]] = {
     function.__name__: function
     for function in (
@@ -404,6 +413,8 @@ SCENARIOS: dict[str, Callable[[Stage], Seen]] = {
         no_driver,
         driver_lost,
         driver_lacks,
+        trace_exists,
+        recorder_gone,
     )
 } | {
     kernel: sticky(kernel) for kernel in ("illegal", "misaligned", "assertion", "trap", "overflow")

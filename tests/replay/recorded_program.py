@@ -3,12 +3,14 @@
 python recorded_program.py PART     a function below; exits 0 if what it computed is right
 """
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
 import subprocess
 import sys
+import time
 from ctypes import byref, c_int, c_uint64, c_void_p
 
 COUNT = 1000
@@ -87,6 +89,16 @@ def vector_add() -> None:
         must(cuda.cuMemFree_v2(memory))
 
 
+def two_devices() -> None:
+    for device in range(2):
+        context, memory = c_void_p(), c_uint64()
+        must(cuda.cuInit(0))
+        must(cuda.cuDevicePrimaryCtxRetain(byref(context), device))
+        must(cuda.cuCtxSetCurrent(context))
+        must(cuda.cuMemAlloc_v2(byref(memory), ctypes.c_size_t(4 * COUNT)))
+        must(cuda.cuMemsetD32_v2(memory, device, ctypes.c_size_t(COUNT)))
+
+
 def killed() -> None:
     (memory,) = begin()
     for value in range(MANY):
@@ -134,6 +146,35 @@ def uploads() -> None:
     must(cuda.cuMemcpyHtoD_v2(memory, bytes(1000), ctypes.c_size_t(1000)))
     must(cuda.cuCtxSynchronize())
     print("passed")
+
+
+def outlives_its_recorder() -> None:
+    """Uploads more than the ring holds while the recorder stands still, then goes on with it."""
+    (memory,) = begin(1 << 20)
+    recorder = recorder_of_this_run()
+
+    def upload(times: int) -> None:
+        for number in range(times):
+            piece = bytes([number]) * (1 << 20)
+            must(cuda.cuMemcpyHtoD_v2(memory, piece, ctypes.c_size_t(len(piece))))
+
+    os.kill(recorder, signal.SIGSTOP)
+    upload(24)
+    os.kill(recorder, signal.SIGCONT)
+    for _ in range(10):
+        time.sleep(0.3)
+        upload(1)
+
+
+def recorder_of_this_run() -> int:
+    """The process that listens at this one's socket."""
+    mark = os.environ["HARP_TRACE_SOCKET"].encode()
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{process}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+            if words[1:2] == [b"record"] and mark in words:
+                return int(process)
+    sys.exit("there is no recorder")
 
 
 if __name__ == "__main__":

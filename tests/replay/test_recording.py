@@ -248,6 +248,25 @@ def recorder_with_little_disk(tmp_path: Path) -> dict[str, str]:
     return {"HARP_NATIVE_DIR": str(folder)}
 
 
+def test_devices_of_two_servers_are_two_sessions_of_one_trace(
+    record: Record, environ: dict[str, str], server: Server, tmp_path: Path
+) -> None:
+    second = Server(server.pool, environ, tmp_path / "second.log")
+    try:
+        pool = ("--server", server.address, "--server", second.address)
+        user = ("--credentials", str(server.pool.user))
+        run = record("two_devices", options=(*pool, *user))
+    finally:
+        second.stop()
+    assert run.status == 0, run.told
+    events = run.events()
+    assert [each["server"] for each in of(events, "session")] == [server.address, second.address]
+    fills = of(events, "call", name="cuMemsetD32Async")
+    assert [(fill["session"], fill["args"]["ui"]) for fill in fills] == [(0, 0), (1, 1)]
+    assert [fill["args"]["dstDevice"]["allocation"] for fill in fills] == [0, 1]
+    assert [each["session"] for each in of(events, "allocation")] == [0, 1]
+
+
 def test_a_full_disk_costs_the_trace_and_not_the_program(
     record: Record, recorder_with_little_disk: dict[str, str]
 ) -> None:
@@ -259,6 +278,22 @@ def test_a_full_disk_costs_the_trace_and_not_the_program(
     assert len(of(events, "call", name="cuMemcpyHtoD_v2")) == 17
     kept = [call["payload"]["policy"] for call in of(events, "call", name="cuMemcpyHtoD_v2")]
     assert kept == ["hash"] * 16 + ["full"]
+
+
+def test_a_recorder_that_stands_still_is_not_waited_for(record: Record) -> None:
+    """Data is lost, not that there was some; once the recorder has caught up it is kept again."""
+    run = record("outlives_its_recorder")
+    assert run.status == 0, run.told
+    events = run.events()
+    assert_pairs(events)
+    assert not of(events, "loss")
+    kept = [call["payload"]["policy"] for call in of(events, "call", name="cuMemcpyHtoD_v2")]
+    assert len(kept) == 24 + 10
+    first, lost = kept.index("lost"), kept.count("lost")
+    assert first < 16
+    assert first + lost >= 24
+    assert kept == ["full"] * first + ["lost"] * lost + ["full"] * (34 - first - lost)
+    assert kept[-1] == "full"
 
 
 def test_local_mode_is_recorded_on_a_pool_over_its_driver(record: Record) -> None:

@@ -35,6 +35,8 @@ const AWAKE: u64 = u64::MAX;
 const WAKE_SHARE: u64 = 8;
 /// After a loss this part of the ring has to be free.
 const ROOM_SHARE: usize = 8;
+/// This part of the ring is not for payloads: what they belong to can be told when they are lost.
+const RESERVED_SHARE: usize = 8;
 /// So many bytes ahead of the head the ring is at hand.
 const AHEAD: u64 = 512;
 /// How often a writer that waits for room looks again.
@@ -228,6 +230,7 @@ impl Producer {
 
     fn append_parts(&mut self, policy: Policy, pieces: &[&[u8]], patience: &mut Patience) -> bool {
         let most = PART_MAX.min(self.capacity() / 4);
+        let kept_free = self.capacity() / RESERVED_SHARE;
         let mut first = true;
         for chunk in pieces.iter().flat_map(|piece| piece.chunks(most)) {
             let part = Block::Part {
@@ -235,7 +238,8 @@ impl Producer {
                 keep: policy == Policy::Full,
                 bytes: chunk,
             };
-            while !self.try_append_block(&part) {
+            let bytes = HEAD_BYTES + aligned(chunk.len());
+            while self.free() < bytes + kept_free || !self.try_append_block(&part) {
                 if !patience.wait(self) {
                     return false;
                 }

@@ -172,6 +172,15 @@ fn a_reader_that_stands_still_is_not_waited_for() {
     assert_eq!(producer.appended(), 0);
     let payload = producer.append_payload(Policy::Hash, &[&bytes], &mut patience);
     assert_eq!(payload, Payload::unnamed(Policy::Lost, bytes.len()));
+    // What it belonged to can be told all the same.
+    let room = CAPACITY_MIN / 8 / 24;
+    for _ in 0..room {
+        assert!(producer.try_append_block(&Block::Enter {
+            time: 1,
+            thread: 1,
+            symbol: 1,
+        }));
+    }
     // What was appended until then is whole.
     while consumer.next().unwrap().is_some() {}
     assert!(producer.try_append_block(&Block::End(b"{}")));

@@ -82,6 +82,9 @@ static void parameters(CUmodule module) {
     CUfunction scale, mixed;
     MUST(cuModuleGetFunction(&scale, module, "scale"));
     MUST(cuModuleGetFunction(&mixed, module, "mixed"));
+    CUfunction again;
+    MUST(cuModuleGetFunction(&again, module, "scale"));
+    expect("who asks again gets the same function", again == scale && mixed != scale);
     const unsigned n = 1000;
     std::vector<float> numbers(n), got(n);
     for (unsigned i = 0; i < n; ++i) numbers[i] = float(i);

@@ -171,11 +171,13 @@ fn primary(number: CUdevice) -> Result<Primary, CUresult> {
 
 /// The current context and how often it has ended: a name for this life of it.
 pub fn current_life() -> Result<(u64, u32), CUresult> {
-    let current = current_context()?;
-    Ok((
-        current as u64,
-        known(current)?.lives.load(Ordering::Relaxed),
-    ))
+    let current = current_context()? as u64;
+    Ok((current, lives_of(current)?))
+}
+
+/// How often a context has ended.
+pub fn lives_of(context: u64) -> Result<u32, CUresult> {
+    Ok(known(context as CUcontext)?.lives.load(Ordering::Relaxed))
 }
 
 /// Makes a context current for as long as this lives.

@@ -12,7 +12,7 @@ use super::foretold::Foretold;
 use super::function;
 use super::image::{self, Refusal};
 use super::jit_options::JitOptions;
-use super::module::{look_up, name_argument, put_variable, Module};
+use super::module::{look_up, name_argument, put_variable, Module, Named};
 use super::outputs::put;
 use crate::generated::forward;
 use crate::session::handles::session_of;
@@ -28,6 +28,7 @@ struct Library {
     elsewhere: Mutex<Vec<u64>>,
     /// What the server of its handle said of its kernels.
     foretold: Foretold,
+    kernels: Named,
 }
 
 /// What a library is loaded from.
@@ -128,6 +129,7 @@ fn load(image: Vec<u8>, options: &JitOptions) -> Result<CUlibrary, Refusal> {
         source,
         elsewhere: Mutex::default(),
         foretold,
+        kernels: Named::default(),
     };
     handles::attach(handle, library);
     Ok(handle as CUlibrary)
@@ -201,7 +203,8 @@ pub unsafe fn cuLibraryGetKernel(
             true => sessions.any(),
             false => sessions.of(owner),
         };
-        look_up_kernel(session, owner, name)
+        let look_up = |name| look_up_kernel(session, owner, name);
+        Library::known(owner)?.kernels.get(session, name, look_up)
     };
     match found() {
         Ok(handle) => unsafe { put(kernel, handle as CUkernel) },
@@ -265,7 +268,10 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
         false => Foretold::default(),
     };
     let context = life.0;
-    handles::attach(made, Module { context, foretold });
+    match Module::new(context, foretold) {
+        Ok(data) => handles::attach(made, data),
+        Err(code) => return code,
+    };
     let status = match loaded {
         // It cannot fail any more.
         true => session.one_way(CallId::cuLibraryGetModule, |encoder| {

@@ -1,11 +1,13 @@
 //! Modules: an image goes up once, its functions and variables are looked up by name.
 
+use std::collections::HashMap;
 use std::ffi::{c_char, c_uint, c_void, CStr, CString};
+use std::sync::{Mutex, PoisonError};
 
 use harp_cuda_abi::types::*;
-use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
+use harp_wire::{calls, CallId, Encoder, FunctionInfo, HandleKind};
 
-use super::context::current_context;
+use super::context::{current_context, lives_of};
 use super::foretold::{self, Foretold};
 use super::function;
 use super::image::{self, Refusal};
@@ -32,8 +34,49 @@ pub unsafe fn name_argument(text: *const c_char) -> Result<CString, CUresult> {
 pub struct Module {
     /// The context that it was loaded in.
     pub context: u64,
+    /// How often that had ended before.
+    lives: u32,
     /// What the server said of its kernels.
-    pub foretold: Foretold,
+    foretold: Foretold,
+    functions: Named,
+}
+
+impl Module {
+    /// One that has just been loaded into a context.
+    pub fn new(context: u64, foretold: Foretold) -> Result<Module, CUresult> {
+        Ok(Module {
+            context,
+            lives: lives_of(context)?,
+            foretold,
+            functions: Named::default(),
+        })
+    }
+
+    fn is_loaded(&self) -> bool {
+        lives_of(self.context) == Ok(self.lives)
+    }
+}
+
+/// The handles that have been given out for names: whoever asks again gets the same.
+#[derive(Default)]
+pub struct Named(Mutex<HashMap<CString, u64>>);
+
+impl Named {
+    /// The handle for a name, which is looked up where nobody has asked for it yet.
+    pub fn get(
+        &self,
+        session: &Session,
+        name: CString,
+        look_up: impl FnOnce(CString) -> Result<u64, CUresult>,
+    ) -> Result<u64, CUresult> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(&name).copied();
+        if let Some(handle) = found {
+            return session.check_fault().map(|()| handle);
+        }
+        let handle = look_up(name.clone())?;
+        Ok(*known().entry(name).or_insert(handle))
+    }
 }
 
 /// Loads an image with the server of the current context.
@@ -53,7 +96,7 @@ fn load(session: &Session, image: &[u8], options: &JitOptions) -> Result<CUmodul
         handles::destroy(HandleKind::Module, handle as CUmodule);
         return Err(status.into());
     }
-    handles::attach(handle, Module { context, foretold });
+    handles::attach(handle, Module::new(context, foretold)?);
     Ok(handle as CUmodule)
 }
 
@@ -118,7 +161,7 @@ pub fn look_up(
     kind: HandleKind,
     owner: u64,
     name: CString,
-    encode: impl FnOnce(&mut harp_wire::Encoder, u64, &CStr),
+    encode: impl FnOnce(&mut Encoder, u64, &CStr),
 ) -> Result<u64, CUresult> {
     let handle = handles::create(kind, session.number);
     let mut info = FunctionInfo::default();
@@ -173,17 +216,28 @@ pub unsafe fn cuModuleGetFunction(
         let name = unsafe { name_argument(name) }?;
         // SAFETY: module handles are given a Module when they are made.
         let known = unsafe { handles::attached::<Module>(owner) };
-        if let Some(kernel) = known.and_then(|known| known.foretold.kernel(&name)) {
-            return look_up_foretold(session, owner, &name, kernel);
+        let known = known.ok_or(CUDA_ERROR_INVALID_HANDLE)?;
+        let look_up = |name: CString| {
+            if let Some(kernel) = known.foretold.kernel(&name) {
+                return look_up_foretold(session, owner, &name, kernel);
+            }
+            let encode = |encoder: &mut Encoder, handle, name: &CStr| {
+                calls::encode_cuModuleGetFunction(encoder, handle, owner, name);
+            };
+            let kind = HandleKind::Function;
+            look_up(
+                session,
+                CallId::cuModuleGetFunction,
+                kind,
+                owner,
+                name,
+                encode,
+            )
+        };
+        match known.is_loaded() {
+            true => known.functions.get(session, name, look_up),
+            false => look_up(name),
         }
-        look_up(
-            session,
-            CallId::cuModuleGetFunction,
-            HandleKind::Function,
-            owner,
-            name,
-            |encoder, handle, name| calls::encode_cuModuleGetFunction(encoder, handle, owner, name),
-        )
     });
     match found {
         Ok(handle) => unsafe { put(function, handle as CUfunction) },

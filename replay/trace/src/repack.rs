@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::block::{Block, Payload, Policy, RawBlock};
-use crate::container::{pack, Finished, Trace, TraceError, Writer};
+use crate::container::{pack, Counts, Finished, Trace, TraceError, Writer};
 
 /// How a trace is to be written.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub fn repack(trace: &Trace, out: &Path, options: Options) -> Result<Finished, T
         out.to_owned()
     };
     let mut manifest = trace.manifest().clone();
-    manifest.counts = Default::default();
+    manifest.counts = Counts::default();
     let writer = Writer::create(&folder, manifest, options.level)?;
     let written = copy(trace, writer).and_then(|finished| {
         if options.packed {
@@ -73,6 +73,14 @@ fn copy(trace: &Trace, mut writer: Writer) -> Result<Finished, TraceError> {
     }
     if blocks.cut() || !trace.complete() && ended.is_empty() {
         ended = BTreeMap::from([("reason".to_owned(), "cut".into())]);
+    }
+    writer.flush()?;
+    // What a full disk had no block for any more is in the manifest alone.
+    let (then, now) = (&trace.manifest().counts, &mut writer.manifest_mut().counts);
+    if then.lost_blocks > now.lost_blocks {
+        now.lost_blocks = then.lost_blocks;
+        now.lost_bytes = then.lost_bytes;
+        now.lost_reasons.clone_from(&then.lost_reasons);
     }
     writer.finish(ended)
 }

@@ -243,6 +243,9 @@ fn a_cut_trace_is_repacked_up_to_the_cut() {
     let (folder, path, bodies) = sample();
     let calls = std::fs::read(path.join("calls.zst")).unwrap();
     let more = [&calls[..], &calls[..calls.len() / 2]].concat();
+    let manifest = std::fs::read_to_string(path.join("MANIFEST.json")).unwrap();
+    let manifest = manifest.replace("\"lost_blocks\": 3", "\"lost_blocks\": 5");
+    std::fs::write(path.join("MANIFEST.json"), manifest).unwrap();
     std::fs::write(path.join("calls.zst"), more).unwrap();
     let out = folder.path().join("repacked");
     let trace = Trace::open(&path).unwrap();
@@ -253,6 +256,7 @@ fn a_cut_trace_is_repacked_up_to_the_cut() {
     };
     let finished = repack(&trace, &out, options).unwrap();
     assert_eq!(finished.manifest.ended["reason"], "cut");
+    assert_eq!(finished.manifest.counts.lost_blocks, 5);
     assert!(all_blocks(&out) == bodies);
 }
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from harp_client.errors import HarpError
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+NANOSECONDS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
+BITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -15,6 +17,22 @@ def size(text: str) -> int:
     if not found:
         raise HarpError(f"{text!r} is no size of memory", "write it like 8GiB or 512M", 2)
     return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def nanoseconds(text: str) -> float:
+    """Nanoseconds of `200us`, `0.2ms`, `1s`. Raises HarpError (2)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)", text.strip())
+    if not found:
+        raise HarpError(f"{text!r} is no round trip", "write it like 0.2ms or 150us", 2)
+    return float(found[1]) * NANOSECONDS[found[2]]
+
+
+def bit_rate(text: str) -> float:
+    """Bits a second of `10Gbit`, `100Mbit/s`. Raises HarpError (2)."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)bit(?:/s)?", text.strip())
+    if not found or float(found[1]) == 0:
+        raise HarpError(f"{text!r} is no bandwidth", "write it like 10Gbit or 100Mbit", 2)
+    return float(found[1]) * BITS[found[2]]
 
 
 def per_mille(text: str, most: float = 1000) -> int:

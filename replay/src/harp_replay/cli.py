@@ -22,6 +22,7 @@ COMMANDS = {
     "diff": "harp_replay.diff:diff",
     "export": "harp_replay.export:export",
     "info": "harp_replay.info:info",
+    "predict": "harp_replay.predict:predict",
     "report": "harp_replay.report:report",
     "run": "harp_replay.run:run",
     "stats": "harp_replay.stats:stats",

@@ -13,19 +13,27 @@ Examples:
   harp-run --trace out.htrace -- python train.py  record a program
   harp-replay run out.htrace                      run what it did again, on a soft GPU
   harp-replay run out.htrace --check outputs      and compare all that came back from the device
+  harp-replay report out.htrace -o out.html       look at it: a page, a table, a timeline
+  harp-replay stats out.htrace
+  harp-replay export out.htrace -o out.pftrace
+  harp-replay predict --rtt 10ms out.htrace       how long it would take farther away
+  harp-replay diff monday.htrace tuesday.htrace   what has changed
 
 Exit status: 0 ok, 1 something differs or fails a check, 2 the trace or the command line is refused,
 6 nobody answers, 130 Ctrl-C.
 """
 
 COMMANDS = {
+    "convert": "harp_replay.convert:convert",
     "diff": "harp_replay.diff:diff",
     "export": "harp_replay.export:export",
     "info": "harp_replay.info:info",
     "predict": "harp_replay.predict:predict",
+    "repack": "harp_replay.convert:repack",
     "report": "harp_replay.report:report",
     "run": "harp_replay.run:run",
     "stats": "harp_replay.stats:stats",
+    "verify": "harp_replay.convert:verify",
 }
 
 

@@ -6,21 +6,24 @@
 //! harp-trace events TRACE [--full]          its events as lines of JSON
 //! harp-trace assemble LINES --out TRACE     such lines as a trace
 //! harp-trace verify TRACE                   looks at everything in it
+//! harp-trace run TRACE --server HOST:PORT --credentials DIR …   its calls, sent again
 //! harp-trace repack TRACE --out TRACE [--tar | --folder] [--level N]
 //! ```
 //!
-//! What is wrong is said in one line on standard error, with exit status 1; 2 is for a wrong command line.
+//! What is wrong is said in one line on standard error, with exit status 1; 2 is for a wrong
+//! command line, and for a trace that cannot be replayed.
 
 mod arguments;
 mod files;
 mod record;
+mod replay;
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
 use arguments::Arguments;
 
-const USAGE: &str = "usage: harp-trace record | events | assemble | verify | repack";
+const USAGE: &str = "usage: harp-trace record | events | assemble | verify | repack | run";
 
 /// Why the program does not do what it was asked for.
 pub enum Failure {
@@ -28,6 +31,10 @@ pub enum Failure {
     Usage(String),
     /// Cause and next step.
     Told(String),
+    /// As that, for a trace that cannot be taken.
+    Refused(String),
+    /// What came out is not what it should be, as standard output says.
+    Differs,
 }
 
 impl<E: Display + std::error::Error> From<E> for Failure {
@@ -45,6 +52,7 @@ fn main() -> ExitCode {
         Some("events") => files::events(arguments),
         Some("assemble") => files::assemble(arguments),
         Some("verify") => files::verify(arguments),
+        Some("run") => replay::run(arguments),
         Some("repack") => files::repack(arguments),
         Some("--help" | "help") => {
             println!("{USAGE}");
@@ -61,6 +69,11 @@ fn main() -> ExitCode {
             eprintln!("harp-trace: {told}");
             ExitCode::FAILURE
         }
+        Err(Failure::Refused(told)) => {
+            eprintln!("harp-trace: {told}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Differs) => ExitCode::FAILURE,
         Err(Failure::Usage(what)) => {
             eprintln!("harp-trace: {what}; {USAGE}");
             ExitCode::from(2)

@@ -211,7 +211,8 @@ def tell(result: dict[str, Any]) -> None:
         f"compared {result['compared']}, different {result['different']}",
     ]
     if result["skipped"]:
-        lines.append(f"not compared {result['skipped']}: " + ", ".join(result["skipped_because"]))
+        why = (f"{reason} ({count})" for reason, count in result["skipped_because"].items())
+        lines.append(f"not compared {result['skipped']}: " + ", ".join(why))
     relocated = result["relocated"]
     if relocated["addresses"]:
         lines.append(

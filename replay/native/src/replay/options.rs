@@ -1,0 +1,132 @@
+//! The options of a replay.
+
+use std::path::PathBuf;
+
+use super::tolerance::Tolerance;
+use crate::arguments::Arguments;
+use crate::Failure;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    Off,
+    /// The codes that calls return.
+    Returns,
+    /// Also all data from the device, and printed text.
+    Outputs,
+    /// The data that came last from each range, and nothing else.
+    Final,
+}
+
+impl Check {
+    const NAMES: [(&'static str, Check); 4] = [
+        ("off", Check::Off),
+        ("returns", Check::Returns),
+        ("outputs", Check::Outputs),
+        ("final", Check::Final),
+    ];
+
+    pub fn name(self) -> &'static str {
+        let mut names = Check::NAMES.iter();
+        names
+            .find(|(_, check)| *check == self)
+            .map_or("", |(name, _)| name)
+    }
+
+    pub fn of_codes(self) -> bool {
+        matches!(self, Check::Returns | Check::Outputs)
+    }
+
+    pub fn of_data(self) -> bool {
+        matches!(self, Check::Outputs | Check::Final)
+    }
+}
+
+/// Where the server is, and who we are to it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// HOST:PORT.
+    pub address: String,
+    /// The folder with ca.pem, client.pem and client.key.
+    pub credentials: PathBuf,
+    /// The name in its certificate.
+    pub name: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub trace: PathBuf,
+    pub server: Server,
+    pub check: Check,
+    pub as_recorded: bool,
+    pub repeat: u32,
+    /// Calls before this one are sent and not compared.
+    pub from: u64,
+    /// Calls after this one are not sent.
+    pub to: Option<u64>,
+    pub tolerance: Option<Tolerance>,
+    /// Zeros are sent in place of bytes that the trace does not hold.
+    pub synthesize: bool,
+    /// Where the devices' addresses are to start, instead of where they did.
+    pub first_window: Option<u64>,
+}
+
+impl Options {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// For one that is wrong.
+    pub fn parse(mut arguments: Arguments) -> Result<Options, Failure> {
+        let check = match arguments.parsed::<String>("--check")? {
+            None => Check::Outputs,
+            Some(name) => one_of("--check", &name, &Check::NAMES)?,
+        };
+        let as_recorded = match arguments.parsed::<String>("--timing")? {
+            None => false,
+            Some(name) => one_of("--timing", &name, &[("fast", false), ("as-recorded", true)])?,
+        };
+        let element = arguments.parsed::<String>("--element")?;
+        let tolerance = match arguments.parsed::<String>("--tolerance")? {
+            None => None,
+            Some(text) => Some(
+                Tolerance::parse(&text, element.as_deref().unwrap_or("f32"))
+                    .ok_or_else(|| Failure::Usage(format!("--tolerance cannot be {text:?}")))?,
+            ),
+        };
+        let server = arguments.parsed::<String>("--server")?;
+        let credentials = arguments.value("--credentials")?;
+        let mut options = Options {
+            server: Server {
+                address: server.ok_or_else(|| missing("--server HOST:PORT"))?,
+                credentials: credentials
+                    .ok_or_else(|| missing("--credentials DIR"))?
+                    .into(),
+                name: arguments
+                    .parsed("--server-name")?
+                    .unwrap_or_else(|| "harp-server".to_owned()),
+            },
+            check,
+            as_recorded,
+            repeat: arguments.parsed("--repeat")?.unwrap_or(1).max(1),
+            from: arguments.parsed("--from")?.unwrap_or(0),
+            to: arguments.parsed("--to")?,
+            tolerance,
+            synthesize: arguments.flag("--synthesize"),
+            first_window: arguments.parsed("--first-window")?,
+            trace: PathBuf::new(),
+        };
+        options.trace = arguments.one("TRACE")?;
+        Ok(options)
+    }
+}
+
+fn missing(what: &str) -> Failure {
+    Failure::Usage(format!("{what} is missing"))
+}
+
+fn one_of<T: Copy>(option: &str, name: &str, known: &[(&str, T)]) -> Result<T, Failure> {
+    let found = known.iter().find(|(known, _)| *known == name);
+    found
+        .map(|(_, value)| *value)
+        .ok_or_else(|| Failure::Usage(format!("{option} cannot be {name:?}")))
+}

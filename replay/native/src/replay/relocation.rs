@@ -1,0 +1,243 @@
+//! Where memory of the recording lies in the replay.
+//!
+//! As a rule at the same addresses, for the session asks for the recorded windows. Where the server chose
+//! others, every address within a recorded range is replaced on its way: those that a call is about, and the
+//! words of kernel parameters that look like one. Addresses in data are left as they are, and counted.
+
+use std::collections::BTreeMap;
+
+use harp_trace::event::{Field, Type};
+use serde_json::{json, Value};
+
+/// Where the words of kernel parameters begin.
+const WORD: usize = 8;
+
+/// A recorded range.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    bytes: u64,
+    /// Where it begins now.
+    now: u64,
+}
+
+/// What was relocated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relocated {
+    /// Ranges that lie elsewhere than in the recording.
+    pub addresses: u64,
+    /// Arguments that were replaced.
+    pub arguments: u64,
+    /// Words of kernel parameters that were.
+    pub words: u64,
+    /// Words of uploads that look like a relocated address, and were left as they are.
+    pub left_in_data: u64,
+}
+
+impl Relocated {
+    pub fn add(&mut self, other: &Relocated) {
+        self.addresses += other.addresses;
+        self.arguments += other.arguments;
+        self.words += other.words;
+        self.left_in_data += other.left_in_data;
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "addresses": self.addresses,
+            "arguments": self.arguments,
+            "words": self.words,
+            "left_in_data": self.left_in_data,
+        })
+    }
+}
+
+/// The device memory of a session.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    /// By the recorded first address. None overlaps another.
+    ranges: BTreeMap<u64, Range>,
+    /// How many of them have moved.
+    moved: usize,
+    pub relocated: Relocated,
+}
+
+impl Addresses {
+    /// A range that began at `recorded` begins at `now`.
+    pub fn learn(&mut self, recorded: u64, bytes: u64, now: u64) {
+        let Some(end) = recorded.checked_add(bytes) else {
+            return;
+        };
+        // What was there before has been freed.
+        while let Some((base, range)) = self.ranges.range(..end).next_back() {
+            let (base, range) = (*base, *range);
+            if base.saturating_add(range.bytes) <= recorded && base != recorded {
+                break;
+            }
+            self.ranges.remove(&base);
+            self.moved -= usize::from(range.now != base);
+        }
+        self.ranges.insert(recorded, Range { bytes, now });
+        if recorded != now {
+            self.moved += 1;
+            self.relocated.addresses += 1;
+        }
+    }
+
+    /// Whether any address is another than it was.
+    pub fn have_moved(&self) -> bool {
+        self.moved > 0
+    }
+
+    /// Where the byte at a recorded address is, if that is elsewhere.
+    fn moved(&self, recorded: u64) -> Option<u64> {
+        let (base, range) = self.ranges.range(..=recorded).next_back()?;
+        let offset = recorded - base;
+        (offset < range.bytes && range.now != *base).then(|| range.now.wrapping_add(offset))
+    }
+
+    /// Where the byte at a recorded address is.
+    pub fn now(&self, recorded: u64) -> u64 {
+        self.moved(recorded).unwrap_or(recorded)
+    }
+
+    /// Replaces the addresses in the arguments of a call; `parameters` says that the runs of bytes called
+    /// `params` are those of a kernel.
+    pub fn rewrite(&mut self, fields: &[Field], arguments: &mut [u8], launches: bool) {
+        let mut at = 0;
+        for field in fields {
+            let rest = arguments.get(at..).unwrap_or_default();
+            let Some(bytes) = extent(&field.kind, rest) else {
+                return;
+            };
+            let end = at.saturating_add(bytes);
+            let end_here = end.min(arguments.len());
+            let here = arguments.get_mut(at..end_here).unwrap_or_default();
+            match field.kind {
+                Type::DevicePointer => {
+                    self.relocated.arguments += self.replace(here);
+                }
+                // The length comes first.
+                Type::Bytes if launches && &*field.name == "params" => {
+                    let words = here.get_mut(8..).unwrap_or_default();
+                    self.relocated.words += self.replace(words);
+                }
+                _ => {}
+            }
+            at = end;
+        }
+    }
+
+    fn replace(&self, words: &mut [u8]) -> u64 {
+        let mut replaced = 0;
+        for word in words.chunks_exact_mut(WORD) {
+            let recorded = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
+            if let Some(now) = self.moved(recorded) {
+                word.copy_from_slice(&now.to_le_bytes());
+                replaced += 1;
+            }
+        }
+        replaced
+    }
+
+    /// Counts the words of an upload that look like a relocated address.
+    pub fn look_into(&mut self, data: &[u8]) {
+        let words = data.chunks_exact(WORD);
+        let addresses = words.filter(|word| {
+            let word = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
+            self.moved(word).is_some()
+        });
+        self.relocated.left_in_data += addresses.count() as u64;
+    }
+}
+
+/// The bytes that a value takes of those at the beginning of `rest`; `None` where they are not such a value.
+fn extent(kind: &Type, rest: &[u8]) -> Option<usize> {
+    let count = |bytes: usize| {
+        let word = rest.get(..bytes)?;
+        let mut wide = [0; 8];
+        wide[..bytes].copy_from_slice(word);
+        usize::try_from(u64::from_le_bytes(wide)).ok()
+    };
+    let bytes = match kind {
+        Type::Unsigned(bytes) | Type::Signed(bytes) => *bytes,
+        Type::Float => 4,
+        Type::DevicePointer | Type::Stream { .. } | Type::Handle { .. } => 8,
+        // A payload at the end may have been cut out: it is longer than what is there.
+        Type::Bytes => count(8)?.checked_add(8)?,
+        Type::Text => count(4)?.checked_add(4)?,
+        Type::Array(item, count) => fixed(item)?.checked_mul(*count)?,
+        Type::List(item) => fixed(item)?.checked_mul(count(4)?)?.checked_add(4)?,
+        Type::FunctionInfo | Type::Unknown(_) => return None,
+    };
+    Some(bytes)
+}
+
+fn fixed(kind: &Type) -> Option<usize> {
+    match kind {
+        Type::Bytes | Type::Text | Type::List(_) | Type::FunctionInfo | Type::Unknown(_) => None,
+        kind => extent(kind, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_takes_the_place_of_others_ends_them() {
+        let mut addresses = Addresses::default();
+        addresses.learn(0x1000, 0x100, 0x1000);
+        assert!(!addresses.have_moved());
+        addresses.learn(0x2000, 0x100, 0x9000);
+        addresses.learn(0x2100, 0x100, 0x8000);
+        assert_eq!(addresses.now(0x20ff), 0x90ff);
+        assert_eq!(addresses.now(0x2100), 0x8000);
+        assert_eq!(addresses.now(0x2200), 0x2200, "one past the end");
+        assert_eq!(addresses.now(0x1010), 0x1010);
+        addresses.learn(0x2080, 0x100, 0x2080);
+        assert_eq!(addresses.now(0x2000), 0x2000);
+        assert_eq!(addresses.now(0x2100), 0x2100);
+        assert!(!addresses.have_moved());
+        assert_eq!(addresses.relocated.addresses, 2);
+        addresses.learn(u64::MAX, 2, 0);
+        addresses.learn(0x3000, 0, 0x7000);
+        assert_eq!(addresses.now(0x3000), 0x3000);
+    }
+
+    #[test]
+    fn arguments_and_words_of_parameters_are_replaced_and_data_is_not() {
+        let mut addresses = Addresses::default();
+        addresses.learn(0x2000, 0x100, 0x9000);
+        let field = |name: &str, kind| Field {
+            name: name.into(),
+            kind,
+        };
+        let fields = [
+            field("list", Type::List(Box::new(Type::Unsigned(4)))),
+            field("dst", Type::DevicePointer),
+            field("params", Type::Bytes),
+        ];
+        let arguments = |pointer: u64, first: u64| {
+            let mut bytes = vec![1, 0, 0, 0, 0, 0x20, 0, 0];
+            bytes.extend(pointer.to_le_bytes());
+            bytes.extend(20u64.to_le_bytes());
+            bytes.extend(first.to_le_bytes());
+            bytes.extend(7u64.to_le_bytes());
+            bytes.extend([0, 0x20, 0, 0]);
+            bytes
+        };
+        let mut bytes = arguments(0x2010, 0x20ff);
+        addresses.rewrite(&fields, &mut bytes, true);
+        assert_eq!(bytes, arguments(0x9010, 0x90ff));
+        let mut bytes = arguments(0x2010, 0x20ff);
+        addresses.rewrite(&fields, &mut bytes, false);
+        assert_eq!(bytes, arguments(0x9010, 0x20ff));
+        let counted = addresses.relocated;
+        assert_eq!((counted.arguments, counted.words), (2, 1));
+        addresses.look_into(&arguments(0x2010, 0x20ff));
+        assert_eq!(addresses.relocated.left_in_data, 2);
+        // Arguments that are cut short are left to who takes them.
+        addresses.rewrite(&fields, &mut bytes[..6], true);
+        addresses.rewrite(&fields, &mut bytes[..20], true);
+    }
+}

@@ -1,0 +1,376 @@
+//! What a trace holds, found out before anything is sent: whether it can be replayed at all, and what the
+//! replay has to know ahead.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use harp_trace::block::{Block, Hash, Payload, Policy};
+use harp_trace::container::Trace;
+use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
+use harp_wire::record::RECORD_HEAD_BYTES;
+use harp_wire::CallId;
+
+use super::calls::{creates, downloads, is_cached, Calls};
+use super::images::{obstacle, Target};
+use super::snapshot::{Recorded, Snapshot};
+use super::Refused;
+
+/// Sessions that a program may have had: see the interposer's handles.
+const MOST_SESSIONS: usize = 64;
+/// Handles that a trace may make, ranges that it may copy, pieces that its images may have.
+const MOST_KNOWN: usize = 1 << 24;
+/// Bytes of one image, as a server takes it.
+const IMAGE_MAX: u64 = 512 << 20;
+
+/// A part of an image.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Piece {
+    Here(Box<[u8]>),
+    Blob(Hash, u64),
+}
+
+/// An image that a call has loaded without an error.
+pub struct Load {
+    pub session: u32,
+    call: u64,
+    name: Arc<str>,
+    pieces: Rc<Vec<Piece>>,
+}
+
+/// What is to be known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Which copies to the program are the last ones of their ranges.
+    pub finals: bool,
+    /// Bytes that are not there may be made up.
+    pub synthesize: bool,
+    /// Calls after this one do not matter.
+    pub to: Option<u64>,
+}
+
+/// What a trace holds.
+#[derive(Default)]
+pub struct Survey {
+    pub calls: u64,
+    pub sessions: BTreeMap<u32, Recorded>,
+    /// From the first call to the last, in nanoseconds.
+    pub recorded_ns: u64,
+    /// The calls that copy a range to the program for the last time.
+    pub finals: HashSet<u64>,
+    pub loads: Vec<Load>,
+    /// Whether the recorder has finished it.
+    pub complete: bool,
+    /// Uploads that it does not hold.
+    pub made_up: u64,
+}
+
+impl Survey {
+    /// Looks through a trace.
+    ///
+    /// # Errors
+    /// Why it cannot be replayed.
+    pub fn take(trace: &Trace, wanted: Wanted) -> Result<Survey, Refused> {
+        let mut looking = Looking {
+            wanted,
+            reader: Reader::new(),
+            calls: Calls::new()?,
+            known: HashSet::new(),
+            images: HashMap::new(),
+            loading: HashMap::new(),
+            seen: HashSet::new(),
+            last_of: HashMap::new(),
+            missing: BTreeMap::new(),
+            first_time: None,
+            found: Survey::default(),
+        };
+        let mut blocks = trace.blocks()?;
+        while let Some(located) = blocks.next()? {
+            let block = located.decode()?;
+            let event = looking
+                .reader
+                .read(&block)
+                .map_err(|error| located.damaged(&error))?;
+            looking.take(&block, &event)?;
+        }
+        looking.found.complete = trace.complete() && !blocks.cut();
+        looking.end()
+    }
+
+    /// Whether `target` can run what the session of that number loads.
+    ///
+    /// # Errors
+    /// The first image that it cannot run, and why.
+    pub fn check_images(&self, trace: &Trace, session: u32, target: Target) -> Result<(), Refused> {
+        for load in self.loads.iter().filter(|load| load.session == session) {
+            let mut image = Vec::new();
+            for piece in &*load.pieces {
+                match piece {
+                    Piece::Here(bytes) => image.extend_from_slice(bytes),
+                    Piece::Blob(hash, _) => image.extend_from_slice(&trace.blob(hash)?),
+                }
+            }
+            if let Some(why) = obstacle(&image, target) {
+                return Err(Refused(format!(
+                    "this device cannot run what call {} ({}) loads: {why}; replay on another device, or \
+                     record the program with code for this one",
+                    load.call, load.name
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An image that has not been loaded yet.
+#[derive(Default)]
+struct Unfinished {
+    pieces: Vec<Piece>,
+    bytes: u64,
+}
+
+struct Looking {
+    wanted: Wanted,
+    reader: Reader,
+    calls: Calls,
+    /// Handles that calls have made, by session.
+    known: HashSet<(u32, u64)>,
+    images: HashMap<(u32, u64), Unfinished>,
+    /// Calls that load an image, by session and ticket.
+    loading: HashMap<(u32, u32), Load>,
+    seen: HashSet<(u32, Rc<Vec<Piece>>)>,
+    /// The last call that copies a range, by session and arguments.
+    last_of: HashMap<(u32, Box<[u8]>), u64>,
+    /// Data that the trace does not hold, by what it is: how much of it.
+    missing: BTreeMap<&'static str, u64>,
+    first_time: Option<u64>,
+    found: Survey,
+}
+
+impl Looking {
+    fn take(&mut self, block: &Block, event: &Event) -> Result<(), Refused> {
+        match (block, event) {
+            (Block::Session(json), _) => {
+                let (number, recorded) = Snapshot::recorded(json)?;
+                if self.found.sessions.len() == MOST_SESSIONS
+                    || self.found.sessions.insert(number, recorded).is_some()
+                {
+                    return Err(Refused(format!(
+                        "session {number} begins twice, or there are more than {MOST_SESSIONS}"
+                    )));
+                }
+            }
+            (Block::Loss { blocks, .. }, _) if *blocks > 0 => {
+                return Err(Refused(format!(
+                    "the trace has lost {blocks} blocks, and may lack calls; record it again, to a faster disk \
+                     or with less of the data kept (--trace-payload)"
+                )));
+            }
+            (_, Event::Call(call)) if self.wanted.to.is_none_or(|to| call.number <= to) => {
+                self.call(call)
+                    .map_err(|Refused(why)| Refused(format!("call {}: {why}", call.number)))?;
+            }
+            (_, Event::Reply(reply)) => self.reply(reply),
+            (Block::Snapshot { payload, .. }, _) if payload.policy != Policy::Full => {
+                *self.missing.entry("snapshots").or_default() += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &CallEvent) -> Result<(), Refused> {
+        self.found.calls += 1;
+        let first = *self.first_time.get_or_insert(call.time);
+        self.found.recorded_ns = call.time.saturating_sub(first);
+        let session = call.session;
+        if !self.found.sessions.contains_key(&session) {
+            return Err(Refused(format!(
+                "it is of session {session}, of which the trace does not say that it began"
+            )));
+        }
+        let today = self.calls.today(self.reader.schema(), call.call)?;
+        let name = &call.arguments.name;
+        if let Some(malformed) = call.arguments.undecoded {
+            return Err(Refused(format!("{name} cannot be read: {}", malformed.0)));
+        }
+        if is_cached(today) {
+            return Err(Refused(format!(
+                "{name} is about bytes that only the recorded server has; record it with `harp-run --trace`"
+            )));
+        }
+        self.handles(today, call)?;
+        let payload = call.arguments.payload;
+        match today {
+            CallId::harp_blob_append => return self.piece(call),
+            CallId::cuMemcpyHtoD_v2 | CallId::harp_copy_box_to_device | CallId::harp_twin_write
+                if payload.is_some_and(|payload| payload.policy != Policy::Full) =>
+            {
+                *self.missing.entry("uploads").or_default() += 1;
+            }
+            CallId::cuModuleLoadData | CallId::cuLibraryLoadData | CallId::cuLinkAddData_v2 => {
+                self.load(today, call);
+            }
+            _ => {}
+        }
+        if let (
+            CallId::cuDevicePrimaryCtxRetain | CallId::cuCtxCreate_v2,
+            Some(Value::Signed(device)),
+        ) = (today, call.arguments.get("dev"))
+        {
+            if let Some(recorded) = self.found.sessions.get_mut(&session) {
+                recorded.devices_used = recorded.devices_used.max(*device + 1);
+            }
+        }
+        if !downloads(today) {
+            return Ok(());
+        }
+        if call.ticket.is_none() {
+            return Err(Refused(format!("{name} asks for no reply")));
+        }
+        if self.wanted.finals {
+            // All but the stream, which comes last, is the range.
+            let arguments = &call.arguments.bytes[RECORD_HEAD_BYTES..];
+            let range = &arguments[..arguments.len().saturating_sub(8)];
+            bounded(self.last_of.len())?;
+            self.last_of.insert((session, range.into()), call.number);
+        }
+        Ok(())
+    }
+
+    /// Handles are used only after a call has made them.
+    fn handles(&mut self, today: CallId, call: &CallEvent) -> Result<(), Refused> {
+        let handles = call.arguments.values.iter();
+        let handles = handles.filter_map(|(_, value)| value.handle());
+        for (index, handle) in handles.enumerate() {
+            let of = (call.session, handle);
+            if index == 0 && creates(today) {
+                bounded(self.known.len())?;
+                self.known.insert(of);
+            } else if !self.known.contains(&of) {
+                let (tag, serial) = harp_trace::event::split_handle(handle);
+                let kind = self.reader.schema().kind(tag);
+                return Err(Refused(format!(
+                    "{} uses the {} {serial:#x}, which no call of the trace has made",
+                    call.arguments.name,
+                    kind.map_or("handle", |kind| kind),
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, call: &CallEvent) -> Result<(), Refused> {
+        let Some(Value::Unsigned(blob)) = call.arguments.get("blob") else {
+            return Ok(());
+        };
+        let piece = match (call.arguments.payload, call.arguments.get("piece")) {
+            (
+                Some(Payload {
+                    policy: Policy::Full,
+                    hash,
+                    length,
+                }),
+                _,
+            ) => Piece::Blob(hash, length),
+            (None, Some(Value::Bytes(bytes))) => Piece::Here(bytes[..].into()),
+            _ => {
+                *self.missing.entry("images").or_default() += 1;
+                return Ok(());
+            }
+        };
+        let images = self.images.len();
+        let image = match self.images.entry((call.session, *blob)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                bounded(images)?;
+                entry.insert(Unfinished::default())
+            }
+        };
+        bounded(image.pieces.len())?;
+        image.bytes = image.bytes.saturating_add(match &piece {
+            Piece::Here(bytes) => bytes.len() as u64,
+            Piece::Blob(_, bytes) => *bytes,
+        });
+        image.pieces.push(piece);
+        if image.bytes > IMAGE_MAX {
+            return Err(Refused(format!("an image of more than {IMAGE_MAX} bytes")));
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, today: CallId, call: &CallEvent) {
+        /// `CUjitInputType`: what holds code in a way that this cannot look into.
+        const OBJECT: u64 = 3;
+        let Some(Value::Unsigned(blob)) = call.arguments.get("blob") else {
+            return;
+        };
+        let Some(image) = self.images.remove(&(call.session, *blob)) else {
+            return;
+        };
+        let kind = call.arguments.get("type");
+        if today == CallId::cuLinkAddData_v2
+            && !matches!(kind, Some(Value::Unsigned(kind)) if *kind < OBJECT)
+        {
+            return;
+        }
+        let load = Load {
+            session: call.session,
+            call: call.number,
+            name: call.arguments.name.clone(),
+            pieces: Rc::new(image.pieces),
+        };
+        match call.ticket {
+            Some(ticket) => {
+                self.loading.insert((call.session, ticket), load);
+            }
+            None => self.loaded(load),
+        }
+    }
+
+    fn loaded(&mut self, load: Load) {
+        if self.seen.insert((load.session, load.pieces.clone())) {
+            self.found.loads.push(load);
+        }
+    }
+
+    fn reply(&mut self, reply: &ReplyEvent) {
+        if let Some(load) = self.loading.remove(&(reply.session, reply.ticket)) {
+            if reply.status == 0 {
+                self.loaded(load);
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<Survey, Refused> {
+        self.found.made_up = self.missing.get("uploads").copied().unwrap_or(0);
+        if self.wanted.synthesize {
+            self.missing.remove("uploads");
+        }
+        if !self.missing.is_empty() {
+            let what: Vec<_> = self
+                .missing
+                .iter()
+                .map(|(what, count)| format!("{count} {what}"))
+                .collect();
+            let else_zeros = match self.missing.keys().eq(&["uploads"]) {
+                true => ", or replay with --synthesize, which sends zeros instead",
+                false => "",
+            };
+            return Err(Refused(format!(
+                "the trace does not hold the bytes of {}; record it with --trace-payload full{else_zeros}",
+                what.join(" and ")
+            )));
+        }
+        self.found.finals = self.last_of.into_values().collect();
+        Ok(self.found)
+    }
+}
+
+fn bounded(count: usize) -> Result<(), Refused> {
+    match count < MOST_KNOWN {
+        true => Ok(()),
+        false => Err(Refused(format!("it has more than {MOST_KNOWN} of a kind"))),
+    }
+}

@@ -9,6 +9,7 @@
 //! | `snapshot` | what a server says of its devices |
 //! | `calls` | the trace's calls as today's |
 //! | `player` | the replay itself |
+//! | `scout` | host functions that return ahead of their turn |
 //! | `session` | one connection: what is sent, what has come |
 //! | `relocation` | addresses that are others than recorded |
 //! | `kernels` | which kernel made what |
@@ -24,6 +25,7 @@ mod outputs;
 mod player;
 mod relocation;
 mod report;
+mod scout;
 mod session;
 mod snapshot;
 mod survey;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use harp_trace::block::{Block, Message, Policy};
+use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, Objects, Reader, ReplyEvent, Value};
 use harp_wire::calls::{encode_cuMemAlloc_v2, encode_cuMemcpyHtoD_v2};
@@ -20,7 +20,8 @@ use super::options::{Check, Options};
 use super::outputs::{compare, data, Compared, Content};
 use super::relocation::{Addresses, Relocated};
 use super::report::{Difference, Outcome, What};
-use super::session::{Arrived, Body, Lost, Printed, Session};
+use super::scout::Scout;
+use super::session::{Arrived, Body, Lost, Printed, Session, LOOK};
 use super::survey::Survey;
 use super::twins::{Side, Told, Twins, Unlike};
 use super::{Ended, Refused};
@@ -29,6 +30,12 @@ use super::{Ended, Refused};
 const NOT_READY: u32 = 600;
 /// Between two questions how far it is.
 const QUESTION_PAUSE: Duration = Duration::from_micros(200);
+/// What stands behind a host function of another stream is given up as stuck after this time.
+const FUNCTION_PATIENCE: Duration = Duration::from_millis(20);
+/// The same where it is not known what it stands behind.
+const WORK_PATIENCE: Duration = Duration::from_millis(200);
+/// A host function or the like that has not been reached after so long a silence never will.
+const STUCK: Duration = Duration::from_secs(600);
 /// Progress is told this often.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
 /// The stream argument of a copy that is synchronous.
@@ -44,6 +51,15 @@ struct Sent {
     maker: Option<Launch>,
     /// Of one that asks how far the device is, to be asked again.
     record: Vec<u8>,
+}
+
+/// What something that is waited for comes behind, in a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// Host functions of other streams too.
+    Functions,
+    /// Work of its own stream.
+    Work,
 }
 
 /// A recorded session and the one that stands for it.
@@ -76,6 +92,10 @@ pub struct Player<'a> {
     outcome: Outcome,
     /// When the last call was sent, in the recording's time and in ours.
     last_sent: Option<(u64, Instant)>,
+    /// Looks ahead, once that is needed.
+    scout: Option<Scout>,
+    /// Calls that have been sent ahead of their turn.
+    ahead: HashSet<u64>,
     /// How many calls there are in the trace up to here.
     number: u64,
 }
@@ -96,6 +116,8 @@ impl<'a> Player<'a> {
             lines: BTreeMap::new(),
             outcome: Outcome::default(),
             last_sent: None,
+            scout: None,
+            ahead: HashSet::new(),
             number: 0,
         })
     }
@@ -243,7 +265,7 @@ impl<'a> Player<'a> {
     fn call(&mut self, message: &Message, event: &CallEvent) -> Result<(), Ended> {
         let schema = self.reader.schema();
         let call = self.calls.today(schema, event.call).map_err(Refused)?;
-        let line = line(&mut self.lines, event.session)?;
+        let line = line_of(&mut self.lines, event.session)?;
         let mut record = message.bytes.to_vec();
         record[4..6].copy_from_slice(&call.0.to_le_bytes());
         let known = schema.call(event.call);
@@ -252,22 +274,7 @@ impl<'a> Player<'a> {
             let arguments = &mut record[RECORD_HEAD_BYTES..];
             line.addresses.rewrite(fields, arguments, launches(call));
         }
-        let payload = match message.payload {
-            None => Vec::new(),
-            Some(payload) if payload.policy == Policy::Full => {
-                let content = self.trace.blob(&payload.hash).map_err(Refused::from)?;
-                if content.len() as u64 != payload.length {
-                    return Err(Refused(format!(
-                        "call {}: its content has another length than it says",
-                        event.number
-                    ))
-                    .into());
-                }
-                content
-            }
-            // The record's own length, which has been checked, holds it.
-            Some(payload) => vec![0; payload.length as usize],
-        };
+        let payload = content(self.trace, event.number, message.payload)?;
         if line.addresses.have_moved() && call != CallId::harp_blob_append {
             line.addresses.look_into(&payload);
         }
@@ -288,7 +295,9 @@ impl<'a> Player<'a> {
             };
             line.sent.insert(ticket, sent);
         }
-        line.session.send(&record, &payload, event.ticket)?;
+        if !self.ahead.remove(&event.number) {
+            line.session.send(&record, &payload, event.ticket)?;
+        }
         self.outcome.sent += 1;
         match call {
             CallId::harp_twin_write => {
@@ -316,7 +325,7 @@ impl<'a> Player<'a> {
 
     /// Keeps what a call that has been sent means for later ones.
     fn learn_call(&mut self, call: CallId, event: &CallEvent) -> Result<(), Ended> {
-        let line = line(&mut self.lines, event.session)?;
+        let line = line_of(&mut self.lines, event.session)?;
         let value = |name: &str| event.arguments.get(name);
         match call {
             CallId::harp_event_watch => {
@@ -330,7 +339,10 @@ impl<'a> Player<'a> {
                 if let Some(Value::Unsigned(callback)) = value("callback") {
                     match call {
                         CallId::cuLaunchHostFunc => line.queued.insert(*callback),
-                        _ => line.queued.remove(callback),
+                        _ => {
+                            line.session.returns(*callback);
+                            line.queued.remove(callback)
+                        }
                     };
                 }
             }
@@ -393,8 +405,10 @@ impl<'a> Player<'a> {
     }
 
     fn reply(&mut self, message: &Message, event: &ReplyEvent) -> Result<(), Ended> {
-        let line = line(&mut self.lines, event.session)?;
-        let Some(sent) = line.sent.remove(&event.ticket) else {
+        let Some(sent) = line_of(&mut self.lines, event.session)?
+            .sent
+            .remove(&event.ticket)
+        else {
             return match self.options.to.is_some() {
                 true => Ok(()),
                 false => Err(Refused(format!(
@@ -404,13 +418,22 @@ impl<'a> Player<'a> {
                 .into()),
             };
         };
-        let mut arrived = line.session.reply(event.ticket)?;
+        let is_landing = sent.call == CallId::cuMemcpyDtoHAsync_v2;
+        let ticket = event.ticket;
+        let behind = if is_landing {
+            Behind::Functions
+        } else {
+            Behind::Work
+        };
+        let mut arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
         // The program went on as it found the device to be there: so it is to be now.
         while event.status == 0 && arrived.status == NOT_READY && !sent.record.is_empty() {
             sleep(QUESTION_PAUSE);
-            line.session.send(&sent.record, &[], Some(event.ticket))?;
-            arrived = line.session.reply(event.ticket)?;
+            let line = line_of(&mut self.lines, event.session)?;
+            line.session.send(&sent.record, &[], Some(ticket))?;
+            arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
         }
+        let line = line_of(&mut self.lines, event.session)?;
         if event.status == 0 && arrived.status == 0 {
             learn_memory(&mut line.addresses, &sent, message.bytes, &arrived);
         }
@@ -516,7 +539,7 @@ impl<'a> Player<'a> {
         if recorded.is_empty() && replayed.is_empty() {
             return Ok(());
         }
-        let line = line(&mut self.lines, session)?;
+        let line = line_of(&mut self.lines, session)?;
         for (side, changes) in [(Side::Recorded, recorded), (Side::Replayed, replayed)] {
             let first = harp_wire::twin::lines(changes).next().flatten();
             let address = first.map_or(0, |line| line.address);
@@ -564,16 +587,79 @@ impl<'a> Player<'a> {
 
     fn push(&mut self, message: &Message) -> Result<(), Ended> {
         let is_over = !self.is_wanted(self.number.saturating_add(1));
-        let line = line(&mut self.lines, message.session)?;
+        let session = message.session;
         let push = Push::decode(&mut Decoder::new(message.bytes))
             .map_err(|_| Refused(format!("after call {}: a malformed push", self.number)))?;
         match push {
-            Some(Push::Output { stream, text }) => line.printed.add(stream, &text),
+            Some(Push::Output { stream, text }) => {
+                line_of(&mut self.lines, session)?
+                    .printed
+                    .add(stream, &text);
+            }
             // What comes after the last call may be due to those after it.
             Some(_) if is_over => {}
-            Some(Push::Callback { callback, .. }) => line.session.callback(callback)?,
-            Some(Push::Event { number, .. }) => line.session.event(number)?,
+            Some(Push::Callback { callback, .. }) => {
+                let reached = |session: &mut Session| session.take_reached(callback).then_some(());
+                self.wait(session, Behind::Functions, reached)?;
+            }
+            Some(Push::Event { number, .. }) => {
+                let over = |session: &mut Session| session.take_over(number).then_some(());
+                self.wait(session, Behind::Work, over)?;
+            }
             None => {}
+        }
+        Ok(())
+    }
+
+    /// Waits until what the recording had got by now has come.
+    fn wait<T>(
+        &mut self,
+        session: u32,
+        behind: Behind,
+        mut came: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, Ended> {
+        let mut quiet = Instant::now();
+        loop {
+            let line = line_of(&mut self.lines, session)?;
+            if let Some(came) = came(&mut line.session) {
+                return Ok(came);
+            }
+            let running = line.session.running_early();
+            let patience = match (running, behind) {
+                (None, _) => LOOK,
+                (Some(_), Behind::Functions) => FUNCTION_PATIENCE,
+                (Some(_), Behind::Work) => WORK_PATIENCE,
+            };
+            if line.session.listen(patience)? {
+                quiet = Instant::now();
+            } else if let Some(running) = running {
+                self.answer_ahead(session, running)?;
+            }
+            if behind == Behind::Functions && quiet.elapsed() >= STUCK {
+                return Err(Lost(format!(
+                    "the device has not come in {} s to where it was in the recording by now; see what differs \
+                     up to there with --to",
+                    STUCK.as_secs()
+                ))
+                .into());
+            }
+        }
+    }
+
+    /// A host function returns ahead of its turn, for it holds up what came before it in the recording.
+    fn answer_ahead(&mut self, session: u32, callback: u64) -> Result<(), Ended> {
+        let scout = match &mut self.scout {
+            Some(scout) => scout,
+            none => none.insert(Scout::new(self.trace)?),
+        };
+        let of = (session, callback);
+        let ahead = scout.end_of(of, self.number, self.reader.schema(), &mut self.calls)?;
+        let line = line_of(&mut self.lines, session)?;
+        for call in ahead {
+            let payload = content(self.trace, call.number, call.payload)?;
+            line.session.send(&call.record, &payload, None)?;
+            line.session.returns(callback);
+            self.ahead.insert(call.number);
         }
         Ok(())
     }
@@ -586,7 +672,7 @@ impl<'a> Player<'a> {
         address: u64,
         content: &[u8],
     ) -> Result<(), Ended> {
-        let line = line(&mut self.lines, session)?;
+        let line = line_of(&mut self.lines, session)?;
         let Some(context) = line.contexts.get(&i64::from(device)).copied() else {
             return Err(Refused(format!(
                 "a snapshot of memory of device {device}, which has no context there"
@@ -662,10 +748,28 @@ impl<'a> Player<'a> {
     }
 }
 
-fn line(lines: &mut BTreeMap<u32, Line>, session: u32) -> Result<&mut Line, Ended> {
+fn line_of(lines: &mut BTreeMap<u32, Line>, session: u32) -> Result<&mut Line, Ended> {
     lines
         .get_mut(&session)
         .ok_or_else(|| Refused(format!("session {session} has no beginning in the trace")).into())
+}
+
+/// The bytes that a call ends with.
+fn content(trace: &Trace, call: u64, payload: Option<Payload>) -> Result<Vec<u8>, Refused> {
+    match payload {
+        None => Ok(Vec::new()),
+        Some(payload) if payload.policy == Policy::Full => {
+            let content = trace.blob(&payload.hash)?;
+            match content.len() as u64 == payload.length {
+                true => Ok(content),
+                false => Err(Refused(format!(
+                    "call {call}: its content has another length than it says; record it again"
+                ))),
+            }
+        }
+        // The record's own length, which has been checked, holds it.
+        Some(payload) => Ok(vec![0; payload.length as usize]),
+    }
 }
 
 /// Waits until as much time has passed since the last call as in the recording.

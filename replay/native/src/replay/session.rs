@@ -1,7 +1,7 @@
 //! One session with a server, driven as a recorded program drove its own: records go out in batches, and
 //! what comes is kept until the recording says that it was read.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,11 @@ const BATCH_BYTES: usize = 16 << 10;
 /// What came and was not asked for yet: beyond this many bytes only what it is called is kept.
 const HELD_MAX: usize = 256 << 20;
 /// How often a wait looks around.
-const LOOK: Duration = Duration::from_millis(200);
+pub const LOOK: Duration = Duration::from_millis(200);
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(30);
 /// A session that does not come back in this time is over.
 const RESUME: Duration = Duration::from_secs(10);
-/// Of what a server says without being asked, as the recorded one had by then: how long it may take.
-const PUSH_PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of printed text that are kept.
 const PRINTED_MAX: usize = 16 << 20;
 /// The thread that calls of the replay itself are made in.
@@ -92,8 +90,12 @@ pub struct Session {
     expected: HashSet<u32>,
     arrived: HashMap<u32, Arrived>,
     held: usize,
+    /// Frames that have come.
+    frames: u64,
     /// Host functions that streams have reached.
     reached: HashSet<u64>,
+    /// Those of them that have not returned.
+    running: BTreeSet<u64>,
     /// Watched events that are over, or that nobody will be told of any more.
     over: HashSet<u64>,
     /// The last watch of each event.
@@ -149,7 +151,9 @@ impl Session {
             expected: HashSet::new(),
             arrived: HashMap::new(),
             held: 0,
+            frames: 0,
             reached: HashSet::new(),
+            running: BTreeSet::new(),
             over: HashSet::new(),
             watched: HashMap::new(),
             printed: Printed::default(),
@@ -211,57 +215,61 @@ impl Session {
         Ok(())
     }
 
+    /// The reply with that ticket, if it has come.
+    pub fn take_reply(&mut self, ticket: u32) -> Option<Arrived> {
+        let arrived = self.arrived.remove(&ticket)?;
+        if let Body::Here(bytes) = &arrived.body {
+            self.held -= bytes.len();
+        }
+        Some(arrived)
+    }
+
+    /// Whether a stream has reached a host function, said once.
+    pub fn take_reached(&mut self, callback: u64) -> bool {
+        self.reached.remove(&callback)
+    }
+
+    /// Whether a watched event is over, said once.
+    pub fn take_over(&mut self, number: u64) -> bool {
+        self.over.remove(&number)
+    }
+
+    /// A host function that has been reached before its turn and not returned: one that the recording
+    /// had reached by now did not hold up there what comes now.
+    pub fn running_early(&self) -> Option<u64> {
+        self.running
+            .iter()
+            .find(|callback| self.reached.contains(callback))
+            .copied()
+    }
+
+    /// A host function returns.
+    pub fn returns(&mut self, callback: u64) {
+        self.running.remove(&callback);
+    }
+
+    /// Takes in what comes within a time; false if nothing did.
+    ///
+    /// # Errors
+    /// Where the session is lost.
+    pub fn listen(&mut self, timeout: Duration) -> Result<bool, Lost> {
+        let before = self.frames;
+        self.flush()?;
+        // What has come while that was sent may be what is waited for.
+        Ok(self.frames != before || self.read_next(timeout)?)
+    }
+
     /// Waits for the reply with that ticket.
     ///
     /// # Errors
     /// Where the session is lost.
-    pub fn reply(&mut self, ticket: u32) -> Result<Arrived, Lost> {
-        self.flush()?;
+    fn reply(&mut self, ticket: u32) -> Result<Arrived, Lost> {
         loop {
-            if let Some(arrived) = self.arrived.remove(&ticket) {
-                if let Body::Here(bytes) = &arrived.body {
-                    self.held -= bytes.len();
-                }
+            if let Some(arrived) = self.take_reply(ticket) {
                 return Ok(arrived);
             }
-            self.read_next(LOOK)?;
+            self.listen(LOOK)?;
         }
-    }
-
-    /// Waits until a stream has reached a host function.
-    ///
-    /// # Errors
-    /// Where the session is lost, or that takes too long.
-    pub fn callback(&mut self, number: u64) -> Result<(), Lost> {
-        self.push("reach a host function", |session| {
-            session.reached.remove(&number)
-        })
-    }
-
-    /// Waits until a watched event is over.
-    ///
-    /// # Errors
-    /// Where the session is lost, or that takes too long.
-    pub fn event(&mut self, number: u64) -> Result<(), Lost> {
-        self.push("pass a watched event", |session| {
-            session.over.remove(&number)
-        })
-    }
-
-    fn push(&mut self, what: &str, came: impl Fn(&mut Session) -> bool) -> Result<(), Lost> {
-        self.flush()?;
-        let end = Instant::now() + PUSH_PATIENCE;
-        while !came(self) {
-            if Instant::now() >= end {
-                return Err(Lost(format!(
-                    "the device did not {what} in {} s, as it had when this was recorded; compare what it \
-                     returns with --check returns",
-                    PUSH_PATIENCE.as_secs()
-                )));
-            }
-            self.read_next(LOOK)?;
-        }
-        Ok(())
     }
 
     /// The client is told of `event` as `number` from now on: not of an earlier watch of it any more.
@@ -356,7 +364,9 @@ impl Session {
             spin: None,
             timeout: Some(timeout),
         };
-        match self.receiver.next(wait) {
+        let next = self.receiver.next(wait);
+        self.frames += u64::from(matches!(next, Ok(Next::Frame(_))));
+        match next {
             Ok(Next::Frame(FrameHead {
                 kind: FrameKind::Replies,
                 len,
@@ -422,6 +432,7 @@ impl Session {
         match Push::decode(&mut Decoder::new(body)) {
             Ok(Some(Push::Callback { callback, .. })) => {
                 self.reached.insert(callback);
+                self.running.insert(callback);
             }
             Ok(Some(Push::Event { number, .. })) => {
                 self.over.insert(number);

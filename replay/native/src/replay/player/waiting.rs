@@ -1,0 +1,79 @@
+//! Waiting for what the recording had got by now, and what to do where that holds itself up.
+
+use std::time::{Duration, Instant};
+
+use super::super::scout::Scout;
+use super::super::session::{Lost, Session, LOOK};
+use super::super::Ended;
+use super::{content, line_of, Player};
+
+/// What stands behind a host function of another stream is given up as stuck after this time.
+const FUNCTION_PATIENCE: Duration = Duration::from_millis(20);
+/// The same where it is not known what it stands behind.
+const WORK_PATIENCE: Duration = Duration::from_millis(200);
+/// A host function or the like that has not been reached after so long a silence never will.
+const STUCK: Duration = Duration::from_secs(600);
+
+/// What something that is waited for comes behind, in a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Behind {
+    /// Host functions of other streams too.
+    Functions,
+    /// Work of its own stream.
+    Work,
+}
+
+impl Player<'_> {
+    /// Waits until what the recording had got by now has come.
+    pub(super) fn wait<T>(
+        &mut self,
+        session: u32,
+        behind: Behind,
+        mut came: impl FnMut(&mut Session) -> Option<T>,
+    ) -> Result<T, Ended> {
+        let mut quiet = Instant::now();
+        loop {
+            let line = line_of(&mut self.lines, session)?;
+            if let Some(came) = came(&mut line.session) {
+                return Ok(came);
+            }
+            let running = line.session.running_early();
+            let patience = match (running, behind) {
+                (None, _) => LOOK,
+                (Some(_), Behind::Functions) => FUNCTION_PATIENCE,
+                (Some(_), Behind::Work) => WORK_PATIENCE,
+            };
+            if line.session.listen(patience)? {
+                quiet = Instant::now();
+            } else if let Some(running) = running {
+                self.answer_ahead(session, running)?;
+            }
+            if behind == Behind::Functions && quiet.elapsed() >= STUCK {
+                return Err(Lost(format!(
+                    "the device has not come in {} s to where it was in the recording by now; see what differs \
+                     up to there with --to",
+                    STUCK.as_secs()
+                ))
+                .into());
+            }
+        }
+    }
+
+    /// A host function returns ahead of its turn, for it holds up what came before it in the recording.
+    pub(super) fn answer_ahead(&mut self, session: u32, callback: u64) -> Result<(), Ended> {
+        let scout = match &mut self.scout {
+            Some(scout) => scout,
+            none => none.insert(Scout::new(self.trace)?),
+        };
+        let of = (session, callback);
+        let ahead = scout.end_of(of, self.number, self.reader.schema(), &mut self.calls)?;
+        let line = line_of(&mut self.lines, session)?;
+        for call in ahead {
+            let payload = content(self.trace, call.number, call.payload)?;
+            line.session.send(&call.record, &payload, None)?;
+            line.session.returns(callback);
+            self.ahead.insert(call.number);
+        }
+        Ok(())
+    }
+}

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from harp_api.control.v1 import agent_pb2 as agent
-from harp_scheduler.core.book import Number, unusable
+from harp_scheduler.core.book import PATIENCE, Number, unusable
 from harp_scheduler.core.events import (
     Asked,
     Connected,
@@ -23,7 +23,6 @@ from harp_scheduler.core.events import (
     TenantSet,
     Ticked,
 )
-from harp_scheduler.core.granting import PATIENCE
 from harp_scheduler.core.model import After, Closing, Lease, Quota, State
 from harp_scheduler.core.placement.model import Demand
 from harp_scheduler.core.pool import LEARN_AGAIN, Outcome, Pool

@@ -34,6 +34,7 @@ COMMANDS = {
     "run": "harp_replay.run:run",
     "stats": "harp_replay.stats:stats",
     "verify": "harp_replay.convert:verify",
+    "workload": "harp_replay.workload:workload",
 }
 
 

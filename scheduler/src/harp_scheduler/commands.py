@@ -7,12 +7,15 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
+
+if TYPE_CHECKING:
+    from harp_scheduler.workload_trace import WorkloadFile
 
 HELP = """Run the pool's scheduler: it decides who gets which device.
 
@@ -25,6 +28,7 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
       harp scheduler --pool lab --listen 0.0.0.0:7440
       harp scheduler --state /srv/pool --listen 0.0.0.0:7440
       harp scheduler --ca pool-ca --database postgresql://harp@db.example/harp
+      harp scheduler --workload monday.jsonl          record what arrives
 
     Several schedulers on one PostgreSQL: one leads, and when it is gone another one does.
     SIGTERM and SIGINT stop it; sessions go on without it.
@@ -75,6 +79,11 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
     help="How long a certificate of a server or a host is valid; it is renewed at half of that.",
 )
 @click.option("--user-life", default="7d", show_default=True, help="The same of a user's.")
+@click.option(
+    "--workload",
+    metavar="FILE",
+    help="Record what arrives, is granted and ends, for `harp-replay workload` (out.jsonl).",
+)
 @serving_options("address")
 def scheduler(
     state: Path | None,
@@ -88,6 +97,7 @@ def scheduler(
     metrics: str,
     member_life: str,
     user_life: str,
+    workload: str | None,
     log_format: str,
     log_level: str,
     ready_fd: int | None,
@@ -108,7 +118,10 @@ def scheduler(
     lives = Lives(life(member_life), life(member_life), life(user_life))
     opened = open_authority(authority or place / "ca", place / "admin", pool, make=not authority)
     ca = authority or place / "ca"
-    settings = Settings(listen, opened.authority, name, grace, metrics, join_listen, ca, lives)
+    recording = recording_to(workload) if workload else None
+    settings = Settings(
+        listen, opened.authority, name, grace, metrics, join_listen, ca, lives, recording
+    )
     store = Store.open(url_of(database, authority if authority and not state else place))
 
     async def run() -> None:
@@ -142,6 +155,18 @@ def scheduler(
         asyncio.run(run())
     finally:
         store.close()
+        if recording is not None:
+            recording.close()
+
+
+def recording_to(path: str) -> "WorkloadFile":
+    """A new file for the workload. Raises HarpError."""
+    from harp_scheduler.workload_trace import WorkloadFile
+
+    try:
+        return WorkloadFile(path)
+    except OSError as error:
+        raise HarpError(f"cannot write {path}: {error.strerror}", "name a new file") from error
 
 
 def life(text: str) -> datetime.timedelta:

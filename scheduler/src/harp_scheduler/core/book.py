@@ -29,6 +29,9 @@ from harp_scheduler.core.placement.engine import Placement
 from harp_scheduler.core.placement.model import Device, Machine, Placed
 from harp_scheduler.core.placement.workload import Workload
 
+PATIENCE = 60.0
+"""Seconds that a lease waits before those of its kind behind it may not pass it any more."""
+
 Record = Server | Accelerator | Lease | Tenant | Profile | Request
 Key = tuple[str, str]
 """The class name of a record, and what it is called by."""
@@ -87,6 +90,7 @@ class Book:
         self.workload = Workload()
         """Which demands arrive: what a fragment is depends on it."""
 
+        self.patience = PATIENCE
         self.began = now
         self._ahead = since_1970 - now
         """Of the clock that never goes back is the one whose times are stored."""

@@ -1,8 +1,8 @@
 """The queue: which waiting leases get slices now.
 
 Leases are tried by priority, then in the order of their arrival. One that does not fit is passed
-over by those behind it, until it has waited for `PATIENCE`; from then on nothing of its kind that
-is behind it is granted, so that a large demand is not starved by small ones.
+over by those behind it, until it has waited for `Book.patience`; from then on nothing of its kind
+that is behind it is granted, so that a large demand is not starved by small ones.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from dataclasses import replace
 from harp_scheduler.core.book import Book, Usage
 from harp_scheduler.core.model import Lease, Quota, State
 from harp_scheduler.core.placement.model import Demand, Placed, Refusal, Slice
-
-PATIENCE = 60.0
-"""Seconds."""
 
 
 def grant_waiting(book: Book, now: float) -> None:
@@ -38,7 +35,7 @@ def grant_waiting(book: Book, now: float) -> None:
                 continue
         since = book.waiting_since.setdefault(name, now)
         # Who waits for its tenant's own quota keeps nobody back.
-        if now - since >= PATIENCE and reason == refused.get(lease.demand):
+        if now - since >= book.patience and reason == refused.get(lease.demand):
             blocked.setdefault(kind, f"{lease.name} has waited for longer and comes first")
         book.waits_because(name, reason)
 

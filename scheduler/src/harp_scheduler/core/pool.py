@@ -15,7 +15,7 @@ from typing import Any
 
 from harp_api.control.v1 import agent_pb2 as agent
 from harp_scheduler.core import agents, requests
-from harp_scheduler.core.book import Book, Key, Number, Record
+from harp_scheduler.core.book import PATIENCE, Book, Key, Number, Record
 from harp_scheduler.core.events import (
     Asked,
     Connected,
@@ -86,14 +86,16 @@ class Pool:
         grace: float = GRACE,
         margin: float = MARGIN,
         since_1970: float | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         """`now`: of the clock that `handle` is given. `since_1970`: what the database's clock says
-        then, whose times are stored; None: the same."""
+        then, whose times are stored; None: the same. `patience`: see `book.PATIENCE`."""
         self.grace = grace
         self.margin = margin
         self.book = Book(
             term, placement or Placement(), now, now if since_1970 is None else since_1970
         )
+        self.book.patience = patience
         self.book.load(records, numbers)
         self._learn(now)
 

@@ -25,6 +25,7 @@ from harp_scheduler.service.meter import Meter
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.events import Happening
 from harp_scheduler.store.usage import UsageRow
+from harp_scheduler.workload_trace import Line, Workload, WorkloadFile
 
 TICK = 1.0
 """Seconds between looks at who is silent, and what has expired."""
@@ -74,6 +75,7 @@ class Batch:
     audit: list[AuditEntry] = field(default_factory=list)
     usage: Sequence[UsageRow] = ()
     happened: Sequence[Happening] = ()
+    workload: list[Line] = field(default_factory=list)
     answers: list[tuple[Pending, Outcome]] = field(default_factory=list)
 
     def add(self, pending: Pending, outcome: Outcome) -> None:
@@ -101,12 +103,16 @@ class Leader:
         timings: Timings | None = None,
         measured: Mapping[str, datetime] | None = None,
         before: Sequence[Happening] = (),
+        workload: WorkloadFile | None = None,
     ) -> None:
-        """`measured`: until when each tenant's usage is stored. `before`: events that are."""
+        """`measured`: until when each tenant's usage is stored. `before`: events that are.
+        `workload`: where what arrives is recorded."""
         self.pool = pool
         self.history = History(pool.book, before)
         self._meter = Meter(pool.book, measured or {})
         self._timings = timings or Timings()
+        self._workload_file = workload
+        self._workload = Workload(workload.began if workload else 0)
         self._store = store
         self._thread = thread
         self._pending: asyncio.Queue[Pending] = asyncio.Queue()
@@ -127,6 +133,8 @@ class Leader:
 
     async def run(self) -> None:
         """Until the leadership is lost, or a store cannot be written: raises why."""
+        if self._workload_file is not None:
+            self._workload_file.write(self._workload.begin(self.pool.book))
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick())
@@ -223,6 +231,8 @@ class Leader:
                         outcome = self.pool.handle(pending.event, time.monotonic())
                     batch.add(pending, outcome)
                     self.history.take(pending.event, outcome)
+                    if self._workload_file is not None:
+                        batch.workload += self._workload.take(self.pool.book, outcome)
                     self._meter.changes(self._meter.now())
                 batch.usage = self._meter.take()
                 batch.happened = self.history.to_be_stored()
@@ -253,6 +263,8 @@ class Leader:
     def _publish(self, batch: Batch) -> None:
         happened = bool(self.history.untold)
         self.history.tell()
+        if self._workload_file is not None:
+            self._workload_file.write(batch.workload)
         for server, orders in batch.orders.items():
             if send := self.links.get(server):
                 send(agent.ToAgent(orders=orders))

@@ -43,6 +43,7 @@ from harp_scheduler.service.members import Lives, Members
 from harp_scheduler.service.renewal import RenewalApi
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
 from harp_scheduler.store.store import Store
+from harp_scheduler.workload_trace import WorkloadFile
 from harp_server.ca import Authority
 from harp_server.exposition import Exposition, Health, called, registry
 from harp_server.logs import Log
@@ -95,6 +96,8 @@ class Settings:
     """The authority's folder, which is read again when it changes; None: it does not."""
 
     lives: Lives = field(default_factory=Lives)
+    workload: WorkloadFile | None = None
+    """Where what arrives is recorded."""
 
 
 class Certificate:
@@ -308,7 +311,8 @@ class Scheduler:
         measured = await loop.run_in_executor(self._thread, self._store.measured)
         before = await loop.run_in_executor(self._thread, self._store.events)
         await self._members.load()
-        leader = Leader(pool, self._store, self._thread, self._timings, measured, before)
+        workload = self._settings.workload
+        leader = Leader(pool, self._store, self._thread, self._timings, measured, before, workload)
         leader.history.leads(self._name, term)
         running = asyncio.create_task(leader.run())
         losing = asyncio.create_task(lost.wait())

@@ -62,7 +62,7 @@ demo: build client-environments
 
 test: build client-environments torch-environment programs
 	@echo "== tests of the native parts"
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --release --workspace --locked
 	@echo "== tests of everything, end to end"
 	$(BIN)/python -m pytest
 

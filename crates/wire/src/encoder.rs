@@ -58,7 +58,7 @@ impl Encoder {
     /// The result goes to [`end_record`](Encoder::end_record) when the arguments are written.
     #[inline]
     pub fn begin_record(&mut self, call: CallId, ticket: Option<u32>, thread: u32) -> usize {
-        debug_assert!(ticket != Some(0));
+        assert!(ticket != Some(0));
         let start = self.buffer.len();
         let mut head = [0; RECORD_HEAD_BYTES];
         head[4..6].copy_from_slice(&call.0.to_le_bytes());
@@ -78,7 +78,7 @@ impl Encoder {
     #[inline]
     pub fn end_record_with(&mut self, start: usize, extra_bytes: usize) {
         let len = self.buffer.len() - start - LENGTH_WORD_BYTES + extra_bytes;
-        debug_assert!(len <= RECORD_MAX, "a record of {len} bytes");
+        assert!(len <= RECORD_MAX, "a record of {len} bytes");
         self.buffer[start..start + LENGTH_WORD_BYTES].copy_from_slice(&(len as u32).to_le_bytes());
     }
 

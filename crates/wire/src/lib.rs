@@ -37,7 +37,7 @@ impl HandleKind {
 
     /// The wire handle of this kind with a serial number below 2^56.
     pub fn handle(self, serial: u64) -> u64 {
-        debug_assert!(serial >> HANDLE_KIND_SHIFT == 0);
+        assert!(serial >> HANDLE_KIND_SHIFT == 0);
         (self as u64) << HANDLE_KIND_SHIFT | serial
     }
 }

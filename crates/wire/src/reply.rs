@@ -28,7 +28,7 @@ pub struct ReplyHead {
 impl ReplyHead {
     /// The head of a reply with `body_bytes` bytes of outputs.
     pub fn new(ticket: u32, status: CUresult, deferred: CUresult, body_bytes: usize) -> ReplyHead {
-        debug_assert!(body_bytes <= RECORD_MAX - COUNTED_HEAD_BYTES);
+        assert!(body_bytes <= RECORD_MAX - COUNTED_HEAD_BYTES);
         ReplyHead {
             len: (body_bytes + COUNTED_HEAD_BYTES) as u32,
             ticket,

@@ -168,7 +168,7 @@ impl Mapping {
 
     #[inline]
     fn word(&self, at: usize) -> &AtomicU64 {
-        debug_assert!(at.is_multiple_of(8) && at + 8 <= CONTROL_BYTES);
+        assert!(at.is_multiple_of(8) && at + 8 <= CONTROL_BYTES);
         // SAFETY: an aligned word of the control page, which is mapped as long as `self` lives and is
         // reached by atomics only.
         unsafe { AtomicU64::from_ptr(self.start.add(at).cast()) }

@@ -61,7 +61,7 @@ impl FrameHeader {
     }
 
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
-        debug_assert!(self.len < 1 << 24);
+        assert!(self.len < 1 << 24);
         let [_, high, middle, low] = (self.len as u32).to_be_bytes();
         let [a, b, c, d] = self.stream.to_be_bytes();
         [high, middle, low, self.kind, self.flags, a, b, c, d]

@@ -127,7 +127,7 @@ impl Retained {
         let Some(tail) = tail.filter(|_| self.lent > 0) else {
             return Some(buffer);
         };
-        debug_assert!(tail.bytes().as_ptr() == (*buffer).as_ref().as_ptr());
+        assert!(tail.bytes().as_ptr() == (*buffer).as_ref().as_ptr());
         *tail = Tail::Given(buffer);
         self.lent -= 1;
         None

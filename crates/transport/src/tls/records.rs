@@ -109,7 +109,7 @@ impl Cipher {
 
 /// Writes the header of a record of `len` bytes, which is also what the tag covers beside them.
 fn write_header(header: &mut [u8], len: usize) -> Aad<[u8; HEADER_BYTES]> {
-    debug_assert!(len <= PLAINTEXT_MAX);
+    assert!(len <= PLAINTEXT_MAX);
     let [high, low] = ((len + TRAILER_BYTES) as u16).to_be_bytes();
     let bytes = [ContentType::ApplicationData as u8, 3, 3, high, low];
     header.copy_from_slice(&bytes);

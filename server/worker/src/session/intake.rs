@@ -137,7 +137,7 @@ impl Intake {
     #[inline]
     pub fn skip(&mut self, count: usize) {
         self.start += count;
-        debug_assert!(self.start <= self.end);
+        assert!(self.start <= self.end);
     }
 
     /// The next piece of a run of which `left` bytes remain: as much as the buffer holds, at least one byte, read.

@@ -94,7 +94,7 @@ pub fn hand_over(call: HostCall, queue: Arc<Queue>) {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .send((call, queue));
-            debug_assert!(sent.is_ok(), "the thread never ends");
+            assert!(sent.is_ok(), "the thread never ends");
         }
         None => make((call, queue)),
     }

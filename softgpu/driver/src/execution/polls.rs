@@ -43,7 +43,7 @@ pub fn hand_over(poll: Poll, queue: Arc<Queue>) {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .send((poll, queue));
-    debug_assert!(sent.is_ok(), "the thread never ends");
+    assert!(sent.is_ok(), "the thread never ends");
 }
 
 /// Asks once; true when the queue goes on.

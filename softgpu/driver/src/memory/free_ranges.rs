@@ -48,7 +48,7 @@ impl FreeRanges {
     /// Gives a range back and joins it with its neighbours.
     pub fn insert(&mut self, mut start: u64, mut length: u64) {
         if let Some((&before, &before_length)) = self.by_start.range(..start).next_back() {
-            debug_assert!(before + before_length <= start, "freed twice");
+            assert!(before + before_length <= start, "freed twice");
             if before + before_length == start {
                 self.remove(before, before_length);
                 (start, length) = (before, before_length + length);

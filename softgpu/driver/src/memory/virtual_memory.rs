@@ -338,7 +338,7 @@ impl State {
 /// Moves pages with their contents: to `to`, which is reserved, or to an address of the system's
 /// choice. Returns where they are; 0 where the system refuses, and the contents are lost.
 fn move_pages(from: u64, size: u64, to: Option<u64>) -> u64 {
-    debug_assert_eq!(from % PAGE, 0);
+    assert_eq!(from % PAGE, 0);
     // SAFETY: both ranges belong to this module: `from` holds the pages, `to` is reserved.
     let moved = unsafe {
         match to {

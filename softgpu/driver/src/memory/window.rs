@@ -70,7 +70,7 @@ impl Window {
     /// # Errors
     /// `CUDA_ERROR_OUT_OF_MEMORY` where the system refuses.
     pub fn back(&self, start: u64, length: u64) -> Outcome {
-        debug_assert!(self.contains(start) && self.contains(start + length - 1));
+        assert!(self.contains(start) && self.contains(start + length - 1));
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the range lies in this window and holds nothing that is in use.
         let refused = unsafe { libc::mprotect(start as *mut _, length as usize, access) } != 0;
@@ -87,7 +87,7 @@ impl Window {
 
     /// Takes the memory behind a range away; what was there is gone.
     pub fn release(&self, start: u64, length: u64) {
-        debug_assert!(self.contains(start) && self.contains(start + length - 1));
+        assert!(self.contains(start) && self.contains(start + length - 1));
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: the range lies in this window and nothing uses it any more. Should the system
         // have no room for another mapping, the memory stays behind, which is harmless.

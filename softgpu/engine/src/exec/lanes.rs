@@ -66,7 +66,7 @@ impl Lanes {
     #[inline(always)]
     #[allow(clippy::mut_from_ref)] // operands may alias by design: `add r1, r1, r1`
     pub unsafe fn reg<T>(&self, slot: u32, warp: usize) -> *mut [T; LANES] {
-        debug_assert!(matches!(size_of::<T>(), 4 | 8));
+        assert!(matches!(size_of::<T>(), 4 | 8));
         // SAFETY: the caller's promise; see the layout in the module's head.
         unsafe { (self.regs.add(slot as usize * LANES * WARPS) as *mut [T; LANES]).add(warp) }
     }

@@ -76,6 +76,11 @@ class Replay(NamedTuple):
     is_flag=True,
     help="Send zeros where the trace does not hold what was sent.",
 )
+@click.option(
+    "--first-window",
+    metavar="ADDRESS",
+    help="Have device addresses begin there, to see what depends on them (0x280000000000).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
     trace: str,
@@ -93,6 +98,7 @@ def run(
     tolerance: str | None,
     element: str | None,
     synthesize: bool,
+    first_window: str | None,
     as_json: bool,
 ) -> int:
     """Run the calls of TRACE again, without its program, and compare what comes back.
@@ -114,6 +120,11 @@ def run(
         options += [name, str(value)] if value is not None else []
     options += ["--element", element] if element is not None else []
     options += ["--synthesize"] if synthesize else []
+    if first_window is not None:
+        try:
+            options += ["--first-window", str(int(first_window, 0))]
+        except ValueError:
+            raise click.UsageError(f"--first-window cannot be {first_window}") from None
     flags = Flags(server, credentials, server_name, context, scheduler)
     if any(flags) and device == "soft":
         device = "pool"

@@ -39,7 +39,7 @@ use serde_json::{json, Value};
 
 use crate::arguments::Arguments;
 use crate::Failure;
-use options::Options;
+use options::{Check, Options};
 use player::Player;
 use report::Outcome;
 use session::Lost;
@@ -103,7 +103,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = Options::parse(arguments)?;
     let trace = Trace::open(&options.trace).map_err(Refused::from)?;
     let wanted = Wanted {
-        finals: options.check == options::Check::Final,
+        finals: options.check == Check::Final,
         synthesize: options.synthesize,
         to: options.to,
     };
@@ -167,10 +167,12 @@ fn verdict(options: &Options, outcome: &Outcome, unlike: Option<u32>) -> Option<
             "replay {replay} is not like the first; if kernels run in any order, set HARP_SOFT_SERIAL=1"
         ));
     }
-    if options.check.of_data() && outcome.data == 0 {
+    // Codes alone do not stand for data that was there and could not be compared.
+    let lacks_data = outcome.data == 0 && (outcome.skipped() > 0 || options.check == Check::Final);
+    if options.check.of_data() && lacks_data {
         return Some(
-            "nothing was compared: the trace holds no data from the device; record it with --trace-payload \
-             downloads=hash, or check what calls return with --check returns"
+            "nothing of the data was compared: the trace does not hold what came from the device; record it \
+             with --trace-payload full or downloads=hash, or check what calls return with --check returns"
                 .to_owned(),
         );
     }

@@ -4,6 +4,7 @@ use harp_trace::block::{Message, Payload, Policy};
 use harp_trace::container::{Trace, TraceError};
 use harp_wire::reply::REPLY_HEAD_BYTES;
 
+use super::relocation::Addresses;
 use super::report::What;
 use super::session::Body;
 use super::tolerance::{deviation, Tolerance};
@@ -65,6 +66,7 @@ pub fn compare(
     recorded: Content,
     body: &Body,
     tolerance: Option<&Tolerance>,
+    addresses: &Addresses,
 ) -> Result<Compared, TraceError> {
     let whole = match body {
         Body::Here(bytes) => bytes.len(),
@@ -81,7 +83,7 @@ pub fn compare(
         return Ok(Compared::Not("too much data came at once"));
     };
     let payload = match recorded {
-        Content::Here(recorded) => return Ok(judged(recorded, replayed, tolerance)),
+        Content::Here(recorded) => return Ok(judged(recorded, replayed, tolerance, addresses)),
         Content::Payload(payload) => payload,
     };
     if !payload.policy.has_hash() {
@@ -98,7 +100,7 @@ pub fn compare(
                 replayed: replayed.len() as u64,
             }));
         }
-        return Ok(judged(&recorded, replayed, tolerance));
+        return Ok(judged(&recorded, replayed, tolerance, addresses));
     }
     Ok(match tolerance {
         Some(_) => Compared::Not("a tolerance needs the recorded data, and only its hash is there"),
@@ -108,8 +110,22 @@ pub fn compare(
     })
 }
 
-fn judged(recorded: &[u8], replayed: &[u8], tolerance: Option<&Tolerance>) -> Compared {
-    match deviation(recorded, replayed, tolerance) {
+fn judged(
+    recorded: &[u8],
+    replayed: &[u8],
+    tolerance: Option<&Tolerance>,
+    addresses: &Addresses,
+) -> Compared {
+    let found = match deviation(recorded, replayed, tolerance) {
+        Some(_) if addresses.have_moved() => {
+            // Addresses that kernels have stored are other ones too.
+            let mut recorded = recorded.to_vec();
+            addresses.replace(&mut recorded);
+            deviation(&recorded, replayed, tolerance)
+        }
+        found => found,
+    };
+    match found {
         None => Compared::Same,
         Some(deviation) => Compared::Different(What::Data(deviation)),
     }

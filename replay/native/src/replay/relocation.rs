@@ -127,7 +127,8 @@ impl Addresses {
         }
     }
 
-    fn replace(&self, words: &mut [u8]) -> u64 {
+    /// Replaces the words that are an address, and says how many they are.
+    pub fn replace(&self, words: &mut [u8]) -> u64 {
         let mut replaced = 0;
         for word in words.chunks_exact_mut(WORD) {
             let recorded = word.first_chunk().copied().map_or(0, u64::from_le_bytes);

@@ -144,8 +144,13 @@ impl Outcome {
         *self.skipped.entry(why).or_default() += 1;
     }
 
+    /// What could not be compared.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.values().sum()
+    }
+
     pub fn json(&self) -> Value {
-        let skipped: u64 = self.skipped.values().sum();
+        let skipped = self.skipped();
         let differences: Vec<_> = self.differences.iter().map(Difference::json).collect();
         json!({
             "sent": self.sent,

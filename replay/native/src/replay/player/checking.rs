@@ -56,7 +56,8 @@ impl Player<'_> {
         }
         let recorded = Content::of(message, 0).ok_or_else(|| malformed_reply(sent.number))?;
         let tolerance = self.options.tolerance.as_ref();
-        let compared = compare(self.trace, recorded, &arrived.body, tolerance);
+        let addresses = &line_of(&mut self.lines, event.session)?.addresses;
+        let compared = compare(self.trace, recorded, &arrived.body, tolerance, addresses);
         match compared.map_err(Refused::from)? {
             Compared::Same => self.outcome.data += 1,
             Compared::Different(what) => {

@@ -1,0 +1,312 @@
+"""`harp-replay run`: recorded programs run again without themselves, and what comes of that."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from clients.environment import clients_python
+from clients.toolkit import HERE as CLIENTS
+from harp_client import native
+from pool.standins import ASKING_NOTHING, HARP_RUN, Pool, Server, environment, wait_until
+from programs import build
+
+PROGRAM = Path(__file__).parent / "replayed_program.py"
+LONGEST = 120.0
+"""Seconds; a run or a replay takes less than one of them, but for CuPy's."""
+
+
+@pytest.fixture(scope="module")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("replaying")
+    more = {"CUPY_CACHE_DIR": str(folder / "cupy"), "CUPY_COMPILE_WITH_PTX": "1"}
+    return environment(folder) | ASKING_NOTHING | more
+
+
+@pytest.fixture(scope="module")
+def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(Pool(folder), environ, folder / "server.log")
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+
+
+class Replayed(NamedTuple):
+    """A replay that has ended."""
+
+    status: int
+    result: dict[str, Any]
+    told: str
+
+
+class Stage:
+    """Where programs are recorded and replayed."""
+
+    def __init__(self, environ: dict[str, str], server: Server, folder: Path) -> None:
+        self.environ = environ
+        self.pool = ("--server", server.address, "--credentials", str(server.pool.user))
+        self.folder = folder
+
+    def record(
+        self, *command: object, payload: str = "full", name: str = "out", status: int = 0
+    ) -> Path:
+        """The trace of a program, which ends so; a part of `replayed_program` by its words."""
+        out = self.folder / f"{name}.htrace"
+        words = [*HARP_RUN, *self.pool, "--trace", out, "--trace-payload", payload, "--"]
+        if not Path(str(command[0])).is_absolute():
+            words += [sys.executable, PROGRAM]
+        done = subprocess.run(
+            [str(word) for word in (*words, *command)],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return out
+
+    def command(self, *words: object) -> list[str]:
+        program = "from harp_replay.cli import main; main()"
+        return [sys.executable, "-c", program, "run", *map(str, words)]
+
+    def replay(self, trace: Path, *words: object, here: bool = True) -> Replayed:
+        """Replays on the tests' server, or as the words say."""
+        done = subprocess.run(
+            self.command(trace, "--json", *(self.pool if here else ()), *words),
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+        )
+        result = json.loads(done.stdout) if done.stdout else {}
+        return Replayed(done.returncode, result, done.stderr)
+
+    def events(self, trace: Path) -> list[dict[str, Any]]:
+        words = [native.find().trace, "events", trace, "--full"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=LONGEST)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def assemble(self, events: list[dict[str, Any]], name: str = "changed") -> Path:
+        """The trace that these events are."""
+        lines, out = self.folder / f"{name}.jsonl", self.folder / f"{name}.htrace"
+        lines.write_text("".join(json.dumps(event) + "\n" for event in events))
+        words = [native.find().trace, "assemble", lines, "--out", out]
+        subprocess.run(words, check=True, timeout=LONGEST)
+        return out
+
+
+@pytest.fixture
+def stage(environ: dict[str, str], server: Server, tmp_path: Path) -> Stage:
+    return Stage(environ, server, tmp_path)
+
+
+def calls_of(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["type"] == "call" and event["name"] == name]
+
+
+def assert_same(done: Replayed) -> None:
+    assert done.status == 0, (done.told, done.result.get("differences"))
+    assert done.result["different"] == 0
+    assert done.result["passed"] is True
+    assert done.result["sent"] == done.result["calls"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("vector_add", 2),
+        ("landing", 500),
+        ("host_callback", 1),
+        ("shared_memory_with_host", 20),
+        ("memory_pool", 2),
+        ("event_progress", 2),
+        ("device_printf", 1),
+    ],
+)
+def test_a_program_is_replayed_without_a_difference(stage: Stage, name: str, data: int) -> None:
+    """`data` is how much is compared at least: copies, shared memory that changed, printed text."""
+    trace = stage.record(build.build(name, build.programs()[name].variants[0]))
+    done = stage.replay(trace, "--repeat", 2)
+    assert_same(done)
+    assert done.result["compared_data"] >= data
+    assert done.result["identical"] is True
+    assert done.result["relocated"]["addresses"] == 0
+
+
+def test_a_cupy_program_is_replayed_on_a_pool_of_its_own(stage: Stage) -> None:
+    trace = stage.record(clients_python(), CLIENTS / "cupy_steps.py", 2)
+    assert_same(stage.replay(trace, here=False))
+    moved = stage.replay(trace, "--first-window", "0x2c0000000000")
+    assert_same(moved)
+    assert moved.result["relocated"]["words"] > 0
+
+
+@pytest.fixture
+def changed(stage: Stage) -> Path:
+    """What a program computed with one kernel, with another kernel in its place."""
+    events = stage.events(stage.record("three", 3, name="three"))
+    others = stage.events(stage.record("three", 4, name="four"))
+    (image,), (other,) = (calls_of(each, "harp_blob_append") for each in (events, others))
+    image.update({key: other[key] for key in ("args", "payload")})
+    return stage.assemble(events)
+
+
+def test_a_changed_kernel_is_named_and_no_other(stage: Stage, changed: Path) -> None:
+    done = stage.replay(changed)
+    assert done.status == 1
+    assert done.result["different"] == 1
+    (difference,) = done.result["differences"]
+    launched = calls_of(stage.events(changed), "cuLaunchKernel")
+    assert difference["kernel"] == "second"
+    assert difference["kernel_call"] == launched[1]["number"]
+    assert difference["name"] == "cuMemcpyDtoH_v2"
+    # The numbers are 3 i, and 4 i with the other kernel: 0 alone is both.
+    first = difference["first"]
+    assert (first["offset"], first["unit"]) == (4, "bytes")
+    assert (first["recorded"][:8], first["replayed"][:8]) == ("03000000", "04000000")
+
+    done = stage.replay(changed, "--check", "returns")
+    assert_same(done)
+    done = stage.replay(changed, "--check", "final")
+    assert done.status == 1
+    assert (done.result["compared"], done.result["different"]) == (3, 1)
+    after = difference["call"] + 1
+    assert_same(stage.replay(changed, "--from", after))
+    done = stage.replay(changed, "--to", difference["call"] - 1)
+    assert (done.status, done.result["sent"]) == (0, difference["call"])
+
+
+def test_numbers_may_differ_within_a_tolerance(stage: Stage, changed: Path) -> None:
+    """The numbers are small integers, which as floats are next to nothing."""
+    assert stage.replay(changed, "--tolerance", "1e-30").status == 0
+    done = stage.replay(changed, "--tolerance", "0,0.1")
+    assert done.status == 1
+    first = done.result["differences"][0]["first"]
+    assert (first["count"], first["of"], first["unit"]) == (255, 256, "elements")
+
+
+def test_memory_may_lie_elsewhere(stage: Stage) -> None:
+    trace = stage.record("three", 3)
+    done = stage.replay(trace, "--first-window", "0x280000000000")
+    assert_same(done)
+    relocated = done.result["relocated"]
+    # The memory that was there from the beginning and three arrays; one upload and three copies;
+    # three launches with two addresses each.
+    assert (relocated["addresses"], relocated["arguments"], relocated["words"]) == (4, 4, 6)
+    assert done.result["compared_data"] == 3
+
+
+def test_people_are_told_in_a_few_lines(stage: Stage, changed: Path) -> None:
+    words = stage.command(changed, *stage.pool)
+    done = subprocess.run(words, env=stage.environ, capture_output=True, text=True, timeout=LONGEST)
+    assert done.returncode == 1
+    calls, compared, difference, verdict = done.stdout.splitlines()
+    assert "calls replayed in" in calls
+    assert compared.endswith("different 1")
+    assert "made by kernel second" in difference
+    then, now = (struct.pack("256I", *(by * i for i in range(256))) for by in (3, 4))
+    count = sum(a != b for a, b in zip(then, now, strict=True))
+    assert f"{count} of 1024 bytes differ, the first at byte 4" in difference
+    assert verdict == "1 differ from the recording"
+
+
+def test_a_trace_without_the_data_is_refused_or_made_up_for(stage: Stage) -> None:
+    hashed = stage.record("three", 3, payload="images=full,uploads=hash,downloads=hash")
+    done = stage.replay(hashed)
+    assert (done.status, done.result) == (2, {})
+    assert "does not hold the bytes of 1 uploads" in done.told
+    assert "--trace-payload full, or replay with --synthesize" in done.told
+    done = stage.replay(hashed, "--synthesize")
+    assert done.status == 1
+    # Of the kernels that were given zeros all three made something else.
+    assert (done.result["synthesized"], done.result["different"]) == (1, 2 + 1)
+
+
+def test_a_check_that_compares_nothing_fails(stage: Stage) -> None:
+    trace = stage.record("three", 3, payload="images=full,uploads=full,downloads=shape")
+    done = stage.replay(trace)
+    assert done.status == 1
+    assert done.result["different"] == 0
+    assert "nothing of the data was compared" in done.result["verdict"]
+    assert done.result["skipped_because"] == {"only the size was recorded": 3}
+    assert_same(stage.replay(trace, "--check", "returns"))
+
+
+def test_images_that_the_device_cannot_run_are_refused(stage: Stage) -> None:
+    events = stage.events(stage.record("three", 3))
+    (image,) = calls_of(events, "harp_blob_append")
+    (code,) = calls_of(stage.events(stage.record("cubin", name="cubin")), "cuMemcpyHtoD_v2")
+    image["payload"], image["args"]["piece"] = code["payload"], code["args"]["data"]
+    done = stage.replay(stage.assemble(events))
+    assert done.status == 2
+    assert "cannot run what call" in done.told
+    assert "holds machine code for sm_90" in done.told
+    assert "a soft GPU executes PTX" in done.told
+
+
+def test_a_handle_that_nothing_made_is_refused(stage: Stage) -> None:
+    events = stage.events(stage.record("three", 3))
+    launch = calls_of(events, "cuLaunchKernel")[1]
+    launch["args"]["function"]["id"] += 16 << 10
+    done = stage.replay(stage.assemble(events))
+    assert done.status == 2
+    assert f"call {launch['number']}: cuLaunchKernel uses the Function" in done.told
+    assert "which no call of the trace has made" in done.told
+
+
+def test_calls_of_another_version_are_told_by_name(stage: Stage) -> None:
+    events = stage.events(stage.record("three", 3))
+    (define,) = (event for event in events if event["type"] == "define")
+    known = {call["name"]: call for call in define["calls"]}
+    # Another number is no difference, as long as the trace says it.
+    ids = {"cuLaunchKernel": 60000}
+    known["cuLaunchKernel"]["id"] = ids["cuLaunchKernel"]
+    for event in calls_of(events, "cuLaunchKernel"):
+        event["id"] = ids["cuLaunchKernel"]
+    assert_same(stage.replay(stage.assemble(events, "renumbered")))
+    known["cuLaunchKernel"]["inputs"][3]["name"] = "other"
+    for event in calls_of(events, "cuLaunchKernel"):
+        event["args"]["other"] = event["args"].pop("shared_bytes")
+    done = stage.replay(stage.assemble(events, "of_another_version"))
+    assert done.status == 2
+    assert "cuLaunchKernel takes or gives other values" in done.told
+
+
+def test_a_replay_can_be_interrupted(stage: Stage) -> None:
+    trace = stage.record("three", 3)
+    events = stage.events(trace)
+    # An hour before the last call.
+    for event in events[-40:]:
+        if "time" in event:
+            event["time"] += 3_600_000_000_000
+    slow = stage.assemble(events, "slow")
+    words = stage.command(slow, *stage.pool, "--timing", "as-recorded")
+    running = subprocess.Popen(
+        words, env=stage.environ, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+    def children() -> list[str]:
+        return Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+
+    wait_until(lambda: len(children()) == 1, "harp-trace has not been started")
+    (child,) = children()
+    os.killpg(running.pid, signal.SIGINT)
+    _, told = running.communicate(timeout=LONGEST)
+    assert (running.returncode, told) == (130, "")
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), "harp-trace is still there")
+
+
+def test_a_program_that_was_killed_is_replayed_up_to_there(stage: Stage) -> None:
+    trace = stage.record("killed", status=128 + signal.SIGKILL)
+    done = stage.replay(trace)
+    assert_same(done)
+    assert (done.result["complete"], done.result["compared_data"]) == (True, 1)

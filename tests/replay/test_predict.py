@@ -142,6 +142,14 @@ def test_the_command_tells_each_round_trip(look: Look, untimed: Path) -> None:
     assert "at 10 ms and 1Gbit: 0.020 s, of which waiting 0.020 s in 2 waits" in told
 
 
+def test_a_trace_without_waits_foretells_nothing(look: Look, tmp_path: Path) -> None:
+    made = small()
+    made.lines = [line for line in made.lines if line["type"] != "wait"]
+    ended = look("predict", made.write(tmp_path / "server.jsonl"))
+    assert ended.status == 2
+    assert "does not say what the program waited for" in ended.err
+
+
 def test_quantities_are_written_as_people_write_them(look: Look, untimed: Path) -> None:
     assert nanoseconds("0.2ms") == nanoseconds("200us") == nanoseconds("200 µs") == 200_000
     assert bit_rate("10Gbit") == bit_rate("10 Gbit/s") == 1e10

@@ -7,6 +7,7 @@ are found among the ranges that live. Of polling only the last of a run of equal
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from bisect import bisect_right, insort
@@ -143,16 +144,17 @@ class Canon:
             return [self._value(lane, name, each) for each in value]
         if not isinstance(value, Mapping):
             return value
-        if "kind" in value and "id" in value:
+        if "kind" in value and type(value.get("id")) is int:
             kind = str(value["kind"])
             return {"kind": kind, "number": lane.number(kind, value["id"])}
         if "address" in value:
             allocation = value.get("allocation")
-            if allocation is None:
+            if type(allocation) is not int:
                 return {"pointer": "unknown"}
             return {"in": lane.number("memory", allocation), "offset": value.get("offset")}
         if name == "params" and isinstance(value.get("hex"), str):
-            return self._params(lane, value["hex"])
+            with contextlib.suppress(ValueError):  # no hexadecimal digits
+                return self._params(lane, value["hex"])
         return value
 
     def _params(self, lane: Lane, text: str) -> list[Any]:

@@ -119,6 +119,7 @@ class Model:
         self._enters: dict[int, int] = {}
         self.recorded = 0.0
         """How long the run took."""
+        self.answers = 0
         self.waits = 0
         self.waited = 0.0
         """What the waits of the model take, in ns."""
@@ -175,6 +176,7 @@ class Model:
             thread.last += by
 
     def _reply(self, reply: Reply) -> None:
+        self.answers += 1
         if reply.call is None or reply.call not in self._sent:
             return
         sent, arrived = self._sent.pop(reply.call)

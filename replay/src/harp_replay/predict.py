@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from harp_client import quantities
+from harp_client.errors import HarpError
 from harp_replay.events import events
 from harp_replay.network import UNLIMITED, Model, Network, Recorded
 
@@ -71,6 +72,12 @@ def predict(
 def predicted(trace: str, network: Network, recorded: Network, pace: float) -> dict[str, Any]:
     """The run over `network`, as `--json` prints it. Raises HarpError."""
     model = Model(network, recorded, pace).run(events(trace))
+    if model.waits == 0 and model.answers:
+        raise HarpError(
+            f"{trace} does not say what the program waited for",
+            "record the program itself (harp-run --trace); this was recorded on a server",
+            2,
+        )
     bits = network.bandwidth * 8e9
     return {
         "rtt_seconds": network.round_trip / 1e9,

@@ -15,7 +15,7 @@ import pytest
 
 from harp_replay.report import elsewhere
 from harp_replay.slices import Slices
-from harp_replay.timeline import Timeline
+from harp_replay.timeline import Begin, End, Timeline, Track
 from replay.made import Made, small
 
 Look = Callable[..., Any]
@@ -142,13 +142,28 @@ def test_the_page_says_what_waits_would_cost_elsewhere(
 def test_a_page_is_bounded_and_keeps_what_is_longest(untimed: Path) -> None:
     slices = Slices(most=3).add(Timeline(str(untimed)).marks())
     data = slices.data()
-    names = {data["names"][one[4]] for one in data["slices"]}
-    assert len(data["slices"]) == 3
-    # The two calls that wait, and one of their waits.
-    assert {"cuMemAlloc_v2", "cuMemcpyDtoH_v2"} <= names
+    titles = [track["name"] for track in data["tracks"]]
+    calls = [one for one in data["slices"] if titles[one[0]] == "main"]
+    # The two calls that wait, and one of their waits; streams have room of their own.
+    assert len(calls) == 3
+    assert {"cuMemAlloc_v2", "cuMemcpyDtoH_v2"} <= {data["names"][one[4]] for one in calls}
+    assert len(data["slices"]) == 6
     everything = Slices().add(Timeline(str(untimed)).marks())
-    assert slices.left_out == len(everything.data()["slices"]) - 3
+    assert slices.left_out == len(everything.data()["slices"]) - 6
     assert everything.left_out == 0
+
+
+def test_of_many_slices_alike_some_of_the_whole_run_are_kept() -> None:
+    track = Track("thread", 1, 0, "main")
+    slices = Slices(most=100)
+    for at in range(10_000):
+        slices.add([Begin(track, 10 * at, "k", "api", {}), End(track, 10 * at + 5)])
+    begins = sorted(one[2] for one in slices.data()["slices"])
+    assert len(begins) == 100
+    # A tenth of the run has about a tenth of them.
+    for part in range(10):
+        found = sum(part * 10_000 <= begin < (part + 1) * 10_000 for begin in begins)
+        assert 5 <= found <= 15
 
 
 def test_the_data_of_the_page_is_json(page: Callable[[Path], Path], tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def page_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "kernels", f"{found['launches']:,} launches: {some(found['kernels']) or 'none'}"
     yield (
         "device memory",
-        f"{found['allocations']:,} allocations, {size(found['peak_device_bytes'])} at a time",
+        f"{size(found['peak_device_bytes'])} at a time, allocations: {found['allocations']:,}",
     )
     yield "payloads", payloads(found)
 

@@ -8,10 +8,18 @@ from typing import Any
 
 from harp_replay.timeline import Begin, Count, End, Instant, Mark, Named, Track
 
-MOST = 20_000
-"""So many slices a page has at most."""
+MOST = 12_000
+"""So many slices a page has at most of threads, and as many of streams."""
+
+SCATTER = 2_654_435_761
+"""Which of many slices of one length are kept is scattered over the run: by multiples of this,
+whose lower 32 bits are in no order."""
 
 CATEGORIES = ("api", "wait", "device", "queued", "loss", "unended")
+
+
+One = tuple[int, int, int, int, int, int]
+"""Track, depth, begin and length in ns, name, category."""
 
 
 class Slices:
@@ -24,7 +32,7 @@ class Slices:
         self._depths: list[int] = []
         self._open: dict[int, list[Begin]] = {}
         self._names: dict[str, int] = {}
-        self._heap: list[tuple[int, int, tuple[int, int, int, int, int, int]]] = []
+        self._heaps: dict[str, list[tuple[int, int, One]]] = {}
         self._count = 0
         self._end = 0
 
@@ -64,19 +72,22 @@ class Slices:
     def _slice(self, mark: Begin | Instant, depth: int, length: int, category: str) -> None:
         self._end = max(self._end, mark.time + length)
         self._count += 1
-        if len(self._heap) == self._most and (length, -self._count) <= self._heap[0][:2]:
+        rank = (length, self._count * SCATTER & 0xFFFF_FFFF)
+        heap = self._heaps.setdefault(mark.track.kind, [])
+        is_full = len(heap) >= self._most
+        if is_full and rank <= heap[0][:2]:
             return
         place = self._place(mark.track)
         self._depths[place] = max(self._depths[place], depth + 1)
         name = self._names.setdefault(mark.name, len(self._names))
         one = (place, depth, mark.time, length, name, CATEGORIES.index(category))
-        push = heapq.heappushpop if len(self._heap) == self._most else heapq.heappush
-        push(self._heap, (length, -self._count, one))
+        push = heapq.heappushpop if is_full else heapq.heappush
+        push(heap, (*rank, one))
 
     @property
     def left_out(self) -> int:
         """The shortest slices, for which there was no room."""
-        return self._count - len(self._heap)
+        return self._count - sum(map(len, self._heaps.values()))
 
     def data(self) -> dict[str, Any]:
         """What the page's program draws."""
@@ -88,5 +99,8 @@ class Slices:
             ],
             "names": list(self._names),
             "categories": CATEGORIES,
-            "slices": sorted((one for _, _, one in self._heap), key=lambda one: one[1:3]),
+            "slices": sorted(
+                (one for heap in self._heaps.values() for _, _, one in heap),
+                key=lambda one: one[1:3],
+            ),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harp_client.errors import HarpError
 from harp_client.joining import Door, JoinToken
-from pool.standins import HARP_RUN
+from pool.standins import HARP_RUN, wait_until
 from scheduler.clock import WallClock
 from scheduler.cluster import PROGRAM, Cluster, JoinCommand
 
@@ -24,7 +25,7 @@ HOUR = 3600
 def new(tmp_path: Path) -> Iterator[Cluster]:
     """A scheduler that has just been started for the first time."""
     cluster = Cluster(tmp_path, is_new=True)
-    cluster.scheduler("scheduler", "--pool", "lab")
+    cluster.scheduler("scheduler", "--pool", "lab", "--workload", f"{tmp_path}/workload.jsonl")
     yield cluster
     cluster.close()
 
@@ -67,6 +68,14 @@ def test_a_pool_grows_from_nothing_by_tokens(new: Cluster) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("using 1")
+    wait_until(lambda: recorded(new)[-1:] == ["end"], "the lease's end is recorded")
+    assert recorded(new) == ["machine", "arrival", "grant", "end"]
+
+
+def recorded(pool: Cluster) -> list[str]:
+    """What the scheduler has recorded of its workload."""
+    lines = (pool.folder / "workload.jsonl").read_text().splitlines()
+    return [said["workload"] for said in map(json.loads, lines) if "workload" in said]
 
     keys = {path: stat.S_IMODE(path.stat().st_mode) for path in new.folder.rglob("*.key")}
     assert {path.parent.name for path in keys} == {"ca", "admin", "gpu1", "alice"}

@@ -46,6 +46,12 @@ def refused(done: subprocess.CompletedProcess[str], status: int, text: str) -> N
     assert "Next: " in done.stderr
 
 
+def recorded(pool: Cluster) -> list[str]:
+    """What the scheduler has recorded of its workload."""
+    lines = (pool.folder / "workload.jsonl").read_text().splitlines()
+    return [said["workload"] for said in map(json.loads, lines) if "workload" in said]
+
+
 def test_a_pool_grows_from_nothing_by_tokens(new: Cluster) -> None:
     joined = new.join(new.token("--role", "server"), "servers/gpu1", "--name", "gpu1")
     assert joined.returncode == 0, joined.stderr
@@ -70,12 +76,6 @@ def test_a_pool_grows_from_nothing_by_tokens(new: Cluster) -> None:
     assert done.stdout.startswith("using 1")
     wait_until(lambda: recorded(new)[-1:] == ["end"], "the lease's end is recorded")
     assert recorded(new) == ["machine", "arrival", "grant", "end"]
-
-
-def recorded(pool: Cluster) -> list[str]:
-    """What the scheduler has recorded of its workload."""
-    lines = (pool.folder / "workload.jsonl").read_text().splitlines()
-    return [said["workload"] for said in map(json.loads, lines) if "workload" in said]
 
     keys = {path: stat.S_IMODE(path.stat().st_mode) for path in new.folder.rglob("*.key")}
     assert {path.parent.name for path in keys} == {"ca", "admin", "gpu1", "alice"}

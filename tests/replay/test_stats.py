@@ -151,7 +151,7 @@ def test_lines_that_are_no_events_are_refused_with_their_number(look: Look, tmp_
     path = made.write(tmp_path / "broken.jsonl")
     good = path.read_text().splitlines()
     for broken in ('{"type": "enter", "number": "x"}', "[]", "{", '{"no": 1}'):
-        path.write_text("\n".join([*good[:3], broken]))
+        path.write_text("\n".join([*good[:3], broken, ""]))
         ended = look("info", path)
         assert ended.status == 2
         assert ended.err.startswith("harp-replay: line 4 of the events of")

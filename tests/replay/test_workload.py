@@ -189,6 +189,15 @@ def test_what_was_recorded_is_driven_again(look: Look, recorded: Path, tmp_path:
     assert again == found
 
 
+def test_a_scheduler_that_was_killed_leaves_what_it_had_recorded(
+    look: Look, recorded: Path
+) -> None:
+    text = recorded.read_text()
+    recorded.write_text(text[: text.index('"two"', text.index('"grant"')) + 20])
+    found = json.loads(look("workload", recorded, "--policy", "harp", "--json").out)
+    assert found["jobs"] >= 1
+
+
 def test_demands_are_read_as_they_were_written() -> None:
     demand = Demand(
         count=3,

@@ -372,6 +372,8 @@ def _lines_of_file(path: str) -> Iterator[dict[str, Any]]:
                 try:
                     found = json.loads(line)
                 except ValueError as error:
+                    if not line.endswith("\n"):
+                        return  # whoever wrote it was killed there
                     raise _no_event(path, number) from error
                 if type(found) is not dict:
                     raise _no_event(path, number)

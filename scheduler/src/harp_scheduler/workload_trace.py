@@ -7,6 +7,7 @@ lists their fields. There is no user, host or program in them, only tenants.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -214,7 +215,7 @@ class WorkloadFile:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        with self._file:
+        with contextlib.suppress(OSError), self._file:
             while True:
                 line = self._queue.get()
                 if line is None:

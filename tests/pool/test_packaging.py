@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("client", "proto/src/harp_api", "scheduler/src", "server/src"):
+    for name in ("client", "proto/src/harp_api", "replay/src", "scheduler/src", "server/src"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
     cargo = folder / "bin" / "cargo"
@@ -58,6 +58,7 @@ def test_wheel_holds_the_native_parts(wheel: Path, tmp_path: Path) -> None:
     for part, product in LAYOUT.items():
         assert (tmp_path / "harp_client" / "native" / part).read_text() == f"{product}\n"
     assert "harp_server/agent.py" in names
+    assert {"harp_replay/cli.py", "harp_replay/page.css", "harp_replay/page.js"} <= set(names)
     assert any(name.startswith("harp_scheduler/store/migrations/versions/r") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

@@ -159,7 +159,7 @@ def outlives_its_recorder() -> None:
             must(cuda.cuMemcpyHtoD_v2(memory, piece, ctypes.c_size_t(len(piece))))
 
     os.kill(recorder, signal.SIGSTOP)
-    upload(24)
+    upload(48)
     os.kill(recorder, signal.SIGCONT)
     for _ in range(10):
         time.sleep(0.3)

@@ -288,11 +288,11 @@ def test_a_recorder_that_stands_still_is_not_waited_for(record: Record) -> None:
     assert_pairs(events)
     assert not of(events, "loss")
     kept = [call["payload"]["policy"] for call in of(events, "call", name="cuMemcpyHtoD_v2")]
-    assert len(kept) == 24 + 10
+    assert len(kept) == 48 + 10
     first, lost = kept.index("lost"), kept.count("lost")
-    assert first < 16
-    assert first + lost >= 24
-    assert kept == ["full"] * first + ["lost"] * lost + ["full"] * (34 - first - lost)
+    assert first < 32
+    assert first + lost >= 48
+    assert kept == ["full"] * first + ["lost"] * lost + ["full"] * (58 - first - lost)
     assert kept[-1] == "full"
 
 

@@ -34,8 +34,8 @@ use crate::session::program_name;
 use crate::session::settings::{say, settings, LogLevel};
 pub use hooks::{thread_ended, HOOKS};
 
-/// Bytes of the ring: a launch takes about 170, and no program makes more than two million in a second.
-const RING_BYTES: usize = 16 << 20;
+/// Bytes of the ring: those of a tenth of a second of launches and nothing else, at 170 each.
+const RING_BYTES: usize = 32 << 20;
 
 /// Null while nothing is recorded.
 static RECORDER: AtomicPtr<Recorder> = AtomicPtr::new(null_mut());
@@ -75,7 +75,7 @@ pub fn begin() {
     let (ring, fds) = match Producer::create(RING_BYTES) {
         Ok(ring) => ring,
         Err(error) => {
-            let cause = "no shared memory of 16 MiB";
+            let cause = "no shared memory of 32 MiB";
             let next_step = "raise the limits on memory and files (`ulimit -a`)";
             return not_recorded(cause, error, next_step);
         }

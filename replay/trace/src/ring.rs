@@ -36,7 +36,9 @@ const WAKE_SHARE: u64 = 8;
 /// After a loss this part of the ring has to be free.
 const ROOM_SHARE: usize = 8;
 /// This part of the ring is not for payloads: what they belong to can be told when they are lost.
-const RESERVED_SHARE: usize = 8;
+const NOT_FOR_PAYLOADS: usize = 4;
+/// Nor is this part for [optional](Producer::append_optional) blocks.
+const NOT_FOR_OPTIONAL: usize = 8;
 /// So many bytes ahead of the head the ring is at hand.
 const AHEAD: u64 = 512;
 /// How often a writer that waits for room looks again.
@@ -63,6 +65,8 @@ pub struct Producer {
     tail: u64,
     /// What of the losses has been told.
     told: (u64, u64),
+    /// Optional blocks that were left out since, which may be told later.
+    left_out: u64,
 }
 
 impl Producer {
@@ -87,6 +91,7 @@ impl Producer {
             head: 0,
             tail: 0,
             told: (0, 0),
+            left_out: 0,
         };
         Ok((producer, RingFds { memory, wake }))
     }
@@ -138,7 +143,7 @@ impl Producer {
     /// there are few gaps. `false` if the block is lost.
     #[inline]
     pub fn append(&mut self, time: u64, block: &Block) -> bool {
-        if self.map.lost_blocks().load(Ordering::Relaxed) != self.told.0 && !self.tell_loss(time) {
+        if !self.has_told() && !self.tell_loss(time) {
             return self.count_loss(block);
         }
         self.try_append_block(block) || self.count_loss(block)
@@ -157,8 +162,7 @@ impl Producer {
     ) -> bool {
         let body_bytes = 8 * N + rest.len();
         let bytes = HEAD_BYTES + aligned(body_bytes);
-        let has_told = self.map.lost_blocks().load(Ordering::Relaxed) == self.told.0;
-        if !has_told || body_bytes > BODY_MAX || bytes > self.known_free() {
+        if !self.has_told() || body_bytes > BODY_MAX || bytes > self.known_free() {
             return self.append(time, &block());
         }
         let at = self.head;
@@ -172,6 +176,43 @@ impl Producer {
         }
         self.publish(bytes);
         true
+    }
+
+    /// As [`append_fixed`](Producer::append_fixed), for blocks of which a trace may lack some: where the ring is
+    /// nearly full they are left out, and what cannot be done without finds room.
+    #[inline]
+    pub fn append_optional<'a, const N: usize>(
+        &mut self,
+        kind: Kind,
+        fixed: [u64; N],
+        time: u64,
+        block: impl FnOnce() -> Block<'a>,
+    ) -> bool {
+        // Once some are left out there has to be more room, so that there are few gaps.
+        let share = match self.left_out {
+            0 => NOT_FOR_OPTIONAL,
+            _ => NOT_FOR_PAYLOADS,
+        };
+        let wanted = HEAD_BYTES + 8 * N + self.capacity() / share;
+        if wanted > self.known_free() && wanted > self.free() {
+            return self.leave_out(&block());
+        }
+        if self.left_out != 0 && !self.tell_loss(time) {
+            return self.leave_out(&block());
+        }
+        self.append_fixed(kind, fixed, &[], time, block)
+    }
+
+    #[cold]
+    fn leave_out(&mut self, block: &Block) -> bool {
+        self.left_out += 1;
+        self.count_loss(block)
+    }
+
+    /// Whether nothing is missing that has to be told before anything else is appended.
+    #[inline]
+    fn has_told(&self) -> bool {
+        self.map.lost_blocks().load(Ordering::Relaxed) == self.told.0.wrapping_add(self.left_out)
     }
 
     #[cold]
@@ -204,11 +245,12 @@ impl Producer {
         });
         if told {
             self.told = lost;
+            self.left_out = 0;
         }
         told
     }
 
-    /// Blocks that [`append`](Producer::append) had no room for so far, and the bytes of their bodies.
+    /// Blocks that there was no room for so far, and the bytes of their bodies.
     pub fn lost(&self) -> (u64, u64) {
         self.map.lost()
     }
@@ -230,7 +272,7 @@ impl Producer {
 
     fn append_parts(&mut self, policy: Policy, pieces: &[&[u8]], patience: &mut Patience) -> bool {
         let most = PART_MAX.min(self.capacity() / 4);
-        let kept_free = self.capacity() / RESERVED_SHARE;
+        let kept_free = self.capacity() / NOT_FOR_PAYLOADS;
         let mut first = true;
         for chunk in pieces.iter().flat_map(|piece| piece.chunks(most)) {
             let part = Block::Part {

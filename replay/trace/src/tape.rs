@@ -50,7 +50,7 @@ impl Tape {
     pub fn enter(&mut self, time: u64, thread: u32, symbol: u16) {
         let fixed = [time, u64::from(thread) | u64::from(symbol) << 32];
         self.ring
-            .append_fixed(Kind::Enter, fixed, &[], time, || Block::Enter {
+            .append_optional(Kind::Enter, fixed, time, || Block::Enter {
                 time,
                 thread,
                 symbol,
@@ -62,7 +62,7 @@ impl Tape {
     pub fn leave(&mut self, time: u64, thread: u32, result: u32) {
         let fixed = [time, u64::from(thread) | u64::from(result) << 32];
         self.ring
-            .append_fixed(Kind::Leave, fixed, &[], time, || Block::Leave {
+            .append_optional(Kind::Leave, fixed, time, || Block::Leave {
                 time,
                 thread,
                 result,

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harp_trace::block::{loss, Block, Payload, Policy, PART_MAX};
+use harp_trace::block::{loss, Block, Kind, Payload, Policy, PART_MAX};
 use harp_trace::ring::{Consumer, Patience, Producer, RingFds, CAPACITY_MIN};
 
 const HEAD_AT: u64 = 64;
@@ -188,6 +188,44 @@ fn a_reader_that_stands_still_is_not_waited_for() {
         Block::decode(consumer.next().unwrap().unwrap()),
         Ok(Block::End(b"{}"))
     );
+}
+
+#[test]
+fn optional_blocks_give_way_to_others_and_are_told_when_there_is_room() {
+    let (mut producer, mut consumer, _) = ring();
+    let enter = Block::Enter {
+        time: 5,
+        thread: 1,
+        symbol: 1,
+    };
+    let tell = |producer: &mut Producer| {
+        producer.append_optional(Kind::Enter, [5, 1 | 1 << 32], 5, || enter.clone())
+    };
+    let kept = (0..10_000).filter(|_| tell(&mut producer)).count();
+    let room = CAPACITY_MIN / 24;
+    assert!((room * 6 / 8..room * 7 / 8 + 2).contains(&kept), "{kept}");
+    let call = Block::Annotation(&[7; 1000]);
+    let others = (0..100).filter(|_| producer.append(6, &call)).count();
+    assert_eq!(others, CAPACITY_MIN / 8 / 1008);
+    for _ in 0..kept {
+        assert_eq!(
+            Block::decode(consumer.next().unwrap().unwrap()),
+            Ok(enter.clone())
+        );
+    }
+    assert!(tell(&mut producer));
+    for _ in 0..others {
+        assert_eq!(
+            Block::decode(consumer.next().unwrap().unwrap()),
+            Ok(call.clone())
+        );
+    }
+    let Ok(Block::Loss { blocks, .. }) = Block::decode(consumer.next().unwrap().unwrap()) else {
+        panic!("the loss is told first");
+    };
+    assert_eq!(blocks as usize, 10_000 - kept + 100 - others);
+    assert_eq!(Block::decode(consumer.next().unwrap().unwrap()), Ok(enter));
+    assert!(consumer.next().unwrap().is_none());
 }
 
 #[test]

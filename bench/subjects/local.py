@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-
 from driven import HARP_RUN, Driven
-from measure import Samples
+from measure import Samples, undisturbed
 from report import Row, row
 from sides import Sides
 
@@ -37,12 +35,6 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
             samples.add(f"local direct {name}", [direct])
     for side in (local, profiled):
         side.close()
-
-
-def undisturbed(batches: list[float]) -> float:
-    """What a batch takes that the threads of the device do not get in the way of: of launches the
-    median spreads by more than what is added."""
-    return statistics.quantiles(batches, n=10)[0]
 
 
 def rows(samples: Samples) -> list[Row]:

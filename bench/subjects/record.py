@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from driven import Driven
-from measure import MIB, Samples
+from measure import MIB, Samples, undisturbed
 from report import Row, row
 from sides import Sides
 
@@ -27,9 +27,10 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
     for side in (plain, recorded):
         side.ask("start")
     for _ in range(TURNS):
-        for command in (("oneway", 200, 50 // scale), ("launches", 100_000 // scale)):
-            for side, name in ((plain, "plain"), (recorded, "recorded")):
-                samples.add(f"{command[0]} {name}", side.ask(*command))
+        one_way = [undisturbed(side.ask("oneway", 200, 50 // scale)) for side in (plain, recorded)]
+        samples.add("record one way", [one_way[1] - one_way[0]])
+        for side, name in ((plain, "plain"), (recorded, "recorded")):
+            samples.add(f"launches {name}", side.ask("launches", 100_000 // scale))
     samples.add("recorder_rss_mb", [_recorder_memory(out)])
     samples.add("client_rss_mb recorded", recorded.ask("memory"))
     for side in (plain, recorded):
@@ -69,7 +70,7 @@ def _recorder_memory(out: Path) -> float:
 
 def rows(samples: Samples) -> list[Row]:
     of = samples.median
-    added = of("oneway recorded") - of("oneway plain")
+    added = of("record one way")
     return [
         row("record_shape_one_way_added_ns", added, "ns", at_most=BUDGET_NS),
         row(

@@ -7,6 +7,7 @@
 //! harp-trace assemble LINES --out TRACE     such lines as a trace
 //! harp-trace verify TRACE                   looks at everything in it
 //! harp-trace run TRACE --server HOST:PORT --credentials DIR …   its calls, sent again
+//! harp-trace trim TRACE --kernel NAME | --calls A..B --out TRACE …   only these, still replayable
 //! harp-trace repack TRACE --out TRACE [--tar | --folder] [--level N]
 //! ```
 //!
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 
-const USAGE: &str = "usage: harp-trace record | events | assemble | verify | repack | run";
+const USAGE: &str = "usage: harp-trace record | events | assemble | verify | repack | run | trim";
 
 /// Why the program does not do what it was asked for.
 pub enum Failure {
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Some("assemble") => files::assemble(arguments),
         Some("verify") => files::verify(arguments),
         Some("run") => replay::run(arguments),
+        Some("trim") => replay::trim::run(arguments),
         Some("repack") => files::repack(arguments),
         Some("--help" | "help") => {
             println!("{USAGE}");

@@ -15,6 +15,7 @@
 //! | `kernels` | which kernel made what |
 //! | `outputs`, `tolerance` | whether data is the same |
 //! | `twins` | the same of memory that kernels share with the program |
+//! | `trim` | traces cut down to a few calls |
 //! | `report` | what has come of it |
 
 mod calls;
@@ -30,6 +31,7 @@ mod session;
 mod snapshot;
 mod survey;
 mod tolerance;
+pub mod trim;
 mod twins;
 
 use std::io::Write;

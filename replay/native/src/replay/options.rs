@@ -53,6 +53,27 @@ pub struct Server {
     pub name: String,
 }
 
+impl Server {
+    /// What the command line says of it.
+    ///
+    /// # Errors
+    /// For a server without credentials.
+    pub fn parse(arguments: &mut Arguments) -> Result<Option<Server>, Failure> {
+        let address = arguments.parsed("--server")?;
+        let credentials = arguments.value("--credentials")?;
+        let name = arguments.parsed("--server-name")?;
+        let Some(address) = address else {
+            return Ok(None);
+        };
+        let credentials = credentials.ok_or_else(|| missing("--credentials DIR"))?;
+        Ok(Some(Server {
+            address,
+            credentials: credentials.into(),
+            name: name.unwrap_or_else(|| "harp-server".to_owned()),
+        }))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     pub trace: PathBuf,
@@ -93,18 +114,9 @@ impl Options {
                     .ok_or_else(|| Failure::Usage(format!("--tolerance cannot be {text:?}")))?,
             ),
         };
-        let server = arguments.parsed::<String>("--server")?;
-        let credentials = arguments.value("--credentials")?;
+        let server = Server::parse(&mut arguments)?;
         let mut options = Options {
-            server: Server {
-                address: server.ok_or_else(|| missing("--server HOST:PORT"))?,
-                credentials: credentials
-                    .ok_or_else(|| missing("--credentials DIR"))?
-                    .into(),
-                name: arguments
-                    .parsed("--server-name")?
-                    .unwrap_or_else(|| "harp-server".to_owned()),
-            },
+            server: server.ok_or_else(|| missing("--server HOST:PORT"))?,
             check,
             as_recorded,
             repeat: arguments.parsed("--repeat")?.unwrap_or(1).max(1),

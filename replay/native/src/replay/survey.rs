@@ -62,6 +62,8 @@ pub struct Survey {
     pub loads: Vec<Load>,
     /// Whether the recorder has finished it.
     pub complete: bool,
+    /// It is a part of another trace: text that kernels print is not in it.
+    pub trimmed: bool,
     /// Uploads that it does not hold.
     pub made_up: u64,
 }
@@ -172,6 +174,10 @@ impl Looking {
                     .map_err(|Refused(why)| Refused(format!("call {}: {why}", call.number)))?;
             }
             (_, Event::Reply(reply)) => self.reply(reply),
+            (Block::Annotation(json), _) => {
+                let said: Option<serde_json::Value> = serde_json::from_slice(json).ok();
+                self.found.trimmed |= said.is_some_and(|said| said.get("trimmed").is_some());
+            }
             (Block::Snapshot { payload, .. }, _) if payload.policy != Policy::Full => {
                 *self.missing.entry("snapshots").or_default() += 1;
             }

@@ -150,7 +150,8 @@ impl Player<'_> {
     }
 
     pub(super) fn compare_printed(&mut self) {
-        let whole = self.options.to.is_none() && self.options.from == 0 && self.survey.complete;
+        let is_all = self.survey.complete && !self.survey.trimmed;
+        let whole = self.options.to.is_none() && self.options.from == 0 && is_all;
         if self.options.check != Check::Outputs || !whole {
             return;
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
-use harp_wire::calls::encode_cuMemcpyHtoD_v2;
+use harp_wire::calls::{encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::{CallId, Decoder};
@@ -20,6 +20,7 @@ use harp_wire::{CallId, Decoder};
 use super::calls::{asks_for_progress, launches, varies, Calls};
 use super::kernels::{Kernels, Launch, Place};
 use super::options::Options;
+use super::outputs::data;
 use super::relocation::{Addresses, Relocated};
 use super::report::Outcome;
 use super::scout::Scout;
@@ -38,6 +39,8 @@ const QUESTION_PAUSE: Duration = Duration::from_micros(200);
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
 /// The stream argument of a copy that is synchronous.
 const SYNCHRONOUS: u64 = u64::MAX;
+/// Memory is fetched in pieces of so many bytes.
+const PIECE: u64 = 32 << 20;
 
 /// A call that has been sent and awaits its reply.
 struct Sent {
@@ -89,6 +92,18 @@ pub struct Player<'a> {
     number: u64,
 }
 
+/// When a replay can be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Before the call of that number is sent.
+    Before(u64),
+    /// When all has been sent.
+    End,
+}
+
+/// Looks at a replay.
+pub type Look<'l> = dyn FnMut(&mut Player, Moment) -> Result<(), Ended> + 'l;
+
 impl<'a> Player<'a> {
     pub fn new(
         trace: &'a Trace,
@@ -115,7 +130,19 @@ impl<'a> Player<'a> {
     ///
     /// # Errors
     /// Where it cannot be replayed, or a session is lost.
-    pub fn play(mut self, mut tell: impl FnMut(u64)) -> Result<(Outcome, Relocated), Ended> {
+    pub fn play(self, tell: impl FnMut(u64)) -> Result<(Outcome, Relocated), Ended> {
+        self.play_with(tell, &mut |_, _| Ok(()))
+    }
+
+    /// As [`play`](Player::play), with a look at what there is at each moment.
+    ///
+    /// # Errors
+    /// As [`play`](Player::play).
+    pub fn play_with(
+        mut self,
+        mut tell: impl FnMut(u64),
+        look: &mut Look,
+    ) -> Result<(Outcome, Relocated), Ended> {
         let began = Instant::now();
         let mut told = began;
         let mut blocks = self.trace.blocks().map_err(Refused::from)?;
@@ -126,6 +153,9 @@ impl<'a> Player<'a> {
                 .reader
                 .read(&block)
                 .map_err(|error| Refused::from(located.damaged(&error)))?;
+            if let Event::Call(call) = &event {
+                look(&mut self, Moment::Before(call.number))?;
+            }
             self.take(&block, &event).map_err(|ended| match ended {
                 Ended::Lost(Lost(why)) => {
                     Ended::Lost(Lost(format!("around call {}: {why}", self.number)))
@@ -137,6 +167,7 @@ impl<'a> Player<'a> {
                 tell(self.outcome.sent);
             }
         }
+        look(&mut self, Moment::End)?;
         for line in self.lines.values_mut() {
             line.session.flush()?;
         }
@@ -340,6 +371,54 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
+    /// Waits until the device has done all that it was told in a context; what that returns.
+    pub fn settle(&mut self, session: u32, context: u64) -> Result<u32, Ended> {
+        let line = line_of(&mut self.lines, session)?;
+        if !line.queued.is_empty() {
+            return Err(Refused(
+                "a host function is queued between the chosen calls and what is before or after them; choose \
+                 calls up to where it has returned"
+                    .to_owned(),
+            )
+            .into());
+        }
+        let arrived =
+            line.session
+                .ask(context, CallId::cuCtxSynchronize, encode_cuCtxSynchronize)?;
+        Ok(arrived.status)
+    }
+
+    /// The bytes at a recorded address of a device, and the device's context.
+    pub fn fetch(
+        &mut self,
+        session: u32,
+        device: u32,
+        (address, bytes): (u64, u64),
+    ) -> Result<(u64, Vec<u8>), Ended> {
+        let line = line_of(&mut self.lines, session)?;
+        let context = context_of(line, device)?;
+        let mut content = Vec::new();
+        while (content.len() as u64) < bytes {
+            let at = line.addresses.now(address + content.len() as u64);
+            let piece = (bytes - content.len() as u64).min(PIECE);
+            let encode = |encoder: &mut _| encode_cuMemcpyDtoH_v2(encoder, at, piece, SYNCHRONOUS);
+            let arrived = line.session.ask(context, CallId::cuMemcpyDtoH_v2, encode)?;
+            match data(&arrived.body, 0) {
+                Some(data) if arrived.status == 0 && data.len() as u64 == piece => {
+                    content.extend_from_slice(data);
+                }
+                _ => {
+                    return Err(Lost(format!(
+                        "{bytes} bytes at {address:#x} cannot be fetched ({}); replay on another device",
+                        arrived.status
+                    ))
+                    .into())
+                }
+            }
+        }
+        Ok((context, content))
+    }
+
     /// Writes memory as it was before the next call.
     fn restore(
         &mut self,
@@ -349,12 +428,7 @@ impl<'a> Player<'a> {
         content: &[u8],
     ) -> Result<(), Ended> {
         let line = line_of(&mut self.lines, session)?;
-        let Some(context) = line.contexts.get(&i64::from(device)).copied() else {
-            return Err(Refused(format!(
-                "a snapshot of memory of device {device}, which has no context there"
-            ))
-            .into());
-        };
+        let context = context_of(line, device)?;
         let address = line.addresses.now(address);
         let encode = |encoder: &mut _| encode_cuMemcpyHtoD_v2(encoder, address, SYNCHRONOUS);
         line.session
@@ -367,6 +441,15 @@ fn line_of(lines: &mut BTreeMap<u32, Line>, session: u32) -> Result<&mut Line, E
     lines
         .get_mut(&session)
         .ok_or_else(|| Refused(format!("session {session} has no beginning in the trace")).into())
+}
+
+fn context_of(line: &Line, device: u32) -> Result<u64, Refused> {
+    let context = line.contexts.get(&i64::from(device)).copied();
+    context.ok_or_else(|| {
+        Refused(format!(
+            "memory of device {device} is wanted where that has no context; record the trace again"
+        ))
+    })
 }
 
 /// The bytes that a call ends with.

@@ -1,0 +1,106 @@
+//! Cuts a trace down to a kernel or a few calls that can still be replayed: with all that they need, the
+//! memory that they find and, to be checked, what they leave.
+//!
+//! Where all of that is in the trace no device is needed. Else the trace is replayed up to there.
+
+mod memory;
+mod plan;
+mod writing;
+
+use std::path::PathBuf;
+
+use harp_trace::container::Trace;
+use serde_json::json;
+
+use super::options::{Check, Options, Server};
+use super::survey::{Survey, Wanted};
+use super::{say, Refused};
+use crate::arguments::Arguments;
+use crate::Failure;
+use plan::{Choice, Plan};
+
+/// `harp-trace trim TRACE --kernel NAME [--launch N] | --calls A..B --out TRACE [--server …]`. Prints lines
+/// of JSON: whether a device is needed, how far it is, what has come of it.
+///
+/// # Errors
+/// Where there is no such trace to be made, with exit status 2; where the session is lost.
+pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
+    let kernel = arguments.parsed::<String>("--kernel")?;
+    let launch = arguments.parsed::<usize>("--launch")?;
+    let calls = arguments.parsed::<String>("--calls")?;
+    let out = arguments.value("--out")?.map(PathBuf::from);
+    let out = out.ok_or_else(|| Failure::Usage("--out is missing".to_owned()))?;
+    let server = Server::parse(&mut arguments)?;
+    let choice = match (kernel, calls) {
+        (Some(kernel), None) => Choice::Kernel(kernel, launch),
+        (None, Some(calls)) => Choice::Calls(
+            range(&calls)
+                .ok_or_else(|| Failure::Usage(format!("--calls is A..B, not {calls:?}")))?,
+        ),
+        _ => {
+            return Err(Failure::Usage(
+                "either --kernel or --calls is wanted".to_owned(),
+            ))
+        }
+    };
+    let path: PathBuf = arguments.one("TRACE")?;
+    let trace = Trace::open(&path).map_err(Refused::from)?;
+    if out.exists() {
+        return Err(Failure::Refused(format!(
+            "{} is there already; name another --out",
+            out.display()
+        )));
+    }
+    let mut plan = Plan::make(&trace, &choice)?;
+    let memory = if plan.is_offline() {
+        // It is to be replayable: what is kept must be there.
+        Survey::take(&trace, Wanted::default())?;
+        plan.keep_uploads();
+        None
+    } else {
+        let Some(server) = server else {
+            say(&json!({"type": "needs_device"}));
+            return Ok(());
+        };
+        let options = Options {
+            trace: path,
+            server,
+            check: Check::Off,
+            as_recorded: false,
+            repeat: 1,
+            from: 0,
+            to: Some(*plan.chosen.end()),
+            tolerance: None,
+            synthesize: false,
+            first_window: None,
+        };
+        let of = plan.chosen.end() + 1;
+        let tell = |calls: u64| {
+            say(&json!({"type": "progress", "replay": 1, "replays": 1, "calls": calls, "of": of}))
+        };
+        Some(memory::observe(&trace, &plan, &options, tell)?)
+    };
+    let finished = writing::write(&trace, &plan, memory.as_ref(), &out)?;
+    let before = trace.disk_bytes().map_err(Refused::from)?;
+    let trimmed = Trace::open(&out).map_err(Refused::from)?;
+    say(&json!({
+        "type": "trimmed",
+        "path": out.display().to_string(),
+        "from": plan.chosen.start(),
+        "to": plan.chosen.end(),
+        "calls": finished.manifest.counts.calls,
+        "calls_before": plan.calls,
+        "bytes": trimmed.disk_bytes().map_err(Refused::from)?,
+        "bytes_before": before,
+        "ranges": plan.ranges.len(),
+        "replayed": memory.is_some(),
+    }));
+    Ok(())
+}
+
+/// Reads `A..B`: from A to B, which is the last one.
+fn range(text: &str) -> Option<std::ops::RangeInclusive<u64>> {
+    let (from, to) = text.split_once("..")?;
+    let (from, to) = (from.parse().ok()?, to.parse().ok()?);
+    (from <= to).then_some(from..=to)
+}

@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "harp_replay.report:report",
     "run": "harp_replay.run:run",
     "stats": "harp_replay.stats:stats",
+    "trim": "harp_replay.trim:trim",
     "verify": "harp_replay.convert:verify",
     "workload": "harp_replay.workload:workload",
 }

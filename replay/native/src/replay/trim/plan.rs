@@ -34,8 +34,6 @@ pub struct Needed {
     pub device: u32,
     pub address: u64,
     pub bytes: u64,
-    /// It is an allocation, not a variable of a module.
-    pub is_allocation: bool,
     /// What has been put into it from the program.
     uploads: Vec<Upload>,
     /// Work of the device may have changed it.
@@ -115,7 +113,6 @@ impl Plan {
                     (allocation.session, allocation.address),
                     allocation.bytes,
                     allocation.device,
-                    true,
                 ),
                 (
                     Block::Free {
@@ -407,14 +404,14 @@ impl Planning {
         }
         for address in addresses(today, call) {
             let at = self.needed.range(..=(session, address)).next_back();
-            let Some((at, range)) =
+            let Some((at, _)) =
                 at.filter(|(at, range)| at.0 == session && address - range.address < range.bytes)
             else {
                 continue;
             };
             if !downloads(today) {
                 self.changed.insert(*at);
-            } else if !self.changed.contains(at) && range.is_allocation {
+            } else if !self.changed.contains(at) {
                 self.results.insert(call.number);
                 // Its stream, if it has one.
                 let handles = call.arguments.values.iter();
@@ -446,7 +443,7 @@ impl Planning {
                 let context = self.made.get(&call).map_or(0, |made| made.context);
                 let device = self.devices.get(&(reply.session, context)).copied();
                 if !self.memory.contains_key(&at) {
-                    self.memory_begins(at, out(1).unwrap_or(0), device.unwrap_or(0), false);
+                    self.memory_begins(at, out(1).unwrap_or(0), device.unwrap_or(0));
                 }
             }
             CallId::cuMemAllocPitch_v2 => {
@@ -459,13 +456,12 @@ impl Planning {
         }
     }
 
-    fn memory_begins(&mut self, at: Of, bytes: u64, device: u32, is_allocation: bool) {
+    fn memory_begins(&mut self, at: Of, bytes: u64, device: u32) {
         let range = Needed {
             session: at.0,
             device,
             address: at.1,
             bytes,
-            is_allocation,
             uploads: Vec::new(),
             made: false,
         };
@@ -523,15 +519,13 @@ impl Planning {
             )));
         };
         for (at, range) in &self.needed {
-            let maker = match self.owners.get(at) {
-                Some((call, _)) if !range.is_allocation => Some(*call),
-                _ => {
-                    let server = self.allocated.range(..=*at).next_back();
-                    server
-                        .filter(|(base, (bytes, _))| base.0 == at.0 && at.1 - base.1 < *bytes)
-                        .map(|(_, (_, call))| *call)
-                }
-            };
+            let server = self.allocated.range(..=*at).next_back();
+            let server =
+                server.filter(|(base, (bytes, _))| base.0 == at.0 && at.1 - base.1 < *bytes);
+            let server = server.map(|(_, (_, call))| *call);
+            let variable = self.owners.get(at).map(|(call, _)| *call);
+            // Addresses are used again: the later one counts.
+            let maker = server.max(variable);
             self.kept.extend(maker);
             // Memory that was there from the beginning needs the device's context.
             let contexts = self.devices.iter();

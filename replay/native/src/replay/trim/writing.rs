@@ -267,7 +267,7 @@ impl Writing<'_> {
 
     /// The memory that the chosen calls find.
     fn find(&mut self, memory: Option<&Memory>) -> Result<(), Refused> {
-        for range in self.plan.ranges.iter().filter(|range| range.is_allocation) {
+        for range in &self.plan.ranges {
             self.writer.write_block(&Block::Allocation {
                 time: self.time,
                 session: range.session,

@@ -1,0 +1,103 @@
+"""`harp-replay trim`: cuts a trace down to a kernel or a few calls that can still be replayed."""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from harp_client.errors import HarpError
+from harp_client.target import Flags
+from harp_replay.native_trace import NativeTrace
+from harp_replay.run import progress, target_of
+
+
+@click.command()
+@click.argument("trace", type=click.Path(exists=True))
+@click.option("-k", "--kernel", metavar="NAME", help="Keep a launch of this kernel.")
+@click.option(
+    "--launch",
+    metavar="N",
+    type=click.IntRange(0),
+    help="Which of its launches, counted from 0.  [default: the last one]",
+)
+@click.option("--calls", metavar="A..B", help="Keep the calls from A to B.")
+@click.option("-o", "--out", required=True, type=click.Path(), help="The new trace.")
+@click.option(
+    "--device",
+    default="soft",
+    metavar="soft|pool|PATH",
+    help="Where the trace is replayed up to there, if need be; as in `harp-replay run`.",
+)
+@click.option("-s", "--server", metavar="HOST:PORT", help="This pool server.")
+@click.option("-c", "--credentials", metavar="DIR", help="Credentials for it.")
+@click.option("--server-name", metavar="NAME", help="The name that its certificate must carry.")
+@click.option("--context", metavar="NAME", help="A context of the configuration file.")
+@click.option(
+    "--scheduler", metavar="HOST:PORT", help="What this pool's scheduler has attached to this host."
+)
+def trim(
+    trace: str,
+    kernel: str | None,
+    launch: int | None,
+    calls: str | None,
+    out: str,
+    device: str,
+    server: str | None,
+    credentials: str | None,
+    server_name: str | None,
+    context: str | None,
+    scheduler: str | None,
+) -> int:
+    """Make a smaller trace of TRACE: one launch of a kernel, or some calls.
+
+    It holds all that these need, the memory that they find and what they leave, so that
+    `harp-replay run` runs and checks them. Where kernels before them have made what they find, the
+    trace is replayed up to there, on a soft GPU unless something else is named.
+
+    \b
+    Examples:
+      harp-replay trim out.htrace --kernel saxpy -o saxpy.htrace
+      harp-replay trim out.htrace --kernel saxpy --launch 0 -o first.htrace
+      harp-replay trim out.htrace --calls 100..120 -o few.htrace
+    """
+    if (kernel is None) == (calls is None):
+        raise click.UsageError("either --kernel or --calls is wanted")
+    if launch is not None and kernel is None:
+        raise click.UsageError("--launch is for --kernel")
+    arguments = ["trim", os.path.abspath(trace), "--out", os.path.abspath(out)]
+    for name, value in (("--kernel", kernel), ("--launch", launch), ("--calls", calls)):
+        arguments += [name, str(value)] if value is not None else []
+    flags = Flags(server, credentials, server_name, context, scheduler)
+    if any(flags) and device == "soft":
+        device = "pool"
+    try:
+        done = _trimmed(arguments)
+        if done is None:
+            with target_of(device, flags) as target:
+                at = ("--server", target.server, "--credentials", target.credentials)
+                done = _trimmed([*arguments, *at, "--server-name", target.server_name])
+    except KeyboardInterrupt:
+        return 130
+    if done is None:
+        raise HarpError("harp-trace ended without a result", "report this", 6)
+    share = 100 * done["bytes"] / max(1, done["bytes_before"])
+    click.echo(
+        f"{out}: {done['calls']} calls of {done['calls_before']}, {done['bytes']} bytes "
+        f"({share:.1f} %), " + ("replayed up to there" if done["replayed"] else "without a device")
+    )
+    return 0
+
+
+def _trimmed(arguments: list[str]) -> dict[str, Any] | None:
+    """What has come of it; None where a device is needed. Raises HarpError."""
+    done = None
+    with NativeTrace(arguments) as native_trace, progress(sys.stderr.isatty()) as show:
+        for line in native_trace.lines():
+            match line["type"]:
+                case "trimmed":
+                    done = line
+                case "progress":
+                    show(line)
+        native_trace.end(status_of_failure=6)
+    return done

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,9 @@ import pytest
 
 from harp_client.cli import status_of
 from harp_replay.cli import harp_replay
+from pool.standins import ASKING_NOTHING, Pool, Server, environment
 from replay.made import small
+from replay.stage import Stage
 
 
 class Ended(NamedTuple):
@@ -48,3 +50,25 @@ def untimed(tmp_path: Path) -> Path:
 def timed(tmp_path: Path) -> Path:
     """The same trace with times: 1 µs for each vector_add, 2 for scale."""
     return small(took=1_000).write(tmp_path / "timed.jsonl")
+
+
+@pytest.fixture(scope="module")
+def replaying(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("replaying")
+    more = {"CUPY_CACHE_DIR": str(folder / "cupy"), "CUPY_COMPILE_WITH_PTX": "1"}
+    return environment(folder) | ASKING_NOTHING | more
+
+
+@pytest.fixture(scope="module")
+def replaying_server(
+    replaying: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    running = Server(Pool(folder), replaying, folder / "server.log")
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+
+
+@pytest.fixture
+def stage(replaying: dict[str, str], replaying_server: Server, tmp_path: Path) -> Stage:
+    return Stage(replaying, replaying_server, tmp_path)

@@ -1,0 +1,130 @@
+"""`harp-replay trim`: a kernel or some calls of a trace, which still run and are still checked."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from programs import build
+from replay.stage import LONGEST, Stage, assert_same, calls_of
+
+
+def size_of(trace: Path) -> int:
+    return sum(file.stat().st_size for file in trace.rglob("*") if file.is_file())
+
+
+class Trim:
+    """Trims traces; the newest one is `out`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.number = 0
+
+    def run(self, trace: Path, *words: object) -> subprocess.CompletedProcess[str]:
+        self.number += 1
+        self.out = self.stage.folder / f"trimmed{self.number}.htrace"
+        return subprocess.run(
+            self.stage.command(trace, "-o", self.out, *self.stage.pool, *words, command="trim"),
+            env=self.stage.environ,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+        )
+
+    def __call__(self, trace: Path, *words: object) -> str:
+        """What is said of it."""
+        done = self.run(trace, *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def trim(stage: Stage) -> Trim:
+    return Trim(stage)
+
+
+def test_one_kernel_of_ten_thousand_calls(stage: Stage, trim: Trim) -> None:
+    """What the kernel reads was made by thousands before it: the trace is replayed up to there."""
+    trace = stage.record("chain", 9990)
+    assert trim(trace, "--kernel", "target").endswith("replayed up to there\n")
+    assert size_of(trim.out) <= 0.05 * size_of(trace)
+    events = stage.events(trim.out)
+    assert [launch["kernel"] for launch in calls_of(events, "cuLaunchKernel")] == ["target"]
+    done = stage.replay(trim.out, "--repeat", 2)
+    assert_same(done)
+    # What it has written, and what it was given.
+    assert done.result["compared_data"] == 2
+    assert_same(stage.replay(trim.out, "--first-window", "0x280000000000"))
+
+    # The same numbers have come to the program in the end.
+    whole, few = ([e for e in stage.events(t) if e["type"] == "reply"] for t in (trace, trim.out))
+    fetched = {event["payload"]["hash"] for event in whole if event["name"] == "cuMemcpyDtoH_v2"}
+    left = [event["payload"]["hash"] for event in few if event["name"] == "cuMemcpyDtoH_v2"]
+    assert fetched & set(left)
+
+
+def test_a_trimmed_trace_shows_a_changed_kernel(stage: Stage, trim: Trim) -> None:
+    traces = [stage.record("three", factor, name=f"by{factor}") for factor in (3, 4)]
+    trim(traces[0], "--kernel", "second")
+    events = stage.events(trim.out)
+    (image,), (other,) = (
+        calls_of(each, "harp_blob_append") for each in (events, stage.events(traces[1]))
+    )
+    image.update({key: other[key] for key in ("args", "payload")})
+    done = stage.replay(stage.assemble(events))
+    assert done.status == 1
+    assert [found["kernel"] for found in done.result["differences"]] == ["second"]
+
+
+def test_what_the_program_has_put_there_is_kept_without_a_device(stage: Stage, trim: Trim) -> None:
+    """The kernel's numbers come from the program, and what it makes goes there."""
+    trace = stage.record("three", 3)
+    said = trim(trace, "--kernel", "first", "--device", "/nowhere")
+    assert said.endswith("without a device\n")
+    events = stage.events(trim.out)
+    assert [launch["kernel"] for launch in calls_of(events, "cuLaunchKernel")] == ["first"]
+    assert len(calls_of(events, "cuMemcpyHtoD_v2")) == 1
+    assert not [event for event in events if event["type"] == "snapshot"]
+    done = stage.replay(trim.out)
+    assert_same(done)
+    assert done.result["compared_data"] == 1
+
+
+def test_calls_from_one_to_another(stage: Stage, trim: Trim) -> None:
+    trace = stage.record("chain", 20)
+    launches = [event["number"] for event in calls_of(stage.events(trace), "cuLaunchKernel")]
+    trim(trace, "--calls", f"{launches[4]}..{launches[9]}")
+    launched = calls_of(stage.events(trim.out), "cuLaunchKernel")
+    assert [launch["kernel"] for launch in launched] == ["step", "aside"] * 3
+    assert_same(stage.replay(trim.out))
+    trim(trace, "--kernel", "step", "--launch", 0)
+    assert len(calls_of(stage.events(trim.out), "cuLaunchKernel")) == 1
+    assert_same(stage.replay(trim.out))
+
+
+@pytest.mark.parametrize("name", ["symbols", "memory_pool", "streams_events"])
+def test_programs_with_variables_pools_and_streams(stage: Stage, trim: Trim, name: str) -> None:
+    trace = stage.record(build.build(name, build.programs()[name].variants[0]))
+    launches = calls_of(stage.events(trace), "cuLaunchKernel")
+    for kernel in sorted({launch["kernel"] for launch in launches}):
+        trim(trace, "--kernel", kernel)
+        done = stage.replay(trim.out)
+        assert_same(done)
+        assert done.result["compared_data"] > 0
+
+
+def test_what_is_not_there_is_told(stage: Stage, trim: Trim) -> None:
+    trace = stage.record("three", 3)
+    for words, told in (
+        (("--kernel", "fourth"), "launches no kernel fourth. Next: name one of these: first, seco"),
+        (("--kernel", "first", "--launch", 1), "launches first 1 times. Next: name one of 0 to 0"),
+        (("--calls", "1000..1001"), "calls, numbered from 0. Next: choose some of them"),
+        (("--calls", "5..4"), "--calls is A..B"),
+        ((), "either --kernel or --calls is wanted"),
+    ):
+        done = trim.run(trace, *words)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert not trim.out.exists()

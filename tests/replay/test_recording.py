@@ -176,6 +176,20 @@ def test_everything_that_passed_is_there(record: Record) -> None:
     assert session["round_trip_ns"] > 0
 
 
+def test_the_device_says_how_long_calls_took_where_that_is_asked_for(record: Record) -> None:
+    run = record("vector_add", environ={"HARP_DEVICE_TIMES": "1"})
+    events = run.events()
+    calls = {call["number"]: call for call in of(events, "call")}
+    times = of(events, "device_time")
+    timed = [calls[each["call"]]["name"] for each in times]
+    assert timed == ["cuMemcpyHtoD_v2", "cuMemcpyHtoD_v2", "cuLaunchKernel"]
+    for each in times:
+        # In the order in which they were called, on the clock of the trace.
+        assert calls[each["call"]]["time"] < each["began"] <= each["ended"]
+    assert sorted(times, key=lambda each: each["began"]) == times
+    assert not [push for push in of(events, "push") if push["kind"] == "times"]
+
+
 def test_by_default_data_is_told_by_its_size(record: Record) -> None:
     run = record("uploads", payload="images=hash,uploads=shape,downloads=shape")
     assert (run.status, run.out) == (0, "passed\n"), run.told

@@ -51,6 +51,7 @@ How:
       --trace OUT          record the run in OUT (out.htrace), which must not exist
       --trace-payload WHAT how much of the data that calls carry is kept: full, hash or shape, for
                            all of it or by class (images=full,uploads=full,downloads=hash)
+      --device-times       have the trace say how long launches and copies took on the device
       --profile            print what each CUDA call cost, why the program waited and what it copied
       --sync               make every call wait for its reply (for debugging)
       --ptx, --no-ptx      ask client libraries for PTX, which a soft GPU needs (default: only
@@ -93,6 +94,7 @@ LONG = [
     "profile",
     "trace=",
     "trace-payload=",
+    "device-times",
     "sync",
     "ptx",
     "no-ptx",
@@ -116,6 +118,7 @@ class Options(NamedTuple):
     profile: bool
     trace: str | None
     trace_payload: str | None
+    device_times: bool
     sync: bool
     ptx: bool | None
     verbose: bool
@@ -189,6 +192,8 @@ def _parse(arguments: list[str]) -> Options:
         raise HarpError("nothing looks at calls under --direct", instead, 125)
     if "trace-payload" in values and "trace" not in values:
         raise HarpError("--trace-payload is for --trace", "add --trace OUT", 125)
+    if "device-times" in values and "trace" not in values:
+        raise HarpError("--device-times is for --trace", "add --trace OUT", 125)
     if "device" in values and direct:
         raise HarpError("--device is for the embedded pool", "drop --direct or --device", 125)
     if "local" in values:
@@ -207,6 +212,7 @@ def _parse(arguments: list[str]) -> Options:
         profile="profile" in values,
         trace=values.get("trace"),
         trace_payload=values.get("trace-payload"),
+        device_times="device-times" in values,
         sync="sync" in values,
         ptx=True if "ptx" in values else False if "no-ptx" in values else None,
         verbose="v" in values or "verbose" in values,
@@ -370,7 +376,8 @@ def _run_recorded(
     payload = policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
     recorder = Recorder(out, payload, parts, environ)
     try:
-        return program.run(options.command, environ | recorder.environment)
+        more = {settings.HARP_DEVICE_TIMES.name: "1"} if options.device_times else {}
+        return program.run(options.command, environ | recorder.environment | more)
     finally:
         for line in recorder.close():
             print(f"harp-run: {line}", file=sys.stderr)

@@ -114,6 +114,13 @@ HARP_TRACE_PAYLOAD = Setting(
     "`full` keeps the bytes, `hash` a name for them, `shape` how many there are. The same as "
     "`harp-run --trace-payload`.",
 )
+HARP_DEVICE_TIMES = Setting(
+    "HARP_DEVICE_TIMES",
+    "`0`",
+    PROGRAM,
+    "`1` has the server measure how long launches and copies take on the device, for a trace: two "
+    "events of the driver's more for each. The same as `harp-run --device-times`.",
+)
 HARP_DEDUP = Setting(
     "HARP_DEDUP",
     "`1`",

@@ -2,7 +2,7 @@
 //!
 //! | type | meaning |
 //! |---|---|
-//! | u16 | kind: 1 callback, 2 output, 3 event |
+//! | u16 | kind: 1 callback, 2 output, 3 event, 4 times |
 //! | | the fields of that kind |
 
 use harp_cuda_abi::types::CUresult;
@@ -12,6 +12,13 @@ use crate::{DecodeError, Decoder, Encoder};
 const CALLBACK: u16 = 1;
 const OUTPUT: u16 = 2;
 const EVENT: u16 = 3;
+const TIMES: u16 = 4;
+
+/// The option of a hello with which a client asks, by `on`, for [`Push::Times`].
+pub const TIMES_OPTION: &str = "device_times";
+/// The most calls of one [`Push::Times`]; more of them travel in several.
+pub const SPANS_MAX: usize = 1024;
+const SPAN_BYTES: usize = 24;
 
 /// The most text of one [`Push::Output`]; more of it travels in several.
 pub const OUTPUT_MAX: usize = 64 << 10;
@@ -27,6 +34,15 @@ pub enum OutputStream {
 
 const STREAMS: [OutputStream; 2] = [OutputStream::Stdout, OutputStream::Stderr];
 
+/// When a call was executed on the device, in nanoseconds of the server's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The number of the call in the session's stream, from 0.
+    pub call: u64,
+    pub began: u64,
+    pub ended: u64,
+}
+
 /// One push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Push {
@@ -38,6 +54,8 @@ pub enum Push {
     /// What `harp_event_watch` called `number` is over: the event has completed, or, where it is not
     /// `over`, the client has to ask what has become of it. It comes before any reply that tells as much.
     Event { number: u64, over: bool },
+    /// Calls that the device has executed, told when the server's clock stood at `now`.
+    Times { now: u64, spans: Vec<Span> },
 }
 
 impl Push {
@@ -54,7 +72,21 @@ impl Push {
                 e.u64(*number);
                 e.u8(u8::from(*over));
             }
+            Push::Times { now, spans } => {
+                e.u16(TIMES);
+                e.u64(*now);
+                e.list(spans, |e, span| {
+                    e.u64(span.call);
+                    e.u64(span.began);
+                    e.u64(span.ended);
+                });
+            }
         }
+    }
+
+    /// Whether the body of a push is [`Push::Times`].
+    pub fn is_times(body: &[u8]) -> bool {
+        body.starts_with(&TIMES.to_le_bytes())
     }
 
     /// Reads the body of a push; `None` for one of a kind that a newer server may send.
@@ -77,6 +109,14 @@ impl Push {
             EVENT => Push::Event {
                 number: d.u64(),
                 over: d.u8() == 1,
+            },
+            TIMES => Push::Times {
+                now: d.u64(),
+                spans: d.list(SPAN_BYTES, |d| Span {
+                    call: d.u64(),
+                    began: d.u64(),
+                    ended: d.u64(),
+                }),
             },
             _ => {
                 return match d.finish() {

@@ -25,6 +25,7 @@ use harp_trace::payloads::Policies;
 use harp_trace::ring::Producer;
 use harp_trace::tape::Tape;
 use harp_trace::told::{self, Recorded};
+use harp_wire::push::Span;
 use harp_wire::reply::REPLY_HEAD_BYTES;
 use harp_wire::{Because, CallId};
 
@@ -177,7 +178,7 @@ impl Recorder {
         let json = told::session(number, server, snapshot, round_trip_ns);
         let mut state = self.lock();
         let time = state.clock.ns(ticks());
-        state.tape.append(time, &Block::Session(&json));
+        state.tape.session(time, number as u32, &json);
     }
 
     /// A record goes into the stream of a session; to be called while no other one can. Its last `payload`
@@ -229,6 +230,22 @@ impl Recorder {
         }
         let time = state.clock.ns(ticks);
         state.tape.push(time, session as u32, body);
+    }
+
+    /// The servers will be asked how long calls take on their devices.
+    pub fn expect_device_times(&self) {
+        self.lock().tape.expect_device_times();
+    }
+
+    /// A server has told how long calls took on its devices, when its clock stood at `now`.
+    pub fn device_times(&self, session: usize, now: u64, spans: &[Span]) {
+        let ticks = ticks();
+        let mut state = self.lock();
+        if !state.is_over {
+            let time = state.clock.ns(ticks);
+            let tape = &mut state.tape;
+            tape.device_times(time, session as u32, now, spans);
+        }
     }
 
     /// This thread has waited since `began` (ticks) for the reply to a call; the ticket is 0 where it

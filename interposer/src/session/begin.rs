@@ -12,7 +12,7 @@ use harp_transport::{
     connect_resuming, ClientConfig, ConnectError, Hello, LinkInfo, Receiver, Resuming, Sender,
     Welcome,
 };
-use harp_wire::push::Push;
+use harp_wire::push::{Push, TIMES_OPTION};
 use harp_wire::{windows, Because, CallId};
 
 use super::cache::Cache;
@@ -135,6 +135,11 @@ fn begin_one(
     if !settings.deduplicate || recorder.is_some() {
         let option = harp_content::OPTION.to_owned();
         hello.options.insert(option, "off".to_owned());
+    }
+    if let Some(recorder) = recorder.filter(|_| settings.device_times) {
+        recorder.expect_device_times();
+        let option = TIMES_OPTION.to_owned();
+        hello.options.insert(option, "on".to_owned());
     }
     let name = several.then_some(server);
     let stats = Stats::new(number, settings.print_stats || settings.print_profile);
@@ -262,6 +267,12 @@ fn pushed(number: usize, push: Push) -> Result<(), String> {
         }
         Push::Event { number, over } => {
             session.watches.told(number, over);
+            Ok(())
+        }
+        Push::Times { now, spans } => {
+            if let Some(recorder) = recorder() {
+                recorder.device_times(session.number, now, &spans);
+            }
             Ok(())
         }
     }

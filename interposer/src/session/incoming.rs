@@ -333,7 +333,8 @@ impl Incoming {
                 receiver
                     .read(&mut body)
                     .map_err(|error| error.to_string())?;
-                if let Some(recorder) = recorder() {
+                // What is told of times becomes blocks of its own.
+                if let Some(recorder) = recorder().filter(|_| !Push::is_times(&body)) {
                     recorder.push(self.session, &body);
                 }
                 self.take_push(&body)?;

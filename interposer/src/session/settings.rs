@@ -91,6 +91,8 @@ pub struct Settings {
     pub trace_socket: Option<PathBuf>,
     /// `HARP_TRACE_PAYLOAD`: how much a trace keeps of what calls carry.
     pub trace_payload: Policies,
+    /// `HARP_DEVICE_TIMES=1`: a trace holds how long calls took on the device.
+    pub device_times: bool,
     /// `HARP_DEDUP=0`: send everything, and have nothing kept.
     pub deduplicate: bool,
     /// `HARP_LOG`: `quiet`, `normal` or `debug`.
@@ -136,6 +138,7 @@ impl Settings {
             trace_payload: text("HARP_TRACE_PAYLOAD")
                 .and_then(|value| Policies::parse(&value))
                 .unwrap_or_default(),
+            device_times: flag("HARP_DEVICE_TIMES"),
             deduplicate: variable("HARP_DEDUP").as_deref() != Some("0"),
             log: match text("HARP_LOG").as_deref() {
                 Some("quiet") => LogLevel::Quiet,

@@ -6,6 +6,8 @@
 //! files is behind the feature `container`.
 
 pub mod block;
+#[cfg(feature = "tape")]
+mod call_numbers;
 #[cfg(feature = "container")]
 pub mod container;
 pub mod date;

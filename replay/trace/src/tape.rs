@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 
+use harp_wire::push::Span;
 use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::reply::REPLY_HEAD_BYTES;
 use harp_wire::CallId;
 
 use crate::block::{Block, Kind, Message, Payload, Policy, PAYLOAD_MIN};
+use crate::call_numbers::CallNumbers;
 use crate::payloads::{self, Class, Policies};
 use crate::ring::{Patience, Producer};
 
@@ -21,6 +23,10 @@ pub struct Tape {
     has_stalled: bool,
     /// Memory for replies.
     reply: Vec<u8>,
+    /// Where servers tell of calls by their places.
+    numbers: Option<CallNumbers>,
+    /// When the server's clock of a session began, as nearly as is known, and whether it has told of times.
+    clocks: HashMap<u32, (u64, bool)>,
 }
 
 impl Tape {
@@ -31,7 +37,14 @@ impl Tape {
             awaited: HashMap::new(),
             has_stalled: false,
             reply: Vec::new(),
+            numbers: None,
+            clocks: HashMap::new(),
         }
+    }
+
+    /// Servers will tell how long calls took on their devices. To be said before the first call.
+    pub fn expect_device_times(&mut self) {
+        self.numbers.get_or_insert_default();
     }
 
     /// How much of each class of data is kept.
@@ -43,6 +56,12 @@ impl Tape {
     #[inline]
     pub fn append(&mut self, time: u64, block: &Block) {
         self.ring.append(time, block);
+    }
+
+    /// A session has begun, as its description says.
+    pub fn session(&mut self, time: u64, session: u32, description: &[u8]) {
+        self.clocks.insert(session, (time, false));
+        self.append(time, &Block::Session(description));
     }
 
     /// A driver call begins in a thread.
@@ -94,12 +113,22 @@ impl Tape {
         };
         if payload.is_empty() {
             let fixed = [time, u64::from(session)];
-            self.ring
-                .append_fixed(Kind::Call, fixed, record, time, || Block::Call(message));
-            return;
+            let block = || Block::Call(message);
+            let is_there = self
+                .ring
+                .append_fixed(Kind::Call, fixed, record, time, block);
+            return self.count(session, is_there);
         }
         message.payload = payloads::sent_by(call).map(|class| self.payload(class, payload));
-        self.ring.append(time, &Block::Call(message));
+        let is_there = self.ring.append(time, &Block::Call(message));
+        self.count(session, is_there);
+    }
+
+    #[inline]
+    fn count(&mut self, session: u32, is_there: bool) {
+        if let Some(numbers) = &mut self.numbers {
+            numbers.count(session, is_there);
+        }
     }
 
     /// As [`call`](Self::call), of a payload of which only so much is told.
@@ -160,6 +189,32 @@ impl Tape {
         };
         self.ring.append(time, &Block::Reply(message));
         self.reply = bytes;
+    }
+
+    /// What a server says of calls on its devices, heard at `time`.
+    pub fn device_times(&mut self, time: u64, session: u32, now: u64, spans: &[Span]) {
+        let Some(numbers) = &mut self.numbers else {
+            return;
+        };
+        // What is heard comes late, so the earlier guess is the better one; once used it stays.
+        let heard = time.saturating_sub(now);
+        let (began, is_used) = self.clocks.entry(session).or_insert((heard, false));
+        if !std::mem::replace(is_used, true) {
+            *began = heard.min(*began);
+        }
+        let began = *began;
+        for span in spans {
+            let Some(call) = numbers.of(session, span.call) else {
+                continue;
+            };
+            let block = Block::DeviceTime {
+                session,
+                call,
+                began: span.began.saturating_add(began),
+                ended: span.ended.saturating_add(began),
+            };
+            self.ring.append(time, &block);
+        }
     }
 
     /// The body of what a server has said without being asked.

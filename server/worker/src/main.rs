@@ -55,6 +55,7 @@ use harp_transport::{
     accept_with, Incoming, Keeping, Observed, Observer, Refused, ServerConfig, Tuning, Welcome,
 };
 
+use harp_wire::push::TIMES_OPTION;
 use harp_wire::windows;
 
 use control::{Assignment, Control, Event};
@@ -209,9 +210,12 @@ impl Worker {
             &cache,
             &ending,
         ) {
-            Ok((sender, receiver, cache)) => {
+            Ok((sender, receiver, cache, timed_from)) => {
                 let keeper = sender.keeper();
                 let replies = Arc::new(Replies::new(sender, self.output, self.driver));
+                if let Some(started) = timed_from {
+                    replies.tell_device_times(started);
+                }
                 if let Err(error) = replies.clone().watch_output() {
                     ending.end(&format!("cannot watch what the device prints: {error}"));
                 }
@@ -253,7 +257,15 @@ fn let_in(
     (driver, snapshot): (&Driver, &mut Snapshot),
     cache: &mpsc::Receiver<Option<OwnedFd>>,
     ending: &Arc<Ending>,
-) -> Result<(harp_transport::Sender, harp_transport::Receiver, Cache), String> {
+) -> Result<
+    (
+        harp_transport::Sender,
+        harp_transport::Receiver,
+        Cache,
+        Option<Instant>,
+    ),
+    String,
+> {
     let incoming = accept_with(client, certificates, HANDSHAKE_TIMEOUT, tuning)
         .map_err(|error| format!("refused: {error}"))?;
     let Incoming { hello, info, .. } = &incoming;
@@ -324,6 +336,7 @@ fn let_in(
     if let Some(Ok(first)) = hello.options.get(windows::OPTION).map(|text| text.parse()) {
         snapshot.place_windows(driver, first);
     }
+    let is_timed = hello.options.get(TIMES_OPTION).is_some_and(|it| it == "on");
     snapshot.make_soft_contexts(driver);
     let snapshot = serde_json::to_vec(snapshot).map_err(|error| error.to_string())?;
     recording::session_begins(&snapshot);
@@ -337,9 +350,10 @@ fn let_in(
         grace: Duration::try_from_secs_f64(assignment.grace_s).unwrap_or_default(),
         observer: observer(ending, &assignment.session),
     };
+    let timed_from = is_timed.then(Instant::now);
     let opened = incoming.welcome_and_keep(welcome, keeping);
     let (sender, receiver) = opened.map_err(|error| error.to_string())?;
-    Ok((sender, receiver, cache))
+    Ok((sender, receiver, cache, timed_from))
 }
 
 /// The cache of the tenant that the agent has just been told of.

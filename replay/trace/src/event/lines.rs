@@ -444,6 +444,10 @@ impl Line<'_> {
                 self.json.number("event", number);
                 self.json.flag("over", over);
             }
+            Ok(Some(Push::Times { spans, .. })) => {
+                self.json.text("kind", "times");
+                self.json.number("calls", spans.len() as u64);
+            }
             Ok(None) => self.json.text("kind", "unknown"),
             Err(error) => self.json.text("undecoded", &error.to_string()),
         }

@@ -9,6 +9,7 @@ use harp_transport::{Keeper, LinkError};
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
 use harp_wire::{CallId, Decoder, Encoder};
 
+use super::device_times::{stream_of, Begun};
 use super::downloads::Downloads;
 use super::intake::{Intake, Stopped};
 use super::landings;
@@ -27,6 +28,9 @@ const GATHERED: usize = 64 << 10;
 
 /// A payload of at least this many bytes goes out from where it lies rather than through the gathering buffer.
 const OWN_FRAME: usize = 16 << 10;
+
+/// The status of a call whose time on the device is not known.
+const UNTIMED: u32 = u32::MAX;
 
 /// What the threads of a session share.
 pub struct Shared {
@@ -48,6 +52,10 @@ pub struct Engine {
     runs_on: ThreadId,
     calls: u64,
     waits: u64,
+    /// The client wants to know how long calls take on the device.
+    is_timed: bool,
+    /// The call that is being made, if it is timed.
+    begun: Option<Begun>,
 }
 
 /// A call that waits for the device, and the ticket that its reply names.
@@ -126,6 +134,7 @@ impl Engine {
     pub fn new(shared: Arc<Shared>, session: Session, intake: Intake) -> Self {
         let downloads =
             Downloads::new(shared.driver, shared.replies.clone(), shared.ending.clone());
+        let is_timed = shared.replies.device_times().is_some();
         Self {
             shared,
             session,
@@ -135,6 +144,8 @@ impl Engine {
             runs_on: thread::current().id(),
             calls: 0,
             waits: 0,
+            is_timed,
+            begun: None,
         }
     }
 
@@ -187,8 +198,15 @@ impl Engine {
                 recorder.upload_without_bytes(self.intake.peek(front)?, bytes);
             }
             self.intake.skip(RECORD_HEAD_BYTES);
+            if self.is_timed {
+                let front = self.intake.peek(calls::UPLOAD_HEAD_BYTES)?;
+                self.begun = begin_timed(&self.shared, &mut self.session, head.call, front);
+            }
             let status =
                 calls::upload_in_pieces(&mut self.session, &mut self.intake, head.argument_bytes)?;
+            if self.is_timed {
+                self.end_timed(status);
+            }
             self.conclude(head, self.out.len(), status)?;
             return Ok(None);
         }
@@ -208,7 +226,14 @@ impl Engine {
                 unsafe { (self.shared.driver.cuCtxSynchronize)() };
             }
             self.downloads.drain();
+            if let Some(mut times) = self.shared.replies.device_times() {
+                times.forget_contexts();
+            }
             self.session.uploads.drain(self.shared.driver);
+        }
+        if self.is_timed {
+            let arguments = &record[RECORD_HEAD_BYTES..];
+            self.begun = begin_timed(&self.shared, &mut self.session, head.call, arguments);
         }
         let start = self.out.begin_reply();
         let executed = dispatch::execute(
@@ -233,7 +258,11 @@ impl Engine {
             if head.ticket.is_some() {
                 self.count_wait(head.call);
             }
-            if self.begin_landing(head, &wait)? || self.begin_download(head, &wait)? {
+            let is_queued = self.begin_landing(head, &wait)? || self.begin_download(head, &wait)?;
+            if self.is_timed {
+                self.end_timed(if is_queued { 0 } else { UNTIMED });
+            }
+            if is_queued {
                 return Ok(None);
             }
             return Ok(Some(Pending {
@@ -241,8 +270,25 @@ impl Engine {
                 wait,
             }));
         }
+        if self.is_timed {
+            self.end_timed(status);
+        }
         self.conclude(head, start, status)?;
         Ok(None)
+    }
+
+    /// The call that was begun has been queued, unless its status says otherwise.
+    #[cold]
+    fn end_timed(&mut self, status: u32) {
+        let Some(begun) = self.begun.take() else {
+            return;
+        };
+        if let Some(mut times) = self.shared.replies.device_times() {
+            match status {
+                0 => times.after(begun, self.calls - 1),
+                _ => times.leave_out(begun),
+            }
+        }
     }
 
     /// Has the stream answer a copy that nobody waits for. Where it cannot, nothing else may overtake the copy.
@@ -394,6 +440,19 @@ impl Engine {
             .bytes_cached
             .store(self.session.cache.spared, Ordering::Relaxed);
     }
+}
+
+/// A call of the session's is about to be queued.
+#[cold]
+fn begin_timed(
+    shared: &Shared,
+    session: &mut Session,
+    call: CallId,
+    arguments: &[u8],
+) -> Option<Begun> {
+    let mut times = shared.replies.device_times()?;
+    let stream = stream_of(call, arguments, &mut session.handles)?;
+    times.before(session.threads.context(), stream)
 }
 
 /// Calls after which this thread has another current context in the driver than `ClientThreads` gave it.

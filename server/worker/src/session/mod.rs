@@ -11,6 +11,7 @@
 //! | `image` | device code as the driver takes it |
 //! | `intake` | frames from the client, cut into records |
 //! | `staging` | page-locked buffers of large copies |
+//! | `device_times` | how long launches and copies take, where the client asks |
 //! | `downloads` | large copies to the client, beside the loop |
 //! | `landings` | copies to the client that nobody waits for |
 //! | `recording` | a trace of the session |
@@ -26,6 +27,7 @@ mod blobs;
 mod cache;
 mod callbacks;
 mod client_threads;
+pub mod device_times;
 mod downloads;
 mod ending;
 mod engine;

@@ -15,6 +15,7 @@ use harp_trace::payloads::{self, Policies};
 use harp_trace::ring::Producer;
 use harp_trace::tape::Tape;
 use harp_trace::told::{self, Recorded};
+use harp_wire::push::Push;
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
 use harp_wire::reply::{replies, REPLY_HEAD_BYTES};
 
@@ -157,6 +158,7 @@ impl Recorder {
     }
 
     /// A call, whole, as it lies in the stream.
+    #[cold]
     pub fn call(&self, head: &RecordHead, record: &[u8]) {
         let payload = match payloads::sent_by(head.call) {
             Some(_) => payloads::sent_bytes(head.call, &record[RECORD_HEAD_BYTES..]),
@@ -169,17 +171,21 @@ impl Recorder {
     }
 
     /// An upload whose payload of so many bytes is not kept: its record up to where that begins.
+    #[cold]
     pub fn upload_without_bytes(&self, record: &[u8], bytes: usize) {
         let mut tape = lock(&self.tape);
         tape.call_without_bytes(self.time(), SESSION, record, (Policy::Shape, bytes));
     }
 
     /// A frame to the client, of whole replies.
+    #[cold]
     pub fn frame(&self, frame: &[u8]) {
         let mut tape = lock(&self.tape);
         let time = self.time();
         for (head, body) in replies(frame).flatten() {
             match head.ticket {
+                // Times are for the client that has asked for them.
+                PUSH if Push::is_times(body) => {}
                 PUSH => tape.push(time, SESSION, body),
                 _ => tape.reply(time, SESSION, &head.encode(), body, &[]),
             }
@@ -187,6 +193,7 @@ impl Recorder {
     }
 
     /// A reply to the client: all before its payload, and that.
+    #[cold]
     pub fn reply(&self, front: &[u8], payload: &[u8]) {
         let Some((head, outputs)) = front.split_first_chunk::<REPLY_HEAD_BYTES>() else {
             return;

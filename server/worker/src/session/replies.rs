@@ -3,7 +3,7 @@
 //! so does what is to be told of events.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use harp_transport::{Buffer, LinkError, Sender};
 use harp_wire::push::encode_output;
 use harp_wire::Encoder;
 
+use super::device_times::DeviceTimes;
 use super::recording::recorder;
 use super::waits::Outcome;
 use super::watches::Watches;
@@ -31,6 +32,8 @@ pub struct Replies {
     way: Mutex<Way>,
     driver: &'static Driver,
     pub watches: Arc<Watches>,
+    /// Where the client wants to know how long calls take on the device.
+    times: OnceLock<Mutex<DeviceTimes>>,
     deferred: AtomicU32,
     bytes_sent: AtomicU64,
 }
@@ -85,6 +88,7 @@ impl Replies {
             way: Mutex::new(Way { sender, output }),
             driver,
             watches: Arc::default(),
+            times: OnceLock::new(),
             deferred: AtomicU32::new(0),
             bytes_sent: AtomicU64::new(0),
         }
@@ -112,6 +116,19 @@ impl Replies {
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// The client is told how long calls take on the device, in times from `started`.
+    pub fn tell_device_times(&self, started: Instant) {
+        let times = DeviceTimes::new(self.driver, started);
+        let _ = self.times.set(Mutex::new(times));
+    }
+
+    /// The times of calls on the device, where they are wanted.
+    #[inline]
+    pub fn device_times(&self) -> Option<MutexGuard<'_, DeviceTimes>> {
+        let times = self.times.get()?;
+        Some(times.lock().unwrap_or_else(|poison| poison.into_inner()))
+    }
+
     /// Sends what there is to tell of events that have completed, if there is anything.
     pub fn send_completed(&self) {
         let mut way = self.lock();
@@ -121,14 +138,14 @@ impl Replies {
     }
 
     fn send_events(&self, way: &mut Way, driver: Option<&Driver>) -> usize {
-        match self.watches.completed(driver) {
-            Some(told) => {
-                // If the client is gone, whoever reads from it ends the session.
-                let _ = way.send(&[told.as_slice()]);
-                told.len()
-            }
-            None => 0,
+        let times = driver.and_then(|_| self.device_times()?.told());
+        let mut bytes = 0;
+        for told in self.watches.completed(driver).into_iter().chain(times) {
+            // If the client is gone, whoever reads from it ends the session.
+            let _ = way.send(&[told.as_slice()]);
+            bytes += told.len();
         }
+        bytes
     }
 
     /// Sends one frame of whole replies, those of `parts`, after all that the device has printed until now, and

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harp_client.errors import HarpError, printable
 from harp_client.recorder import policies
@@ -133,22 +134,26 @@ class Recorders:
             except OSError as error:
                 self._log.warning("session not recorded", session=session, cause=str(error))
                 return
-        assert recorder.stdin is not None
+        assert recorder.stdin is not None and recorder.stdout is not None
         await asyncio.wait({over})
-        recorder.stdin.close()
+        told: dict[str, Any] = {}
         try:
             async with asyncio.timeout(FINISH_SECONDS):
-                said, _ = await recorder.communicate()
+                # It goes on for as long as it takes while its standard input is open.
+                async for line in recorder.stdout:
+                    told = json.loads(line)
+                    if told.get("type") != "ready":
+                        break
+                recorder.stdin.close()
+                await recorder.wait()
         except TimeoutError:
             recorder.kill()
             await recorder.wait()
-            said = b""
-        self._tell(session, said)
+        self._tell(session, told)
 
-    def _tell(self, session: str, said: bytes) -> None:
-        for line in said.splitlines():
-            told = json.loads(line)
-            if told.get("type") == "trace":
+    def _tell(self, session: str, told: Mapping[str, Any]) -> None:
+        match told.get("type"):
+            case "trace":
                 lost = told["lost"]["blocks"]
                 self._log.info(
                     "session recorded",
@@ -158,12 +163,12 @@ class Recorders:
                     bytes=told["bytes"],
                     lost=lost,
                 )
-                return
-            if told.get("type") == "failed":
+            case "failed":
                 cause = printable(str(told.get("error")))
                 self._log.warning("session not recorded", session=session, cause=cause)
-                return
-        self._log.warning("session not recorded", session=session, cause="the recorder failed")
+            case _:
+                cause = "the recorder failed"
+                self._log.warning("session not recorded", session=session, cause=cause)
 
     async def end(self) -> None:
         """Waits until what sessions have said is written."""

@@ -438,7 +438,7 @@ impl Session {
                 self.over.insert(number);
             }
             Ok(Some(Push::Output { stream, text })) => self.printed.add(stream, &text),
-            Ok(None) => {}
+            Ok(Some(Push::Times { .. }) | None) => {}
             Err(_) => return Err(malformed()),
         }
         Ok(())

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use harp_wire::twin::{lines, LINE, PAGE};
+use harp_wire::twin::{is_place, lines, LINE, PAGE};
 
 use super::kernels::Launch;
 use super::tolerance::{deviation, Deviation, Tolerance};
@@ -65,8 +65,11 @@ pub struct Unlike {
 }
 
 impl Twins {
+    /// Some begins, if it may lie there: else the server refuses it.
     pub fn create(&mut self, base: u64, bytes: u64) {
-        self.all.insert(base, bytes);
+        if is_place(base, bytes) {
+            self.all.insert(base, bytes);
+        }
     }
 
     /// The memory that an address lies in, by its first address.

@@ -20,7 +20,12 @@ impl Player<'_> {
     /// Begins the session that stands for a recorded one.
     pub(super) fn begin(&mut self, json: &[u8]) -> Result<(), Ended> {
         let (number, _) = Snapshot::recorded(json)?;
-        let recorded = &self.survey.sessions[&number];
+        let Some(recorded) = self.survey.sessions.get(&number) else {
+            return Err(Refused(format!(
+                "session {number} has just not been there; leave the trace as it is"
+            ))
+            .into());
+        };
         let first = self
             .options
             .first_window

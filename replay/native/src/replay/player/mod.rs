@@ -400,7 +400,9 @@ impl<'a> Player<'a> {
         let context = context_of(line, device)?;
         let mut content = Vec::new();
         while (content.len() as u64) < bytes {
-            let at = line.addresses.now(address + content.len() as u64);
+            let at = line
+                .addresses
+                .now(address.wrapping_add(content.len() as u64));
             let piece = (bytes - content.len() as u64).min(PIECE);
             let encode = |encoder: &mut _| encode_cuMemcpyDtoH_v2(encoder, at, piece, SYNCHRONOUS);
             let arrived = line.session.ask(context, CallId::cuMemcpyDtoH_v2, encode)?;

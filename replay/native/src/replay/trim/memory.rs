@@ -6,14 +6,14 @@ use harp_trace::container::Trace;
 
 use super::super::options::Options;
 use super::super::player::{Moment, Player};
-use super::super::survey::{Survey, Wanted};
+use super::super::survey::Survey;
 use super::super::{Ended, Refused};
 use super::plan::Plan;
 
 /// The most that is fetched or written at once, in bytes.
 pub const PIECE: u64 = 32 << 20;
 /// Bytes of memory that a trimmed trace may hold.
-const MEMORY_MAX: u64 = 16 << 30;
+const MEMORY_MAX: u64 = 2 << 30;
 
 /// The contents of the needed ranges, in their order.
 #[derive(Default)]
@@ -33,6 +33,7 @@ pub struct Memory {
 /// Where the trace cannot be replayed, or the session is lost.
 pub fn observe(
     trace: &Trace,
+    survey: &Survey,
     plan: &Plan,
     options: &Options,
     tell: impl FnMut(u64),
@@ -45,11 +46,6 @@ pub fn observe(
         ))
         .into());
     }
-    let wanted = Wanted {
-        to: options.to,
-        ..Wanted::default()
-    };
-    let survey = Survey::take(trace, wanted)?;
     let mut memory = Memory::default();
     let mut look = |player: &mut Player, moment: Moment| {
         let is_first = moment == Moment::Before(*plan.chosen.start());
@@ -83,6 +79,6 @@ pub fn observe(
         }
         Ok(())
     };
-    Player::new(trace, &survey, options)?.play_with(tell, &mut look)?;
+    Player::new(trace, survey, options)?.play_with(tell, &mut look)?;
     Ok(memory)
 }

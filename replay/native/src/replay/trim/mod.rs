@@ -51,10 +51,10 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
             out.display()
         )));
     }
+    // What is not to be replayed is not to be trimmed, and what cannot be read is not to be planned with.
+    let survey = Survey::take(&trace, Wanted::default())?;
     let mut plan = Plan::make(&trace, &choice)?;
     let memory = if plan.is_offline() {
-        // It is to be replayable: what is kept must be there.
-        Survey::take(&trace, Wanted::default())?;
         plan.keep_uploads();
         None
     } else {
@@ -74,11 +74,11 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
             synthesize: false,
             first_window: None,
         };
-        let of = plan.chosen.end() + 1;
+        let of = plan.chosen.end().saturating_add(1);
         let tell = |calls: u64| {
             say(&json!({"type": "progress", "replay": 1, "replays": 1, "calls": calls, "of": of}))
         };
-        Some(memory::observe(&trace, &plan, &options, tell)?)
+        Some(memory::observe(&trace, &survey, &plan, &options, tell)?)
     };
     let finished = writing::write(&trace, &plan, memory.as_ref(), &out)?;
     let before = trace.disk_bytes().map_err(Refused::from)?;

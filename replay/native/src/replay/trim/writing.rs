@@ -287,7 +287,7 @@ impl Writing<'_> {
                 self.writer.write_block(&Block::Snapshot {
                     session: range.session,
                     device: range.device,
-                    address: range.address + index as u64 * PIECE,
+                    address: range.address.wrapping_add(index as u64 * PIECE),
                     bytes: piece.len() as u64,
                     payload,
                 })?;
@@ -318,7 +318,8 @@ impl Writing<'_> {
             )?;
             for (index, piece) in content.chunks(PIECE as usize).enumerate() {
                 let ticket = self.ticket(session);
-                let (address, bytes) = (range.address + index as u64 * PIECE, piece.len() as u64);
+                let address = range.address.wrapping_add(index as u64 * PIECE);
+                let bytes = piece.len() as u64;
                 self.call((session, thread), copy, Some(ticket), |e| {
                     encode_cuMemcpyDtoH_v2(e, address, bytes, SYNCHRONOUS);
                 })?;

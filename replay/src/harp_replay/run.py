@@ -230,6 +230,10 @@ def tell(result: dict[str, Any]) -> None:
             f"relocated {relocated['addresses']} addresses: rewrote {relocated['arguments']} "
             f"arguments, {relocated['words']} words of kernel parameters"
         )
+    if relocated["left_in_data"]:
+        lines.append(
+            f"{relocated['left_in_data']} words of uploads look like such an address and were left"
+        )
     if result["repeat"] > 1:
         alike = "alike" if result["identical"] else "NOT alike"
         lines.append(f"{result['repeat']} replays, {alike}")

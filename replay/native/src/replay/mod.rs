@@ -13,6 +13,7 @@
 //! | `session` | one connection: what is sent, what has come |
 //! | `relocation` | addresses that are others than recorded |
 //! | `kernels` | which kernel made what |
+//! | `layouts` | where the parameters of kernels lie |
 //! | `outputs`, `tolerance` | whether data is the same |
 //! | `twins` | the same of memory that kernels share with the program |
 //! | `trim` | traces cut down to a few calls |
@@ -21,6 +22,7 @@
 mod calls;
 mod images;
 mod kernels;
+mod layouts;
 mod options;
 mod outputs;
 mod player;

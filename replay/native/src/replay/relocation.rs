@@ -100,9 +100,15 @@ impl Addresses {
         self.moved(recorded).unwrap_or(recorded)
     }
 
-    /// Replaces the addresses in the arguments of a call; `parameters` says that the runs of bytes called
-    /// `params` are those of a kernel.
-    pub fn rewrite(&mut self, fields: &[Field], arguments: &mut [u8], launches: bool) {
+    /// Replaces the addresses in the arguments of a call. Of one that `launches`, the run of bytes called
+    /// `params` are parameters, which lie there as `layout` says, if that is known.
+    pub fn rewrite(
+        &mut self,
+        fields: &[Field],
+        arguments: &mut [u8],
+        launches: bool,
+        layout: Option<&[(u32, u32)]>,
+    ) {
         let mut at = 0;
         for field in fields {
             let rest = arguments.get(at..).unwrap_or_default();
@@ -118,8 +124,14 @@ impl Addresses {
                 }
                 // The length comes first.
                 Type::Bytes if launches && &*field.name == "params" => {
-                    let words = here.get_mut(8..).unwrap_or_default();
-                    self.relocated.words += self.replace(words);
+                    let parameters = here.get_mut(8..).unwrap_or_default();
+                    let all = [(0, parameters.len() as u32)];
+                    for (offset, size) in layout.unwrap_or(&all) {
+                        let start = *offset as usize;
+                        let end = start.saturating_add(*size as usize);
+                        let words = parameters.get_mut(start..end).unwrap_or_default();
+                        self.relocated.words += self.replace(words);
+                    }
                 }
                 _ => {}
             }
@@ -228,17 +240,23 @@ mod tests {
             bytes
         };
         let mut bytes = arguments(0x2010, 0x20ff);
-        addresses.rewrite(&fields, &mut bytes, true);
+        addresses.rewrite(&fields, &mut bytes, true, None);
         assert_eq!(bytes, arguments(0x9010, 0x90ff));
         let mut bytes = arguments(0x2010, 0x20ff);
-        addresses.rewrite(&fields, &mut bytes, false);
+        addresses.rewrite(&fields, &mut bytes, false, None);
         assert_eq!(bytes, arguments(0x9010, 0x20ff));
         let counted = addresses.relocated;
         assert_eq!((counted.arguments, counted.words), (2, 1));
         addresses.look_into(&arguments(0x2010, 0x20ff));
         assert_eq!(addresses.relocated.left_in_data, 2);
+        // Two numbers of four bytes each are no address, whatever they are together.
+        let mut bytes = arguments(0x2010, 0x20ff);
+        addresses.rewrite(&fields, &mut bytes, true, Some(&[(0, 4), (4, 4), (8, 12)]));
+        assert_eq!(bytes, arguments(0x9010, 0x20ff));
+        addresses.rewrite(&fields, &mut bytes, true, Some(&[(0, 8), (90, 8)]));
+        assert_eq!(bytes, arguments(0x9010, 0x90ff));
         // Arguments that are cut short are left to who takes them.
-        addresses.rewrite(&fields, &mut bytes[..6], true);
-        addresses.rewrite(&fields, &mut bytes[..20], true);
+        addresses.rewrite(&fields, &mut bytes[..6], true, None);
+        addresses.rewrite(&fields, &mut bytes[..20], true, None);
     }
 }

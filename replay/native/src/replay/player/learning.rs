@@ -74,6 +74,7 @@ impl Player<'_> {
     pub(super) fn learn_call(&mut self, call: CallId, event: &CallEvent) -> Result<(), Ended> {
         let line = line_of(&mut self.lines, event.session)?;
         let value = |name: &str| event.arguments.get(name);
+        self.layouts.called(call, event);
         match call {
             CallId::harp_event_watch => {
                 if let (Some(Value::Handle(event)), Some(Value::Unsigned(number))) =

@@ -19,6 +19,7 @@ use harp_wire::{CallId, Decoder};
 
 use super::calls::{asks_for_progress, launches, varies, Calls};
 use super::kernels::{Kernels, Launch, Place};
+use super::layouts::Layouts;
 use super::options::Options;
 use super::outputs::data;
 use super::relocation::{Addresses, Relocated};
@@ -49,6 +50,8 @@ struct Sent {
     name: String,
     /// Of one that allocates: what its size is made of.
     bytes: u64,
+    /// The first handle that it is about.
+    handle: u64,
     maker: Option<Launch>,
     /// Of one that asks how far the device is, to be asked again.
     record: Vec<u8>,
@@ -80,6 +83,7 @@ pub struct Player<'a> {
     reader: Reader,
     calls: Calls,
     kernels: Kernels,
+    layouts: Layouts,
     lines: BTreeMap<u32, Line>,
     outcome: Outcome,
     /// When the last call was sent, in the recording's time and in ours.
@@ -117,6 +121,7 @@ impl<'a> Player<'a> {
             reader: Reader::new(),
             calls: Calls::new()?,
             kernels: Kernels::default(),
+            layouts: Layouts::default(),
             lines: BTreeMap::new(),
             outcome: Outcome::default(),
             last_sent: None,
@@ -244,7 +249,15 @@ impl<'a> Player<'a> {
         let fields = known.map_or(&[][..], |known| &known.inputs);
         if line.addresses.have_moved() {
             let arguments = &mut record[RECORD_HEAD_BYTES..];
-            line.addresses.rewrite(fields, arguments, launches(call));
+            let function = event.arguments.values.first();
+            let function = function.and_then(|(_, value)| value.handle());
+            let layout = function.and_then(|function| self.layouts.get(event.session, function));
+            line.addresses.rewrite(
+                fields,
+                arguments,
+                launches(call),
+                layout.map(|layout| &layout[..]),
+            );
         }
         let payload = content(self.trace, event.number, message.payload)?;
         if line.addresses.have_moved() && call != CallId::harp_blob_append {
@@ -259,6 +272,9 @@ impl<'a> Player<'a> {
                 call,
                 name: event.arguments.name.to_string(),
                 bytes: allocated_bytes(call, event),
+                handle: (event.arguments.values.iter())
+                    .find_map(|(_, value)| value.handle())
+                    .unwrap_or(0),
                 maker: None,
                 record: match asks_for_progress(call) {
                     true => record.clone(),
@@ -325,6 +341,7 @@ impl<'a> Player<'a> {
             arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
         }
         let line = line_of(&mut self.lines, event.session)?;
+        self.layouts.answered(sent.handle, event);
         if event.status == 0 && arrived.status == 0 {
             learn_memory(&mut line.addresses, &sent, message.bytes, &arrived);
         }
@@ -433,6 +450,9 @@ impl<'a> Player<'a> {
         let line = line_of(&mut self.lines, session)?;
         let context = context_of(line, device)?;
         let address = line.addresses.now(address);
+        if line.addresses.have_moved() {
+            line.addresses.look_into(content);
+        }
         let encode = |encoder: &mut _| encode_cuMemcpyHtoD_v2(encoder, address, SYNCHRONOUS);
         line.session
             .tell(context, CallId::cuMemcpyHtoD_v2, encode, content)?;

@@ -1,0 +1,73 @@
+//! Where the parameters of kernels lie, as the recording was told: so that two numbers side by side are not
+//! taken for an address.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use harp_trace::event::{CallEvent, ReplyEvent, Value};
+use harp_wire::CallId;
+
+/// Offset and size of each parameter of a kernel.
+pub type Layout = Rc<[(u32, u32)]>;
+
+/// The layouts that are known. Handles are those of their session.
+#[derive(Debug, Default)]
+pub struct Layouts {
+    of_handle: HashMap<(u32, u64), Layout>,
+    /// By the module or library, and the name in it.
+    described: HashMap<(u32, u64, Vec<u8>), Layout>,
+}
+
+impl Layouts {
+    /// That of a function or kernel.
+    pub fn get(&self, session: u32, handle: u64) -> Option<&Layout> {
+        self.of_handle.get(&(session, handle))
+    }
+
+    /// A call has made a function or kernel known, which may have been described before.
+    pub fn called(&mut self, today: CallId, call: &CallEvent) {
+        let session = call.session;
+        let values = call.arguments.values.iter();
+        let mut handles = values.filter_map(|(_, value)| value.handle());
+        let (Some(made), Some(of)) = (handles.next(), handles.next()) else {
+            return;
+        };
+        let known = match (today, call.arguments.get("name")) {
+            (CallId::cuModuleGetFunction | CallId::cuLibraryGetKernel, Some(Value::Text(name))) => {
+                self.described.get(&(session, of, name.to_vec()))
+            }
+            (CallId::cuKernelGetFunction, _) => self.of_handle.get(&(session, of)),
+            _ => None,
+        };
+        if let Some(layout) = known.cloned() {
+            self.of_handle.insert((session, made), layout);
+        }
+    }
+
+    /// A reply about `handle`, the first one of its call, may say how parameters lie.
+    pub fn answered(&mut self, handle: u64, reply: &ReplyEvent) {
+        let session = reply.session;
+        for (_, value) in &reply.outputs.values {
+            if let Some(layout) = layout(value) {
+                self.of_handle.insert((session, handle), layout);
+            }
+        }
+        if let (Some(Value::List(names)), Some(Value::List(infos))) =
+            (reply.outputs.get("names"), reply.outputs.get("infos"))
+        {
+            for (name, info) in names.iter().zip(infos) {
+                if let (Value::Text(name), Some(layout)) = (name, layout(info)) {
+                    let of = (session, handle, name.to_vec());
+                    self.described.insert(of, layout);
+                }
+            }
+        }
+    }
+}
+
+fn layout(value: &Value) -> Option<Layout> {
+    match value {
+        Value::FunctionInfo { params, .. } => Some(params.as_slice().into()),
+        _ => None,
+    }
+}

@@ -243,6 +243,11 @@ impl Session {
             .copied()
     }
 
+    /// Whether a stream waits for a host function.
+    pub fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// A host function returns.
     pub fn returns(&mut self, callback: u64) {
         self.running.remove(&callback);

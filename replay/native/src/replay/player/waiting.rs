@@ -12,7 +12,7 @@ const FUNCTION_PATIENCE: Duration = Duration::from_millis(20);
 /// The same where it is not known what it stands behind.
 const WORK_PATIENCE: Duration = Duration::from_millis(200);
 /// A host function or the like that has not been reached after so long a silence never will.
-const STUCK: Duration = Duration::from_secs(600);
+const STUCK: Duration = Duration::from_secs(300);
 
 /// What something that is waited for comes behind, in a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl Player<'_> {
             } else if let Some(running) = running {
                 self.answer_ahead(session, running)?;
             }
-            if behind == Behind::Functions && quiet.elapsed() >= STUCK {
+            let line = line_of(&mut self.lines, session)?;
+            let is_held = behind == Behind::Functions || line.session.is_running();
+            if is_held && quiet.elapsed() >= STUCK {
                 return Err(Lost(format!(
                     "the device has not come in {} s to where it was in the recording by now; see what differs \
                      up to there with --to",

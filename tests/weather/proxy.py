@@ -78,6 +78,7 @@ class Proxy:
         self.accepted = 0
         """Connections so far, refused ones not among them."""
         self.cuts = 0
+        self._counting = threading.Lock()
         self._meters = {UP: _Meter(), DOWN: _Meter()}
         self._stalled: set[str] = set()
         self._open: set[_Connection] = set()
@@ -119,7 +120,7 @@ class Proxy:
     def cut(self) -> None:
         """Resets every open connection, now."""
         for connection in self._connections():
-            self.cuts += connection.reset()
+            connection.cut()
 
     def stall(self, *directions: str) -> None:
         """Carries nothing more in these directions (both, if none is named) until `flow`."""
@@ -163,6 +164,11 @@ class Proxy:
                 self._open.add(connection)
             connection.start(self._forget)
 
+    def count_cut(self) -> None:
+        """One more; connections call it."""
+        with self._counting:
+            self.cuts += 1
+
     def _forget(self, connection: "_Connection") -> None:
         with self._lock:
             self._open.discard(connection)
@@ -194,15 +200,26 @@ class _Connection:
         for direction in (UP, DOWN):
             threading.Thread(target=self._run, args=(direction, finished), daemon=True).start()
 
-    def reset(self) -> bool:
-        """Resets both ends; false if somebody else has."""
+    def reset(self) -> None:
+        """Resets both ends, unless somebody else has."""
+        if self._ends_now():
+            self._reset_ends()
+
+    def cut(self) -> None:
+        """As `reset`, and counts before either end can know of it."""
+        if self._ends_now():
+            self._proxy.count_cut()
+            self._reset_ends()
+
+    def _ends_now(self) -> bool:
         with self._lock:
-            if self._over.is_set():
-                return False
+            was_over = self._over.is_set()
             self._over.set()
+        return not was_over
+
+    def _reset_ends(self) -> None:
         for end in self._ends[UP]:
             _reset(end)
-        return True
 
     def _run(self, direction: str, finished: "Callable[[_Connection], None]") -> None:
         try:
@@ -257,7 +274,7 @@ class _Connection:
                 self._send(target, kept)
             if cut:
                 time.sleep(self._proxy.delay)
-                self._proxy.cuts += self.reset()
+                self.cut()
                 return
         if late is not None:
             late.put((time.monotonic() + self._proxy.delay, b""))

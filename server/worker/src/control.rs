@@ -76,6 +76,8 @@ enum Said {
         _cache: bool,
     },
     Record {
+        // It must be there, be it null: every message would be one of these.
+        #[serde(deserialize_with = "Option::deserialize")]
         record: Option<String>,
     },
     Return(Return),
@@ -330,6 +332,16 @@ mod tests {
                 text.len() as isize
             );
         }
+    }
+
+    #[test]
+    fn words_are_told_apart_by_what_is_in_them() {
+        let said = |text: &str| serde_json::from_str::<Said>(text);
+        let back = r#"{"cert_pem":"a","key_pem":"b","peer":"c:1"}"#;
+        assert!(matches!(said(back), Ok(Said::Return(_))));
+        let not = r#"{"record":null}"#;
+        assert!(matches!(said(not), Ok(Said::Record { record: None })));
+        assert!(said("{}").is_err());
     }
 
     #[test]

@@ -134,7 +134,8 @@ class Recorders:
             except OSError as error:
                 self._log.warning("session not recorded", session=session, cause=str(error))
                 return
-        assert recorder.stdin is not None and recorder.stdout is not None
+        assert recorder.stdin is not None
+        assert recorder.stdout is not None
         await asyncio.wait({over})
         told: dict[str, Any] = {}
         try:

@@ -120,6 +120,6 @@ def test_the_oldest_finished_traces_make_room(tmp_path: Path) -> None:
         manifest = "MANIFEST.json.incomplete" if name == "unfinished" else "MANIFEST.json"
         (trace / manifest).touch()
         os.utime(trace, (1000 - age, 1000 - age))
-    make_room(tmp_path, 250)
+    make_room(tmp_path, 150)
     left = sorted(path.stem for path in tmp_path.glob("*/*"))
     assert left == ["new", "unfinished"]

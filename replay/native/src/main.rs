@@ -2,7 +2,7 @@
 //! `harp-replay`, which start it; what it prints is for programs.
 //!
 //! ```text
-//! harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N]
+//! harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N] [--grace MS]
 //! harp-trace events TRACE [--full]          its events as lines of JSON
 //! harp-trace assemble LINES --out TRACE     such lines as a trace
 //! harp-trace verify TRACE                   looks at everything in it

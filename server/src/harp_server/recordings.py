@@ -5,6 +5,7 @@ memory. The agent says what is recorded, and where to, and never sees a byte of 
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -124,6 +125,7 @@ class Recorders:
                 recorder = await asyncio.create_subprocess_exec(
                     *(self._program, "record", "--socket", str(listener.fileno())),
                     *("--out", str(out), "--payload", payload),
+                    *("--grace", str(round(1000 * FINISH_SECONDS))),
                     env=dict(self._environ),
                     pass_fds=[listener.fileno()],
                     stdin=asyncio.subprocess.PIPE,
@@ -135,22 +137,18 @@ class Recorders:
                 self._log.warning("session not recorded", session=session, cause=str(error))
                 return
         assert recorder.stdin is not None
-        assert recorder.stdout is not None
         await asyncio.wait({over})
-        told: dict[str, Any] = {}
+        recorder.stdin.close()
         try:
-            async with asyncio.timeout(FINISH_SECONDS):
-                # It goes on for as long as it takes while its standard input is open.
-                async for line in recorder.stdout:
-                    told = json.loads(line)
-                    if told.get("type") != "ready":
-                        break
-                recorder.stdin.close()
-                await recorder.wait()
+            async with asyncio.timeout(2 * FINISH_SECONDS):
+                said, _ = await recorder.communicate()
         except TimeoutError:
             recorder.kill()
             await recorder.wait()
-        self._tell(session, told)
+            said = b""
+        lines = [json.loads(line) for line in said.splitlines()]
+        told = [line for line in lines if line.get("type") != "ready"]
+        self._tell(session, told[0] if told else {})
 
     def _tell(self, session: str, told: Mapping[str, Any]) -> None:
         match told.get("type"):
@@ -168,7 +166,7 @@ class Recorders:
                 cause = printable(str(told.get("error")))
                 self._log.warning("session not recorded", session=session, cause=cause)
             case _:
-                cause = "the recorder failed"
+                cause = "its worker has ended, or the recorder has failed"
                 self._log.warning("session not recorded", session=session, cause=cause)
 
     async def end(self) -> None:
@@ -200,13 +198,14 @@ def make_room(folder: Path, most: int) -> None:
     """Removes the oldest finished traces until there are `most` bytes in the tenants' folders."""
     found = []
     for trace in folder.glob("*/*.htrace"):
-        files = [path for path in trace.rglob("*") if path.is_file()]
-        size = sum(path.stat().st_size for path in files)
-        found.append((trace.stat().st_mtime, size, trace))
+        if (trace / "MANIFEST.json").exists():
+            # Somebody may remove it meanwhile.
+            with contextlib.suppress(OSError):
+                size = sum(path.stat().st_size for path in trace.rglob("*"))
+                found.append((trace.stat().st_mtime, size, trace))
     excess = sum(size for _, size, _ in found) - most
     for _, size, trace in sorted(found):
         if excess <= 0:
             return
-        if (trace / "MANIFEST.json").exists():
-            shutil.rmtree(trace, ignore_errors=True)
-            excess -= size
+        shutil.rmtree(trace, ignore_errors=True)
+        excess -= size

@@ -37,14 +37,16 @@ use client::Told;
 
 /// Programs that are recorded at a time; more are turned away.
 const CLIENTS_MAX: usize = 512;
-/// What programs that are just ending have, once standard input has ended.
-const GRACE: Duration = Duration::from_millis(500);
+/// What programs that are just ending have, once standard input has ended, if `--grace` does not say.
+const GRACE_MS: u64 = 500;
 
 /// What all traces of this run have in common.
 pub struct Common {
     out: PathBuf,
     payload: String,
     level: i32,
+    /// What programs that are just ending have, once standard input has ended.
+    grace: Duration,
     traces: AtomicU32,
 }
 
@@ -85,6 +87,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
             .into(),
         payload: arguments.parsed("--payload")?.unwrap_or_default(),
         level: arguments.parsed("--level")?.unwrap_or(1),
+        grace: Duration::from_millis(arguments.parsed("--grace")?.unwrap_or(GRACE_MS)),
         traces: AtomicU32::new(0),
     };
     arguments.none()?;
@@ -179,7 +182,7 @@ impl Recorder {
         }
         // Whoever has connected by now is recorded.
         self.accept();
-        let deadline = Instant::now() + GRACE;
+        let deadline = Instant::now() + self.common.grace;
         loop {
             self.hear();
             let now = Instant::now();

@@ -106,6 +106,9 @@ class Session:
                     address=str(message.get("peer", "?")),
                     cause=str(message.get("cause", "?")),
                 )
+            case "not_recorded":
+                cause = str(message.get("cause", "?"))
+                self.log.warning("session not recorded", session=self.id, cause=cause)
             case "end":
                 self.end_event = message
             case name:

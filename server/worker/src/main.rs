@@ -302,6 +302,12 @@ fn let_in(
         return Err(format!("refused: {text}"));
     }
     let program: String = hello.program.chars().take(PROGRAM_NAME_CHARS).collect();
+    // Before the agent hears of the start: its answer may be to record.
+    recording::describe(About {
+        session: assignment.session.clone(),
+        program: program.clone(),
+        pid: hello.pid,
+    });
     ending.control().report(&Event::Start {
         session: &assignment.session,
         peer: &peer,
@@ -310,11 +316,6 @@ fn let_in(
         pid: hello.pid,
         tls: info.tls_version,
         cipher: &info.cipher,
-    });
-    recording::describe(About {
-        session: assignment.session.clone(),
-        program,
-        pid: hello.pid,
     });
     if assignment.record {
         recording::await_answer();

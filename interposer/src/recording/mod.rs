@@ -116,11 +116,11 @@ fn process(policies: Policies) -> Vec<u8> {
 pub fn end() {
     let Some(recorder) = recorder() else { return };
     RECORDER.store(null_mut(), Ordering::Release);
+    let _uncancelled = Uncancelled::new(); // it may sleep
     let mut state = recorder.lock();
     state.is_over = true;
     let time = state.clock.ns(ticks());
-    state.tape.append(time, &Block::End(&told::end(time)));
-    state.tape.wake();
+    state.tape.end(time);
 }
 
 /// In a forked child: the trace is its parent's, and ends with that. Only async-signal-safe calls are made.

@@ -1,7 +1,7 @@
 //! The ring that carries blocks out of a program: shared memory with one writer and one reader.
 //!
 //! The memory outlives its writer: what was appended before a program was killed is still read. A
-//! block is published only when it is whole, and appending never waits.
+//! block is published only when it is whole, and appending waits for nothing but what [`Patience`] is given for.
 //!
 //! | offset | type | written by | meaning |
 //! |---|---|---|---|
@@ -16,14 +16,17 @@
 //! A block begins at a multiple of 8. The reader believes nothing: the program on the other side may
 //! have overwritten any of it.
 
+mod patience;
+
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{fence, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::block::{self, Block, Kind, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
 use crate::ring_unsafe::{self, Mapping};
+pub use patience::Patience;
 
 /// The smallest and the largest ring, in bytes.
 pub const CAPACITY_MIN: usize = 64 << 10;
@@ -41,8 +44,6 @@ const NOT_FOR_PAYLOADS: usize = 4;
 const NOT_FOR_OPTIONAL: usize = 8;
 /// So many bytes ahead of the head the ring is at hand.
 const AHEAD: u64 = 512;
-/// How often a writer that waits for room looks again.
-const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 fn aligned(bytes: usize) -> usize {
     (bytes + 7) & !7
@@ -147,6 +148,16 @@ impl Producer {
             return self.count_loss(block);
         }
         self.try_append_block(block) || self.count_loss(block)
+    }
+
+    /// As [`append`](Producer::append), but where there is no room it waits for some as long as `patience` lasts.
+    pub fn append_patiently(&mut self, time: u64, block: &Block, patience: &mut Patience) -> bool {
+        while !(self.has_told() || self.tell_loss(time)) || !self.try_append_block(block) {
+            if !patience.wait(self) {
+                return self.count_loss(block);
+            }
+        }
+        true
     }
 
     /// As [`append`](Producer::append), for the blocks that there are most of: a body of `fixed` fields and then
@@ -325,46 +336,6 @@ impl Producer {
     pub fn wake(&self) {
         self.map.wake_at().store(AWAKE, Ordering::Relaxed);
         ring_unsafe::signal(self.wake.as_fd());
-    }
-}
-
-/// How long a program waits for the recorder to take a payload.
-///
-/// As long as the recorder gets on, and not longer than the bytes take at [`Patience::PACE`].
-#[derive(Debug)]
-pub struct Patience {
-    until: Instant,
-    consumed: u64,
-    progress: Instant,
-}
-
-impl Patience {
-    /// Bytes a second that a recorder has to take.
-    pub const PACE: u64 = 100_000_000;
-    /// How long it may stand still.
-    pub const STANDSTILL: Duration = Duration::from_millis(100);
-
-    /// For a payload of `bytes`, from now.
-    pub fn for_bytes(producer: &Producer, bytes: u64) -> Patience {
-        let now = Instant::now();
-        let span = Duration::from_nanos(bytes.saturating_mul(1_000_000_000 / Patience::PACE));
-        Patience {
-            until: now + span.max(Patience::STANDSTILL),
-            consumed: producer.consumed(),
-            progress: now,
-        }
-    }
-
-    /// Waits a moment; `false` when there is no sense in waiting on.
-    fn wait(&mut self, producer: &Producer) -> bool {
-        producer.wake();
-        std::thread::sleep(LOOK_AGAIN);
-        let (now, consumed) = (Instant::now(), producer.consumed());
-        if consumed != self.consumed {
-            self.consumed = consumed;
-            self.progress = now;
-        }
-        now < self.until && now < self.progress + Patience::STANDSTILL
     }
 }
 

@@ -12,6 +12,7 @@ use crate::block::{Block, Kind, Message, Payload, Policy, PAYLOAD_MIN};
 use crate::call_numbers::CallNumbers;
 use crate::payloads::{self, Class, Policies};
 use crate::ring::{Patience, Producer};
+use crate::told;
 
 /// The writing end of a trace. Times are nanoseconds since it began.
 pub struct Tape {
@@ -45,11 +46,6 @@ impl Tape {
     /// Servers will tell how long calls took on their devices. To be said before the first call.
     pub fn expect_device_times(&mut self) {
         self.numbers.get_or_insert_default();
-    }
-
-    /// How much of each class of data is kept.
-    pub fn policies(&self) -> Policies {
-        self.policies
     }
 
     /// Appends any block; where there is no room it is counted as lost.
@@ -88,8 +84,11 @@ impl Tape {
             });
     }
 
-    /// Sees that the recorder looks at what there is.
-    pub fn wake(&self) {
+    /// The orderly end of what is recorded: it may wait for the recorder, no longer than that takes for a full ring.
+    pub fn end(&mut self, time: u64) {
+        let mut patience = Patience::for_bytes(&self.ring, self.ring.capacity() as u64);
+        let block = Block::End(&told::end(time));
+        self.ring.append_patiently(time, &block, &mut patience);
         self.ring.wake();
     }
 

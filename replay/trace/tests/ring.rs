@@ -191,6 +191,33 @@ fn a_reader_that_stands_still_is_not_waited_for() {
 }
 
 #[test]
+fn an_end_waits_for_room_as_long_as_the_reader_gets_on() {
+    let (mut producer, mut consumer, _) = ring();
+    let note = Block::Annotation(&[7; 1000]);
+    while producer.append(1, &note) {}
+    let end = |producer: &mut Producer| {
+        let mut patience = Patience::for_bytes(producer, 1 << 40);
+        producer.append_patiently(2, &Block::End(b"{}"), &mut patience)
+    };
+    assert!(!end(&mut producer));
+    assert_eq!(producer.lost().0, 2);
+    let reader = thread::spawn(move || {
+        let mut lost = 0;
+        loop {
+            match consumer.next().unwrap().map(Block::decode) {
+                Some(Ok(Block::Loss { blocks, .. })) => lost += blocks,
+                Some(Ok(Block::End(_))) => return lost,
+                Some(_) => {}
+                None => thread::yield_now(),
+            }
+        }
+    });
+    // A loaded machine may stop the reader for longer than a program would wait.
+    assert!((0..100).any(|_| end(&mut producer)));
+    assert_eq!(reader.join().unwrap(), producer.lost().0);
+}
+
+#[test]
 fn optional_blocks_give_way_to_others_and_are_told_when_there_is_room() {
     let (mut producer, mut consumer, _) = ring();
     let enter = Block::Enter {

@@ -135,9 +135,7 @@ pub fn session_begins(snapshot: &[u8]) {
 /// The session ends in good order.
 pub fn end() {
     let Some(recorder) = recorder() else { return };
-    let json = told::end(recorder.time());
-    recorder.append(|_| Block::End(&json));
-    lock(&recorder.tape).wake();
+    lock(&recorder.tape).end(recorder.time());
 }
 
 impl Recorder {

@@ -3,11 +3,8 @@
 
 mod support;
 
-use std::mem;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr::null_mut;
 use std::thread;
 
@@ -34,22 +31,6 @@ const ADDRESS: u64 = 0x7000_0000_0000;
 const SMALL: usize = 100;
 /// Sent from where it lies.
 const LARGE: usize = 300 << 10;
-
-fn listen(path: &Path) -> OwnedFd {
-    // SAFETY: plain data, of which zeros are a value; system calls on a new descriptor.
-    unsafe {
-        let mut address: libc::sockaddr_un = mem::zeroed();
-        address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-        for (to, byte) in address.sun_path.iter_mut().zip(path.as_os_str().as_bytes()) {
-            *to = *byte as libc::c_char;
-        }
-        let socket = libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0);
-        let size = mem::size_of_val(&address) as libc::socklen_t;
-        assert_eq!(libc::bind(socket, (&raw const address).cast(), size), 0);
-        assert_eq!(libc::listen(socket, 1), 0);
-        OwnedFd::from_raw_fd(socket)
-    }
-}
 
 fn accept(listener: &OwnedFd) -> OwnedFd {
     use std::os::fd::AsRawFd;
@@ -127,7 +108,7 @@ fn a_session_is_recorded_in_the_order_of_its_stream() {
     let directory = directory.path();
     let config = credentials(directory);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let recorder = listen(&directory.join("recorder"));
+    let recorder = greeting::listen(&directory.join("recorder")).unwrap();
     std::env::set_var("HARP_SERVER", listener.local_addr().unwrap().to_string());
     std::env::set_var("HARP_CREDENTIALS", directory);
     std::env::set_var("HARP_TRACE_SOCKET", directory.join("recorder"));

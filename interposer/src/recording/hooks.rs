@@ -7,6 +7,7 @@ use harp_driver_front::lifecycle;
 use harp_trace::block::Block;
 
 use super::{recorder, Recorder};
+use crate::clock::ticks;
 use crate::hooks::{Call, Hooks};
 use crate::session::thread_id;
 
@@ -82,14 +83,12 @@ impl Own {
         // A thread without a name is one all the same.
         let _ = std::fs::File::open("/proc/thread-self/comm")
             .and_then(|file| file.take(64).read_to_end(&mut name));
-        let mut state = recorder.lock();
-        let time = state.clock.ns(crate::clock::ticks());
         let block = Block::Thread {
             thread,
             tid,
             name: name.trim_ascii_end(),
         };
-        state.tape.append(time, &block);
+        recorder.write(ticks(), |tape, time| tape.append(time, &block));
         thread
     }
 }

@@ -138,33 +138,24 @@ impl Recorder {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has the tape take what happened when the counter stood at `ticks`; nothing once the trace has ended.
     #[inline]
-    fn enter(&self, ticks: u64, thread: u32, symbol: u16) {
+    fn write(&self, ticks: u64, what: impl FnOnce(&mut Tape, u64)) {
         let mut state = self.lock();
         if !state.is_over {
             let time = state.clock.ns(ticks);
-            state.tape.enter(time, thread, symbol);
+            what(&mut state.tape, time);
         }
+    }
+
+    #[inline]
+    fn enter(&self, ticks: u64, thread: u32, symbol: u16) {
+        self.write(ticks, |tape, time| tape.enter(time, thread, symbol));
     }
 
     #[inline]
     fn leave(&self, ticks: u64, thread: u32, result: u32) {
-        let mut state = self.lock();
-        if !state.is_over {
-            let time = state.clock.ns(ticks);
-            state.tape.leave(time, thread, result);
-        }
-    }
-
-    /// Appends what happened when the counter stood at `ticks`.
-    #[inline]
-    fn append(&self, ticks: u64, block: impl FnOnce(u64) -> Block<'static>) {
-        let mut state = self.lock();
-        if !state.is_over {
-            let time = state.clock.ns(ticks);
-            let block = block(time);
-            state.tape.append(time, &block);
-        }
+        self.write(ticks, |tape, time| tape.leave(time, thread, result));
     }
 
     /// A session has begun.
@@ -176,9 +167,9 @@ impl Recorder {
         round_trip_ns: Option<u64>,
     ) {
         let json = told::session(number, server, snapshot, round_trip_ns);
-        let mut state = self.lock();
-        let time = state.clock.ns(ticks());
-        state.tape.session(time, number as u32, &json);
+        self.write(ticks(), |tape, time| {
+            tape.session(time, number as u32, &json);
+        });
     }
 
     /// A record goes into the stream of a session; to be called while no other one can. Its last `payload`
@@ -195,11 +186,9 @@ impl Recorder {
     pub fn call_with(&self, session: usize, record: &[u8], payload: &[u8]) {
         let ticks = ticks();
         let _uncancelled = (!payload.is_empty()).then(Uncancelled::new); // it may sleep
-        let mut state = self.lock();
-        if !state.is_over {
-            let time = state.clock.ns(ticks);
-            state.tape.call(time, session as u32, record, payload);
-        }
+        self.write(ticks, |tape, time| {
+            tape.call(time, session as u32, record, payload);
+        });
     }
 
     /// A reply has come: its head, and its outputs, or else the data that has landed in the program's memory.
@@ -213,23 +202,14 @@ impl Recorder {
         let ticks = ticks();
         let has_data = outputs.len().max(landed.len()) >= PAYLOAD_MIN;
         let _uncancelled = has_data.then(Uncancelled::new); // it may sleep
-        let mut state = self.lock();
-        if !state.is_over {
-            let time = state.clock.ns(ticks);
-            let tape = &mut state.tape;
+        self.write(ticks, |tape, time| {
             tape.reply(time, session as u32, head, outputs, landed);
-        }
+        });
     }
 
     /// The server has said something without being asked.
     pub fn push(&self, session: usize, body: &[u8]) {
-        let ticks = ticks();
-        let mut state = self.lock();
-        if state.is_over {
-            return;
-        }
-        let time = state.clock.ns(ticks);
-        state.tape.push(time, session as u32, body);
+        self.write(ticks(), |tape, time| tape.push(time, session as u32, body));
     }
 
     /// The servers will be asked how long calls take on their devices.
@@ -239,13 +219,9 @@ impl Recorder {
 
     /// A server has told how long calls took on its devices, when its clock stood at `now`.
     pub fn device_times(&self, session: usize, now: u64, spans: &[Span]) {
-        let ticks = ticks();
-        let mut state = self.lock();
-        if !state.is_over {
-            let time = state.clock.ns(ticks);
-            let tape = &mut state.tape;
+        self.write(ticks(), |tape, time| {
             tape.device_times(time, session as u32, now, spans);
-        }
+        });
     }
 
     /// This thread has waited since `began` (ticks) for the reply to a call; the ticket is 0 where it
@@ -271,21 +247,27 @@ impl Recorder {
 
     /// The program has got memory of a device.
     pub fn allocated(&self, session: usize, device: i32, address: u64, bytes: u64) {
-        self.append(ticks(), |time| Block::Allocation {
-            time,
-            session: session as u32,
-            device: device as u32,
-            address,
-            bytes,
+        self.write(ticks(), |tape, time| {
+            let block = Block::Allocation {
+                time,
+                session: session as u32,
+                device: device as u32,
+                address,
+                bytes,
+            };
+            tape.append(time, &block);
         });
     }
 
     /// Memory of a device is the program's no more.
     pub fn freed(&self, session: usize, address: u64) {
-        self.append(ticks(), |time| Block::Free {
-            time,
-            session: session as u32,
-            address,
+        self.write(ticks(), |tape, time| {
+            let block = Block::Free {
+                time,
+                session: session as u32,
+                address,
+            };
+            tape.append(time, &block);
         });
     }
 }

@@ -1,7 +1,7 @@
 //! One program that is recorded: from its greeting to the end of its trace.
 
+use std::fmt::Display;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harp_trace::greeting::{self, Greeting};
@@ -42,7 +42,7 @@ pub fn serve(socket: &OwnedFd, common: &Common, tell: &dyn Fn(Told)) {
 fn record(socket: &OwnedFd, greeting: Greeting, common: &Common, tell: &dyn Fn(Told)) -> Value {
     let path = common.next_path();
     let Greeting { pid, program, ring } = greeting;
-    let failed = |path: &Path, error: &dyn std::fmt::Display| {
+    let failed = |error: &dyn Display| {
         json!({
             "type": "failed", "path": path.display().to_string(), "pid": pid, "program": program,
             "error": error.to_string(),
@@ -50,14 +50,9 @@ fn record(socket: &OwnedFd, greeting: Greeting, common: &Common, tell: &dyn Fn(T
     };
     let mut consumer = match Consumer::attach(ring) {
         Ok(consumer) => consumer,
-        Err(error) => return failed(&path, &error),
+        Err(error) => return failed(&error),
     };
-    let begun = Recording::begin(&path, &program, &common.payload, common.level);
-    let (mut recording, refused) = match begun {
-        Ok(recording) => (Some(recording), None),
-        // The ring is emptied even so: the program does not wait for a disk.
-        Err(error) => (None, Some(error)),
-    };
+    let mut recording = Recording::begin(&path, &program, &common.payload, common.level);
     let line = |finished: Value| {
         let mut line = finished;
         line["type"] = "trace".into();
@@ -66,18 +61,16 @@ fn record(socket: &OwnedFd, greeting: Greeting, common: &Common, tell: &dyn Fn(T
         line["program"] = program.clone().into();
         line
     };
-    tell(Told::Began(match &refused {
-        Some(error) => failed(&path, error),
-        None => line(json!({"ended": "running"})),
+    tell(Told::Began(match &recording {
+        Ok(_) => line(json!({"ended": "running"})),
+        Err(error) => failed(error),
     }));
-    let broken = drain(socket, &mut consumer, recording.as_mut(), tell);
-    match (recording, refused) {
-        (Some(recording), _) => match recording.finish(consumer.lost(), broken.as_deref()) {
-            Ok(finished) => line(finished),
-            Err(error) => failed(&path, &error),
-        },
-        (None, Some(error)) => failed(&path, &error),
-        (None, None) => failed(&path, &"it was not begun"),
+    // Where there is no recording the ring is emptied even so: the program does not wait for a disk.
+    let broken = drain(socket, &mut consumer, recording.as_mut().ok(), tell);
+    let lost = consumer.lost();
+    match recording.and_then(|recording| recording.finish(lost, broken.as_deref())) {
+        Ok(finished) => line(finished),
+        Err(error) => failed(&error),
     }
 }
 

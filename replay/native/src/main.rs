@@ -4,7 +4,7 @@
 //! ```text
 //! harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N] [--grace MS]
 //! harp-trace events TRACE [--full]          its events as lines of JSON
-//! harp-trace assemble LINES --out TRACE     such lines as a trace
+//! harp-trace assemble LINES --out TRACE [--level N]   such lines as a trace
 //! harp-trace verify TRACE                   looks at everything in it
 //! harp-trace run TRACE --server HOST:PORT --credentials DIR …   its calls, sent again
 //! harp-trace trim TRACE --kernel NAME | --calls A..B --out TRACE …   only these, still replayable

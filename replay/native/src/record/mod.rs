@@ -4,8 +4,9 @@
 //! the next one's has `.2` before the suffix, and so on. A disk that is slow or full costs blocks of the
 //! trace and never the program's time.
 //!
-//! Standard input says that whoever started it lives: when it ends nobody else is waited for, and once
-//! the traces of all who have gone are finished, standard output ends. It holds a line of JSON each:
+//! Standard input says that whoever started it lives: when it ends nobody else is waited for, the socket is
+//! removed (and its folder, if there is nothing else in it), and once the traces of all who have gone are
+//! finished, standard output ends. It holds a line of JSON each:
 //!
 //! | line | meaning |
 //! |---|---|
@@ -20,6 +21,7 @@ mod recording;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -39,6 +41,8 @@ use client::Told;
 const CLIENTS_MAX: usize = 512;
 /// What programs that are just ending have, once standard input has ended, if `--grace` does not say.
 const GRACE_MS: u64 = 500;
+/// The longest wait for what comes when it comes.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// What all traces of this run have in common.
 pub struct Common {
@@ -98,8 +102,8 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
         )));
     }
     ignore_signals();
-    let listener = listen(&socket.ok_or_else(|| wanted("--socket"))?)?;
-    Recorder::new(listener, common)?.run()?;
+    let door = Door::open(&socket.ok_or_else(|| wanted("--socket"))?)?;
+    Recorder::new(door, common)?.run();
     Ok(())
 }
 
@@ -118,22 +122,48 @@ fn ignore_signals() {
     }
 }
 
-/// The socket at which programs come: an inherited descriptor that listens, or a path to make one at.
-fn listen(socket: &OsStr) -> Result<OwnedFd, Failure> {
-    let number = socket.to_str().and_then(|text| text.parse::<RawFd>().ok());
-    let listener = match number {
-        // SAFETY: whoever started this process passed the descriptor for it to own.
-        Some(descriptor) => unsafe { OwnedFd::from_raw_fd(descriptor) },
-        None => greeting::listen(Path::new(socket)).map_err(|error| {
-            Failure::Told(format!(
-                "cannot listen at {}: {error}; name a path in a folder of yours",
-                socket.to_string_lossy()
-            ))
-        })?,
-    };
-    // SAFETY: a system call on a descriptor that is held.
-    unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
-    Ok(listener)
+/// The socket at which programs come.
+struct Door {
+    listener: OwnedFd,
+    /// Where it was made, if that was here.
+    path: Option<PathBuf>,
+}
+
+impl Door {
+    /// `socket` is an inherited descriptor that listens, or a path to make one at.
+    fn open(socket: &OsStr) -> Result<Door, Failure> {
+        let number = socket.to_str().and_then(|text| text.parse::<RawFd>().ok());
+        let door = match number {
+            Some(descriptor) => Door {
+                // SAFETY: whoever started this process passed the descriptor for it to own.
+                listener: unsafe { OwnedFd::from_raw_fd(descriptor) },
+                path: None,
+            },
+            None => Door {
+                listener: greeting::listen(Path::new(socket)).map_err(|error| {
+                    Failure::Told(format!(
+                        "cannot listen at {}: {error}; name a path in a folder of yours",
+                        socket.to_string_lossy()
+                    ))
+                })?,
+                path: Some(socket.into()),
+            },
+        };
+        // SAFETY: a system call on a descriptor that is held.
+        unsafe { libc::fcntl(door.listener.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        Ok(door)
+    }
+}
+
+impl Drop for Door {
+    /// Who comes later finds that there is no recorder, also where whoever started it was killed.
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+            // Where it was made for the socket it is empty now.
+            let _ = path.parent().map(fs::remove_dir);
+        }
+    }
 }
 
 /// What is known of a program that is recorded.
@@ -145,7 +175,8 @@ struct Client {
 }
 
 struct Recorder {
-    listener: OwnedFd,
+    /// None when nobody else is waited for.
+    door: Option<Door>,
     common: Arc<Common>,
     clients: BTreeMap<u64, Client>,
     came: u64,
@@ -157,13 +188,13 @@ struct Recorder {
 }
 
 impl Recorder {
-    fn new(listener: OwnedFd, common: Common) -> io::Result<Recorder> {
+    fn new(door: Door, common: Common) -> io::Result<Recorder> {
         let (tell, told) = mpsc::channel();
         let (bell, ring) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         ring.set_nonblocking(true)?;
         Ok(Recorder {
-            listener,
+            door: Some(door),
             common: Arc::new(common),
             clients: BTreeMap::new(),
             came: 0,
@@ -174,14 +205,15 @@ impl Recorder {
         })
     }
 
-    fn run(mut self) -> io::Result<()> {
+    fn run(mut self) {
         say(&serde_json::json!({"type": "ready"}));
-        while self.wait(true, Duration::from_secs(3600))? {
+        while self.wait(LONG) {
             self.accept();
             self.hear();
         }
         // Whoever has connected by now is recorded.
         self.accept();
+        self.door = None;
         let deadline = Instant::now() + self.common.grace;
         loop {
             self.hear();
@@ -194,7 +226,7 @@ impl Recorder {
                 true => Duration::from_secs(1),
                 false => deadline - now,
             };
-            self.wait(false, patience)?;
+            self.wait(patience);
         }
         for client in self.clients.values_mut() {
             if let Some(line) = client.running.take() {
@@ -203,27 +235,26 @@ impl Recorder {
         }
         end_output();
         while !self.clients.is_empty() {
-            self.wait(false, Duration::from_secs(3600))?;
+            self.wait(LONG);
             self.hear();
         }
-        Ok(())
     }
 
-    /// Waits until somebody comes or something is told; `false` when standard input has ended. With
-    /// `all` unset only for what is told.
-    fn wait(&self, all: bool, patience: Duration) -> io::Result<bool> {
-        let polled = |fd, wanted: bool| libc::pollfd {
-            fd: if wanted { fd } else { -1 },
+    /// Waits until somebody comes or something is told; `false` when standard input has ended. Once the door is
+    /// shut only for what is told.
+    fn wait(&self, patience: Duration) -> bool {
+        let polled = |fd: Option<RawFd>| libc::pollfd {
+            fd: fd.unwrap_or(-1),
             events: libc::POLLIN,
             revents: 0,
         };
+        let door = self.door.as_ref();
+        let has_room = self.clients.len() < CLIENTS_MAX;
+        let comes_in = door.filter(|_| has_room);
         let mut files = [
-            polled(libc::STDIN_FILENO, all),
-            polled(
-                self.listener.as_raw_fd(),
-                all && self.clients.len() < CLIENTS_MAX,
-            ),
-            polled(self.bell.as_raw_fd(), true),
+            polled(door.map(|_| libc::STDIN_FILENO)),
+            polled(comes_in.map(|door| door.listener.as_raw_fd())),
+            polled(Some(self.bell.as_raw_fd())),
         ];
         let milliseconds = patience.as_millis().min(i32::MAX as u128) as i32 + 1;
         // SAFETY: three entries that live. A signal ends the wait early, which does no harm.
@@ -236,12 +267,13 @@ impl Recorder {
         };
         let mut bytes = [0; 64];
         while matches!((&self.bell).read(&mut bytes), Ok(count) if count > 0) {}
-        Ok(files[0].revents == 0 || !matches!(io::stdin().read(&mut bytes), Ok(0) | Err(_)))
+        files[0].revents == 0 || !matches!(io::stdin().read(&mut bytes), Ok(0) | Err(_))
     }
 
     fn accept(&mut self) {
+        let Some(door) = &self.door else { return };
+        let (listener, flags) = (door.listener.as_raw_fd(), libc::SOCK_CLOEXEC);
         while self.clients.len() < CLIENTS_MAX {
-            let (listener, flags) = (self.listener.as_raw_fd(), libc::SOCK_CLOEXEC);
             let nobody = std::ptr::null_mut();
             // SAFETY: no address is wanted; the descriptor is new and nobody else's.
             let socket = unsafe {

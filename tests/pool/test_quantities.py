@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harp_client.errors import HarpError
-from harp_client.quantities import as_labels, per_mille, seconds, size
+from harp_client.quantities import as_labels, per_mille, readable, seconds, size
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,21 @@ from harp_client.quantities import as_labels, per_mille, seconds, size
 )
 def test_sizes(text: str, value: int) -> None:
     assert size(text) == value
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (3 << 29, "1.5 GiB"),
+        ((1 << 20) - 1, "1,024.0 KiB"),
+        (5 << 50, "5,120.0 TiB"),
+    ],
+)
+def test_bytes_are_told_with_a_unit(count: int, text: str) -> None:
+    assert readable(count) == text
 
 
 @pytest.mark.parametrize(("text", "value"), [("50%", 500), ("0.5", 500), ("0.1%", 1), ("1", 1000)])

@@ -1,4 +1,4 @@
-"""Sizes, shares, times and labels as people write them on a command line."""
+"""Sizes, shares, times and labels as people write them on a command line, and read them."""
 
 import re
 from collections.abc import Iterable
@@ -17,6 +17,14 @@ def size(text: str) -> int:
     if not found:
         raise HarpError(f"{text!r} is no size of memory", "write it like 8GiB or 512M", 2)
     return int(float(found[1]) * UNITS[found[2].upper()])
+
+
+def readable(count: float) -> str:
+    """Bytes with a unit, of four digits at most: `512 B`, `1.5 MiB`."""
+    if count < 1 << 10:
+        return f"{count:.0f} B"
+    unit = next((name for name in "KMG" if count < UNITS[name] << 10), "T")
+    return f"{count / UNITS[unit]:,.1f} {unit}iB"
 
 
 def nanoseconds(text: str) -> float:

@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from harp_client.errors import HarpError, printable
+from harp_client.quantities import readable
 from harp_replay.events import SUFFIXES
 from harp_replay.files import written
-from harp_replay.info import size
 from harp_replay.native_trace import NativeTrace
 
 
@@ -130,5 +130,5 @@ def repack(trace: str, output: str, form: str | None, level: int | None) -> None
     arguments += ["--level", str(level)] if level is not None else []
     found = answer(arguments, f"repacking {trace}")
     if found is not None:
-        before, after = size(found["bytes_before"]), size(found["bytes"])
+        before, after = readable(found["bytes_before"]), readable(found["bytes"])
         click.echo(f"{output}: {found['calls']:,} calls, {before} before, {after} now")

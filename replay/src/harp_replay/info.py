@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from harp_client.errors import printable
+from harp_client.quantities import readable
 from harp_replay.events import events, round_trip_ns
 from harp_replay.tally import ASKED, Tally
 
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 NAMES = 12
 """So many names of a kind are shown to people; `--json` has all."""
 
@@ -121,14 +121,6 @@ def device_names(session: Mapping[str, Any]) -> Iterator[str]:
         yield str(device.get("name", "?") if isinstance(device, Mapping) else device)
 
 
-def size(count: int | float) -> str:
-    """Bytes as people read them."""
-    value, unit = float(count), 0
-    while value >= 1024 and unit < len(UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
-
-
 def some(counted: Mapping[str, int]) -> str:
     """Names with how often, the first few of them."""
     shown = [f"{name} × {count:,}" for name, count in list(counted.items())[:NAMES]]
@@ -145,7 +137,7 @@ def page_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     lost = found["lost"]
     if lost["blocks"]:
         why = ", ".join(lost["because"])
-        yield "lost", f"{lost['blocks']:,} blocks, {size(lost['bytes'])}: {why}"
+        yield "lost", f"{lost['blocks']:,} blocks, {readable(lost['bytes'])}: {why}"
     for session in found["sessions"]:
         trip = session["round_trip_ns"]
         away = f", {trip / 1e6:.3f} ms away" if trip is not None else ""
@@ -167,13 +159,16 @@ def page_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{found['calls']:,}, {found['answered_calls']:,} to be answered; {found['waits']:,} "
         f"waits ({found['waits_not_asked_for']:,} not asked for), {found['waited_seconds']:.3f} s",
     )
-    yield "bytes sent", f"{size(found['sent_bytes'])}; received {size(found['received_bytes'])}"
+    yield (
+        "bytes sent",
+        f"{readable(found['sent_bytes'])}; received {readable(found['received_bytes'])}",
+    )
     for operation, count in found["moved_bytes"].items():
-        yield operation.strip("[]").removeprefix("CUDA "), size(count)
+        yield operation.strip("[]").removeprefix("CUDA "), readable(count)
     yield "kernels", f"{found['launches']:,} launches: {some(found['kernels']) or 'none'}"
     yield (
         "device memory",
-        f"{size(found['peak_device_bytes'])} at a time, allocations: {found['allocations']:,}",
+        f"{readable(found['peak_device_bytes'])} at a time, allocations: {found['allocations']:,}",
     )
     yield "payloads", payloads(found)
 
@@ -194,11 +189,11 @@ def payloads(found: Mapping[str, Any]) -> str:
     """What there is of the data, in words."""
     told = found["payloads"]
     counts = ", ".join(f"{count:,} {policy}" for policy, count in told["by_policy"].items())
-    text = f"{size(told['bytes'])} in {counts or 'none'}"
+    text = f"{readable(told['bytes'])} in {counts or 'none'}"
     ratio = told["dedupe_ratio"]
     if ratio is not None:
-        text += f"; {size(told['different_bytes'])} of it differ, each {ratio:.2f} × on average"
+        text += f"; {readable(told['different_bytes'])} of it differ, each {ratio:.2f} × on average"
     blobs = found["blobs"]
     if blobs["count"]:
-        text += f"; {blobs['count']:,} contents kept, {size(blobs['bytes'] or 0)}"
+        text += f"; {blobs['count']:,} contents kept, {readable(blobs['bytes'] or 0)}"
     return text

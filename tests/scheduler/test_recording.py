@@ -28,12 +28,12 @@ def test_a_running_program_is_recorded_from_then_on(cluster: Cluster) -> None:
     cluster.wait(lambda: bool(cluster.get("session")), "its session is known")
     name = cluster.get("session")[0]["name"]
 
-    for refused, cause in (
-        (cluster.harp("record", "nothing"), "there is no session nothing"),
-        (cluster.harp("record", name, user="bob"), "is not operator of tenant default"),
-        (cluster.harp("record", name, "--payload", "everything"), "no payload policy"),
+    for refused, status, cause in (
+        (cluster.harp("record", "nothing"), 3, "there is no session nothing"),
+        (cluster.harp("record", name, user="bob"), 4, "is not operator of tenant default"),
+        (cluster.harp("record", name, "--payload", "everything"), 2, "no payload policy"),
     ):
-        assert refused.returncode != 0
+        assert refused.returncode == status
         assert cause in refused.stderr
 
     done = cluster.harp("record", name[:8])

@@ -15,6 +15,7 @@ from typing import Any
 from harp_client import settings
 from harp_client.errors import HarpError, printable
 from harp_client.native import NativeParts, without_preload
+from harp_client.quantities import readable
 
 POLICIES = ("full", "hash", "shape")
 CLASSES = ("images", "uploads", "downloads")
@@ -22,7 +23,7 @@ DEFAULT = {"images": "hash", "uploads": "shape", "downloads": "shape"}
 
 
 def policies(text: str | None) -> dict[str, str]:
-    """How much a trace keeps of each class, as a person has written it. Raises HarpError."""
+    """How much a trace keeps of each class, as a person has written it. Raises HarpError (2)."""
     if not text:
         return DEFAULT
     if text in POLICIES:
@@ -34,7 +35,7 @@ def policies(text: str | None) -> dict[str, str]:
             raise HarpError(
                 f"{text!r} is no payload policy",
                 "full, hash or shape, for all or by class: images=full,uploads=full,downloads=hash",
-                125,
+                2,
             )
         chosen[name] = policy
     return chosen
@@ -101,13 +102,13 @@ class Recorder:
     def _line(self, told: dict[str, Any]) -> str:
         if told["type"] == "failed":
             return f"no trace of {told['program']} ({told['pid']}): {told['error']}"
-        line = f"trace {told['path']}: {told['calls']:,} calls, {_readable(told['bytes'])}"
+        line = f"trace {told['path']}: {told['calls']:,} calls, {readable(told['bytes'])}"
         if told["blobs"]:
-            line += f", {told['blobs']:,} contents of {_readable(told['blob_bytes'])}"
+            line += f", {told['blobs']:,} contents of {readable(told['blob_bytes'])}"
         lost = told["lost"]
         if lost["blocks"] or lost["reasons"]:
             reasons = ", ".join(lost["reasons"]) or "reason unknown"
-            line += f"; lost: {lost['blocks']:,} blocks of {_readable(lost['bytes'])} ({reasons})"
+            line += f"; lost: {lost['blocks']:,} blocks of {readable(lost['bytes'])} ({reasons})"
         if told["ended"] == "running":
             line += "; the program goes on, and so does its trace"
         elif told["ended"] != "exit":
@@ -117,12 +118,3 @@ class Recorder:
                 f"; it holds the program's data ({', '.join(self._keeps)}): mind whom you give it"
             )
         return line
-
-
-def _readable(count: int) -> str:
-    """A number of bytes with its unit."""
-    value, units = float(count), ["B", "KiB", "MiB", "GiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{count} B" if units[0] == "B" else f"{value:.1f} {units[0]}"

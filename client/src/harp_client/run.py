@@ -250,7 +250,7 @@ def _run(options: Options) -> int:
         from harp_client import recorder
 
         recorder.check(options.trace)
-        recorder.policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
+        _payload(options, environ)
     if options.local:
         return _run_local(options, parts, environ)
     environ.pop(settings.HARP_LIBCUDA.name, None)
@@ -367,14 +367,23 @@ def _run_at(
     return _run_recorded(options.trace, options, parts, environ)
 
 
+def _payload(options: Options, environ: dict[str, str]) -> dict[str, str]:
+    """How much of the payloads the trace keeps. Raises HarpError."""
+    from harp_client.recorder import policies
+
+    try:
+        return policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
+    except HarpError as error:
+        raise HarpError(error.cause, error.next_step, 125) from None
+
+
 def _run_recorded(
     out: str, options: Options, parts: native.NativeParts, environ: dict[str, str]
 ) -> int:
     """Runs the program with a recorder, and says what has been recorded."""
-    from harp_client.recorder import Recorder, policies
+    from harp_client.recorder import Recorder
 
-    payload = policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
-    recorder = Recorder(out, payload, parts, environ)
+    recorder = Recorder(out, _payload(options, environ), parts, environ)
     try:
         more = {settings.HARP_DEVICE_TIMES.name: "1"} if options.device_times else {}
         return program.run(options.command, environ | recorder.environment | more)

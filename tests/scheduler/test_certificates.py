@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import Certificate
 
 from harp_client.credentials import certificate
+from harp_scheduler.service.process import Certificate as Shown
 from harp_server.ca import Authority, save_user
 from scheduler.cluster import Cluster, end, first_line
 from scheduler.test_joining import refused
@@ -19,6 +20,7 @@ from scheduler.test_joining import refused
 LIFE = "40s"
 """Of certificates that are to be renewed while a test runs, on a machine that may be busy."""
 
+HOUR = datetime.timedelta(hours=1)
 ALICE = "spiffe://lab/tenant/default/user/alice"
 
 
@@ -216,6 +218,19 @@ def is_issued_by(one: Certificate, root: Certificate) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def test_grpc_is_given_a_certificate_only_where_it_has_to_be_another() -> None:
+    """What it had before is freed under the handshakes that have begun with it."""
+    authority = Authority.create("lab")
+    lasting, used_up = Shown(authority, "scheduler"), Shown(authority, "scheduler", HOUR * 0)
+    for shown in (lasting, used_up):
+        assert shown.another() is not None
+    assert [lasting.another() for _ in range(3)] == [None] * 3
+    assert None not in [used_up.another() for _ in range(3)]
+    lasting.use(authority)
+    assert lasting.another() is not None
+    assert lasting.another() is None
 
 
 def test_only_admins_revoke(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import gc
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -118,30 +119,37 @@ class Certificate:
     ) -> None:
         """`age`: at which it is renewed. `skew`: how long before it is made it is valid."""
         self._authority, self._name, self._age, self._skew = authority, name, age, skew
-        self._made = datetime.datetime.now(datetime.UTC)
-        self._configuration: grpc.ServerCertificateConfiguration | None = None
+        self._lock = threading.Lock()
+        self._made: datetime.datetime | None = None
 
     def use(self, authority: Authority) -> None:
         """From the next handshake on."""
-        self._authority, self._configuration = authority, None
+        with self._lock:
+            self._authority, self._made = authority, None
 
-    def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """For gRPC, at each handshake."""
-        now = datetime.datetime.now(datetime.UTC)
-        # Also after the clock was set back.
-        if self._configuration and datetime.timedelta() <= now - self._made < self._age:
-            return self._configuration
-        self._made = now
-        pair = self._authority.issue_scheduler(self._name, self.LIFE, self._skew)
-        root = self._authority.root.certificate_pem()
-        self._configuration = grpc.ssl_server_certificate_configuration(
-            [(pair.key_pem(), pair.certificate_pem() + root)], self._authority.trusted_pem()
-        )
-        return self._configuration
+    def another(self) -> grpc.ServerCertificateConfiguration | None:
+        """For gRPC, at each handshake, in a thread of its own: None while the one that it has is
+        good.
+
+        What gRPC had is freed by the next one that it is given, also under handshakes that have
+        just begun, and the process crashes (grpc/grpc#36693). So it gets none without need.
+        """
+        with self._lock:
+            now = datetime.datetime.now(datetime.UTC)
+            # Also after the clock was set back.
+            if self._made and datetime.timedelta() <= now - self._made < self._age:
+                return None
+            pair = self._authority.issue_scheduler(self._name, self.LIFE, self._skew)
+            root = self._authority.root.certificate_pem()
+            chain = pair.certificate_pem() + root
+            trusted = self._authority.trusted_pem()
+            made = grpc.ssl_server_certificate_configuration([(pair.key_pem(), chain)], trusted)
+            self._made = now
+            return made
 
     def credentials(self, mutual: bool) -> grpc.ServerCredentials:
-        """TLS; mutual: with whoever has a certificate of the pool."""
-        return grpc.dynamic_ssl_server_credentials(self.configuration(), self.configuration, mutual)
+        """TLS, for one port; mutual: with whoever has a certificate of the pool."""
+        return grpc.dynamic_ssl_server_credentials(self.another(), self.another, mutual)
 
 
 class Scheduler:

@@ -13,9 +13,11 @@ import gc
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import grpc
 
@@ -139,17 +141,22 @@ class Certificate:
             # Also after the clock was set back.
             if self._made and datetime.timedelta() <= now - self._made < self._age:
                 return None
-            pair = self._authority.issue_scheduler(self._name, self.LIFE, self._skew)
-            root = self._authority.root.certificate_pem()
-            chain = pair.certificate_pem() + root
-            trusted = self._authority.trusted_pem()
-            made = grpc.ssl_server_certificate_configuration([(pair.key_pem(), chain)], trusted)
-            self._made = now
-            return made
+            return self._issued(now)
+
+    def _issued(self, now: datetime.datetime) -> grpc.ServerCertificateConfiguration:
+        pair = self._authority.issue_scheduler(self._name, self.LIFE, self._skew)
+        chain = pair.certificate_pem() + self._authority.root.certificate_pem()
+        trusted = self._authority.trusted_pem()
+        made = grpc.ssl_server_certificate_configuration([(pair.key_pem(), chain)], trusted)
+        self._made = now
+        return made
 
     def credentials(self, mutual: bool) -> grpc.ServerCredentials:
         """TLS, for one port; mutual: with whoever has a certificate of the pool."""
-        return grpc.dynamic_ssl_server_credentials(self.another(), self.another, mutual)
+        first = self._issued(datetime.datetime.now(datetime.UTC))
+        # gRPC takes None, of which its types do not know.
+        another = cast(Callable[[], grpc.ServerCertificateConfiguration], self.another)
+        return grpc.dynamic_ssl_server_credentials(first, another, mutual)
 
 
 class Scheduler:

@@ -189,6 +189,30 @@ def test_what_was_recorded_is_driven_again(look: Look, recorded: Path, tmp_path:
     assert again == found
 
 
+def test_what_is_held_of_a_machine_that_is_gone_does_not_count(look: Look, tmp_path: Path) -> None:
+    def said(time: int, what: str, **fields: Any) -> dict[str, Any]:
+        return {"type": "annotation", "workload": what, "time": time * 10**9, **fields}
+
+    lines = []
+    for name in ("m0", "m1"):
+        device = {"kind": "gpu", "model": "A", "memory": 1}
+        lines.append(said(0, "machine", name=name, devices=[device]))
+    for time, lease, machine in ((0, "a", "m0"), (20, "b", "m1")):
+        demand = demand_as_data(Demand())
+        slices = [{"device": f"{machine}/0", "memory": 1, "compute": 1000}]
+        lines.append(said(time, "arrival", lease=lease, demand=demand))
+        lines.append(said(time, "grant", lease=lease, slices=slices))
+    lines.insert(4, said(10, "gone", name="m0"))
+    lines.append(said(40, "end", lease="b"))
+    path = tmp_path / "gone.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = json.loads(look("workload", path, "--policy", "harp", "--json").out)["policies"]
+    for each in found:
+        assert each["peak"] == 1.0
+        # One of two devices for 10 s, none of one for 10, that one for 20.
+        assert each["allocated"] == pytest.approx((10 + 20) / (20 + 30))
+
+
 def test_a_scheduler_that_was_killed_leaves_what_it_had_recorded(
     look: Look, recorded: Path
 ) -> None:

@@ -51,11 +51,10 @@ class Devices:
         self._idle: list[int] = []
         self._memory: list[int] = []
         self._there: list[bool] = []
-
-    @property
-    def capacity(self) -> int:
+        self.capacity = 0
         """Per mille of all devices that there are."""
-        return WHOLE * sum(self._there)
+        self.taken = 0
+        """Of these; what is taken of a device that is gone does not count."""
 
     def come(self, machine: Machine) -> None:
         """A machine is there, or has other devices."""
@@ -72,16 +71,23 @@ class Devices:
                 self._of.append(number)
                 self._idle.append(WHOLE)
                 self._memory.append(device.memory)
-                self._there.append(True)
-            else:
-                self._there[place] = True
+                self._there.append(False)
+                place = self._places[device.id]
+            self._set(place, True)
 
     def go(self, name: str) -> None:
         """A machine is there no more."""
         number = self._machines.get(name)
         for place, of in enumerate(self._of) if number is not None else ():
             if of == number:
-                self._there[place] = False
+                self._set(place, False)
+
+    def _set(self, place: int, there: bool) -> None:
+        if self._there[place] != there:
+            self._there[place] = there
+            sign = 1 if there else -1
+            self.capacity += sign * WHOLE
+            self.taken += sign * (WHOLE - self._idle[place])
 
     def take(self, slices: Iterable[Slice], sign: int = 1) -> None:
         """Slices are taken; given back with a sign of -1."""
@@ -90,6 +96,7 @@ class Devices:
             if place is not None:
                 self._idle[place] -= sign * part.compute
                 self._memory[place] -= sign * part.memory
+                self.taken += sign * part.compute * self._there[place]
 
     def fragmented(self) -> float:
         """The share of idle compute that a typical demand cannot use, on average."""
@@ -140,7 +147,6 @@ class Meter:
         self._step = jobs.last / LOOKS
         self._next = 0.0
         self._now = 0.0
-        self._allocated = 0
         self._area = self._capacity = 0.0
         self._looks: list[float] = []
 
@@ -150,21 +156,18 @@ class Meter:
         if until > self._now:
             while self._next < until:
                 self._looks.append(self.devices.fragmented())
-                self._next = max(self._next + self._step, self._now)
-                if self._step <= 0:
-                    break
+                self._next += self._step
             length = until - self._now
-            self._area += self._allocated * length
+            self._area += self.devices.taken * length
             self._capacity += self.devices.capacity * length
             self._now = until
 
     def take(self, slices: tuple[Slice, ...], sign: int = 1) -> None:
         """Slices are taken, or given back."""
         self.devices.take(slices, sign)
-        self._allocated += sign * sum(part.compute for part in slices)
-        capacity = self.devices.capacity
-        if capacity:
-            self.result.peak = max(self.result.peak, self._allocated / capacity)
+        if self.devices.capacity:
+            share = self.devices.taken / self.devices.capacity
+            self.result.peak = max(self.result.peak, share)
 
     def done(self) -> Result:
         """What was measured."""

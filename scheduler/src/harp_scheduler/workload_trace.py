@@ -25,6 +25,9 @@ from harp_scheduler.core.pool import Outcome
 QUEUED_MOST = 10_000
 """Lines that wait for a slow disk; more are counted as lost."""
 
+CLOSE_SECONDS = 5.0
+"""What a slow disk gets when the scheduler stops."""
+
 WAITS = -1
 
 Line = dict[str, Any]
@@ -211,8 +214,9 @@ class WorkloadFile:
         """Writes the end, and waits for the disk for a while."""
         whole = {"type": "trace", "complete": True, "cut": False, "calls": 0}
         self.write([{"type": "end", "reason": "exit"}, whole])
-        self._queue.put(None)
-        self._thread.join(timeout=5)
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=CLOSE_SECONDS)
+            self._thread.join(timeout=CLOSE_SECONDS)
 
     def _run(self) -> None:
         with contextlib.suppress(OSError), self._file:

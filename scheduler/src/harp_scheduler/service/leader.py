@@ -133,9 +133,9 @@ class Leader:
 
     async def run(self) -> None:
         """Until the leadership is lost, or a store cannot be written: raises why."""
-        if self._workload_file is not None:
-            self._workload_file.write(self._workload.begin(self.pool.book))
         try:
+            if self._workload_file is not None:
+                self._workload_file.write(self._workload.begin(self.pool.book))
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._tick())
                 group.create_task(self._work())

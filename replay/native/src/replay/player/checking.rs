@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use harp_cuda_abi::types::CUDA_ERROR_NOT_READY;
 use harp_trace::block::{Message, Policy};
 use harp_trace::event::ReplyEvent;
 use harp_wire::push::OutputStream;
@@ -14,7 +15,7 @@ use super::super::session::Arrived;
 use super::super::twins::{Side, Told, Unlike};
 use super::super::{Ended, Refused};
 use super::learning::place_of;
-use super::{line_of, Player, Sent, NOT_READY};
+use super::{line_of, Player, Sent};
 
 impl Player<'_> {
     pub(super) fn compare(
@@ -33,7 +34,9 @@ impl Player<'_> {
             what,
         };
         if check.of_codes() {
-            if asks_for_progress(sent.call) && [event.status, arrived.status].contains(&NOT_READY) {
+            if asks_for_progress(sent.call)
+                && [event.status, arrived.status].contains(&CUDA_ERROR_NOT_READY)
+            {
                 self.outcome.skip("the device was not as far");
                 return Ok(());
             }
@@ -212,14 +215,14 @@ impl Player<'_> {
     }
 }
 
-pub(super) fn malformed_reply(call: u64) -> Refused {
+fn malformed_reply(call: u64) -> Refused {
     Refused(format!(
         "the reply to call {call} is malformed; record the trace again"
     ))
 }
 
 /// A line that one text has more often than the other; blocks of a kernel print in any order.
-pub(super) fn other_lines(then: &[u8], now: &[u8]) -> Option<(String, String)> {
+fn other_lines(then: &[u8], now: &[u8]) -> Option<(String, String)> {
     if then == now {
         return None;
     }

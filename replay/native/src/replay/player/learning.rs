@@ -154,7 +154,7 @@ impl Player<'_> {
 }
 
 /// Allocates the memory that the recorded session had from the beginning.
-pub(super) fn make_up_for(line: &mut Line, device: i64, context: u64) -> Result<(), Ended> {
+fn make_up_for(line: &mut Line, device: i64, context: u64) -> Result<(), Ended> {
     let Some((base, bytes)) = line.lacking.remove(&device) else {
         return Ok(());
     };
@@ -226,12 +226,12 @@ pub(super) fn place_of(
         .or_else(|| Some(Place::Twin(session, twins.holding(address)?)))
 }
 
-pub(super) fn word(body: &Body, at: usize) -> Option<u64> {
+fn word(body: &Body, at: usize) -> Option<u64> {
     let (Body::Here(bytes) | Body::Gone { head: bytes, .. }) = body;
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-pub(super) fn stream_number(value: &Value) -> u64 {
+fn stream_number(value: &Value) -> u64 {
     match value {
         Value::Handle(id) | Value::Unsigned(id) => *id,
         _ => SYNCHRONOUS,

@@ -32,10 +32,6 @@ use super::{Ended, Refused};
 use learning::{allocated_bytes, learn_memory};
 use waiting::Behind;
 
-/// How far the device is, as a reply says that it is not there yet.
-const NOT_READY: u32 = 600;
-/// Between two questions how far it is.
-const QUESTION_PAUSE: Duration = Duration::from_micros(200);
 /// Progress is told this often.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
 /// The stream argument of a copy that is synchronous.
@@ -325,21 +321,7 @@ impl<'a> Player<'a> {
                 .into()),
             };
         };
-        let is_landing = sent.call == CallId::cuMemcpyDtoHAsync_v2;
-        let ticket = event.ticket;
-        let behind = if is_landing {
-            Behind::Functions
-        } else {
-            Behind::Work
-        };
-        let mut arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
-        // The program went on as it found the device to be there: so it is to be now.
-        while event.status == 0 && arrived.status == NOT_READY && !sent.record.is_empty() {
-            sleep(QUESTION_PAUSE);
-            let line = line_of(&mut self.lines, event.session)?;
-            line.session.send(&sent.record, &[], Some(ticket))?;
-            arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
-        }
+        let arrived = self.answer(&sent, event)?;
         let line = line_of(&mut self.lines, event.session)?;
         self.layouts.answered(sent.handle, event);
         if event.status == 0 && arrived.status == 0 {

@@ -1,11 +1,16 @@
 //! Waiting for what the recording had got by now, and what to do where that holds itself up.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use harp_cuda_abi::types::{CUDA_ERROR_NOT_READY, CUDA_SUCCESS};
+use harp_trace::event::ReplyEvent;
+use harp_wire::CallId;
+
 use super::super::scout::Scout;
-use super::super::session::{Lost, Session, LOOK};
+use super::super::session::{Arrived, Lost, Session, LOOK};
 use super::super::Ended;
-use super::{content, line_of, Player};
+use super::{content, line_of, Player, Sent};
 
 /// What stands behind a host function of another stream is given up as stuck after this time.
 const FUNCTION_PATIENCE: Duration = Duration::from_millis(20);
@@ -13,6 +18,8 @@ const FUNCTION_PATIENCE: Duration = Duration::from_millis(20);
 const WORK_PATIENCE: Duration = Duration::from_millis(200);
 /// A host function or the like that has not been reached after so long a silence never will.
 const STUCK: Duration = Duration::from_secs(300);
+/// Between two questions how far the device is.
+const QUESTION_PAUSE: Duration = Duration::from_micros(200);
 
 /// What something that is waited for comes behind, in a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,13 +58,32 @@ impl Player<'_> {
             let line = line_of(&mut self.lines, session)?;
             let is_held = behind == Behind::Functions || line.session.is_running();
             if is_held && quiet.elapsed() >= STUCK {
-                return Err(Lost(format!(
-                    "the device has not come in {} s to where it was in the recording by now; see what differs \
-                     up to there with --to",
-                    STUCK.as_secs()
-                ))
-                .into());
+                return Err(stuck().into());
             }
+        }
+    }
+
+    /// Waits for the reply that stands for a recorded one. The program went on as it found the device to be
+    /// there: so where it found it done it is asked again until it is.
+    pub(super) fn answer(&mut self, sent: &Sent, event: &ReplyEvent) -> Result<Arrived, Ended> {
+        let behind = match sent.call {
+            CallId::cuMemcpyDtoHAsync_v2 => Behind::Functions,
+            _ => Behind::Work,
+        };
+        let ticket = event.ticket;
+        let began = Instant::now();
+        loop {
+            let arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
+            let is_to_be_done = event.status == CUDA_SUCCESS && !sent.record.is_empty();
+            if !is_to_be_done || arrived.status != CUDA_ERROR_NOT_READY {
+                return Ok(arrived);
+            }
+            sleep(QUESTION_PAUSE);
+            let session = &mut line_of(&mut self.lines, event.session)?.session;
+            if session.is_running() && began.elapsed() >= STUCK {
+                return Err(stuck().into());
+            }
+            session.send(&sent.record, &[], Some(ticket))?;
         }
     }
 
@@ -78,4 +104,12 @@ impl Player<'_> {
         }
         Ok(())
     }
+}
+
+fn stuck() -> Lost {
+    Lost(format!(
+        "the device has not come in {} s to where it was in the recording by now; see what differs up to there \
+         with --to",
+        STUCK.as_secs()
+    ))
 }

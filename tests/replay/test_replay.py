@@ -160,6 +160,23 @@ def test_a_handle_that_nothing_made_is_refused(stage: Stage) -> None:
     assert "which no call of the trace has made" in done.told
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("cuLaunchHostFunc", "a host function is reached that no call has asked for"),
+        ("harp_callback_done", "has returned before the host function of call"),
+    ],
+)
+def test_what_would_be_waited_for_in_vain_is_refused(stage: Stage, name: str, told: str) -> None:
+    """Host functions of which the trace lacks that they were queued, or that they have returned."""
+    program = build.programs()["host_callback"]
+    events = stage.events(stage.record(build.build(program.name, program.variants[0])))
+    events.remove(calls_of(events, name)[0])
+    done = stage.replay(stage.assemble(events))
+    assert done.status == 2
+    assert told in done.told
+
+
 def test_calls_of_another_version_are_told_by_name(stage: Stage) -> None:
     events = stage.events(stage.record("three", 3))
     (define,) = (event for event in events if event["type"] == "define")

@@ -14,7 +14,7 @@ pub mod date;
 #[cfg(feature = "container")]
 pub mod event;
 pub mod greeting;
-#[cfg(feature = "tape")]
+#[cfg(any(feature = "tape", feature = "container"))]
 pub mod payloads;
 #[cfg(feature = "container")]
 pub mod repack;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use harp_trace::event::{Call, Field, Schema};
+use harp_trace::payloads::{brought_by, Class};
 use harp_wire::CallId;
 
 /// The calls of today.
@@ -18,6 +19,10 @@ pub struct Calls {
 }
 
 impl Calls {
+    /// With no call found yet.
+    ///
+    /// # Errors
+    /// A sentence, where the schema that this was built with is malformed.
     pub fn new() -> Result<Calls, String> {
         Ok(Calls {
             today: Schema::parse(TODAY.as_bytes())?,
@@ -113,12 +118,10 @@ pub fn varies(call: CallId) -> bool {
 
 /// Whether the call copies a range of a device's memory to the program: its only output.
 pub fn downloads(call: CallId) -> bool {
-    matches!(
-        call,
-        CallId::cuMemcpyDtoH_v2 | CallId::cuMemcpyDtoHAsync_v2 | CallId::harp_copy_box_to_host
-    )
+    brought_by(call) == Some(Class::Downloads) && call != CallId::harp_twin_read
 }
 
+/// Whether the call launches a kernel.
 pub fn launches(call: CallId) -> bool {
     matches!(call, CallId::cuLaunchKernel | CallId::cuLaunchKernelEx)
 }

@@ -6,6 +6,7 @@
 //! | `options` | the command line |
 //! | `survey` | what is found out before anything is sent |
 //! | `images` | what code runs where |
+//! | `pushes` | what the server says by itself, and whether it can |
 //! | `snapshot` | what a server says of its devices |
 //! | `calls` | the trace's calls as today's |
 //! | `player` | the replay itself |
@@ -26,6 +27,7 @@ mod layouts;
 mod options;
 mod outputs;
 mod player;
+mod pushes;
 mod relocation;
 mod report;
 mod scout;

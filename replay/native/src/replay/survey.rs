@@ -9,11 +9,14 @@ use std::sync::Arc;
 use harp_trace::block::{Block, Hash, Payload, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
+use harp_trace::payloads::{sent_by, Class};
+use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
-use harp_wire::CallId;
+use harp_wire::{CallId, Decoder};
 
 use super::calls::{creates, downloads, is_cached, Calls};
 use super::images::{obstacle, Target};
+use super::pushes::Pushes;
 use super::snapshot::{Recorded, Snapshot};
 use super::Refused;
 
@@ -82,6 +85,7 @@ impl Survey {
             images: HashMap::new(),
             loading: HashMap::new(),
             seen: HashSet::new(),
+            pushes: Pushes::default(),
             last_of: HashMap::new(),
             missing: BTreeMap::new(),
             first_time: None,
@@ -142,6 +146,7 @@ struct Looking {
     /// Calls that load an image, by session and ticket.
     loading: HashMap<(u32, u32), Load>,
     seen: HashSet<(u32, Rc<Vec<Piece>>)>,
+    pushes: Pushes,
     /// The last call that copies a range, by session and arguments.
     last_of: HashMap<(u32, Box<[u8]>), u64>,
     /// Data that the trace does not hold, by what it is: how much of it.
@@ -169,11 +174,23 @@ impl Looking {
                      or with less of the data kept (--trace-payload)"
                 )));
             }
-            (_, Event::Call(call)) if self.wanted.to.is_none_or(|to| call.number <= to) => {
+            (_, Event::Call(call)) if self.is_wanted(call.number) => {
                 self.call(call)
                     .map_err(|Refused(why)| Refused(format!("call {}: {why}", call.number)))?;
             }
-            (_, Event::Reply(reply)) => self.reply(reply),
+            // Host functions return even after the last call.
+            (_, Event::Call(call)) => self.pushes.returned(call),
+            (_, Event::Reply(reply)) => self.reply(reply)?,
+            (Block::Push(message), _) if self.is_wanted(self.reader.calls()) => {
+                let push = Push::decode(&mut Decoder::new(message.bytes));
+                let told = match push {
+                    Ok(Some(push)) => self.pushes.pushed(message.session, &push),
+                    Ok(None) => Ok(()),
+                    Err(_) => Err("a malformed push".to_owned()),
+                };
+                let last = self.reader.calls().saturating_sub(1);
+                told.map_err(|why| Refused(format!("after call {last}: {why}")))?;
+            }
             (Block::Annotation(json), _) => {
                 let said: Option<serde_json::Value> = serde_json::from_slice(json).ok();
                 self.found.trimmed |= said.is_some_and(|said| said.get("trimmed").is_some());
@@ -184,6 +201,10 @@ impl Looking {
             _ => {}
         }
         Ok(())
+    }
+
+    fn is_wanted(&self, call: u64) -> bool {
+        self.wanted.to.is_none_or(|to| call <= to)
     }
 
     fn call(&mut self, call: &CallEvent) -> Result<(), Refused> {
@@ -207,14 +228,14 @@ impl Looking {
             )));
         }
         self.handles(today, call)?;
-        let payload = call.arguments.payload;
+        self.pushes.called(today, call)?;
+        let is_lacking = |payload: Payload| payload.policy != Policy::Full;
+        if sent_by(today) == Some(Class::Uploads) && call.arguments.payload.is_some_and(is_lacking)
+        {
+            *self.missing.entry("uploads").or_default() += 1;
+        }
         match today {
             CallId::harp_blob_append => return self.piece(call),
-            CallId::cuMemcpyHtoD_v2 | CallId::harp_copy_box_to_device | CallId::harp_twin_write
-                if payload.is_some_and(|payload| payload.policy != Policy::Full) =>
-            {
-                *self.missing.entry("uploads").or_default() += 1;
-            }
             CallId::cuModuleLoadData | CallId::cuLibraryLoadData | CallId::cuLinkAddData_v2 => {
                 self.load(today, call);
             }
@@ -341,12 +362,13 @@ impl Looking {
         }
     }
 
-    fn reply(&mut self, reply: &ReplyEvent) {
+    fn reply(&mut self, reply: &ReplyEvent) -> Result<(), Refused> {
         if let Some(load) = self.loading.remove(&(reply.session, reply.ticket)) {
             if reply.status == 0 {
                 self.loaded(load);
             }
         }
+        self.pushes.answered(reply)
     }
 
     fn end(mut self) -> Result<Survey, Refused> {
@@ -374,7 +396,11 @@ impl Looking {
     }
 }
 
-fn bounded(count: usize) -> Result<(), Refused> {
+/// Whether another can be kept of what there are `count` already.
+///
+/// # Errors
+/// For more than a trace may have.
+pub fn bounded(count: usize) -> Result<(), Refused> {
     match count < MOST_KNOWN {
         true => Ok(()),
         false => Err(Refused(format!("it has more than {MOST_KNOWN} of a kind"))),

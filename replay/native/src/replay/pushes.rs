@@ -1,0 +1,152 @@
+//! Whether what the recording was told of host functions and events can come again.
+//!
+//! Of what no call asks for nothing ever comes, and a stream never gets past a host function that does not
+//! return: a replay of such a trace would wait for what cannot be.
+
+use std::collections::{HashMap, HashSet};
+
+use harp_trace::event::{CallEvent, ReplyEvent, Value};
+use harp_wire::push::Push;
+use harp_wire::CallId;
+
+use super::survey::bounded;
+use super::Refused;
+
+/// A number (of a host function, a watch, a ticket) of a session.
+type Of<T> = (u32, T);
+
+/// A host function in a stream.
+#[derive(Clone, Copy, Debug)]
+struct Function {
+    /// The call that has put it there.
+    call: u64,
+    /// The stream's handle; default streams have none.
+    stream: Option<u64>,
+}
+
+/// A call that returns once what was before it is over.
+#[derive(Clone, Copy, Debug)]
+struct Synchronizing {
+    call: u64,
+    stream: Option<u64>,
+    /// It is about all streams of its context.
+    all: bool,
+}
+
+/// What has been asked for and not been told yet, as far as the trace has been read.
+#[derive(Debug, Default)]
+pub struct Pushes {
+    queued: HashMap<Of<u64>, Function>,
+    /// Functions that have been reached and not returned.
+    running: HashMap<Of<u64>, Function>,
+    watched: HashSet<Of<u64>>,
+    synchronizing: HashMap<Of<u32>, Synchronizing>,
+    /// The contexts of each session.
+    contexts: HashSet<Of<u64>>,
+}
+
+impl Pushes {
+    /// A call is made.
+    ///
+    /// # Errors
+    /// For a trace with too many of them.
+    pub fn called(&mut self, today: CallId, call: &CallEvent) -> Result<(), Refused> {
+        let session = call.session;
+        let handle = || (call.arguments.values.iter()).find_map(|(_, value)| value.handle());
+        let number = |name: &str| match call.arguments.get(name) {
+            Some(Value::Unsigned(number)) => Some((session, *number)),
+            _ => None,
+        };
+        match today {
+            CallId::cuLaunchHostFunc => {
+                if let Some(function) = number("callback") {
+                    bounded(self.queued.len())?;
+                    let (call, stream) = (call.number, handle());
+                    self.queued.insert(function, Function { call, stream });
+                }
+            }
+            CallId::harp_callback_done => self.returned(call),
+            CallId::harp_event_watch => {
+                bounded(self.watched.len())?;
+                self.watched.extend(number("number"));
+            }
+            CallId::cuDevicePrimaryCtxRetain | CallId::cuCtxCreate_v2 => {
+                bounded(self.contexts.len())?;
+                self.contexts
+                    .extend(handle().map(|context| (session, context)));
+            }
+            CallId::cuStreamSynchronize | CallId::cuCtxSynchronize => {
+                if let Some(ticket) = call.ticket {
+                    bounded(self.synchronizing.len())?;
+                    let synchronizing = Synchronizing {
+                        call: call.number,
+                        stream: handle(),
+                        all: today == CallId::cuCtxSynchronize,
+                    };
+                    self.synchronizing.insert((session, ticket), synchronizing);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A call says that a host function has returned, if it is one that does.
+    pub fn returned(&mut self, call: &CallEvent) {
+        if let Some(Value::Unsigned(function)) = call.arguments.get("callback") {
+            self.running.remove(&(call.session, *function));
+        }
+    }
+
+    /// A reply has come.
+    ///
+    /// # Errors
+    /// Where its call has returned without a host function before it: what cannot be.
+    pub fn answered(&mut self, reply: &ReplyEvent) -> Result<(), Refused> {
+        let session = reply.session;
+        let Some(waited) = self.synchronizing.remove(&(session, reply.ticket)) else {
+            return Ok(());
+        };
+        let contexts = || self.contexts.iter().filter(|of| of.0 == session).count();
+        let is_all = waited.all && contexts() == 1;
+        let is_before = |function: &Function| {
+            let is_same = waited.stream.is_some() && function.stream == waited.stream;
+            function.call < waited.call && (is_all || is_same)
+        };
+        let mut running = self.running.iter();
+        match running.find(|(of, function)| of.0 == session && is_before(function)) {
+            Some((_, function)) if reply.status == 0 => Err(Refused(format!(
+                "call {} has returned before the host function of call {} has, so the trace lacks calls; \
+                 record it again",
+                waited.call, function.call
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The server has told something by itself.
+    ///
+    /// # Errors
+    /// A sentence without its place, for what no call has asked for.
+    pub fn pushed(&mut self, session: u32, push: &Push) -> Result<(), String> {
+        let (what, found) = match push {
+            Push::Callback { callback, .. } => {
+                let of = (session, *callback);
+                let function = self.queued.remove(&of);
+                self.running.extend(function.map(|function| (of, function)));
+                ("a host function is reached", function.is_some())
+            }
+            Push::Event { number, .. } => {
+                let found = self.watched.remove(&(session, *number));
+                ("an event is over", found)
+            }
+            Push::Output { .. } | Push::Times { .. } => return Ok(()),
+        };
+        match found {
+            true => Ok(()),
+            false => Err(format!(
+                "{what} that no call has asked for, so the trace lacks calls; record it again"
+            )),
+        }
+    }
+}

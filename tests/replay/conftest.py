@@ -53,22 +53,21 @@ def timed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def replaying(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("replaying")
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What programs that are recorded or replayed find in their environment."""
+    folder = tmp_path_factory.mktemp("environ")
     more = {"CUPY_CACHE_DIR": str(folder / "cupy"), "CUPY_COMPILE_WITH_PTX": "1"}
     return environment(folder) | ASKING_NOTHING | more
 
 
 @pytest.fixture(scope="module")
-def replaying_server(
-    replaying: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
+def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    running = Server(Pool(folder), replaying, folder / "server.log")
+    running = Server(Pool(folder), environ, folder / "server.log")
     yield running
     assert running.stop() == 0, running.log.read_text()
 
 
 @pytest.fixture
-def stage(replaying: dict[str, str], replaying_server: Server, tmp_path: Path) -> Stage:
-    return Stage(replaying, replaying_server, tmp_path)
+def stage(environ: dict[str, str], server: Server, tmp_path: Path) -> Stage:
+    return Stage(environ, server, tmp_path)

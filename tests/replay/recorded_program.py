@@ -19,6 +19,23 @@ COUNT = 1000
 MANY = 500
 """Calls that nobody waits for."""
 
+VECTOR_ADD_CALLS = [
+    "cuDevicePrimaryCtxRetain",
+    "harp_set_current",
+    "cuMemcpyHtoD_v2",
+    "cuMemcpyHtoD_v2",
+    "harp_blob_append",
+    "cuModuleLoadData",
+    "harp_describe",
+    "cuModuleGetFunction",
+    "cuLaunchKernel",
+    "cuCtxSynchronize",
+    "cuMemcpyDtoH_v2",
+    *["cuCtxSynchronize"] * 3,
+    "harp_thread_ended",
+]
+"""What the part `vector_add` sends to its server."""
+
 ADD = b"""
 .version 7.0
 .target sm_70

@@ -67,9 +67,7 @@ class Stage:
         return Replayed(done.returncode, result, done.stderr)
 
     def events(self, trace: Path) -> list[dict[str, Any]]:
-        words = [native.find().trace, "events", trace, "--full"]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=LONGEST)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return lines_of("events", trace, "--full")
 
     def assemble(self, events: list[dict[str, Any]], name: str = "changed") -> Path:
         """The trace that these events are."""
@@ -78,6 +76,14 @@ class Stage:
         words = [native.find().trace, "assemble", lines, "--out", out]
         subprocess.run(words, check=True, timeout=LONGEST)
         return out
+
+
+def lines_of(*words: object) -> list[dict[str, Any]]:
+    """What `harp-trace WORDS` prints, which succeeds."""
+    command = [native.find().trace, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def calls_of(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

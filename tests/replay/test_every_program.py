@@ -26,13 +26,13 @@ WITHOUT_DATA = {"device_properties", "machine_code_only"}
 
 @pytest.fixture(scope="module")
 def two_devices(
-    replaying: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server with two devices, which records all that it serves itself."""
     folder: Path = tmp_path_factory.mktemp("two")
     options = ("--record", "*=full", "--record-folder", str(folder / "traces"))
-    environ = replaying | {"HARP_SOFT_DEVICES": "2"}
-    running = Server(Pool(folder), environ, folder / "server.log", *options)
+    variables = environ | {"HARP_SOFT_DEVICES": "2"}
+    running = Server(Pool(folder), variables, folder / "server.log", *options)
     yield running
     assert running.stop() == 0, running.log.read_text()
 
@@ -40,9 +40,9 @@ def two_devices(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*build.programs(), *CLIENT_PROGRAMS])
 def test_replays_without_a_difference(
-    replaying: dict[str, str], two_devices: Server, tmp_path: Path, name: str
+    environ: dict[str, str], two_devices: Server, tmp_path: Path, name: str
 ) -> None:
-    stage = Stage(replaying, two_devices, tmp_path)
+    stage = Stage(environ, two_devices, tmp_path)
     if name in CLIENT_PROGRAMS:
         trace = stage.record(clients_python(), CLIENTS / f"{name}.py")
     else:
@@ -56,9 +56,9 @@ def test_replays_without_a_difference(
 
 @pytest.mark.parametrize("name", ["vector_add", "streams_events", "shared_memory_with_host"])
 def test_what_a_server_has_recorded_replays_too(
-    replaying: dict[str, str], two_devices: Server, tmp_path: Path, name: str
+    environ: dict[str, str], two_devices: Server, tmp_path: Path, name: str
 ) -> None:
-    stage = Stage(replaying, two_devices, tmp_path)
+    stage = Stage(environ, two_devices, tmp_path)
     before = len(two_devices.lines("session recorded"))
     stage.record(build.build(name, build.programs()[name].variants[0]))
     wait_until(lambda: len(two_devices.lines("session recorded")) > before, "it is recorded")

@@ -6,47 +6,24 @@
 
 from __future__ import annotations
 
-import json
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from harp_client import native
-from replay.recorded_program import COUNT
+from replay.recorded_program import COUNT, VECTOR_ADD_CALLS
+from replay.stage import lines_of
 
 GOLDEN = Path(__file__).parent / "golden" / "v1"
 
 
-def asked(*words: object) -> list[dict]:
-    command = [native.find().trace, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 @pytest.mark.parametrize("name", ["vector_add.htrace", "vector_add.tar.htrace"])
 def test_a_trace_of_version_1_says_what_it_always_said(name: str) -> None:
-    (verified,) = asked("verify", GOLDEN / name)
+    (verified,) = lines_of("verify", GOLDEN / name)
     assert (verified["problems"], verified["complete"]) == ([], True)
-    events = asked("events", GOLDEN / name)
+    events = lines_of("events", GOLDEN / name)
     calls = [event["name"] for event in events if event["type"] == "call"]
-    assert calls == [
-        "cuDevicePrimaryCtxRetain",
-        "harp_set_current",
-        "cuMemcpyHtoD_v2",
-        "cuMemcpyHtoD_v2",
-        "harp_blob_append",
-        "cuModuleLoadData",
-        "harp_describe",
-        "cuModuleGetFunction",
-        "cuLaunchKernel",
-        "cuCtxSynchronize",
-        "cuMemcpyDtoH_v2",
-        *["cuCtxSynchronize"] * 3,
-        "harp_thread_ended",
-    ]
+    assert calls == VECTOR_ADD_CALLS
     (launch,) = (event for event in events if event.get("kernel"))
     assert launch["kernel"] == "add"
     assert launch["args"]["grid"] == [4, 1, 1]

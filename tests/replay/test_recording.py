@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +16,12 @@ import pytest
 from clients.environment import clients_python
 from clients.toolkit import HERE as CLIENTS
 from harp_client import native
-from pool.standins import ASKING_NOTHING, HARP_RUN, Pool, Server, environment
-from replay.recorded_program import COUNT, MANY
+from pool.standins import HARP_RUN, Server
+from replay.recorded_program import COUNT, MANY, VECTOR_ADD_CALLS
+from replay.stage import LONGEST, lines_of
 from waits.profile import tables_of
 
 PROGRAM = Path(__file__).parent / "recorded_program.py"
-LONGEST = 120.0
-"""Seconds; a recorded run takes less than one of them."""
 
 
 @dataclass
@@ -39,31 +37,13 @@ class Recorded:
     def events(self, number: int = 1) -> list[dict]:
         """Of the first process that came, or the one of that number."""
         path = self.trace if number == 1 else self.trace.with_suffix(f".{number}.htrace")
-        command = [native.find().trace, "events", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
-        assert done.returncode == 0, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        return lines_of("events", path)
 
     def blob(self, name: str) -> bytes:
         return (self.trace / "blobs" / name[:2] / name).read_bytes()
 
 
 Record = Callable[..., Recorded]
-
-
-@pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("recording")
-    cache = {"CUPY_CACHE_DIR": str(folder / "cupy"), "CUPY_COMPILE_WITH_PTX": "1"}
-    return environment(folder) | ASKING_NOTHING | cache
-
-
-@pytest.fixture(scope="module")
-def server(environ: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder: Path = tmp_path_factory.mktemp("server")
-    running = Server(Pool(folder), environ, folder / "server.log")
-    yield running
-    assert running.stop() == 0, running.log.read_text()
 
 
 @pytest.fixture
@@ -130,21 +110,7 @@ def test_everything_that_passed_is_there(record: Record) -> None:
     # The table counts the calls before the session too.
     profile = tables_of(run.told)["CUDA API Summary (cuda_api_sum)"]
     assert Counter(sequence(events, "enter")) == {name: row[2] for name, row in profile.items()}
-    assert sequence(events, "call") == [
-        "cuDevicePrimaryCtxRetain",
-        "harp_set_current",
-        "cuMemcpyHtoD_v2",
-        "cuMemcpyHtoD_v2",
-        "harp_blob_append",
-        "cuModuleLoadData",
-        "harp_describe",
-        "cuModuleGetFunction",
-        "cuLaunchKernel",
-        "cuCtxSynchronize",
-        "cuMemcpyDtoH_v2",
-        *["cuCtxSynchronize"] * 3,
-        "harp_thread_ended",
-    ]
+    assert sequence(events, "call") == VECTOR_ADD_CALLS
     (end,) = of(events, "trace")
     assert (end["complete"], end["cut"]) == (True, False)
     replies = {reply["call"]: reply for reply in of(events, "reply")}

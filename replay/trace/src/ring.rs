@@ -24,6 +24,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{fence, Ordering};
 use std::time::Duration;
 
+use harp_content::channel;
+
 use crate::block::{self, Block, Kind, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
 use crate::ring_unsafe::{self, Mapping};
 pub use patience::Patience;
@@ -467,7 +469,9 @@ impl Consumer {
     /// Waits until the writer wakes it, at most for `timeout`.
     pub fn wait(&self, timeout: Duration) {
         if self.fall_asleep() {
-            ring_unsafe::wait_readable(self.wake.as_fd(), timeout);
+            let milliseconds = timeout.as_millis().min(i32::MAX as u128) as i32;
+            // Where it cannot be waited for the ring is looked at again at once.
+            let _ = channel::wait_readable(&self.wake, milliseconds);
         }
         self.awake();
     }

@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// The words before the bytes; a page, so that the bytes can be mapped by themselves.
 const CONTROL_BYTES: usize = 4096;
@@ -96,17 +95,6 @@ pub fn clear(wake: BorrowedFd) {
     let mut count = [0u8; 8];
     // SAFETY: eight bytes that live. If it fails there was nothing to clear.
     let _ = unsafe { libc::read(wake.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-}
-
-pub fn wait_readable(file: BorrowedFd, timeout: Duration) {
-    let mut poll = libc::pollfd {
-        fd: file.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let milliseconds = timeout.as_millis().min(i32::MAX as u128) as libc::c_int;
-    // SAFETY: one entry that lives. A signal ends the wait early, which does no harm.
-    unsafe { libc::poll(&mut poll, 1, milliseconds) };
 }
 
 /// A ring's memory in this process.

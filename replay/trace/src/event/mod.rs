@@ -6,6 +6,7 @@
 
 mod assemble;
 mod json;
+mod line;
 mod lines;
 mod objects;
 mod schema;

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from harp_replay import moved
 from harp_replay.events import (
@@ -27,6 +27,7 @@ from harp_replay.events import (
     Whole,
     reasons,
 )
+from harp_replay.labels import Labels
 
 ASKED = ("data", "synchronise")
 """Reasons of waits that the program itself wanted."""
@@ -57,6 +58,14 @@ class Moves:
 
     sizes: array[int] = field(default_factory=times)
     times: array[int] = field(default_factory=times)
+
+
+class Work(NamedTuple):
+    """What a call gave a device to do."""
+
+    kind: str
+    """`kernel` or `move`."""
+    name: str
 
 
 @dataclass(slots=True)
@@ -107,10 +116,7 @@ class Tally:
     whole: Whole | None = None
     _live_bytes: int = 0
     _open: dict[int, Enter] = field(default_factory=dict)
-    _labels: list[array[int]] = field(default_factory=list)
-    _work: array[int] = field(default_factory=lambda: array("I"))
-    """Of each call, the place of its label plus one; 0 for one that gives a device no work."""
-    _places: dict[str, int] = field(default_factory=dict)
+    _works: Labels[Work] = field(default_factory=Labels)
 
     def count(self, events: Iterable[Event]) -> Tally:
         """Counts events; the tally itself."""
@@ -153,28 +159,19 @@ class Tally:
         self.answered += event.ticket is not None
         self.sent += event.size
         self._payload(event.payload)
-        work = None
+        work: Work | None = None
         if event.kernel is not None:
             kernel = self.kernels[event.kernel]
             kernel.launches += 1
             shape = moved.shape(event)
             if shape is not None and (shape in kernel.grids or len(kernel.grids) < GRIDS):
                 kernel.grids[shape] += 1
-            work = kernel.times
+            work = Work("kernel", event.kernel)
         elif (move := moved.move(event)) is not None:
             moves = self.moves[move.operation]
             moves.sizes.append(move.bytes)
-            work = moves.times
-        self._work.append(self._place(event.kernel or event.name, work))
-
-    def _place(self, key: str, work: array[int] | None) -> int:
-        if work is None:
-            return 0
-        place = self._places.get(key)
-        if place is None:
-            self._labels.append(work)
-            place = self._places[key] = len(self._labels)
-        return place
+            work = Work("move", move.operation)
+        self._works.append(work)
 
     def _reply(self, event: Reply) -> None:
         self.last = event.time
@@ -195,10 +192,11 @@ class Tally:
         self.waits[event.because, event.name].append(max(0, event.ended - event.began))
 
     def _device_time(self, event: DeviceTime) -> None:
-        place = self._work[event.call] if event.call < len(self._work) else 0
-        if place:
+        work = self._works.get(event.call)
+        if work is not None:
             self.device_times += 1
-            self._labels[place - 1].append(max(0, event.ended - event.began))
+            of = self.kernels if work.kind == "kernel" else self.moves
+            of[work.name].times.append(max(0, event.ended - event.began))
 
     def _allocation(self, event: Allocation) -> None:
         self.allocations += 1

@@ -28,6 +28,7 @@ from harp_replay.events import (
     events,
     reasons,
 )
+from harp_replay.labels import Labels
 
 LAST = (1 << 63) - 1
 """No time is later, in ns."""
@@ -107,36 +108,23 @@ MEMORY = Track("counter", 3, 0, "device memory", "bytes")
 
 
 class Calls:
-    """What device times of a trace belong to; 16 bytes for each of its calls."""
+    """What device times of a trace belong to; 12 bytes for each of its calls."""
 
     def __init__(self, trace: str) -> None:
         """Reads the whole trace. Raises HarpError."""
         self.times: array[int] = array("Q")
-        self._works: array[int] = array("I")
-        self._labels: list[tuple[Track, str]] = []
-        places: dict[tuple[Track, str], int] = {}
+        self.works: Labels[tuple[Track, str]] = Labels()
+        """The stream's track and the name of what calls gave a device to do."""
         self.ahead: dict[int, int] = {}
         self.has_device_times = False
         for event in events(trace):
             if isinstance(event, Call):
                 self.times.append(min(event.time, LAST))
-                label = _work(event)
-                if label is None:
-                    self._works.append(0)
-                    continue
-                if label not in places:
-                    self._labels.append(label)
-                    places[label] = len(self._labels)
-                self._works.append(places[label])
+                self.works.append(_work(event))
             elif isinstance(event, DeviceTime) and event.call < len(self.times):
                 self.has_device_times = True
                 least = self.times[event.call] - event.began
                 self.ahead[event.session] = max(least, self.ahead.get(event.session, least))
-
-    def work(self, number: int) -> tuple[Track, str] | None:
-        """The stream's track and the name of what a call gave a device to do."""
-        place = self._works[number] if number < len(self._works) else 0
-        return self._labels[place - 1] if place else None
 
 
 def _work(call: Call) -> tuple[Track, str] | None:
@@ -217,7 +205,7 @@ class Timeline:
     def _call(self, call: Call) -> Iterator[Mark]:
         self._sent += call.size
         track = self._thread(call.thread)
-        work = self.calls.work(call.number)
+        work = self.calls.works.get(call.number)
         args: dict[str, Any] = {"call": call.number}
         shape = moved.shape(call)
         if shape is not None:
@@ -231,7 +219,7 @@ class Timeline:
         yield Count(SENT, call.time, self._sent)
 
     def _device_time(self, event: DeviceTime) -> Iterator[Mark]:
-        work = self.calls.work(event.call)
+        work = self.calls.works.get(event.call)
         if work is None:
             return
         ahead = self.calls.ahead.get(event.session, 0)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from harp_client.errors import HarpError
 from harp_replay.events import Told, events
-from harp_scheduler.core.placement.model import WHOLE, Demand, Device, Machine, Slice
+from harp_scheduler import openb
+from harp_scheduler.core.placement.model import Demand, Machine, Slice
 from harp_scheduler.workload_trace import demand_of, machine_of
 
 NODES = "openb_node_list_gpu_node.csv"
@@ -131,20 +132,16 @@ def _take(found: Jobs, jobs: dict[str, Job], said: Mapping[str, Any], time: floa
 
 
 def _of_list(path: str, machines: str | None) -> Jobs:
-    """openb's columns: num_gpu, gpu_milli, gpu_spec, and the times of a task in seconds. What asks
-    for no GPU is left out, and so are the cores and the memory that a task wants beside them."""
+    """openb's columns, and the times of a task in seconds. What asks for no GPU is left out, and so
+    are the cores and the memory that a task wants beside them."""
     nodes = machines or os.path.join(os.path.dirname(path), NODES)
     if not os.path.exists(nodes):
         raise HarpError(f"no machines: {nodes} is not there", "name their list with --machines", 2)
     found = Jobs()
     with open(nodes, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
-            name, memory = row["sn"], int(row.get("gpu_memory") or 0)
-            devices = (
-                Device(f"{name}/{number}", name, "gpu", row["model"], memory)
-                for number in range(int(row["gpu"]))
-            )
-            found.machines.append(Change(0.0, name, Machine(name, tuple(devices))))
+            machine = openb.machine_of(row)
+            found.machines.append(Change(0.0, machine.name, machine))
     with open(path, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
             if int(row["num_gpu"]):
@@ -158,12 +155,7 @@ def _of_list(path: str, machines: str | None) -> Jobs:
 
 
 def _job(row: Mapping[str, str]) -> Job:
-    demand = Demand(
-        count=int(row["num_gpu"]),
-        models=tuple(filter(None, (row.get("gpu_spec") or "").split("|"))),
-        compute=int(row["gpu_milli"]) or WHOLE,
-        same_server="require",
-    )
+    demand = openb.without_host(openb.demand_of(row))
     arrived = float(row["creation_time"])
     granted, ended = (float(row[key]) if row.get(key) else None for key in TIMES)
     return Job(row["name"], arrived, demand, granted=granted, ended=ended)

@@ -25,14 +25,14 @@ import click
 
 from harp_client.errors import HarpError, tell
 from harp_scheduler.core.placement.engine import Placement
-from harp_scheduler.core.placement.model import WHOLE, Demand, Device, Machine, Placed
+from harp_scheduler.core.placement.model import WHOLE, Demand, Machine, Placed
 from harp_scheduler.core.placement.workload import typical_of
+from harp_scheduler.openb import demand_of, machine_of, without_host
 
 DEMANDED = 1.3
 """Where the experiment ends: GPUs that have been asked for, as a share of all."""
 
 FIRST_SEED = 42
-MIB = 1 << 20
 
 LISTS = ("default", "cpu100", "cpu200", "gpushare40", "gpushare80", "gpuspec20", "multigpu30")
 
@@ -62,34 +62,13 @@ class Outcome:
 def read_machines(folder: Path) -> list[Machine]:
     """The servers. Their GPUs' memory is not in the trace, and nothing asks for it."""
     with (folder / "openb_node_list_gpu_node.csv").open(newline="") as lines:
-        return [
-            Machine(
-                row["sn"],
-                tuple(
-                    Device(f"{row['sn']}/{number}", row["sn"], "gpu", row["model"], 0)
-                    for number in range(int(row["gpu"]))
-                ),
-                cpu_milli=int(row["cpu_milli"]),
-                host_memory=int(row["memory_mib"]) * MIB,
-            )
-            for row in csv.DictReader(lines)
-        ]
+        return list(map(machine_of, csv.DictReader(lines)))
 
 
 def read_tasks(folder: Path, name: str) -> list[Demand]:
     """A list of tasks, in its order."""
     with (folder / f"openb_pod_list_{name}.csv").open(newline="") as lines:
-        return [
-            Demand(
-                count=int(row["num_gpu"]),
-                models=tuple(filter(None, (row.get("gpu_spec") or "").split("|"))),
-                compute=int(row["gpu_milli"]) or WHOLE,
-                cpu_milli=int(row["cpu_milli"]),
-                host_memory=int(row["memory_mib"]) * MIB,
-                same_server="require",
-            )
-            for row in csv.DictReader(lines)
-        ]
+        return list(map(demand_of, csv.DictReader(lines)))
 
 
 def read_published(folder: Path) -> dict[str, Published]:
@@ -151,10 +130,6 @@ def take_pooled(placement: Placement, task: Demand) -> bool:
         return True
     placement.give_back(devices)
     return False
-
-
-def without_host(task: Demand) -> Demand:
-    return replace(task, cpu_milli=0, host_memory=0)
 
 
 def simulate(folder: Path, names: list[str], seeds: int) -> Iterator[Outcome]:

@@ -129,11 +129,14 @@ def test_names_of_a_hostile_trace_stay_text(
 
 
 def test_the_page_says_what_waits_would_cost_elsewhere(
-    page: Callable[[Path], Path], untimed: Path
+    look: Look, page: Callable[[Path], Path], untimed: Path
 ) -> None:
     text = page(untimed).read_text()
     # Two waits of 0.2 ms each, at 0.1 ms; at 10 ms each takes 9.9 more.
     assert "All waits together: 0.4 ms" in text
+    # The run is the one that `predict` foretells.
+    runs = json.loads(look("predict", untimed, "--rtt", "10ms", "--json").out)["runs"]
+    assert f" {runs[0]['seconds'] * 1e3:.1f} ms at 10 ms," in text
     row = text[text.index("memory is allocated") - 300 : text.index("memory is allocated")]
     assert re.findall(r"<td>([\d.,]+)", row)[-6:] == ["1", "0.20", "0.20", "1.10", "10.10", "30.10"]
     assert elsewhere(2, 0.4, 0.1) == pytest.approx([0.4, 2.2, 20.2, 60.2])

@@ -9,7 +9,7 @@ What is not modelled: programs that poll (they poll longer), devices that progra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -61,24 +61,26 @@ class Recorded:
 
     def count(self, events: Iterable[Event]) -> Recorded:
         """Reads events; itself."""
-        answers: list[tuple[int, int]] = []
         for event in events:
-            match event:
-                case Told(kind="session"):
-                    trip = round_trip_ns(event.fields)
-                    if trip is not None:
-                        self.told = trip if self.told is None else max(trip, self.told)
-                case Call() if event.ticket is not None:
-                    self._sent[event.number] = event.time
-                case Reply() if event.call is not None:
-                    sent = self._sent.pop(event.call, None)
-                    if sent is not None and event.time >= sent:
-                        took = event.time - sent
-                        self.fastest = took if self.fastest is None else min(took, self.fastest)
-                        if event.size >= LARGE:
-                            answers.append((event.size, took))
-        self.pace = max((size / max(took, 1) for size, took in answers), default=0.0)
+            self.take(event)
         return self
+
+    def take(self, event: Event) -> None:
+        """Reads one event."""
+        match event:
+            case Told(kind="session"):
+                trip = round_trip_ns(event.fields)
+                if trip is not None:
+                    self.told = trip if self.told is None else max(trip, self.told)
+            case Call() if event.ticket is not None:
+                self._sent[event.number] = event.time
+            case Reply() if event.call is not None:
+                sent = self._sent.pop(event.call, None)
+                if sent is not None and event.time >= sent:
+                    took = event.time - sent
+                    self.fastest = took if self.fastest is None else min(took, self.fastest)
+                    if event.size >= LARGE:
+                        self.pace = max(self.pace, event.size / max(took, 1))
 
     @property
     def round_trip(self) -> float:
@@ -107,7 +109,7 @@ class Model:
 
     def __init__(self, network: Network, recorded: Network, recorded_pace: float = 0.0) -> None:
         """`recorded_pace`: bytes for each ns that came back in the recording, 0 if not known."""
-        self._network = network
+        self.network = network
         self._recorded = recorded
         self._recorded_pace = recorded_pace or UNLIMITED
         self._threads: dict[int, Thread] = {}
@@ -116,7 +118,6 @@ class Model:
         self._downward = 0.0
         self._sent: dict[int, tuple[int, float]] = {}
         self._answers: dict[int, Answer] = {}
-        self._enters: dict[int, int] = {}
         self.recorded = 0.0
         """How long the run took."""
         self.answers = 0
@@ -134,19 +135,20 @@ class Model:
     def run(self, events: Iterable[Event]) -> Model:
         """Runs the events; itself."""
         for event in events:
-            match event:
-                case Enter():
-                    self._enters[event.number] = event.thread
-                    self._pass(event.thread, event.time)
-                case Leave():
-                    self._pass(event.thread, event.time)
-                case Call():
-                    self._call(event)
-                case Reply():
-                    self._reply(event)
-                case Wait():
-                    self._wait(event)
+            self.take(event)
         return self
+
+    def take(self, event: Event) -> None:
+        """Runs one event."""
+        match event:
+            case Enter() | Leave():
+                self._pass(event.thread, event.time)
+            case Call():
+                self._call(event)
+            case Reply():
+                self._reply(event)
+            case Wait():
+                self._wait(event)
 
     def _pass(self, number: int, time: int) -> float:
         """A thread is where it was at a recorded time; when that is."""
@@ -161,12 +163,12 @@ class Model:
 
     def _call(self, call: Call) -> None:
         now = self._pass(call.thread, call.time)
-        self._upward = max(now, self._upward) + self._network.carried(call.size)
+        self._upward = max(now, self._upward) + self.network.carried(call.size)
         if call.ticket is not None:
-            arrived = self._upward + self._network.round_trip / 2
+            arrived = self._upward + self.network.round_trip / 2
             self._sent[call.number] = (call.time, arrived)
         # Who has more on its way than may be waits until there is less.
-        ahead = self._upward - self._network.carried(IN_FLIGHT)
+        ahead = self._upward - self.network.carried(IN_FLIGHT)
         self._delay(call.thread, ahead - now)
 
     def _delay(self, number: int, by: float) -> None:
@@ -184,8 +186,8 @@ class Model:
         carried = min(took, reply.size / self._recorded_pace)
         done = arrived + took - carried
         began = max(done, self._downward)
-        self._downward = began + max(carried, self._network.carried(reply.size))
-        answer = Answer(reply.time, self._downward + self._network.round_trip / 2)
+        self._downward = began + max(carried, self.network.carried(reply.size))
+        answer = Answer(reply.time, self._downward + self.network.round_trip / 2)
         self._answers[reply.call] = answer
 
     def _wait(self, wait: Wait) -> None:
@@ -200,7 +202,7 @@ class Model:
             ended = began  # the model has its own
         else:
             turns = START_TURNS if wait.because == "start_up" else 1
-            more = turns * (self._network.round_trip - self._recorded.round_trip)
+            more = turns * (self.network.round_trip - self._recorded.round_trip)
             ended = began + max(0.0, lasted + more)
         thread = self._threads[wait.thread]
         thread.later += ended - began - lasted
@@ -208,3 +210,14 @@ class Model:
         self.waits += 1
         self.waited += ended - began
         self.recorded_waited += lasted
+
+
+def foretold(
+    events: Iterable[Event], networks: Sequence[Network], recorded: Network, pace: float
+) -> list[Model]:
+    """The run over each of `networks`, in one pass over its events; `pace` as for `Model`."""
+    models = [Model(network, recorded, pace) for network in networks]
+    for event in events:
+        for model in models:
+            model.take(event)
+    return models

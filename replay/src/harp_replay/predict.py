@@ -10,7 +10,7 @@ import click
 from harp_client import quantities
 from harp_client.errors import HarpError
 from harp_replay.events import events
-from harp_replay.network import UNLIMITED, Model, Network, Recorded
+from harp_replay.network import UNLIMITED, Model, Network, Recorded, foretold
 
 
 @click.command()
@@ -53,7 +53,15 @@ def predict(
     if recorded_rtt is not None:
         here = quantities.nanoseconds(recorded_rtt)
     wanted = [quantities.nanoseconds(trip) for trip in trips] or [here]
-    found = [predicted(trace, Network(trip, pace), Network(here), recorded.pace) for trip in wanted]
+    networks = [Network(trip, pace) for trip in wanted]
+    models = foretold(events(trace), networks, Network(here), recorded.pace)
+    if models[0].waits == 0 and models[0].answers:
+        raise HarpError(
+            f"{trace} does not say what the program waited for",
+            "record the program itself (harp-run --trace); this was recorded on a server",
+            2,
+        )
+    found = [as_data(model) for model in models]
     if as_json:
         click.echo(json.dumps({"recorded_rtt_seconds": here / 1e9, "runs": found}, indent=2))
         return
@@ -69,15 +77,9 @@ def predict(
         )
 
 
-def predicted(trace: str, network: Network, recorded: Network, pace: float) -> dict[str, Any]:
-    """The run over `network`, as `--json` prints it. Raises HarpError."""
-    model = Model(network, recorded, pace).run(events(trace))
-    if model.waits == 0 and model.answers:
-        raise HarpError(
-            f"{trace} does not say what the program waited for",
-            "record the program itself (harp-run --trace); this was recorded on a server",
-            2,
-        )
+def as_data(model: Model) -> dict[str, Any]:
+    """The run over a network, as `--json` prints it."""
+    network = model.network
     bits = network.bandwidth * 8e9
     return {
         "rtt_seconds": network.round_trip / 1e9,

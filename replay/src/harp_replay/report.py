@@ -6,15 +6,16 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 
 import click
 
 from harp_client.errors import printable
-from harp_replay.events import events, round_trip_ns
+from harp_replay.events import events
 from harp_replay.files import written
 from harp_replay.info import page_of, summary
+from harp_replay.network import Model, Network, Recorded, foretold
 from harp_replay.slices import Slices
 from harp_replay.stats import cuda_api_sum, cuda_gpu_kern_sum, cuda_gpu_mem_size_sum
 from harp_replay.tables import Table, cell
@@ -41,14 +42,23 @@ def report(trace: str, output: str) -> None:
       harp-replay report out.htrace
       harp-replay report out.htrace -o monday.html
     """
-    tally = Tally().count(events(trace))
+    tally, recorded = Tally(), Recorded()
+    for event in events(trace):
+        tally.take(event)
+        recorded.take(event)
+    models: list[Model] = []
+    if tally.waits:
+        networks = [Network(trip * 1e6) for trip in ROUND_TRIPS_MS]
+        models = foretold(events(trace), networks, Network(recorded.round_trip), recorded.pace)
     slices = Slices().add(Timeline(trace).marks())
     with written(output) as file:
-        file.writelines(page(tally, slices))
+        file.writelines(page(tally, slices, recorded, models))
     click.echo(f"{output}: open it in a browser")
 
 
-def page(tally: Tally, slices: Slices) -> Iterator[str]:
+def page(
+    tally: Tally, slices: Slices, recorded: Recorded, models: Sequence[Model]
+) -> Iterator[str]:
     """The page, piece by piece."""
     style, script = _file("page.css"), _file("page.js")
     found = summary(tally)
@@ -65,7 +75,7 @@ def page(tally: Tally, slices: Slices) -> Iterator[str]:
         yield f"<dt>{text(name)}</dt><dd{kind}>{text(words)}</dd>\n"
     yield "</dl>\n"
     yield from _timeline(slices)
-    yield from _waits(tally)
+    yield from _waits(tally, recorded, models)
     for heading, table in (
         ("Kernels", cuda_gpu_kern_sum(tally)),
         ("Driver API calls", cuda_api_sum(tally)),
@@ -105,45 +115,37 @@ def _timeline(slices: Slices) -> Iterator[str]:
     yield "</p>\n"
 
 
-def _waits(tally: Tally) -> Iterator[str]:
+def _waits(tally: Tally, found: Recorded, models: Sequence[Model]) -> Iterator[str]:
     """Where the program waited, and what that would cost elsewhere."""
     yield "<h2>Where it waited</h2>\n"
-    recorded = round_trip_ms(tally)
+    recorded = found.round_trip / 1e6
     heads = ["Waits", "Total (ms)", *(f"at {trip} ms" for trip in ROUND_TRIPS_MS), "", "Because"]
-    if recorded is None:
-        yield "<p class=soft>The trace does not say how far away the server was: it is taken to "
-        yield "have been here.</p>\n"
+    if found.told is None:
+        yield "<p class=soft>The trace does not say how far away the server was: it is taken for "
+        yield f"{recorded:.3f} ms, in which its soonest answer came.</p>\n"
     else:
         yield f"<p class=soft>The server was {recorded:.3f} ms away (round trip). Columns “at … "
         yield "ms” say what the same waits would take at that distance: one round trip each.</p>\n"
     rows: list[list[str]] = []
-    whole = [0.0] * (2 + len(ROUND_TRIPS_MS))
+    total_ms = 0.0
     by_reason: dict[str, list[int]] = {}
     for (because, _), times in tally.waits.items():
         counted = by_reason.setdefault(because, [0, 0])
         counted[0] += len(times)
         counted[1] += sum(times)
     for because, (count, total) in sorted(by_reason.items(), key=lambda item: -item[1][1]):
-        numbers = [float(count), total / 1e6, *elsewhere(count, total / 1e6, recorded or 0.0)]
-        whole = [before + more for before, more in zip(whole, numbers, strict=True)]
+        numbers = [float(count), total / 1e6, *elsewhere(count, total / 1e6, recorded)]
+        total_ms += total / 1e6
         asked = "asked for" if because in ASKED else ""
         rows.append([*_numbers(numbers), asked, tally.reason(because)])
     yield from _grid(heads, rows, 2)
-    run = tally.last / 1e6
     if rows:
-        runs = [f"{run - whole[1] + at:,.1f} ms at {trip} ms" for trip, at in _zip(whole)]
-        yield f"<p>All waits together: {whole[1]:,.1f} ms of the run's {run:,.1f} ms. "
-        yield f"The run would take {', '.join(runs)}.</p>\n"
-
-
-def _zip(whole: Sequence[float]) -> Iterable[tuple[float, float]]:
-    return zip(ROUND_TRIPS_MS, whole[2:], strict=True)
-
-
-def round_trip_ms(tally: Tally) -> float | None:
-    """The round trip to the server of the trace; of several the longest."""
-    trips = map(round_trip_ns, tally.sessions)
-    return max((trip / 1e6 for trip in trips if trip is not None), default=None)
+        runs = [
+            f"{model.time / 1e6:,.1f} ms at {trip} ms"
+            for trip, model in zip(ROUND_TRIPS_MS, models, strict=True)
+        ]
+        yield f"<p>All waits together: {total_ms:,.1f} ms of the run's {tally.last / 1e6:,.1f} ms. "
+        yield f"The run would take {', '.join(runs)} (harp-replay predict).</p>\n"
 
 
 def elsewhere(count: int, total_ms: float, recorded_ms: float) -> list[float]:

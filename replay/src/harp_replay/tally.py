@@ -121,10 +121,14 @@ class Tally:
     def count(self, events: Iterable[Event]) -> Tally:
         """Counts events; the tally itself."""
         for event in events:
-            add = ADD.get(type(event))
-            if add is not None:
-                add(self, event)
+            self.take(event)
         return self
+
+    def take(self, event: Event) -> None:
+        """Counts one event."""
+        add = ADD.get(type(event))
+        if add is not None:
+            add(self, event)
 
     def reason(self, because: str) -> str:
         """What a reason for waits means."""

@@ -348,3 +348,26 @@ fn every_call_of_the_schema_is_read_as_the_worker_reads_it() {
         }
     }
 }
+
+#[test]
+fn calls_whose_ends_were_lost_do_not_stand_for_later_ones() {
+    let mut reader = Reader::new();
+    let thread = 3;
+    for time in 0..1000 {
+        let enter = Block::Enter {
+            time,
+            thread,
+            symbol: 0,
+        };
+        reader.read(&enter).unwrap();
+    }
+    let leave = Block::Leave {
+        time: 1000,
+        thread,
+        result: 0,
+    };
+    let Event::Leave { enter, .. } = reader.read(&leave).unwrap() else {
+        panic!("a call ends")
+    };
+    assert_eq!(enter, Some(999));
+}

@@ -161,9 +161,11 @@ impl Reader {
                 let number = self.enters;
                 self.enters += 1;
                 let entered = self.entered.entry(thread).or_default();
-                if entered.len() < NESTED_MAX {
-                    entered.push(number);
+                if entered.len() == NESTED_MAX {
+                    // What has begun so long ago has ended, and its end was lost.
+                    entered.remove(0);
                 }
+                entered.push(number);
                 let name = self.schema.symbol(symbol).cloned();
                 Event::Enter {
                     number,

@@ -112,6 +112,8 @@ pub enum Policy {
 }
 
 impl Policy {
+    const ALL: [Policy; 4] = [Policy::Lost, Policy::Shape, Policy::Hash, Policy::Full];
+
     /// What it is called in settings and in events.
     pub fn name(self) -> &'static str {
         match self {
@@ -123,15 +125,11 @@ impl Policy {
     }
 
     pub fn from_number(number: u8) -> Option<Policy> {
-        [Policy::Lost, Policy::Shape, Policy::Hash, Policy::Full]
-            .get(usize::from(number))
-            .copied()
+        Policy::ALL.get(usize::from(number)).copied()
     }
 
     pub fn from_name(name: &str) -> Option<Policy> {
-        [Policy::Lost, Policy::Shape, Policy::Hash, Policy::Full]
-            .into_iter()
-            .find(|policy| policy.name() == name)
+        Policy::ALL.into_iter().find(|policy| policy.name() == name)
     }
 
     /// Whether a descriptor on disk names the content.

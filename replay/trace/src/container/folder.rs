@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,15 +33,8 @@ impl Folder {
                 let told = file
                     .metadata()
                     .map_err(|error| TraceError::system(name, "read", &error))?;
-                let kind = told.file_type();
-                if !kind.is_file() {
-                    let pipe = kind.is_fifo() || kind.is_socket() || kind.is_dir();
-                    let what = if pipe {
-                        "it is no file"
-                    } else {
-                        "it is a device"
-                    };
-                    return Err(TraceError::damaged(name, 0, what));
+                if !told.is_file() {
+                    return Err(TraceError::damaged(name, 0, "it is no file"));
                 }
                 Ok(Some(Member {
                     name: name.to_owned(),

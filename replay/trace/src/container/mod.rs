@@ -17,7 +17,7 @@ mod writer;
 pub use blobs::{hash_of, name_of, BlobWriter, Kept};
 pub use calls::{Blocks, Located};
 pub use error::{ErrorKind, TraceError};
-pub use manifest::{reason_names, rfc3339, Counts, Manifest};
+pub use manifest::{reason_names, Counts, Manifest};
 pub use tar::pack;
 pub use trace::Trace;
 pub use writer::{Finished, Writer};

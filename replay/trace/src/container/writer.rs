@@ -95,10 +95,6 @@ impl Writer {
         Ok(writer)
     }
 
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -118,11 +114,6 @@ impl Writer {
         self.content.extend_from_slice(raw.body);
         self.counts.add(raw);
         flushed
-    }
-
-    /// Bytes of the frame that is being filled.
-    pub fn waiting(&self) -> usize {
-        self.content.len()
     }
 
     /// Adds a block with its fields, as [`write`](Writer::write) does.

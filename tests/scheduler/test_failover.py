@@ -119,9 +119,10 @@ def test_no_grant_is_lost_or_doubled_when_the_leader_is_killed_under_load(
         count = len(answered)
         cluster.wait(lambda count=count: len(answered) > count + 5 or failures, "leases are made")
         leads, waits = ("scheduler-1", "scheduler-2")[:: 1 if turn % 2 == 0 else -1]
+        led = cluster.log(waits).count('"leads"')
         cluster.kill(leads)
         cluster.wait(
-            lambda waits=waits, turn=turn: cluster.log(waits).count('"leads"') > turn // 2,
+            lambda waits=waits, led=led: cluster.log(waits).count('"leads"') > led,
             "the other one leads",
         )
         cluster.scheduler(leads)

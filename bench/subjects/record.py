@@ -1,5 +1,5 @@
 """What recording a program costs it: a one-way call, a launch-bound loop, and memory. Of what is
-written its size against the bytes that moved."""
+written its size against the bytes that moved: of launches, and of copies of random bytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from driven import Driven
 from measure import MIB, Samples, undisturbed
 from report import Row, row
 from sides import Sides
+
+from harp_replay.events import events
+from harp_replay.tally import Tally
 
 from .memory import resident
 
@@ -36,15 +39,15 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
     for side in (plain, recorded):
         side.close()
     samples.add("record lost", [_manifest(out)["counts"]["lost_blocks"]])
+    samples.add("record size launches", [_size(out)])
     shutil.rmtree(out)
-    full = _recorded(sides, out, "full")
-    full.ask("start")
-    full.ask("h2d", COPY, COPIES)
-    full.close()
-    counts = _manifest(out)["counts"]
-    written = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    samples.add("record size", [written / counts["full_bytes"]])
-    shutil.rmtree(out)
+    for payload in ("shape", "full"):
+        copying = _recorded(sides, out, payload)
+        copying.ask("start")
+        copying.ask("h2d", COPY, COPIES)
+        copying.close()
+        samples.add(f"record size {payload}", [_size(out)])
+        shutil.rmtree(out)
 
 
 def _recorded(sides: Sides, out: Path, payload: str) -> Driven:
@@ -54,6 +57,13 @@ def _recorded(sides: Sides, out: Path, payload: str) -> Driven:
 
 def _manifest(out: Path) -> dict:
     return json.loads((out / "MANIFEST.json").read_text())
+
+
+def _size(out: Path) -> float:
+    """A trace's bytes on disk by those that its calls and their replies had on the wire."""
+    written = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    tally = Tally().count(events(str(out)))
+    return written / (tally.sent + tally.received)
 
 
 def _recorder_memory(out: Path) -> float:
@@ -83,5 +93,7 @@ def rows(samples: Samples) -> list[Row]:
         row("record_lost_blocks", max(samples.found["record lost"]), "blocks", at_most=0),
         row("record_client_rss_mb", of("client_rss_mb recorded"), "MiB", at_most=80),
         row("record_recorder_rss_mb", of("recorder_rss_mb"), "MiB", at_most=80),
-        row("record_size_vs_bytes", of("record size"), "×", at_most=1.1),
+        row("record_full_size_vs_moved", of("record size full"), "×", at_most=1.1),
+        row("record_shape_size_vs_moved", of("record size shape"), "×"),
+        row("record_launches_size_vs_moved", of("record size launches"), "×"),
     ]

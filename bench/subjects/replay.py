@@ -1,5 +1,5 @@
-"""How fast a recorded program is replayed: launches that a program has made through a server are sent
-to that server again, in turn with the program, which nobody records then."""
+"""How fast a recorded program is replayed: launches that a program has made through a server are
+sent to that server again, in turn with the program, which nobody records then."""
 
 from __future__ import annotations
 

@@ -48,11 +48,10 @@ class Made:
             "call",
             number=number,
             time=self.now,
-            session=0,
             thread=1,
             name=name,
             enter=self.enters - 1,
-            **{"size": 100, "args": {}, **fields},
+            **{"session": 0, "size": 100, "args": {}, **fields},
             **({"ticket": number} if answered else {}),
         )
         self.now += 2_000

@@ -1,9 +1,8 @@
 """`harp-replay export`: the timeline, read back as viewers read it.
 
-Perfetto's trace processor is a program that its Python package fetches from the internet at run
-time. So these tests read the file by the descriptors of that package, which are Perfetto's own, and
-then put it together by the rules of the trace processor: packets in order of their times, slices
-that nest on their track, flows by number.
+These tests read the file by the descriptors of the package `perfetto`, Perfetto's own ones, and
+put it together as the trace processor does: packets in order of their times, slices that nest on
+their track, flows by number. They need nothing else; `test_processor.py` asks the trace processor.
 """
 
 from __future__ import annotations

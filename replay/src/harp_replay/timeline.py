@@ -134,6 +134,7 @@ def _work(call: Call) -> tuple[Track, str] | None:
         return None
     number = stream or 0
     title = f"stream {number}" if number else "default stream"
+    title += f" (session {call.session})" if call.session else ""
     return Track("stream", number, call.session, title), name
 
 

@@ -98,7 +98,7 @@ class Made:
         )
         self.allocations += 1
 
-    def launch(self, kernel: str, stream: int = 0, took: int | None = None) -> None:
+    def launch(self, kernel: str, stream: int = 0, took: int | None = None, **fields: Any) -> None:
         number = self.calls
         args = {
             "grid": [4, 1, 1],
@@ -106,7 +106,7 @@ class Made:
             "stream": {"kind": "Stream", "id": stream} if stream else 0,
             "params": {"bytes": 8, "hex": "0011223344556677"},
         }
-        self.one_way("cuLaunchKernel", kernel=kernel, args=args)
+        self.one_way("cuLaunchKernel", kernel=kernel, args=args, **fields)
         if took is not None:
             began = 5_000_000_000 + self.now
             self.add("device_time", session=0, call=number, began=began, ended=began + took)

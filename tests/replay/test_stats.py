@@ -122,6 +122,16 @@ def test_kernels_without_times_are_counted_with_their_shapes(look: Look, untimed
     assert "The trace has no times of the device" in shown
 
 
+def test_kernels_are_shown_by_their_names_in_cpp(look: Look, tmp_path: Path) -> None:
+    made, name = Made(), "vector_add(float const*, float const*, float*, int)"
+    made.launch("_Z10vector_addPKfS0_Pfi", demangled=name)
+    made.end()
+    path = made.write(tmp_path / "mangled.jsonl")
+    (row,) = rows(look, path, "cuda_gpu_kern_sum")
+    assert row["Name"] == name
+    assert json.loads(look("info", path, "--json").out)["kernels"] == {name: 1}
+
+
 def test_copies_are_summed_by_direction(look: Look, untimed: Path) -> None:
     found = {row["Operation"]: row for row in rows(look, untimed, "cuda_gpu_mem_size_sum")}
     up = found["[CUDA memcpy Host-to-Device]"]

@@ -59,6 +59,7 @@ class Call(NamedTuple):
     enter: int | None
     ticket: int | None
     kernel: str | None
+    """The kernel that it starts, as people write its name."""
     args: Mapping[str, Any]
     payload: Payload | None
     size: int
@@ -231,7 +232,7 @@ def _size(of: Fields, payload: Payload | None) -> int:
 
 def _call(of: Fields) -> Call:
     payload = _payload(of)
-    kernel = None if of.get("kernel") is None else _text(of, "kernel")
+    kernel = next((_text(of, key) for key in ("demangled", "kernel") if key in of), None)
     return Call(
         _number(of, "number"),
         _number(of, "time"),

@@ -14,7 +14,12 @@ from harp_replay.run import progress, target_of
 
 @click.command()
 @click.argument("trace", type=click.Path(exists=True))
-@click.option("-k", "--kernel", metavar="NAME", help="Keep a launch of this kernel.")
+@click.option(
+    "-k",
+    "--kernel",
+    metavar="NAME",
+    help="Keep a launch of this kernel: its name in the image, or in C++.",
+)
 @click.option(
     "--launch",
     metavar="N",

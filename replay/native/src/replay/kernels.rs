@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use harp_trace::event::KernelName;
+
 /// Addresses of one allocation that kernels are remembered by.
 const MOST_ADDRESSES: usize = 1 << 12;
 
@@ -21,7 +23,7 @@ pub enum Place {
 pub struct Launch {
     /// Which call it is.
     pub call: u64,
-    pub kernel: Arc<str>,
+    pub kernel: Arc<KernelName>,
 }
 
 /// The launches so far.

@@ -69,7 +69,8 @@ impl Difference {
             "text": self.text(),
         });
         if let Some(launch) = &self.kernel {
-            value["kernel"] = launch.kernel.to_string().into();
+            value["kernel"] = launch.kernel.symbol().into();
+            value["demangled"] = launch.kernel.demangled().into();
             value["kernel_call"] = launch.call.into();
         }
         if let What::Data(deviation) = &self.what {

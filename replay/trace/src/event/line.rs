@@ -223,7 +223,10 @@ impl<'r> Line<'r> {
         self.json.number("id", call.call);
         self.json.maybe("ticket", call.ticket);
         if let Some(kernel) = &call.kernel {
-            self.json.text("kernel", kernel);
+            self.json.text("kernel", kernel.symbol());
+            if let Some(demangled) = kernel.demangled() {
+                self.json.text("demangled", demangled);
+            }
         }
         self.size(&call.arguments);
         let known = self.reader.schema().call(call.call);

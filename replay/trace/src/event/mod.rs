@@ -6,6 +6,7 @@
 
 mod assemble;
 mod json;
+mod kernel;
 mod line;
 mod lines;
 mod objects;
@@ -21,6 +22,7 @@ use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 use crate::block::{Block, Malformed, Message, Payload};
 
 pub use assemble::assemble;
+pub use kernel::KernelName;
 pub use lines::Lines;
 pub use objects::{Allocation, Called, Objects};
 pub use schema::{Call, Field, Schema, Type};
@@ -65,7 +67,7 @@ pub struct CallEvent<'a> {
     /// The driver API call during which it was made, by the ordinal of its `Enter` block.
     pub enter: Option<u64>,
     /// The kernel that it starts.
-    pub kernel: Option<Arc<str>>,
+    pub kernel: Option<Arc<KernelName>>,
     pub arguments: Values<'a>,
 }
 

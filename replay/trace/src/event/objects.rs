@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::schema::Call;
-use super::{Named, Value};
+use super::{KernelName, Named, Value};
 
 /// Tickets of so many answered calls are remembered: a `Wait` block comes soon after its reply.
 const ANSWERED_MAX: usize = 1 << 16;
@@ -31,7 +31,7 @@ pub struct Called {
 /// The objects that live at one point of a trace. Handles and addresses are those of their session.
 #[derive(Debug, Default)]
 pub struct Objects {
-    kernels: HashMap<(u32, u64), Arc<str>>,
+    kernels: HashMap<(u32, u64), Arc<KernelName>>,
     live: BTreeMap<(u32, u64), Allocation>,
     allocations: u64,
     unanswered: HashMap<(u32, u32), Called>,
@@ -41,7 +41,7 @@ pub struct Objects {
 
 impl Objects {
     /// The name of the kernel that `handle` is, a function or a kernel.
-    pub fn kernel(&self, session: u32, handle: u64) -> Option<&Arc<str>> {
+    pub fn kernel(&self, session: u32, handle: u64) -> Option<&Arc<KernelName>> {
         self.kernels.get(&(session, handle))
     }
 
@@ -77,7 +77,7 @@ impl Objects {
         let mut handles = values.iter().filter_map(|(_, value)| value.handle());
         let Some(made) = handles.next() else { return };
         let text = values.iter().find_map(|(_, value)| match value {
-            Value::Text(text) => Some(String::from_utf8_lossy(text).into()),
+            Value::Text(text) => Some(KernelName::new(&String::from_utf8_lossy(text))),
             _ => None,
         });
         // A function of a kernel has the kernel's name.

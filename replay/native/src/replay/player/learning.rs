@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use harp_trace::event::{CallEvent, Objects, Value};
+use harp_trace::event::{CallEvent, KernelName, Objects, Value};
 use harp_wire::calls::encode_cuMemAlloc_v2;
 use harp_wire::reply::REPLY_HEAD_BYTES;
 use harp_wire::CallId;
@@ -114,7 +114,10 @@ impl Player<'_> {
             _ if launches(call) => {
                 let launch = Launch {
                     call: event.number,
-                    kernel: event.kernel.clone().unwrap_or_else(|| "unknown".into()),
+                    kernel: event
+                        .kernel
+                        .clone()
+                        .unwrap_or_else(|| KernelName::new("unknown")),
                 };
                 let stream = value("stream").map_or(0, stream_number);
                 if let Some(Value::Bytes(parameters)) = value("params") {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use harp_trace::block::Block;
 use harp_trace::container::Trace;
-use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
+use harp_trace::event::{CallEvent, Event, KernelName, Reader, ReplyEvent, Value};
 use harp_wire::{twin, CallId};
 
 use super::super::calls::{creates, downloads, launches, Calls};
@@ -51,7 +51,7 @@ struct Upload {
 #[derive(Debug)]
 pub struct Plan {
     pub chosen: RangeInclusive<u64>,
-    pub kernel: Option<Arc<str>>,
+    pub kernel: Option<Arc<KernelName>>,
     /// Calls before the chosen ones, and those after them that end their host functions.
     pub kept: BTreeSet<u64>,
     pub ranges: Vec<Needed>,
@@ -145,14 +145,14 @@ impl Plan {
 fn choose(
     trace: &Trace,
     choice: &Choice,
-) -> Result<(RangeInclusive<u64>, Option<Arc<str>>), Refused> {
+) -> Result<(RangeInclusive<u64>, Option<Arc<KernelName>>), Refused> {
     let (name, which) = match choice {
         Choice::Calls(calls) => return Ok((calls.clone(), None)),
         Choice::Kernel(name, which) => (name, which),
     };
     let mut reader = Reader::new();
     let mut blocks = trace.blocks()?;
-    let mut names: BTreeSet<Arc<str>> = BTreeSet::new();
+    let mut names: BTreeSet<Arc<KernelName>> = BTreeSet::new();
     let (mut seen, mut found) = (0, None);
     while let Some(located) = blocks.next()? {
         let block = located.decode()?;
@@ -161,7 +161,7 @@ fn choose(
             .map_err(|error| located.damaged(&error))?;
         let Event::Call(call) = event else { continue };
         let Some(kernel) = &call.kernel else { continue };
-        if **kernel == **name {
+        if kernel.is_called(name) {
             if which.is_none_or(|which| which == seen) {
                 found = Some((call.number, kernel.clone()));
             }
@@ -177,7 +177,7 @@ fn choose(
             seen - 1
         ))),
         None => {
-            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
             Err(Refused(format!(
                 "the trace launches no kernel {name}; name one of these: {}",
                 names.join(", ")
@@ -511,7 +511,7 @@ impl Planning {
         }
     }
 
-    fn end(mut self, kernel: Option<Arc<str>>) -> Result<Plan, Refused> {
+    fn end(mut self, kernel: Option<Arc<KernelName>>) -> Result<Plan, Refused> {
         let calls = self.reader.calls();
         let Some(place) = self.place else {
             return Err(Refused(format!(

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::{Counts, Finished, Trace, Writer};
-use harp_trace::event::{Event, Reader, Value};
+use harp_trace::event::{Event, KernelName, Reader, Value};
 use harp_wire::calls::{encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_harp_set_current};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
@@ -202,7 +202,7 @@ impl Writing<'_> {
     }
 
     fn annotation(&self, with_memory: bool) -> Vec<u8> {
-        let kernel = self.plan.kernel.as_deref();
+        let kernel = self.plan.kernel.as_deref().map(KernelName::symbol);
         let trimmed = json!({
             "from": self.plan.chosen.start(),
             "to": self.plan.chosen.end(),

@@ -50,7 +50,7 @@ class Made:
             time=self.now,
             thread=1,
             name=name,
-            enter=self.enters - 1,
+            enter=self.enters - 1 if self.enters else None,
             **{"session": 0, "size": 100, "args": {}, **fields},
             **({"ticket": number} if answered else {}),
         )

@@ -89,6 +89,11 @@ def test_columns_are_those_of_nsys(look: Look, timed: Path) -> None:
         "cuda_gpu_mem_time_sum": f"Time (%),Total Time (ns),Count,{OF_TIMES},Operation",
         "cuda_gpu_mem_size_sum": "Total (MB),Count,Avg (MB),Med (MB),Min (MB),Max (MB),"
         "StdDev (MB),Operation",
+        "cuda_kern_exec_sum": ",".join(
+            ["PID,TID,DevId,Count,QCount"]
+            + [f"{phase}{name}" for phase in "TAQK" for name in OF_TIMES.split(",")]
+            + ["API Name,Kernel Name"]
+        ),
     }
     for report, expected in heads.items():
         text = look("stats", timed, "-r", report, "-f", "csv").out
@@ -112,6 +117,35 @@ def test_kernels_have_times_of_the_device_where_the_trace_does(look: Look, timed
     assert found["vector_add"]["Instances"] == "3"
     assert found["scale<float>"]["Avg (ns)"] == "2000.0"
     assert found["scale<float>"]["Time (%)"] == "40.0"
+
+
+def test_launches_are_summed_by_their_phases(look: Look, tmp_path: Path) -> None:
+    made = Made()
+    made.add("session", number=1, snapshot={"devices": [{"name": "a"}, {"name": "b"}]})
+    made.one_way("cuCtxCreate_v2", session=1, args={"pctx": {"kind": "Context", "id": 7}, "dev": 1})
+    made.call("harp_set_current", session=1, args={"context": {"kind": "Context", "id": 7}})
+    begun = []
+    for session in (0, 0, 1):
+        begun.append((session, made.calls, made.now))
+        made.launch("k", session=session)
+    # The devices' clock is a second ahead. The kernels begin as they are asked for, 4 µs after the
+    # API call has begun; 40 µs after it has ended; and so again.
+    for (session, call, time), late in zip(begun, (4_000, 50_000, 4_000), strict=True):
+        began = 1_000_000_000 + time + late
+        made.add("device_time", session=session, call=call, began=began, ended=began + 500)
+    made.end()
+    found = rows(look, made.write(tmp_path / "launches.jsonl"), "cuda_kern_exec_sum")
+    names = {"PID": "77", "TID": "78", "API Name": "cuLaunchKernel", "Kernel Name": "k"}
+    assert all(names.items() <= row.items() for row in found)
+    first, second = found
+    assert [row["DevId"] for row in found] == ["0", "2"]
+    assert (first["Count"], first["QCount"], first["QAvg (ns)"]) == ("2", "1", "40000.0")
+    assert (first["TMin (ns)"], first["TMax (ns)"]) == ("10000.0", "50500.0")
+    assert (first["AAvg (ns)"], first["KAvg (ns)"]) == ("10000.0", "500.0")
+    # No launch of it was in the queue when its call ended.
+    assert (second["Count"], second["QCount"], second["QAvg (ns)"]) == ("1", "0", "")
+    shown = look("stats", tmp_path / "launches.jsonl", "-r", "cuda_kern_exec_sum").out
+    assert "CUDA Kernel Launch & Exec Time Summary (cuda_kern_exec_sum)" in shown
 
 
 def test_kernels_without_times_are_counted_with_their_shapes(look: Look, untimed: Path) -> None:

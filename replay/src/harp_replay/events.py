@@ -193,7 +193,7 @@ Fields = Mapping[str, Any]
 
 def _number(of: Fields, key: str) -> int:
     value = of[key]
-    if type(value) is not int:
+    if type(value) is not int or not 0 <= value < 1 << 64:
         raise TypeError(key)
     return value
 
@@ -352,6 +352,14 @@ def round_trip_ns(session: Mapping[str, Any]) -> int | None:
     """How far away the server of a `session` was, in ns, if that was measured."""
     found = session.get("round_trip_ns")
     return found if type(found) is int and 0 <= found < 1 << 63 else None
+
+
+def device_names(session: Mapping[str, Any]) -> Iterator[str]:
+    """The names of a session's devices, as its server has told them."""
+    snapshot = session.get("snapshot")
+    devices = snapshot.get("devices", ()) if isinstance(snapshot, Mapping) else ()
+    for device in devices if isinstance(devices, list) else ():
+        yield str(device.get("name", "?") if isinstance(device, Mapping) else device)
 
 
 def lines(trace: str) -> Generator[dict[str, Any], None, None]:

@@ -10,7 +10,7 @@ import click
 
 from harp_client.errors import printable
 from harp_client.quantities import readable
-from harp_replay.events import events, round_trip_ns
+from harp_replay.events import device_names, events, round_trip_ns
 from harp_replay.tally import ASKED, Tally
 
 NAMES = 12
@@ -111,14 +111,6 @@ def summary(tally: Tally) -> dict[str, Any]:
 def by_launches(tally: Tally) -> list[tuple[str, Any]]:
     """Kernels, those that were started most often first."""
     return sorted(tally.kernels.items(), key=lambda item: (-item[1].launches, item[0]))
-
-
-def device_names(session: Mapping[str, Any]) -> Iterator[str]:
-    """The names of a session's devices, as its server has told them."""
-    snapshot = session.get("snapshot")
-    devices = snapshot.get("devices", ()) if isinstance(snapshot, Mapping) else ()
-    for device in devices if isinstance(devices, list) else ():
-        yield str(device.get("name", "?") if isinstance(device, Mapping) else device)
 
 
 def some(counted: Mapping[str, int]) -> str:

@@ -10,7 +10,8 @@ from typing import IO, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from harp_replay.timeline import LAST, Begin, Count, End, Instant, Mark, Named, Track
+from harp_replay.clocks import LAST
+from harp_replay.timeline import Begin, Count, End, Instant, Mark, Named, Track
 
 SLICE_BEGIN, SLICE_END, INSTANT, COUNTER = 1, 2, 3, 4
 UNIT_SIZE_BYTES = 3

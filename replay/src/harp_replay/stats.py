@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import click
 
 from harp_replay.events import events
 from harp_replay.files import written
 from harp_replay.info import by_launches
-from harp_replay.tables import Table, as_csv, as_json, as_text, spread, spread_columns
+from harp_replay.tables import (
+    SPREAD,
+    Table,
+    Value,
+    as_csv,
+    as_json,
+    as_text,
+    spread,
+    spread_columns,
+)
 from harp_replay.tally import ASKED, Tally
 
 NO_TIMES = "The trace has no times of the device: "
 
 
-def of_times(times: Mapping[str, array[int]]) -> Iterator[tuple[int | float | str, ...]]:
+def of_times(times: Mapping[str, array[int]]) -> Iterator[tuple[Value, ...]]:
     """Share, total, count, spread and name, the greatest total first."""
     totals = {name: sum(values) for name, values in times.items() if values}
     whole = sum(totals.values()) or 1
@@ -42,7 +52,7 @@ def cuda_gpu_kern_sum(tally: Tally) -> Table:
     times = {name: kernel.times for name, kernel in tally.kernels.items() if kernel.times}
     if times or not tally.kernels:
         return Table(name, title, timed("Instances", "Name"), list(of_times(times)))
-    rows: list[tuple[int | float | str, ...]] = []
+    rows: list[tuple[Value, ...]] = []
     for kernel_name, kernel in by_launches(tally):
         shapes = [f"{_dim(grid)} × {_dim(block)}" for grid, block in kernel.grids]
         rows.append((kernel.launches, "; ".join(shapes), kernel_name))
@@ -52,6 +62,28 @@ def cuda_gpu_kern_sum(tally: Tally) -> Table:
 
 def _dim(numbers: Sequence[int]) -> str:
     return " ".join(map(str, numbers))
+
+
+def cuda_kern_exec_sum(tally: Tally) -> Table:
+    """Launches by thread, device, API call and kernel: how long their phases took."""
+    kinds = tally.launches.phases()
+    rows: list[tuple[Value, ...]] = []
+    for kind, phases in sorted(kinds.items(), key=lambda item: (-sum(item[1].total), item[0])):
+        place = (
+            tally.told.get("process", {}).get("pid"),
+            tally.threads.get(kind.thread),
+            kind.device,
+        )
+        times = [spread(each) if each else (None,) * len(SPREAD) for each in phases]
+        counts = (len(phases.total), len(phases.queue))
+        rows.append((*place, *counts, *chain(*times), kind.api, kind.kernel))
+    columns = ["PID", "TID", "DevId", "Count", "QCount"]
+    for phase in "TAQK":
+        columns += spread_columns("ns", phase)
+    is_untimed = tally.kernels and not any(kernel.times for kernel in tally.kernels.values())
+    note = NO_TIMES + "see cuda_gpu_kern_sum." if is_untimed else ""
+    title = "CUDA Kernel Launch & Exec Time Summary"
+    return Table("cuda_kern_exec_sum", title, (*columns, "API Name", "Kernel Name"), rows, note)
 
 
 def cuda_gpu_mem_time_sum(tally: Tally) -> Table:
@@ -73,7 +105,7 @@ def cuda_gpu_mem_size_sum(tally: Tally) -> Table:
         ((name, sum(moves.sizes)) for name, moves in tally.moves.items()),
         key=lambda item: (-item[1], item[0]),
     )
-    rows: list[tuple[int | float | str, ...]] = []
+    rows: list[tuple[Value, ...]] = []
     for name, total in totals:
         sizes = tally.moves[name].sizes
         rows.append((total / 1e6, len(sizes), *spread(sizes, 1e6), name))
@@ -84,7 +116,7 @@ def cuda_gpu_mem_size_sum(tally: Tally) -> Table:
 def waits_sum(tally: Tally) -> Table:
     """Why calls waited: what was asked for is of the program's own making."""
     by_name = {f"{because}\0{name}": values for (because, name), values in tally.waits.items()}
-    rows: list[tuple[int | float | str, ...]] = []
+    rows: list[tuple[Value, ...]] = []
     for *numbers, key in of_times(by_name):
         because, _, name = str(key).partition("\0")
         asked = "asked" if because in ASKED else ""
@@ -100,6 +132,7 @@ REPORTS: dict[str, Callable[[Tally], Table]] = {
         cuda_gpu_kern_sum,
         cuda_gpu_mem_time_sum,
         cuda_gpu_mem_size_sum,
+        cuda_kern_exec_sum,
         waits_sum,
     )
 }

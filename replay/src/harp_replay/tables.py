@@ -15,13 +15,17 @@ from harp_client.errors import printable
 SPREAD = ("Avg", "Med", "Min", "Max", "StdDev")
 
 
+Value = int | float | str | None
+"""A number, a name, or nothing, where there is none to tell."""
+
+
 class Table(NamedTuple):
     """Rows under a report's name. The last columns are names, the others numbers."""
 
     name: str
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[int | float | str, ...]]
+    rows: list[tuple[Value, ...]]
     note: str = ""
     """What a reader has to know of it; for people only."""
 
@@ -37,9 +41,9 @@ def spread(values: array[int], unit: float = 1) -> tuple[float, ...]:
     )
 
 
-def spread_columns(unit: str) -> tuple[str, ...]:
-    """The heads of `spread`."""
-    return tuple(f"{name} ({unit})" for name in SPREAD)
+def spread_columns(unit: str, of: str = "") -> tuple[str, ...]:
+    """The heads of `spread`; `of` stands before each."""
+    return tuple(f"{of}{name} ({unit})" for name in SPREAD)
 
 
 def as_text(table: Table) -> str:
@@ -60,8 +64,10 @@ def as_text(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(value: int | float | str, column: str) -> str:
+def cell(value: Value, column: str) -> str:
     """A value as people read it in a column of that head."""
+    if value is None:
+        return ""
     if isinstance(value, str):
         return printable(value)
     digits = 0 if isinstance(value, int) else 3 if "(MB)" in column else 1
@@ -88,5 +94,5 @@ def as_json(tables: Sequence[Table]) -> str:
     return json.dumps(found[tables[0].name] if len(tables) == 1 else found, indent=2) + "\n"
 
 
-def _rounded(value: int | float | str) -> int | float | str:
+def _rounded(value: Value) -> Value:
     return round(value, 3) if isinstance(value, float) else value

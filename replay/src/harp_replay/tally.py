@@ -28,6 +28,7 @@ from harp_replay.events import (
     reasons,
 )
 from harp_replay.labels import Labels
+from harp_replay.launches import Launches
 
 ASKED = ("data", "synchronise")
 """Reasons of waits that the program itself wanted."""
@@ -70,12 +71,13 @@ class Work(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """A trace, counted. It holds 8 bytes for each event, and each name once."""
+    """A trace, counted. It holds 8 bytes for each event, 60 for each launch, and each name once."""
 
     told: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the recorder says of the program (`process`), of how it ended (`end`)."""
     sessions: list[Mapping[str, Any]] = field(default_factory=list)
-    threads: set[int] = field(default_factory=set)
+    threads: dict[int, int] = field(default_factory=dict)
+    """The system's number of each thread."""
     api: defaultdict[str, array[int]] = field(default_factory=lambda: defaultdict(times))
     """How long driver API calls took, by name."""
     begun: Counter[str] = field(default_factory=Counter)
@@ -113,6 +115,7 @@ class Tally:
     last: int = 0
     """When the last event was, in ns."""
     device_times: int = 0
+    launches: Launches = field(default_factory=Launches)
     whole: Whole | None = None
     _live_bytes: int = 0
     _open: dict[int, Enter] = field(default_factory=dict)
@@ -126,6 +129,7 @@ class Tally:
 
     def take(self, event: Event) -> None:
         """Counts one event."""
+        self.launches.take(event)
         add = ADD.get(type(event))
         if add is not None:
             add(self, event)
@@ -218,7 +222,7 @@ class Tally:
         self.lost_because.update(event.reasons)
 
     def _thread(self, event: Thread) -> None:
-        self.threads.add(event.thread)
+        self.threads[event.thread] = event.tid
 
     def _told(self, event: Told) -> None:
         if event.kind == "session":

@@ -8,11 +8,11 @@ nothing begin before it was asked for.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from harp_replay import moved
+from harp_replay.clocks import Clocks
 from harp_replay.events import (
     Allocation,
     Call,
@@ -29,9 +29,6 @@ from harp_replay.events import (
     reasons,
 )
 from harp_replay.labels import Labels
-
-LAST = (1 << 63) - 1
-"""No time is later, in ns."""
 
 
 class Track(NamedTuple):
@@ -112,19 +109,13 @@ class Calls:
 
     def __init__(self, trace: str) -> None:
         """Reads the whole trace. Raises HarpError."""
-        self.times: array[int] = array("Q")
+        self.clocks = Clocks()
         self.works: Labels[tuple[Track, str]] = Labels()
         """The stream's track and the name of what calls gave a device to do."""
-        self.ahead: dict[int, int] = {}
-        self.has_device_times = False
         for event in events(trace):
+            self.clocks.take(event)
             if isinstance(event, Call):
-                self.times.append(min(event.time, LAST))
                 self.works.append(_work(event))
-            elif isinstance(event, DeviceTime) and event.call < len(self.times):
-                self.has_device_times = True
-                least = self.times[event.call] - event.began
-                self.ahead[event.session] = max(least, self.ahead.get(event.session, least))
 
 
 def _work(call: Call) -> tuple[Track, str] | None:
@@ -213,9 +204,9 @@ class Timeline:
             args |= {"grid": _dim(shape[0]), "block": _dim(shape[1])}
         elif (move := moved.move(call)) is not None:
             args["bytes"] = move.bytes
-        arrow = call.number if work is not None and self.calls.has_device_times else None
+        arrow = call.number if work is not None and self.calls.clocks.has_device_times else None
         yield Instant(track, call.time, call.kernel or call.name, "call", args, arrow)
-        if work is not None and not self.calls.has_device_times:
+        if work is not None and not self.calls.clocks.has_device_times:
             yield Instant(work[0], call.time, work[1], "queued", args)
         yield Count(SENT, call.time, self._sent)
 
@@ -223,9 +214,7 @@ class Timeline:
         work = self.calls.works.get(event.call)
         if work is None:
             return
-        ahead = self.calls.ahead.get(event.session, 0)
-        began = min(max(0, event.began + ahead), LAST)
-        ended = min(max(began, event.ended + ahead), LAST)
+        began, ended = self.calls.clocks.span(event.session, event.began, event.ended)
         yield Begin(work[0], began, work[1], "device", {"call": event.call}, event.call)
         yield End(work[0], ended)
 

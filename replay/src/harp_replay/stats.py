@@ -67,13 +67,11 @@ def _dim(numbers: Sequence[int]) -> str:
 def cuda_kern_exec_sum(tally: Tally) -> Table:
     """Launches by thread, device, API call and kernel: how long their phases took."""
     kinds = tally.launches.phases()
+    told = tally.told.get("process", {}).get("pid")
+    pid = told if type(told) is int else None
     rows: list[tuple[Value, ...]] = []
     for kind, phases in sorted(kinds.items(), key=lambda item: (-sum(item[1].total), item[0])):
-        place = (
-            tally.told.get("process", {}).get("pid"),
-            tally.threads.get(kind.thread),
-            kind.device,
-        )
+        place = (pid, tally.threads.get(kind.thread), kind.device)
         times = [spread(each) if each else (None,) * len(SPREAD) for each in phases]
         counts = (len(phases.total), len(phases.queue))
         rows.append((*place, *counts, *chain(*times), kind.api, kind.kernel))

@@ -2,6 +2,9 @@
 
 python replayed_program.py three FACTOR     three kernels, each with an array of its own
 python replayed_program.py chain COUNT      COUNT launches that build upon each other, then one more
+python replayed_program.py pointers COUNT   a kernel that reads COUNT arrays by a table of them
+python replayed_program.py linked           a kernel that follows what kernels have linked
+python replayed_program.py managed          the same in memory that the program and kernels share
 python replayed_program.py killed           a launch, and an end in the middle of things
 python replayed_program.py cubin            an upload of what looks like machine code for sm_90
 """
@@ -11,7 +14,7 @@ import os
 import signal
 import struct
 import sys
-from ctypes import byref, c_uint64, c_void_p
+from ctypes import byref, c_uint32, c_uint64, c_void_p
 
 COUNT = 256
 """Numbers in each array."""
@@ -31,6 +34,39 @@ KERNEL = """
   st.global.u32 [%d4], %r3;
   ret;
 }}
+"""
+
+FOLLOWERS = """
+.visible .entry link(.param .u64 from, .param .u64 to) {
+  .reg .u64 %d<4>;
+  ld.param.u64 %d1, [from];
+  ld.param.u64 %d2, [to];
+  st.global.u64 [%d1], %d2;
+  ret;
+}
+.visible .entry follow(.param .u64 to, .param .u64 table, .param .u32 hops) {
+  .reg .u32 %r<6>;
+  .reg .u64 %d<8>;
+  .reg .pred %p;
+  ld.param.u64 %d1, [to];
+  ld.param.u64 %d2, [table];
+  ld.param.u32 %r1, [hops];
+  mov.u32 %r2, %tid.x;
+  // A thread each has its place in the table, which is followed so often.
+  mul.wide.u32 %d3, %r2, 8;
+  add.u64 %d4, %d2, %d3;
+again:
+  ld.global.u64 %d4, [%d4];
+  sub.u32 %r1, %r1, 1;
+  setp.gt.u32 %p, %r1, 0;
+  @%p bra again;
+  ld.global.u32 %r3, [%d4+8];
+  mad.lo.u32 %r4, %r3, 3, 1;
+  mul.wide.u32 %d5, %r2, 4;
+  add.u64 %d6, %d1, %d5;
+  st.global.u32 [%d6], %r4;
+  ret;
+}
 """
 
 HEAD = """.version 7.0
@@ -55,8 +91,7 @@ def array(numbers: range | None = None, size: int = 4 * COUNT) -> c_uint64:
     memory = c_uint64()
     must(cuda.cuMemAlloc_v2(byref(memory), ctypes.c_size_t(size)))
     if numbers is not None:
-        packed = struct.pack(f"{COUNT}I", *numbers)
-        must(cuda.cuMemcpyHtoD_v2(memory, packed, ctypes.c_size_t(len(packed))))
+        put(memory, struct.pack(f"{COUNT}I", *numbers))
     return memory
 
 
@@ -67,15 +102,28 @@ def module(*kernels: tuple[str, int, int]) -> c_void_p:
     return loaded
 
 
+def followers() -> tuple[c_void_p, c_void_p]:
+    loaded = c_void_p()
+    must(cuda.cuModuleLoadData(byref(loaded), (HEAD + FOLLOWERS).encode()))
+    return function(loaded, "link"), function(loaded, "follow")
+
+
 def function(of: c_void_p, name: str) -> c_void_p:
     found = c_void_p()
     must(cuda.cuModuleGetFunction(byref(found), of, name.encode()))
     return found
 
 
-def launch(kernel: c_void_p, to: c_uint64, source: c_uint64) -> None:
-    pointers = (c_void_p * 2)(ctypes.addressof(to), ctypes.addressof(source))
-    must(cuda.cuLaunchKernel(kernel, 1, 1, 1, COUNT, 1, 1, 0, None, pointers, None))
+def launch(
+    kernel: c_void_p, to: c_uint64, source: c_uint64, *more: c_uint32, threads: int = COUNT
+) -> None:
+    values = (to, source, *more)
+    pointers = (c_void_p * len(values))(*map(ctypes.addressof, values))
+    must(cuda.cuLaunchKernel(kernel, 1, 1, 1, threads, 1, 1, 0, None, pointers, None))
+
+
+def put(memory: c_uint64, packed: bytes) -> None:
+    must(cuda.cuMemcpyHtoD_v2(memory, packed, ctypes.c_size_t(len(packed))))
 
 
 def fetch(memory: c_uint64) -> tuple[int, ...]:
@@ -118,6 +166,57 @@ def chain(count: int) -> None:
     if fetch(result) != tuple(expected):
         sys.exit("wrong numbers")
     fetch(weights)
+
+
+def pointers(count: int) -> None:
+    """A table of addresses, as those of batches are; what nobody needs lies in between."""
+    begin()
+    _, follow = followers()
+    table, result = array(), array()
+    arrays = []
+    for i in range(count):
+        arrays.append(array(range(7 * i, 7 * i + COUNT)))
+        array(range(COUNT))
+    put(table, struct.pack(f"{count}Q", *(one.value for one in arrays)))
+    launch(follow, result, table, c_uint32(1), threads=count)
+    # A thread finds its array, and in that the third number.
+    if fetch(result)[:count] != tuple(3 * (7 * i + 2) + 1 for i in range(count)):
+        sys.exit("wrong numbers")
+
+
+def linked() -> None:
+    """A chain of three, of which the program has told no kernel as a whole."""
+    begin()
+    link, follow = followers()
+    first, second, third, result = array(), array(), array(range(100, 100 + COUNT)), array()
+    array(range(COUNT))
+    launch(link, second, third, threads=1)
+    launch(link, first, second, threads=1)
+    launch(follow, result, first, c_uint32(2), threads=1)
+    if fetch(result)[0] != 3 * 102 + 1:
+        sys.exit("wrong numbers")
+
+
+def managed() -> None:
+    """Memory that both sides write has addresses of the device's own, and takes the result."""
+    begin()
+    step, (_, follow) = function(module(("step", 2, 5)), "step"), followers()
+    source, apart = array(range(COUNT)), array(range(9, 9 + COUNT))
+    shared = c_uint64()
+    must(cuda.cuMemAllocManaged(byref(shared), ctypes.c_size_t(8 * COUNT), 1))
+    numbers = (c_uint32 * (2 * COUNT)).from_address(shared.value)
+    launch(step, source, source)
+    ctypes.memmove(numbers, struct.pack("2Q", source.value, apart.value), 16)
+    result = c_uint64(shared.value + 4 * COUNT)
+    launch(follow, result, shared, c_uint32(1), threads=2)
+    must(cuda.cuCtxSynchronize())
+    if tuple(numbers[COUNT : COUNT + 2]) != (3 * (2 * 2 + 5) + 1, 3 * 11 + 1):
+        sys.exit("wrong numbers")
+    numbers[COUNT] = 1
+    launch(step, result, result)
+    must(cuda.cuCtxSynchronize())
+    if tuple(numbers[COUNT : COUNT + 2]) != (2 * 1 + 5, 2 * 34 + 5):
+        sys.exit("wrong numbers")
 
 
 def killed() -> None:

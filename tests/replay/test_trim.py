@@ -10,6 +10,9 @@ import pytest
 from programs import build
 from replay.stage import LONGEST, Stage, assert_same, calls_of
 
+ELSEWHERE = ("--first-window", "0x280000000000")
+"""Has all addresses of a device be others."""
+
 
 def size_of(trace: Path) -> int:
     return sum(file.stat().st_size for file in trace.rglob("*") if file.is_file())
@@ -56,7 +59,7 @@ def test_one_kernel_of_ten_thousand_calls(stage: Stage, trim: Trim) -> None:
     assert_same(done)
     # What it has written, and what it was given.
     assert done.result["compared_data"] == 2
-    assert_same(stage.replay(trim.out, "--first-window", "0x280000000000"))
+    assert_same(stage.replay(trim.out, *ELSEWHERE))
 
     # The same numbers have come to the program in the end.
     whole, few = ([e for e in stage.events(t) if e["type"] == "reply"] for t in (trace, trim.out))
@@ -104,8 +107,10 @@ def test_calls_from_one_to_another(stage: Stage, trim: Trim) -> None:
     assert_same(stage.replay(trim.out))
 
 
-@pytest.mark.parametrize("name", ["symbols", "memory_pool", "streams_events"])
-def test_programs_with_variables_pools_and_streams(stage: Stage, trim: Trim, name: str) -> None:
+@pytest.mark.parametrize("name", ["symbols", "memory_pool", "streams_events", "managed_memory"])
+def test_programs_with_variables_pools_streams_and_shared_memory(
+    stage: Stage, trim: Trim, name: str
+) -> None:
     trace = stage.record(build.build(name, build.programs()[name].variants[0]))
     launches = calls_of(stage.events(trace), "cuLaunchKernel")
     assert any("demangled" in launch for launch in launches)
@@ -114,6 +119,61 @@ def test_programs_with_variables_pools_and_streams(stage: Stage, trim: Trim, nam
         done = stage.replay(trim.out)
         assert_same(done)
         assert done.result["compared_data"] > 0
+
+
+def test_a_table_of_addresses_is_followed_without_a_device(stage: Stage, trim: Trim) -> None:
+    """The program has uploaded all that the kernel finds: the table, and the arrays in it."""
+    trace = stage.record("pointers", 5)
+    assert trim(trace, "--kernel", "follow").endswith("without a device\n")
+    assert len(calls_of(stage.events(trim.out), "cuMemcpyHtoD_v2")) == 1 + 5
+    assert_same(stage.replay(trim.out))
+    # What the program uploads is left as it is, so elsewhere the addresses are wrong.
+    moved = stage.replay(trim.out, *ELSEWHERE)
+    assert moved.status == 1
+    assert moved.result["relocated"]["left_in_data"] == 5
+    moved = stage.replay(trim.out, *ELSEWHERE, "--relocate-uploads")
+    assert_same(moved)
+    assert moved.result["relocated"]["in_uploads"] == 5
+
+
+def test_addresses_that_kernels_have_stored_are_followed(stage: Stage, trim: Trim) -> None:
+    trace = stage.record("linked")
+    assert trim(trace, "--kernel", "follow").endswith("replayed up to there\n")
+    events = stage.events(trim.out)
+    # The result, and the three of the chain.
+    snapshots = [event for event in events if event["type"] == "snapshot"]
+    assert len(snapshots) == 4
+    assert {event["bytes"] for event in snapshots} == {4 * 256}
+    assert [launch["kernel"] for launch in calls_of(events, "cuLaunchKernel")] == ["follow"]
+    done = stage.replay(trim.out)
+    assert_same(done)
+    assert done.result["compared_data"] == 4
+    moved = stage.replay(trim.out, *ELSEWHERE)
+    assert_same(moved)
+    assert moved.result["relocated"]["in_snapshots"] == 2
+
+
+def test_memory_that_both_sides_write_is_kept(stage: Stage, trim: Trim) -> None:
+    """Shared memory leads to the device's own, and what kernels change of it is checked."""
+    trace = stage.record("managed")
+    launches = calls_of(stage.events(trace), "cuLaunchKernel")
+    assert trim(trace, "--kernel", "follow").endswith("replayed up to there\n")
+    events = stage.events(trim.out)
+    assert len([event for event in events if event["type"] == "snapshot"]) == 3
+    done = stage.replay(trim.out)
+    assert_same(done)
+    # The two arrays of the device, and what has changed of the shared one.
+    assert done.result["compared_data"] == 3
+    assert_same(stage.replay(trim.out, *ELSEWHERE))
+    (launch,) = calls_of(events, "cuLaunchKernel")
+    launch["args"]["params"]["hex"] = launch["args"]["params"]["hex"][:32] + "02000000"
+    assert stage.replay(stage.assemble(events)).status == 1
+
+    # From the first launch on, to the end of the program.
+    trim(trace, "--calls", f"{launches[0]['number']}..1000000")
+    done = stage.replay(trim.out)
+    assert_same(done)
+    assert len(calls_of(stage.events(trim.out), "harp_twin_write")) > 1
 
 
 def test_what_is_not_there_is_told(stage: Stage, trim: Trim) -> None:

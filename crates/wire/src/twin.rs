@@ -16,6 +16,8 @@ pub const REGION: Range<u64> = 0x4000_0000_0000..0x5000_0000_0000;
 pub const PAGE: u64 = 4096;
 /// Bytes of a line.
 pub const LINE: usize = 64;
+/// Bytes of a line's address and mask.
+const HEAD: usize = 16;
 /// Memory is looked at in blocks of this many bytes.
 const BLOCK: usize = 64 << 10;
 
@@ -63,6 +65,17 @@ pub unsafe fn collect(
     from
 }
 
+/// The lines of `now` that differ from `then`, which is as long; `address` is how they name the first byte.
+/// As [`collect`], for bytes that nobody else writes to.
+pub fn differences(address: u64, now: &[u8], then: &mut [u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    if now.len() == then.len() {
+        // SAFETY: both have the same length.
+        unsafe { collect(now.as_ptr(), address, then, 0, usize::MAX, &mut out) };
+    }
+    out
+}
+
 fn append(address: u64, now: &[u8], then: &mut [u8], out: &mut Vec<u8>) {
     let differs = |(index, (now, then)): (usize, (&u8, &u8))| u64::from(now != then) << index;
     let mask: u64 = now.iter().zip(&*then).enumerate().map(differs).sum();
@@ -91,6 +104,11 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    /// How many bytes say it.
+    pub fn size(&self) -> usize {
+        HEAD + self.bytes.len()
+    }
+
     /// The bytes that changed, with their addresses.
     pub fn bytes(&self) -> impl Iterator<Item = (u64, u8)> + 'a {
         let address = self.address;
@@ -108,7 +126,7 @@ pub fn lines(mut rest: &[u8]) -> impl Iterator<Item = Option<Line<'_>>> {
         }
         let line = first(rest);
         rest = match line {
-            Some(line) => &rest[16 + line.bytes.len()..],
+            Some(line) => &rest[line.size()..],
             None => &[],
         };
         Some(line)
@@ -132,10 +150,7 @@ mod tests {
     use super::*;
 
     fn changes(memory: &[u8], shadow: &mut [u8]) -> Vec<(u64, u8)> {
-        let mut out = vec![];
-        // SAFETY: both have the same length.
-        let end = unsafe { collect(memory.as_ptr(), 0x1000, shadow, 0, usize::MAX, &mut out) };
-        assert_eq!(end, shadow.len());
+        let out = differences(0x1000, memory, shadow);
         lines(&out)
             .flat_map(|line| line.unwrap().bytes().collect::<Vec<_>>())
             .collect()

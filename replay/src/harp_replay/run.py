@@ -77,6 +77,11 @@ class Replay(NamedTuple):
     help="Send zeros where the trace does not hold what was sent.",
 )
 @click.option(
+    "--relocate-uploads",
+    is_flag=True,
+    help="Where memory lies elsewhere, also replace addresses in what the program sent to devices.",
+)
+@click.option(
     "--first-window",
     metavar="ADDRESS",
     help="Have device addresses begin there, to see what depends on them (0x280000000000).",
@@ -98,6 +103,7 @@ def run(
     tolerance: str | None,
     element: str | None,
     synthesize: bool,
+    relocate_uploads: bool,
     first_window: str | None,
     as_json: bool,
 ) -> int:
@@ -120,6 +126,7 @@ def run(
         options += [name, str(value)] if value is not None else []
     options += ["--element", element] if element is not None else []
     options += ["--synthesize"] if synthesize else []
+    options += ["--relocate-uploads"] if relocate_uploads else []
     if first_window is not None:
         try:
             options += ["--first-window", str(int(first_window, 0))]
@@ -228,11 +235,13 @@ def tell(result: dict[str, Any]) -> None:
     if relocated["addresses"]:
         lines.append(
             f"relocated {relocated['addresses']} addresses: rewrote {relocated['arguments']} "
-            f"arguments, {relocated['words']} words of kernel parameters"
+            f"arguments, {relocated['words']} words of kernel parameters, "
+            f"{relocated['in_snapshots']} of snapshots, {relocated['in_uploads']} of uploads"
         )
     if relocated["left_in_data"]:
         lines.append(
-            f"{relocated['left_in_data']} words of uploads look like such an address and were left"
+            f"{relocated['left_in_data']} words of uploads look like such an address and were left "
+            "(--relocate-uploads)"
         )
     if result["repeat"] > 1:
         alike = "alike" if result["identical"] else "NOT alike"

@@ -88,6 +88,8 @@ pub struct Options {
     pub tolerance: Option<Tolerance>,
     /// Zeros are sent in place of bytes that the trace does not hold.
     pub synthesize: bool,
+    /// Addresses in uploads are replaced too, where memory lies elsewhere.
+    pub relocate_uploads: bool,
     /// Where the devices' addresses are to start, instead of where they did.
     pub first_window: Option<u64>,
 }
@@ -124,6 +126,7 @@ impl Options {
             to: arguments.parsed("--to")?,
             tolerance,
             synthesize: arguments.flag("--synthesize"),
+            relocate_uploads: arguments.flag("--relocate-uploads"),
             first_window: arguments.parsed("--first-window")?,
             trace: PathBuf::new(),
         };

@@ -2,7 +2,8 @@
 //!
 //! As a rule at the same addresses, for the session asks for the recorded windows. Where the server chose
 //! others, every address within a recorded range is replaced on its way: those that a call is about, and the
-//! words of kernel parameters that look like one. Addresses in data are left as they are, and counted.
+//! words of kernel parameters and of snapshots that look like one. Those of uploads are left as they are, and
+//! counted, unless they are asked for.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +30,10 @@ pub struct Relocated {
     pub arguments: u64,
     /// Words of kernel parameters that were.
     pub words: u64,
+    /// Words of snapshots that were.
+    pub in_snapshots: u64,
+    /// Words of uploads that were.
+    pub in_uploads: u64,
     /// Words of uploads that look like a relocated address, and were left as they are.
     pub left_in_data: u64,
 }
@@ -38,6 +43,8 @@ impl Relocated {
         self.addresses += other.addresses;
         self.arguments += other.arguments;
         self.words += other.words;
+        self.in_snapshots += other.in_snapshots;
+        self.in_uploads += other.in_uploads;
         self.left_in_data += other.left_in_data;
     }
 
@@ -46,6 +53,8 @@ impl Relocated {
             "addresses": self.addresses,
             "arguments": self.arguments,
             "words": self.words,
+            "in_snapshots": self.in_snapshots,
+            "in_uploads": self.in_uploads,
             "left_in_data": self.left_in_data,
         })
     }
@@ -152,8 +161,28 @@ impl Addresses {
         replaced
     }
 
-    /// Counts the words of an upload that look like a relocated address.
-    pub fn look_into(&mut self, data: &[u8]) {
+    /// Replaces addresses of now by the recorded ones: [`replace`](Addresses::replace), the other way round.
+    pub fn put_back(&self, words: &mut [u8]) {
+        let ranges = self.ranges.iter();
+        let now: BTreeMap<u64, (u64, u64)> = ranges
+            .map(|(recorded, range)| (range.now, (range.bytes, *recorded)))
+            .collect();
+        for word in words.chunks_exact_mut(WORD) {
+            let address = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
+            if let Some((base, (bytes, recorded))) = now.range(..=address).next_back() {
+                if address - base < *bytes {
+                    word.copy_from_slice(&(recorded + (address - base)).to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// Replaces the words of an upload that look like a relocated address, if they `are_meant`; else counts them.
+    pub fn upload(&mut self, data: &mut [u8], are_meant: bool) {
+        if are_meant {
+            self.relocated.in_uploads += self.replace(data);
+            return;
+        }
         let words = data.chunks_exact(WORD);
         let addresses = words.filter(|word| {
             let word = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
@@ -247,14 +276,27 @@ mod tests {
         assert_eq!(bytes, arguments(0x9010, 0x20ff));
         let counted = addresses.relocated;
         assert_eq!((counted.arguments, counted.words), (2, 1));
-        addresses.look_into(&arguments(0x2010, 0x20ff));
-        assert_eq!(addresses.relocated.left_in_data, 2);
+        let mut data = arguments(0x2010, 0x20ff);
+        addresses.upload(&mut data, false);
+        assert_eq!(data, arguments(0x2010, 0x20ff));
+        addresses.upload(&mut data, true);
+        assert_eq!(data, arguments(0x9010, 0x90ff));
+        let counted = addresses.relocated;
+        assert_eq!((counted.left_in_data, counted.in_uploads), (2, 2));
         // Two numbers of four bytes each are no address, whatever they are together.
         let mut bytes = arguments(0x2010, 0x20ff);
         addresses.rewrite(&fields, &mut bytes, true, Some(&[(0, 4), (4, 4), (8, 12)]));
         assert_eq!(bytes, arguments(0x9010, 0x20ff));
         addresses.rewrite(&fields, &mut bytes, true, Some(&[(0, 8), (90, 8)]));
         assert_eq!(bytes, arguments(0x9010, 0x90ff));
+        // What was replaced can be put back; what lies in no range stays.
+        let recorded = [7u64, 0x2000, 0x20ff, 0x2100]
+            .map(u64::to_le_bytes)
+            .concat();
+        let mut words = recorded.clone();
+        assert_eq!(addresses.replace(&mut words), 2);
+        addresses.put_back(&mut words);
+        assert_eq!(words, recorded);
         // Arguments that are cut short are left to who takes them.
         addresses.rewrite(&fields, &mut bytes[..6], true, None);
         addresses.rewrite(&fields, &mut bytes[..20], true, None);

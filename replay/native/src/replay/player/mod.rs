@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
+use harp_trace::payloads::{sent_by, Class};
 use harp_wire::calls::{encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
+use harp_wire::twin::differences;
 use harp_wire::{CallId, Decoder};
 
 use super::calls::{asks_for_progress, launches, varies, Calls};
@@ -38,6 +40,8 @@ const TELL_INTERVAL: Duration = Duration::from_millis(250);
 const SYNCHRONOUS: u64 = u64::MAX;
 /// Memory is fetched in pieces of so many bytes.
 const PIECE: u64 = 32 << 20;
+/// Memory that the program shares with kernels is written in such pieces.
+const TWIN_PIECE: usize = 1 << 20;
 
 /// A call that has been sent and awaits its reply.
 struct Sent {
@@ -214,7 +218,7 @@ impl<'a> Player<'a> {
                 if content.len() as u64 != *bytes {
                     return Err(Refused("a snapshot has another length than it says".into()).into());
                 }
-                self.restore(*session, *device, *address, &content)
+                self.restore(*session, *device, *address, content)
             }
             _ => Ok(()),
         }
@@ -255,9 +259,18 @@ impl<'a> Player<'a> {
                 layout.map(|layout| &layout[..]),
             );
         }
-        let payload = content(self.trace, event.number, message.payload)?;
-        if line.addresses.have_moved() && call != CallId::harp_blob_append {
-            line.addresses.look_into(&payload);
+        let mut payload = content(self.trace, event.number, message.payload)?;
+        // Changes of shared memory are told by the byte, and have no words.
+        let has_words = sent_by(call) == Some(Class::Uploads) && call != CallId::harp_twin_write;
+        if line.addresses.have_moved() && has_words {
+            let data = match event.arguments.values.last() {
+                Some((_, Value::Bytes(bytes))) => {
+                    let start = record.len().saturating_sub(bytes.len());
+                    &mut record[start..]
+                }
+                _ => &mut payload,
+            };
+            line.addresses.upload(data, self.options.relocate_uploads);
         }
         if self.options.as_recorded {
             keep_time(&mut self.last_sent, event.time, line)?;
@@ -371,9 +384,13 @@ impl<'a> Player<'a> {
         Ok(())
     }
 
-    /// Waits until the device has done all that it was told in a context; what that returns.
+    /// Waits until the device has done all that it was told in a context; what that returns. In one that has
+    /// not been made it was told nothing.
     pub fn settle(&mut self, session: u32, context: u64) -> Result<u32, Ended> {
         let line = line_of(&mut self.lines, session)?;
+        if !line.contexts.values().any(|made| *made == context) {
+            return Ok(0);
+        }
         if !line.queued.is_empty() {
             return Err(Refused(
                 "a host function is queued between the chosen calls and what is before or after them; choose \
@@ -388,7 +405,8 @@ impl<'a> Player<'a> {
         Ok(arrived.status)
     }
 
-    /// The bytes at a recorded address of a device, and the device's context.
+    /// The bytes at a recorded address of a device, in which addresses are the recorded ones, and the device's
+    /// context.
     pub fn fetch(
         &mut self,
         session: u32,
@@ -418,6 +436,9 @@ impl<'a> Player<'a> {
                 }
             }
         }
+        if line.addresses.have_moved() {
+            line.addresses.put_back(&mut content);
+        }
         Ok((context, content))
     }
 
@@ -427,19 +448,37 @@ impl<'a> Player<'a> {
         session: u32,
         device: u32,
         address: u64,
-        content: &[u8],
+        mut content: Vec<u8>,
     ) -> Result<(), Ended> {
         let line = line_of(&mut self.lines, session)?;
         let context = context_of(line, device)?;
-        let address = line.addresses.now(address);
         if line.addresses.have_moved() {
-            line.addresses.look_into(content);
+            line.addresses.relocated.in_snapshots += line.addresses.replace(&mut content);
         }
+        if line.twins.holding(address).is_some() {
+            return restore_twin(line, context, address, &content);
+        }
+        let address = line.addresses.now(address);
         let encode = |encoder: &mut _| encode_cuMemcpyHtoD_v2(encoder, address, SYNCHRONOUS);
         line.session
-            .tell(context, CallId::cuMemcpyHtoD_v2, encode, content)?;
+            .tell(context, CallId::cuMemcpyHtoD_v2, encode, &content)?;
         Ok(())
     }
+}
+
+/// Writes memory that the program shares with kernels, which is zeros as yet.
+fn restore_twin(line: &mut Line, context: u64, address: u64, content: &[u8]) -> Result<(), Ended> {
+    for (address, piece) in (address..)
+        .step_by(TWIN_PIECE)
+        .zip(content.chunks(TWIN_PIECE))
+    {
+        let lines = differences(address, piece, &mut vec![0; piece.len()]);
+        line.twins
+            .change(&[Side::Recorded, Side::Replayed], &lines, None);
+        let session = &mut line.session;
+        session.tell(context, CallId::harp_twin_write, |_| (), &lines)?;
+    }
+    Ok(())
 }
 
 fn line_of(lines: &mut BTreeMap<u32, Line>, session: u32) -> Result<&mut Line, Ended> {

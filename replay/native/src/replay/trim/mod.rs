@@ -2,9 +2,23 @@
 //! memory that they find and, to be checked, what they leave.
 //!
 //! Where all of that is in the trace no device is needed. Else the trace is replayed up to there.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `choice` | which calls are to be left |
+//! | `plan` | what they need, found by reading the trace |
+//! | `arguments` | what calls say of memory |
+//! | `ranges` | memory: what the program has put there, what that leads to |
+//! | `making` | how objects and memory have been made |
+//! | `memory` | what memory holds, found by replaying the trace |
+//! | `writing` | the smaller trace |
 
+mod arguments;
+mod choice;
+mod making;
 mod memory;
 mod plan;
+mod ranges;
 mod writing;
 
 use std::path::PathBuf;
@@ -17,7 +31,8 @@ use super::survey::{Survey, Wanted};
 use super::{say, Refused};
 use crate::arguments::Arguments;
 use crate::Failure;
-use plan::{Choice, Plan};
+use choice::{range, Choice};
+use plan::Plan;
 
 /// `harp-trace trim TRACE --kernel NAME [--launch N] | --calls A..B --out TRACE [--server …]`. Prints lines
 /// of JSON: whether a device is needed, how far it is, what has come of it.
@@ -55,7 +70,6 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let survey = Survey::take(&trace, Wanted::default())?;
     let mut plan = Plan::make(&trace, &choice)?;
     let memory = if plan.is_offline() {
-        plan.keep_uploads();
         None
     } else {
         let Some(server) = server else {
@@ -72,13 +86,14 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
             to: Some(*plan.chosen.end()),
             tolerance: None,
             synthesize: false,
+            relocate_uploads: false,
             first_window: None,
         };
         let of = plan.chosen.end().saturating_add(1);
         let tell = |calls: u64| {
             say(&json!({"type": "progress", "replay": 1, "replays": 1, "calls": calls, "of": of}))
         };
-        Some(memory::observe(&trace, &survey, &plan, &options, tell)?)
+        Some(memory::observe(&trace, &survey, &mut plan, &options, tell)?)
     };
     let finished = writing::write(&trace, &plan, memory.as_ref(), &out)?;
     let before = trace.disk_bytes().map_err(Refused::from)?;
@@ -96,11 +111,4 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
         "replayed": memory.is_some(),
     }));
     Ok(())
-}
-
-/// Reads `A..B`: from A to B, which is the last one.
-fn range(text: &str) -> Option<std::ops::RangeInclusive<u64>> {
-    let (from, to) = text.split_once("..")?;
-    let (from, to) = (from.parse().ok()?, to.parse().ok()?);
-    (from <= to).then_some(from..=to)
 }

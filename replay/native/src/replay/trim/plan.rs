@@ -1,103 +1,83 @@
 //! What chosen calls need of those before them: the objects that they use and all that these were made with,
 //! the memory that they may touch and what has been put into it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use harp_trace::block::Block;
+use harp_trace::block::{Block, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, KernelName, Reader, ReplyEvent, Value};
 use harp_wire::{twin, CallId};
 
 use super::super::calls::{creates, downloads, launches, Calls};
 use super::super::Refused;
-
-/// Uploads to one range that are remembered; more of them are taken for work of the device.
-const MOST_UPLOADS: usize = 1 << 12;
-
-/// A handle, or an address, of a session.
-type Of = (u32, u64);
-
-/// What is to be left.
-#[derive(Clone, Debug)]
-pub enum Choice {
-    /// A launch of the kernel of that name, counted from 0; the last one if none is named.
-    Kernel(String, Option<usize>),
-    Calls(RangeInclusive<u64>),
-}
-
-/// A range of device memory that the chosen calls may read or write.
-#[derive(Clone, Debug)]
-pub struct Needed {
-    pub session: u32,
-    pub device: u32,
-    pub address: u64,
-    pub bytes: u64,
-    /// What has been put into it from the program.
-    uploads: Vec<Upload>,
-    /// Work of the device may have changed it.
-    made: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Upload {
-    address: u64,
-    bytes: u64,
-    call: u64,
-}
+use super::arguments::{addresses, unsigned, uploaded_bytes, uploads, written};
+use super::choice::Choice;
+use super::making::{Made, Making};
+use super::ranges::{Of, Range, Ranges};
 
 /// What a trimmed trace is made of.
-#[derive(Debug)]
 pub struct Plan {
     pub chosen: RangeInclusive<u64>,
     pub kernel: Option<Arc<KernelName>>,
-    /// Calls before the chosen ones, and those after them that end their host functions.
-    pub kept: BTreeSet<u64>,
-    pub ranges: Vec<Needed>,
+    /// The memory that the chosen calls may read or write, as far as that is known.
+    pub ranges: Vec<Range>,
+    known: HashSet<Of>,
+    /// What is given back within the chosen calls.
+    pub freed: HashSet<Of>,
+    /// All memory that the chosen calls find.
+    pub found: Ranges,
+    /// What the program writes within the chosen calls to memory that it shares with kernels, by session.
+    pub written: Vec<(u32, Vec<u8>)>,
     /// Copies to the program after the chosen calls of what they may have written and nobody has since.
     pub results: BTreeSet<u64>,
-    /// Where calls can be made: session and context of a chosen call, and its thread.
+    /// Where calls can be made: session and context of a chosen call, if it has one, and its thread.
     pub place: (u32, u64, u32),
     /// All calls of the trace.
     pub calls: u64,
-}
-
-/// How a call before the chosen ones was made.
-struct Made {
-    session: u32,
-    context: u64,
-    handles: Vec<u64>,
-    /// Calls that it cannot be without.
-    with: Vec<u64>,
+    making: Making,
+    /// Handles that the chosen calls use.
+    wanted: BTreeSet<Of>,
+    /// Calls without which the chosen ones are not whole: pieces of images, ends of host functions.
+    parts: BTreeSet<u64>,
 }
 
 impl Plan {
     /// # Errors
     /// Why there is no such trace.
     pub fn make(trace: &Trace, choice: &Choice) -> Result<Plan, Refused> {
-        let (chosen, kernel) = choose(trace, choice)?;
+        let (chosen, kernel) = choice.calls(trace)?;
         let mut planning = Planning {
+            trace,
             reader: Reader::new(),
             calls: Calls::new()?,
-            chosen: chosen.clone(),
             current: HashMap::new(),
-            devices: HashMap::new(),
-            makers: HashMap::new(),
-            made: HashMap::new(),
-            settings: HashMap::new(),
             pieces: HashMap::new(),
             asked: HashMap::new(),
-            allocated: BTreeMap::new(),
-            memory: BTreeMap::new(),
-            owners: HashMap::new(),
-            wanted: BTreeSet::new(),
+            ranges: Ranges::default(),
+            launched: BTreeSet::new(),
             needed: BTreeMap::new(),
             changed: HashSet::new(),
             functions: HashSet::new(),
-            kept: BTreeSet::new(),
-            results: BTreeSet::new(),
-            place: None,
+            began: false,
+            ended: false,
+            plan: Plan {
+                chosen,
+                kernel,
+                ranges: Vec::new(),
+                known: HashSet::new(),
+                freed: HashSet::new(),
+                found: Ranges::default(),
+                written: Vec::new(),
+                results: BTreeSet::new(),
+                place: (0, 0, 0),
+                calls: 0,
+                making: Making::default(),
+                wanted: BTreeSet::new(),
+                parts: BTreeSet::new(),
+            },
         };
         let mut blocks = trace.blocks()?;
         while let Some(located) = blocks.next()? {
@@ -106,121 +86,93 @@ impl Plan {
                 .reader
                 .read(&block)
                 .map_err(|error| located.damaged(&error))?;
-            match (&block, &event) {
-                (_, Event::Call(call)) => planning.call(call)?,
-                (_, Event::Reply(reply)) => planning.reply(reply),
-                (_, Event::Allocation(allocation)) => planning.memory_begins(
-                    (allocation.session, allocation.address),
-                    allocation.bytes,
-                    allocation.device,
-                ),
-                (
-                    Block::Free {
-                        session, address, ..
-                    },
-                    _,
-                ) => {
-                    planning.memory.remove(&(*session, *address));
-                }
-                _ => {}
+            planning.take(&block, &event)?;
+        }
+        planning.end()
+    }
+
+    /// The chosen calls may touch these ranges too, which they find there.
+    pub fn need(&mut self, ranges: impl IntoIterator<Item = Of>) {
+        for at in ranges {
+            if self.known.insert(at) {
+                self.ranges.extend(self.found.get(at).cloned());
             }
         }
-        planning.end(kernel)
     }
 
     /// Whether all that the chosen calls need, and a result to be checked, is in the trace itself: no device is
     /// needed to make the smaller one.
     pub fn is_offline(&self) -> bool {
-        !self.results.is_empty() && self.ranges.iter().all(|range| !range.made)
+        !self.results.is_empty() && self.ranges.iter().all(Range::is_uploaded)
     }
 
-    /// Keeps what was put into the ranges.
-    pub fn keep_uploads(&mut self) {
+    /// The calls that are kept beside the chosen ones and their results; `with_uploads` is whether those are
+    /// among them that have put something into the memory.
+    pub fn kept(&self, with_uploads: bool) -> BTreeSet<u64> {
         let uploads = self.ranges.iter().flat_map(|range| &range.uploads);
-        self.kept.extend(uploads.map(|upload| upload.call));
+        let uploads = uploads.filter(|_| with_uploads).map(|upload| upload.call);
+        let calls = self.parts.iter().copied().chain(uploads);
+        let start = *self.chosen.start();
+        self.making.needed(start, &self.wanted, &self.ranges, calls)
     }
 }
 
-/// Which calls are chosen, and the kernel that they launch.
-fn choose(
-    trace: &Trace,
-    choice: &Choice,
-) -> Result<(RangeInclusive<u64>, Option<Arc<KernelName>>), Refused> {
-    let (name, which) = match choice {
-        Choice::Calls(calls) => return Ok((calls.clone(), None)),
-        Choice::Kernel(name, which) => (name, which),
-    };
-    let mut reader = Reader::new();
-    let mut blocks = trace.blocks()?;
-    let mut names: BTreeSet<Arc<KernelName>> = BTreeSet::new();
-    let (mut seen, mut found) = (0, None);
-    while let Some(located) = blocks.next()? {
-        let block = located.decode()?;
-        let event = reader
-            .read(&block)
-            .map_err(|error| located.damaged(&error))?;
-        let Event::Call(call) = event else { continue };
-        let Some(kernel) = &call.kernel else { continue };
-        if kernel.is_called(name) {
-            if which.is_none_or(|which| which == seen) {
-                found = Some((call.number, kernel.clone()));
-            }
-            seen += 1;
-        } else if names.len() < 20 {
-            names.insert(kernel.clone());
-        }
-    }
-    match found {
-        Some((number, kernel)) => Ok((number..=number, Some(kernel))),
-        None if seen > 0 => Err(Refused(format!(
-            "the trace launches {name} {seen} times; name one of 0 to {} with --launch",
-            seen - 1
-        ))),
-        None => {
-            let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
-            Err(Refused(format!(
-                "the trace launches no kernel {name}; name one of these: {}",
-                names.join(", ")
-            )))
-        }
-    }
+/// A call that is to answer where memory is.
+struct Asked {
+    number: u64,
+    call: CallId,
+    /// What its size is made of.
+    bytes: u64,
+    /// The module of a variable, or the first address of shared memory.
+    of: u64,
+    context: u64,
 }
 
-struct Planning {
+struct Planning<'a> {
+    trace: &'a Trace,
     reader: Reader,
     calls: Calls,
-    chosen: RangeInclusive<u64>,
     /// The current context of each thread.
     current: HashMap<(u32, u32), u64>,
-    /// The device of each context.
-    devices: HashMap<Of, u32>,
-    /// The call that has made a handle.
-    makers: HashMap<Of, u64>,
-    made: HashMap<u64, Made>,
-    /// Calls that have changed what a handle stands for.
-    settings: HashMap<Of, Vec<u64>>,
     /// Calls that have brought an image.
     pieces: HashMap<Of, Vec<u64>>,
-    /// Calls that are to answer with an address: the call, its size, the module of a variable.
-    asked: HashMap<(u32, u32), (u64, CallId, u64, u64)>,
-    /// What the server has allocated: bytes, and the call.
-    allocated: BTreeMap<Of, (u64, u64)>,
+    /// By session and ticket.
+    asked: HashMap<(u32, u32), Asked>,
     /// What the program has.
-    memory: BTreeMap<Of, Needed>,
-    /// The call and the module of a variable.
-    owners: HashMap<Of, (u64, u64)>,
-    wanted: BTreeSet<Of>,
-    needed: BTreeMap<Of, Needed>,
+    ranges: Ranges,
+    /// Functions that have been launched before the chosen calls, then those that these launch.
+    launched: BTreeSet<Of>,
+    needed: BTreeMap<Of, Range>,
     /// Needed ranges that later calls may have changed.
     changed: HashSet<Of>,
     /// Host functions of the chosen calls.
     functions: HashSet<Of>,
-    kept: BTreeSet<u64>,
-    results: BTreeSet<u64>,
-    place: Option<(u32, u64, u32)>,
+    /// There has been a chosen call, and another after these.
+    began: bool,
+    ended: bool,
+    plan: Plan,
 }
 
-impl Planning {
+impl Planning<'_> {
+    fn take(&mut self, block: &Block, event: &Event) -> Result<(), Refused> {
+        match (block, event) {
+            (_, Event::Call(call)) => self.call(call)?,
+            (_, Event::Reply(reply)) => self.reply(reply),
+            (_, Event::Allocation(allocation)) => {
+                let at = (allocation.session, allocation.address);
+                self.memory_begins(at, allocation.bytes, allocation.device, false);
+            }
+            (
+                Block::Free {
+                    session, address, ..
+                },
+                _,
+            ) => self.ranges.end((*session, *address)),
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn call(&mut self, call: &CallEvent) -> Result<(), Refused> {
         let today = self.calls.today(self.reader.schema(), call.call)?;
         let (session, number) = (call.session, call.number);
@@ -237,120 +189,121 @@ impl Planning {
         if let (Some(Value::Signed(device)), Some(Value::Handle(context))) =
             (call.arguments.get("dev"), call.arguments.get("pctx"))
         {
-            self.devices.insert((session, *context), *device as u32);
+            let device = *device as u32;
+            self.plan.making.has_context((session, *context), device);
         }
-        if number < *self.chosen.start() {
-            self.before(today, call, context, handles);
-        } else if number <= *self.chosen.end() {
-            self.place.get_or_insert((session, context, call.thread));
-            self.wanted.insert((session, context));
-            self.wanted
-                .extend(handles.iter().map(|handle| (session, *handle)));
-            if creates(today) {
-                self.makers.insert((session, handles[0]), number);
-            }
-            if let Some(Value::Unsigned(blob)) = call.arguments.get("blob") {
-                let pieces = self.pieces.remove(&(session, *blob));
-                self.kept.extend(pieces.unwrap_or_default());
-            }
-            if let (CallId::cuLaunchHostFunc, Some(Value::Unsigned(function))) =
-                (today, call.arguments.get("callback"))
-            {
-                self.functions.insert((session, *function));
-            }
-            if launches(today) {
-                self.variables(session, &handles);
-            }
-            for address in addresses(today, call) {
-                self.need(session, address)?;
-            }
+        if number <= *self.plan.chosen.end() {
+            self.asks(today, call, context, &handles);
+        }
+        if number < *self.plan.chosen.start() {
+            self.before(today, call, context, handles)?;
+        } else if number <= *self.plan.chosen.end() {
+            self.within(today, call, context, &handles)?;
         } else {
-            self.after(today, call);
+            self.after(today, call)?;
+        }
+        if let (CallId::harp_twin_destroy, Some(Value::Unsigned(base))) =
+            (today, call.arguments.get("base"))
+        {
+            self.ranges.end((session, *base));
         }
         Ok(())
     }
 
-    /// A call that the chosen ones may need.
-    fn before(&mut self, today: CallId, call: &CallEvent, context: u64, handles: Vec<u64>) {
-        let (session, number) = (call.session, call.number);
-        let unsigned = |name: &str| match call.arguments.get(name) {
-            Some(Value::Unsigned(number)) => *number,
-            _ => 0,
+    /// A call may be one that answers where memory is.
+    fn asks(&mut self, today: CallId, call: &CallEvent, context: u64, handles: &[u64]) {
+        let (bytes, of) = match today {
+            CallId::cuMemAlloc_v2 | CallId::cuMemAllocAsync | CallId::cuMemAllocFromPoolAsync => {
+                (unsigned(call, "bytesize"), 0)
+            }
+            CallId::cuMemAllocPitch_v2 => (unsigned(call, "Height"), 0),
+            CallId::cuModuleGetGlobal_v2 | CallId::cuLibraryGetGlobal => {
+                (0, handles.first().copied().unwrap_or(0))
+            }
+            CallId::harp_twin_create => (unsigned(call, "bytes"), unsigned(call, "base")),
+            _ => return,
         };
+        let Some(ticket) = call.ticket else { return };
+        let asked = Asked {
+            number: call.number,
+            call: today,
+            bytes,
+            of,
+            context,
+        };
+        self.asked.insert((call.session, ticket), asked);
+    }
+
+    /// A call that the chosen ones may need.
+    fn before(
+        &mut self,
+        today: CallId,
+        call: &CallEvent,
+        context: u64,
+        handles: Vec<u64>,
+    ) -> Result<(), Refused> {
+        let (session, number) = (call.session, call.number);
+        let blob = (session, unsigned(call, "blob"));
+        let first = (session, handles.first().copied().unwrap_or(0));
+        let making = &mut self.plan.making;
         let mut with = Vec::new();
         match today {
             CallId::harp_blob_append => {
-                let blob = (session, unsigned("blob"));
                 self.pieces.entry(blob).or_default().push(number);
-                return;
+                return Ok(());
             }
             CallId::cuModuleLoadData | CallId::cuLibraryLoadData | CallId::cuLinkAddData_v2 => {
-                let blob = (session, unsigned("blob"));
                 with = self.pieces.remove(&blob).unwrap_or_default();
                 if today == CallId::cuLinkAddData_v2 {
-                    self.settings
-                        .entry((session, handles[0]))
-                        .or_default()
-                        .push(number);
+                    making.sets(first, number);
                 }
             }
             CallId::cuFuncSetAttribute
             | CallId::cuKernelSetAttribute
             | CallId::cuMemPoolSetAttribute
-            | CallId::cuMemPoolSetAccess
-            | CallId::cuEventRecord
-            | CallId::cuEventRecordWithFlags => {
-                let settings = self.settings.entry((session, handles[0])).or_default();
-                if matches!(
-                    today,
-                    CallId::cuEventRecord | CallId::cuEventRecordWithFlags
-                ) {
-                    settings.clear(); // the last record counts
-                }
-                settings.push(number);
+            | CallId::cuMemPoolSetAccess => making.sets(first, number),
+            CallId::cuEventRecord | CallId::cuEventRecordWithFlags => {
+                making.sets_anew(first, number);
             }
             CallId::cuCtxSetLimit
             | CallId::cuCtxSetCacheConfig
             | CallId::cuCtxSetSharedMemConfig
             | CallId::cuCtxEnablePeerAccess
-            | CallId::cuDeviceSetMemPool => {
-                self.settings
-                    .entry((session, context))
-                    .or_default()
-                    .push(number);
-            }
+            | CallId::cuDeviceSetMemPool => making.sets((session, context), number),
             CallId::cuMemAlloc_v2
             | CallId::cuMemAllocAsync
             | CallId::cuMemAllocFromPoolAsync
             | CallId::cuMemAllocPitch_v2
             | CallId::cuModuleGetGlobal_v2
-            | CallId::cuLibraryGetGlobal => {
-                let bytes = unsigned("bytesize").max(unsigned("Height"));
-                let module = handles.first().copied().unwrap_or(0);
-                if let Some(ticket) = call.ticket {
-                    self.asked
-                        .insert((session, ticket), (number, today, bytes, module));
-                }
-            }
+            | CallId::cuLibraryGetGlobal
+            | CallId::harp_twin_create => {}
             _ if creates(today) => {}
+            _ if uploads(today) => {
+                let at = (session, written(call).unwrap_or(0));
+                let content = self.content(call)?;
+                self.ranges
+                    .uploaded(at, uploaded_bytes(call), number, &content);
+            }
+            CallId::harp_twin_write => {
+                self.ranges.written(session);
+                return Ok(());
+            }
+            _ if downloads(today) => return Ok(()),
             _ => {
-                self.writes(today, call, number);
-                if !uploads(today) {
-                    return;
+                if launches(today) {
+                    self.launched.insert(first);
                 }
+                let addresses = addresses(today, call);
+                self.ranges.worked(session, &addresses, launches(today));
+                return Ok(());
             }
         }
-        if creates(today) {
-            let made = (session, handles[0]);
+        let making = &mut self.plan.making;
+        match today {
             // Whoever retains a context again finds it as the first one made it.
-            match today {
-                CallId::cuDevicePrimaryCtxRetain => {
-                    self.makers.entry(made).or_insert(number);
-                }
-                _ => {
-                    self.makers.insert(made, number);
-                }
-            }
+            CallId::cuDevicePrimaryCtxRetain => making.retains(first, number),
+            _ if creates(today) => making.creates(first, number),
+            _ => {}
         }
         let made = Made {
             session,
@@ -358,259 +311,236 @@ impl Planning {
             handles,
             with,
         };
-        self.made.insert(number, made);
+        self.plan.making.called(number, made);
+        Ok(())
     }
 
-    /// What a call before the chosen ones does to memory.
-    fn writes(&mut self, today: CallId, call: &CallEvent, number: u64) {
-        let session = call.session;
-        if uploads(today) {
-            let address = written(call).unwrap_or(0);
-            let bytes = uploaded_bytes(call);
-            let memory = self.memory_at(session, address);
-            let Some(memory) = memory.and_then(|at| self.memory.get_mut(&at)) else {
-                return;
-            };
-            let uploads = &mut memory.uploads;
-            // What is written over is of no use any more.
-            uploads.retain(|upload| (upload.address, upload.bytes) != (address, bytes));
-            uploads.push(Upload {
-                address,
-                bytes,
-                call: number,
-            });
-            memory.made |= uploads.len() > MOST_UPLOADS;
-            return;
-        }
-        for address in addresses(today, call) {
-            if let Some(memory) = self
-                .memory_at(session, address)
-                .and_then(|at| self.memory.get_mut(&at))
-            {
-                memory.made |= !downloads(today);
-            }
-        }
-    }
-
-    /// A call after the chosen ones: what of their results it shows, or changes.
-    fn after(&mut self, today: CallId, call: &CallEvent) {
-        let session = call.session;
-        if let (CallId::harp_callback_done, Some(Value::Unsigned(function))) =
-            (today, call.arguments.get("callback"))
-        {
-            if self.functions.remove(&(session, *function)) {
-                self.kept.insert(call.number);
-            }
-        }
-        for address in addresses(today, call) {
-            let at = self.needed.range(..=(session, address)).next_back();
-            let Some((at, _)) =
-                at.filter(|(at, range)| at.0 == session && address - range.address < range.bytes)
-            else {
-                continue;
-            };
-            if !downloads(today) {
-                self.changed.insert(*at);
-            } else if !self.changed.contains(at) {
-                self.results.insert(call.number);
-                // Its stream, if it has one.
-                let handles = call.arguments.values.iter();
-                let handles = handles.filter_map(|(_, value)| value.handle());
-                self.wanted.extend(handles.map(|handle| (session, handle)));
-                let context = self.current.get(&(session, call.thread)).copied();
-                self.wanted
-                    .extend(context.map(|context| (session, context)));
-            }
-        }
-    }
-
-    fn reply(&mut self, reply: &ReplyEvent) {
-        let Some((call, today, bytes, module)) = self.asked.remove(&(reply.session, reply.ticket))
-        else {
-            return;
-        };
-        let out = |index: usize| match reply.outputs.values.get(index) {
-            Some((_, Value::Unsigned(number) | Value::DevicePointer(number))) => Some(*number),
-            _ => None,
-        };
-        let (Some(address), 0) = (out(0), reply.status) else {
-            return;
-        };
-        let at = (reply.session, address);
-        match today {
-            CallId::cuModuleGetGlobal_v2 | CallId::cuLibraryGetGlobal => {
-                self.owners.insert(at, (call, module));
-                let context = self.made.get(&call).map_or(0, |made| made.context);
-                let device = self.devices.get(&(reply.session, context)).copied();
-                if !self.memory.contains_key(&at) {
-                    self.memory_begins(at, out(1).unwrap_or(0), device.unwrap_or(0));
+    /// A chosen call.
+    fn within(
+        &mut self,
+        today: CallId,
+        call: &CallEvent,
+        context: u64,
+        handles: &[u64],
+    ) -> Result<(), Refused> {
+        let (session, number) = (call.session, call.number);
+        if !std::mem::replace(&mut self.began, true) {
+            // Kernels know the variables of their modules.
+            let launched = std::mem::take(&mut self.launched);
+            for at in self.plan.making.variables_of(&launched) {
+                if let Some(range) = self.ranges.get_mut(at) {
+                    range.made = true;
                 }
             }
-            CallId::cuMemAllocPitch_v2 => {
-                let bytes = out(1).and_then(|pitch| pitch.checked_mul(bytes));
-                self.allocated.insert(at, (bytes.unwrap_or(0), call));
-            }
-            _ => {
-                self.allocated.insert(at, (bytes, call));
-            }
+            self.plan.found = self.ranges.clone();
         }
-    }
-
-    fn memory_begins(&mut self, at: Of, bytes: u64, device: u32) {
-        let range = Needed {
-            session: at.0,
-            device,
-            address: at.1,
-            bytes,
-            uploads: Vec::new(),
-            made: false,
-        };
-        self.memory.insert(at, range);
-    }
-
-    fn memory_at(&self, session: u32, address: u64) -> Option<Of> {
-        let (at, range) = self.memory.range(..=(session, address)).next_back()?;
-        (at.0 == session && address - at.1 < range.bytes).then_some(*at)
-    }
-
-    fn need(&mut self, session: u32, address: u64) -> Result<(), Refused> {
-        if twin::REGION.contains(&address) {
-            return Err(Refused(
-                "the chosen calls use memory that kernels share with the program, which is not kept; choose \
-                 others, or keep the whole trace"
-                    .to_owned(),
-            ));
+        if self.plan.place.1 == 0 {
+            self.plan.place = (session, context, call.thread);
         }
-        if let Some(at) = self.memory_at(session, address) {
-            let range = self.memory[&at].clone();
-            self.needed.entry(at).or_insert(range);
+        let wanted = &mut self.plan.wanted;
+        wanted.insert((session, context));
+        wanted.extend(handles.iter().map(|handle| (session, *handle)));
+        if creates(today) && !handles.is_empty() {
+            self.plan.making.creates((session, handles[0]), number);
+        }
+        let pieces = self.pieces.remove(&(session, unsigned(call, "blob")));
+        self.plan.parts.extend(pieces.unwrap_or_default());
+        match today {
+            CallId::cuLaunchHostFunc => {
+                let function = unsigned(call, "callback");
+                self.functions.insert((session, function));
+            }
+            // It tells of all that is shared.
+            CallId::harp_twin_read => {
+                self.need_where(|range| range.session == session && range.is_shared())
+            }
+            CallId::harp_twin_write => {
+                let lines = self.content(call)?.into_owned();
+                for line in twin::lines(&lines).flatten() {
+                    self.need(session, line.address);
+                }
+                self.plan.written.push((session, lines));
+            }
+            // Nobody can look at it afterwards.
+            CallId::cuMemFree_v2 | CallId::cuMemFreeAsync => {
+                let address = written(call).unwrap_or(0);
+                self.plan.freed.insert((session, address));
+            }
+            CallId::harp_twin_destroy => {
+                self.plan.freed.insert((session, unsigned(call, "base")));
+            }
+            _ if launches(today) => {
+                self.launched
+                    .extend(handles.first().map(|function| (session, *function)));
+            }
+            _ if uploads(today) => {
+                let address = written(call).unwrap_or(0);
+                let content = self.content(call)?;
+                for at in self.ranges.led_to(session, address, &content) {
+                    self.need(at.0, at.1);
+                }
+            }
+            _ => {}
+        }
+        for address in addresses(today, call) {
+            self.need(session, address);
         }
         Ok(())
     }
 
-    /// The variables of the modules that kernels are of.
-    fn variables(&mut self, session: u32, functions: &[u64]) {
-        let mut of: Vec<u64> = functions.to_vec();
-        let mut at = 0;
-        while let Some(handle) = of.get(at).copied() {
-            at += 1;
-            let maker = self.makers.get(&(session, handle));
-            let made = maker.and_then(|call| self.made.get(call));
-            for next in made.map_or(&[][..], |made| &made.handles) {
-                if !of.contains(next) {
-                    of.push(*next);
+    /// A call after the chosen ones: what of their results it shows, or changes.
+    fn after(&mut self, today: CallId, call: &CallEvent) -> Result<(), Refused> {
+        let session = call.session;
+        if !std::mem::replace(&mut self.ended, true) {
+            self.need_variables();
+            self.plan.ranges = self.needed.values().cloned().collect();
+        }
+        if today == CallId::harp_callback_done
+            && self
+                .functions
+                .remove(&(session, unsigned(call, "callback")))
+        {
+            self.plan.parts.insert(call.number);
+        }
+        // Where a device is needed anyway, results are fetched from there.
+        if !self.plan.ranges.iter().all(Range::is_uploaded) {
+            return Ok(());
+        }
+        if uploads(today) {
+            let address = written(call).unwrap_or(0);
+            let content = self.content(call)?;
+            for at in self.ranges.led_to(session, address, &content) {
+                if let Some(range) = self.needed.get_mut(&at) {
+                    range.told = true;
                 }
             }
         }
-        let owned = self.owners.iter();
-        let owned = owned.filter(|(at, (_, module))| at.0 == session && of.contains(module));
-        for at in owned.map(|(at, _)| *at).collect::<Vec<_>>() {
-            if let Some(range) = self.memory.get(&at) {
-                self.needed.entry(at).or_insert_with(|| range.clone());
+        if launches(today) {
+            let known = self.needed.values();
+            let known = known.filter(|range| range.session == session);
+            let known = known.filter(|range| range.told || range.variable);
+            self.changed.extend(known.map(Range::at));
+        }
+        for address in addresses(today, call) {
+            let Some(at) = self.needed_at(session, address) else {
+                continue;
+            };
+            if !downloads(today) {
+                self.changed.insert(at);
+            } else if !self.changed.contains(&at) {
+                self.plan.results.insert(call.number);
+                // Its stream, if it has one.
+                let handles = call.arguments.values.iter();
+                let handles = handles.filter_map(|(_, value)| value.handle());
+                let wanted = &mut self.plan.wanted;
+                wanted.extend(handles.map(|handle| (session, handle)));
+                let context = self.current.get(&(session, call.thread)).copied();
+                wanted.extend(context.map(|context| (session, context)));
             }
+        }
+        Ok(())
+    }
+
+    fn needed_at(&self, session: u32, address: u64) -> Option<Of> {
+        let (at, range) = self.needed.range(..=(session, address)).next_back()?;
+        (at.0 == session && address - at.1 < range.bytes).then_some(*at)
+    }
+
+    fn reply(&mut self, reply: &ReplyEvent) {
+        let Some(asked) = self.asked.remove(&(reply.session, reply.ticket)) else {
+            return;
+        };
+        if reply.status != 0 {
+            return;
+        }
+        let session = reply.session;
+        let out = |index: usize| match reply.outputs.values.get(index) {
+            Some((_, Value::Unsigned(number) | Value::DevicePointer(number))) => Some(*number),
+            _ => None,
+        };
+        let making = &mut self.plan.making;
+        let device = making.device((session, asked.context));
+        let (number, address) = (asked.number, out(0));
+        match (asked.call, address) {
+            (CallId::harp_twin_create, _) => {
+                let at = (session, asked.of);
+                making.allocates(at, asked.bytes, number);
+                self.memory_begins(at, asked.bytes, device, false);
+            }
+            (CallId::cuModuleGetGlobal_v2 | CallId::cuLibraryGetGlobal, Some(address)) => {
+                let at = (session, address);
+                making.tells_variable(at, number, asked.of);
+                if self.ranges.get(at).is_none() {
+                    self.memory_begins(at, out(1).unwrap_or(0), device, true);
+                }
+            }
+            (CallId::cuMemAllocPitch_v2, Some(address)) => {
+                let bytes = out(1).and_then(|pitch| pitch.checked_mul(asked.bytes));
+                making.allocates((session, address), bytes.unwrap_or(0), number);
+            }
+            (_, Some(address)) => making.allocates((session, address), asked.bytes, number),
+            (_, None) => {}
         }
     }
 
-    fn end(mut self, kernel: Option<Arc<KernelName>>) -> Result<Plan, Refused> {
+    fn memory_begins(&mut self, at: Of, bytes: u64, device: u32, variable: bool) {
+        let range = Range {
+            variable,
+            ..Range::new(at, bytes, device)
+        };
+        self.ranges.begin(range);
+    }
+
+    /// The chosen calls may touch the range at this address, and what can be reached from there.
+    fn need(&mut self, session: u32, address: u64) {
+        if let Some(at) = self.ranges.holding(session, address) {
+            let needed = &mut self.needed;
+            let reached = self.ranges.reached(at, |at| needed.contains_key(&at));
+            needed.extend(reached);
+        }
+    }
+
+    fn need_where(&mut self, is_needed: impl Fn(&Range) -> bool) {
+        let all: Vec<Of> = (self.ranges.iter().filter(|range| is_needed(range)))
+            .map(Range::at)
+            .collect();
+        for (session, address) in all {
+            self.need(session, address);
+        }
+    }
+
+    /// The chosen calls may touch the variables of the modules that their kernels are of.
+    fn need_variables(&mut self) {
+        let launched = std::mem::take(&mut self.launched);
+        for (session, address) in self.plan.making.variables_of(&launched) {
+            self.need(session, address);
+        }
+    }
+
+    /// The data that a call puts somewhere.
+    fn content<'c>(&self, call: &'c CallEvent) -> Result<Cow<'c, [u8]>, Refused> {
+        match (call.arguments.payload, call.arguments.values.last()) {
+            (Some(payload), _) if payload.policy == Policy::Full => {
+                Ok(self.trace.blob(&payload.hash)?.into())
+            }
+            (None, Some((_, Value::Bytes(bytes)))) => Ok(Cow::Borrowed(bytes)),
+            _ => Ok(Cow::Borrowed(&[])),
+        }
+    }
+
+    fn end(mut self) -> Result<Plan, Refused> {
         let calls = self.reader.calls();
-        let Some(place) = self.place else {
+        if !self.began {
             return Err(Refused(format!(
                 "the trace has {calls} calls, numbered from 0; choose some of them"
             )));
-        };
-        for (at, range) in &self.needed {
-            let server = self.allocated.range(..=*at).next_back();
-            let server =
-                server.filter(|(base, (bytes, _))| base.0 == at.0 && at.1 - base.1 < *bytes);
-            let server = server.map(|(_, (_, call))| *call);
-            let variable = self.owners.get(at).map(|(call, _)| *call);
-            // Addresses are used again: the later one counts.
-            let maker = server.max(variable);
-            self.kept.extend(maker);
-            // Memory that was there from the beginning needs the device's context.
-            let contexts = self.devices.iter();
-            let contexts = contexts.filter(|(of, device)| of.0 == at.0 && **device == range.device);
-            self.wanted.extend(contexts.map(|(of, _)| *of));
-            self.kept
-                .extend(range.uploads.iter().map(|upload| upload.call));
         }
-        // Uploads are kept here for what they need, and taken out again where the memory itself is kept.
-        let uploads: BTreeSet<u64> = (self.needed.values())
-            .flat_map(|range| range.uploads.iter().map(|upload| upload.call))
-            .collect();
-        let mut open: Vec<u64> = self.kept.iter().copied().collect();
-        let mut handles: Vec<Of> = self.wanted.iter().copied().collect();
-        loop {
-            while let Some(call) = open.pop() {
-                if let Some(made) = self.made.get(&call) {
-                    let session = made.session;
-                    handles.push((session, made.context));
-                    handles.extend(made.handles.iter().map(|handle| (session, *handle)));
-                    for with in &made.with {
-                        self.kept.insert(*with);
-                    }
-                }
-            }
-            let Some(handle) = handles.pop() else { break };
-            let maker = self.makers.get(&handle).copied();
-            let settings = self.settings.remove(&handle).unwrap_or_default();
-            for call in maker.into_iter().chain(settings) {
-                if call < *self.chosen.start() && self.kept.insert(call) {
-                    open.push(call);
-                }
-            }
+        if !self.ended {
+            self.need_variables();
+            self.plan.ranges = self.needed.into_values().collect();
         }
-        self.kept.retain(|call| !uploads.contains(call));
-        Ok(Plan {
-            chosen: self.chosen,
-            kernel,
-            kept: self.kept,
-            ranges: self.needed.into_values().collect(),
-            results: self.results,
-            place,
-            calls,
-        })
+        self.plan.known = self.plan.ranges.iter().map(Range::at).collect();
+        self.plan.calls = calls;
+        Ok(self.plan)
     }
-}
-
-/// Whether the call puts bytes into memory of a device.
-fn uploads(call: CallId) -> bool {
-    matches!(
-        call,
-        CallId::cuMemcpyHtoD_v2
-            | CallId::harp_copy_box_to_device
-            | CallId::cuMemsetD8Async
-            | CallId::cuMemsetD16Async
-            | CallId::cuMemsetD32Async
-            | CallId::cuMemsetD2D8Async
-            | CallId::cuMemsetD2D16Async
-            | CallId::cuMemsetD2D32Async
-    )
-}
-
-/// The address that an upload begins at.
-fn written(call: &CallEvent) -> Option<u64> {
-    let values = call.arguments.values.iter();
-    values.filter_map(|(_, value)| value.address()).next()
-}
-
-/// How much it puts there; boxes and fills are told apart by their arguments.
-fn uploaded_bytes(call: &CallEvent) -> u64 {
-    match call.arguments.get("data") {
-        Some(Value::Payload(bytes)) => *bytes,
-        Some(Value::Bytes(bytes)) => bytes.len() as u64,
-        _ => u64::MAX - call.number,
-    }
-}
-
-/// The addresses that a call is about: its own, and what looks like one in a kernel's parameters.
-fn addresses(today: CallId, call: &CallEvent) -> Vec<u64> {
-    let values = call.arguments.values.iter();
-    let mut all: Vec<u64> = values.filter_map(|(_, value)| value.address()).collect();
-    if let (true, Some(Value::Bytes(parameters))) = (launches(today), call.arguments.get("params"))
-    {
-        let words = parameters.chunks_exact(8);
-        all.extend(words.map(|word| word.first_chunk().copied().map_or(0, u64::from_le_bytes)));
-    }
-    all
 }

@@ -1,17 +1,19 @@
 //! Writes the smaller trace: what is kept, the memory that the chosen calls find, they themselves, and what
 //! they leave.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::{Counts, Finished, Trace, Writer};
 use harp_trace::event::{Event, KernelName, Reader, Value};
-use harp_wire::calls::{encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_harp_set_current};
+use harp_wire::calls::{
+    encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_harp_set_current, encode_harp_twin_read,
+};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
-use harp_wire::{CallId, Decoder, Encoder};
+use harp_wire::{twin, CallId, Decoder, Encoder};
 use serde_json::{json, Value as Json};
 
 use super::super::Refused;
@@ -20,6 +22,8 @@ use super::plan::Plan;
 
 /// zstd's level: nobody waits for a trace that is looked at so often.
 const LEVEL: i32 = 19;
+/// A reply about shared memory tells of so many bytes of lines, or of less than a server would.
+const TWIN_READ_BYTES: usize = 1 << 20;
 /// The stream argument of a copy that is synchronous.
 const SYNCHRONOUS: u64 = u64::MAX;
 
@@ -39,6 +43,7 @@ pub fn write(
     let mut writing = Writing {
         trace,
         plan,
+        kept: plan.kept(memory.is_none()),
         reader: Reader::new(),
         writer: Writer::create(out, manifest, LEVEL)?,
         current: HashMap::new(),
@@ -65,6 +70,8 @@ pub fn write(
 struct Writing<'a> {
     trace: &'a Trace,
     plan: &'a Plan,
+    /// Calls that are kept beside the chosen ones and their results.
+    kept: BTreeSet<u64>,
     reader: Reader,
     writer: Writer,
     /// The current context of each thread, in the recording and as told in what is written.
@@ -83,7 +90,7 @@ struct Writing<'a> {
 
 impl Writing<'_> {
     fn all(&mut self, memory: Option<&Memory>) -> Result<(), Refused> {
-        let names = self.names()?;
+        let names = self.names(memory)?;
         let mut blocks = self.trace.blocks()?;
         while let Some(located) = blocks.next()? {
             let block = located.decode()?;
@@ -107,12 +114,12 @@ impl Writing<'_> {
                         self.current.insert(thread, context.unwrap_or(0));
                         continue;
                     }
-                    let is_chosen = self.plan.chosen.contains(&call.number);
-                    let is_result = memory.is_none() && self.plan.results.contains(&call.number);
-                    if !is_chosen && !is_result && !self.plan.kept.contains(&call.number) {
+                    if !self.is_kept(call.number, memory) {
                         continue;
                     }
-                    if is_chosen && !std::mem::replace(&mut self.began, true) {
+                    if self.plan.chosen.contains(&call.number)
+                        && !std::mem::replace(&mut self.began, true)
+                    {
                         self.find(memory)?;
                     }
                     self.make_current(thread)?;
@@ -129,6 +136,10 @@ impl Writing<'_> {
                         }
                     }
                     self.message(Block::Call(*message), message.payload)?;
+                    if &*call.arguments.name == "harp_thread_ended" {
+                        // Of the next one of that number nothing has been told.
+                        self.told.remove(&thread);
+                    }
                 }
                 (Block::Reply(message), Event::Reply(reply))
                     if self.awaited.remove(&(reply.session, reply.ticket)) =>
@@ -171,13 +182,20 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// Whether a call of the recording is one of the smaller trace. Results are kept where no memory is.
+    fn is_kept(&self, call: u64, memory: Option<&Memory>) -> bool {
+        self.plan.chosen.contains(&call)
+            || self.kept.contains(&call)
+            || (memory.is_none() && self.plan.results.contains(&call))
+    }
+
     /// The names of the calls that are kept.
-    fn names(&self) -> Result<HashSet<String>, Refused> {
+    fn names(&self, memory: Option<&Memory>) -> Result<HashSet<String>, Refused> {
         let added = [
             "harp_set_current",
+            "harp_twin_read",
             "cuCtxSynchronize",
             "cuMemcpyDtoH_v2",
-            "cuMemcpyHtoD_v2",
         ];
         let mut names: HashSet<String> = added.map(str::to_owned).into();
         let mut reader = Reader::new();
@@ -188,12 +206,7 @@ impl Writing<'_> {
                 .read(&block)
                 .map_err(|error| located.damaged(&error))?;
             if let Event::Call(call) = event {
-                let number = call.number;
-                let plan = self.plan;
-                if plan.chosen.contains(&number)
-                    || plan.kept.contains(&number)
-                    || plan.results.contains(&number)
-                {
+                if self.is_kept(call.number, memory) {
                     names.insert(call.arguments.name.to_string());
                 }
             }
@@ -267,7 +280,7 @@ impl Writing<'_> {
 
     /// The memory that the chosen calls find.
     fn find(&mut self, memory: Option<&Memory>) -> Result<(), Refused> {
-        for range in &self.plan.ranges {
+        for range in self.plan.ranges.iter().filter(|range| !range.is_shared()) {
             self.writer.write_block(&Block::Allocation {
                 time: self.time,
                 session: range.session,
@@ -309,8 +322,20 @@ impl Writing<'_> {
             encode_cuCtxSynchronize(e);
         })?;
         self.reply(session, ticket, memory.status, None)?;
-        for (range, content) in self.plan.ranges.iter().zip(&memory.left) {
+        // By session: what has changed of the memory that the program shares with kernels.
+        let mut changes: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        let found = memory.found.iter();
+        for ((range, content), found) in self.plan.ranges.iter().zip(&memory.left).zip(found) {
             let session = range.session;
+            if range.is_shared() {
+                let mut then = match found.len() == content.len() {
+                    true => found.clone(),
+                    false => vec![0; content.len()],
+                };
+                let changed = twin::differences(range.address, content, &mut then);
+                changes.entry(session).or_default().extend(changed);
+                continue;
+            }
             let context = memory.contexts.get(&(session, range.device));
             self.enter(
                 (session, thread),
@@ -323,8 +348,32 @@ impl Writing<'_> {
                 self.call((session, thread), copy, Some(ticket), |e| {
                     encode_cuMemcpyDtoH_v2(e, address, bytes, SYNCHRONOUS);
                 })?;
-                self.reply(session, ticket, 0, Some(piece))?;
+                self.reply(session, ticket, 0, Some((&[], piece)))?;
             }
+        }
+        for (session, changed) in changes {
+            self.shared_changes((session, thread), &changed)?;
+        }
+        Ok(())
+    }
+
+    /// Asks what kernels have changed of the memory that the program shares with them: these lines.
+    fn shared_changes(&mut self, at: (u32, u32), changed: &[u8]) -> Result<(), Refused> {
+        let read = self.number("harp_twin_read")?;
+        let mut ends = vec![0];
+        let mut end = 0;
+        for line in twin::lines(changed).flatten() {
+            end += line.size();
+            if end - ends[ends.len() - 1] >= TWIN_READ_BYTES {
+                ends.push(end);
+            }
+        }
+        ends.push(end);
+        // Each of them goes on where the one before has stopped, for that has been told.
+        for piece in ends.windows(2).map(|ends| &changed[ends[0]..ends[1]]) {
+            let ticket = self.ticket(at.0);
+            self.call(at, read, Some(ticket), |e| encode_harp_twin_read(e, 0))?;
+            self.reply(at.0, ticket, 0, Some((&0u64.to_le_bytes(), piece)))?;
         }
         Ok(())
     }
@@ -336,17 +385,19 @@ impl Writing<'_> {
         ticket
     }
 
+    /// Writes a reply; `outputs` is its data, and the outputs before that.
     fn reply(
         &mut self,
         session: u32,
         ticket: u32,
         status: u32,
-        data: Option<&[u8]>,
+        outputs: Option<(&[u8], &[u8])>,
     ) -> Result<(), Refused> {
-        let body = data.map_or(0, |data| 8 + data.len());
+        let body = outputs.map_or(0, |(before, data)| before.len() + 8 + data.len());
         let mut bytes = ReplyHead::new(ticket, status, 0, body).encode().to_vec();
         let mut payload = None;
-        if let Some(data) = data {
+        if let Some((before, data)) = outputs {
+            bytes.extend(before);
             bytes.extend((data.len() as u64).to_le_bytes());
             payload = Some(Payload {
                 policy: Policy::Full,

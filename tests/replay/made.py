@@ -48,10 +48,9 @@ class Made:
             "call",
             number=number,
             time=self.now,
-            thread=1,
             name=name,
             enter=self.enters - 1 if self.enters else None,
-            **{"session": 0, "size": 100, "args": {}, **fields},
+            **{"session": 0, "thread": 1, "size": 100, "args": {}, **fields},
             **({"ticket": number} if answered else {}),
         )
         self.now += 2_000

@@ -130,7 +130,7 @@ def test_streams_have_what_was_queued_where_no_times_are(
 ) -> None:
     found = exported(untimed)
     queued = [each for each in found.slices if each.category == "queued"]
-    assert [each.name for each in queued if each.track == "stream 3"] == ["vector_add"] * 3
+    assert [each.name for each in queued if each.track == "stream 1"] == ["vector_add"] * 3
     assert [each.name for each in queued if each.track == "default stream"] == [
         *["[CUDA memcpy Host-to-Device]"] * 3,
         "scale<float>",
@@ -145,7 +145,7 @@ def test_arrows_lead_from_launches_to_kernels(
     found = exported(timed)
     kernels = [each for each in found.slices if each.category == "device"]
     assert [(each.name, each.track) for each in kernels] == [
-        *[("vector_add", "stream 3")] * 3,
+        *[("vector_add", "stream 1")] * 3,
         ("scale<float>", "default stream"),
     ]
     for kernel in kernels:
@@ -208,7 +208,7 @@ def test_chrome_json_has_the_same(look: Look, timed: Path, tmp_path: Path) -> No
     assert len(begun) == sum(event["ph"] == "E" for event in events)
     kernels = [event for event in begun if event["cat"] == "device"]
     assert {names[event["pid"], event["tid"]] for event in kernels} == {
-        "stream 3",
+        "stream 1",
         "default stream",
     }
     starts = {event["id"]: event for event in events if event["ph"] == "s"}

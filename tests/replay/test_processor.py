@@ -99,7 +99,7 @@ def test_arguments_can_be_asked_for(load: Load, untimed: Path) -> None:
 def test_flows_lead_from_launches_to_kernels(load: Load, timed: Path) -> None:
     processor = load(timed)
     assert processor.query(FLOWS) == [
-        *[("vector_add", "cuLaunchKernel", "vector_add", "stream 3", 1)] * 3,
+        *[("vector_add", "cuLaunchKernel", "vector_add", "stream 1", 1)] * 3,
         ("scale<float>", "cuLaunchKernel", "scale<float>", "default stream", 1),
     ]
     times = processor.query("SELECT name, sum(dur) FROM slice WHERE category = 'device' GROUP BY 1")
@@ -118,6 +118,31 @@ def test_streams_of_two_devices_stay_apart(load: Load, tmp_path: Path) -> None:
         "WHERE category = 'device' ORDER BY 2"
     )
     assert found == [("default stream", "k0"), ("default stream (session 1)", "k1")]
+
+
+def test_threads_have_default_streams_of_their_own(load: Load, tmp_path: Path) -> None:
+    """Kernels of two threads overlap; on one track they would end each other."""
+    made = Made()
+    for thread in (1, 2):
+        made.call("cuLaunchKernel", kernel=f"k{thread}", thread=thread, args={"stream": 2})
+    for call, (began, ended) in enumerate(((1_000, 9_000), (5_000, 20_000))):
+        made.add("device_time", session=0, call=call, began=began, ended=ended)
+    made.end()
+    found = load(made.write(tmp_path / "threads.jsonl")).query(
+        "SELECT track.name, slice.name, dur FROM slice JOIN track ON track.id = track_id "
+        "WHERE category = 'device' ORDER BY 2"
+    )
+    assert found == [
+        ("default stream of thread 1", "k1", 8_000),
+        ("default stream of thread 2", "k2", 15_000),
+    ]
+
+
+def test_what_has_no_times_stands_where_it_was_queued(load: Load, timed: Path) -> None:
+    """The device's times are those of kernels; of copies there are none."""
+    found = load(timed).query("SELECT name, dur FROM slice WHERE category = 'queued' ORDER BY ts")
+    copies = [("[CUDA memcpy Host-to-Device]", 0)] * 3
+    assert found == [*copies, ("[CUDA memcpy Device-to-Host]", 0)]
 
 
 def test_counters_end_with_what_was_moved(load: Load, untimed: Path) -> None:

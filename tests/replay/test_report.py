@@ -15,7 +15,7 @@ import pytest
 
 from harp_replay.report import elsewhere
 from harp_replay.slices import Slices
-from harp_replay.timeline import Begin, End, Timeline, Track
+from harp_replay.timeline import Begin, End, Track, marks
 from replay.made import Made, small
 
 Look = Callable[..., Any]
@@ -81,10 +81,10 @@ def test_a_browser_draws_the_timeline(
     page: Callable[[Path], Path], browser: Callable[..., Elements], timed: Path
 ) -> None:
     file = page(timed)
-    slices = Slices().add(Timeline(str(timed)).marks()).data()["slices"]
+    slices = Slices().add(marks(str(timed))).close().data()["slices"]
     shown = timeline_of(browser(file))
-    # Ten driver API calls, two waits, four kernels.
-    assert shown["data-drawn"] == str(len(slices)) == "16"
+    # Ten driver API calls, two waits, four kernels, and when four copies were queued.
+    assert shown["data-drawn"] == str(len(slices)) == "20"
     first = min(one[2] for one in slices)
     assert shown["data-view"] is not None
     assert shown["data-view"].startswith(f"{first}-")
@@ -128,6 +128,20 @@ def test_names_of_a_hostile_trace_stay_text(
     assert int(timeline_of(seen)["data-drawn"] or 0) > 3
 
 
+def test_a_long_name_opens_to_all_of_it(page: Callable[[Path], Path], tmp_path: Path) -> None:
+    name = f"void sort<{', '.join(f'Policy<{number}>' for number in range(40))}>(float*)"
+    made = Made()
+    made.launch("_Z4sort", demangled=name, took=1_000)
+    made.launch("short", took=1_000)
+    made.end()
+    seen = Elements(page(made.write(tmp_path / "long.jsonl")).read_text())
+    assert len(seen.named("details")) == 1
+    assert name in seen.text
+    assert "short\n" in seen.text
+    # Where names stand in a row, its beginning will do.
+    assert f"2 launches: short × 1, {name[:79]}… × 1" in seen.text
+
+
 def test_the_page_says_what_waits_would_cost_elsewhere(
     look: Look, page: Callable[[Path], Path], untimed: Path
 ) -> None:
@@ -143,7 +157,7 @@ def test_the_page_says_what_waits_would_cost_elsewhere(
 
 
 def test_a_page_is_bounded_and_keeps_what_is_longest(untimed: Path) -> None:
-    slices = Slices(most=3).add(Timeline(str(untimed)).marks())
+    slices = Slices(most=3).add(marks(str(untimed))).close()
     data = slices.data()
     titles = [track["name"] for track in data["tracks"]]
     calls = [one for one in data["slices"] if titles[one[0]] == "main"]
@@ -151,7 +165,7 @@ def test_a_page_is_bounded_and_keeps_what_is_longest(untimed: Path) -> None:
     assert len(calls) == 3
     assert {"cuMemAlloc_v2", "cuMemcpyDtoH_v2"} <= {data["names"][one[4]] for one in calls}
     assert len(data["slices"]) == 6
-    everything = Slices().add(Timeline(str(untimed)).marks())
+    everything = Slices().add(marks(str(untimed))).close()
     assert slices.left_out == len(everything.data()["slices"]) - 6
     assert everything.left_out == 0
 

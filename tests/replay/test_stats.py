@@ -148,6 +148,17 @@ def test_launches_are_summed_by_their_phases(look: Look, tmp_path: Path) -> None
     assert "CUDA Kernel Launch & Exec Time Summary (cuda_kern_exec_sum)" in shown
 
 
+def test_times_of_some_kernels_are_said_to_be_of_some(look: Look, tmp_path: Path) -> None:
+    made = Made()
+    made.launch("k", took=1_000)
+    made.launch("k")
+    made.end()
+    path = made.write(tmp_path / "some.jsonl")
+    (row,) = rows(look, path, "cuda_gpu_kern_sum")
+    assert row["Instances"] == "1"
+    assert "of 1 of 2 launches are known" in look("stats", path, "-r", "cuda_gpu_kern_sum").out
+
+
 def test_kernels_without_times_are_counted_with_their_shapes(look: Look, untimed: Path) -> None:
     (first, _) = rows(look, untimed, "cuda_gpu_kern_sum")
     assert first["Instances"] == "3"

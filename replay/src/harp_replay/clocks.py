@@ -29,11 +29,6 @@ class Clocks:
             least = self._asked[event.call] - event.began
             self._ahead[event.session] = max(least, self._ahead.get(event.session, least))
 
-    @property
-    def has_device_times(self) -> bool:
-        """Whether there are any."""
-        return bool(self._ahead)
-
     def span(self, session: int, began: int, ended: int) -> tuple[int, int]:
         """Two times of a session's device as the program's clock has them, in bounds."""
         ahead = self._ahead.get(session, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from harp_replay.files import written
-from harp_replay.timeline import Timeline
+from harp_replay.timeline import marks
 
 
 @click.command()
@@ -26,15 +26,14 @@ def export(trace: str, form: str, output: str) -> None:
       harp-replay export --perfetto out.htrace -o out.pftrace
       harp-replay export --chrome out.htrace -o out.json
     """
-    timeline = Timeline(trace)
     if form == "chrome":
         from harp_replay import chrome
 
         with written(output) as file:
-            count = chrome.Writer(file).write(timeline.marks())
+            count = chrome.Writer(file).write(marks(trace))
     else:
         from harp_replay import perfetto
 
         with written(output, "wb") as file:
-            count = perfetto.Writer(file).write(timeline.marks())
+            count = perfetto.Writer(file).write(marks(trace))
     click.echo(f"{output}: {count:,} marks; open it in ui.perfetto.dev")

@@ -16,6 +16,9 @@ from harp_replay.tally import ASKED, Tally
 NAMES = 12
 """So many names of a kind are shown to people; `--json` has all."""
 
+LONG = 80
+"""So many characters of a name."""
+
 
 @click.command()
 @click.argument("trace", type=click.Path(exists=True))
@@ -115,10 +118,15 @@ def by_launches(tally: Tally) -> list[tuple[str, Any]]:
 
 def some(counted: Mapping[str, int]) -> str:
     """Names with how often, the first few of them."""
-    shown = [f"{name} × {count:,}" for name, count in list(counted.items())[:NAMES]]
+    shown = [f"{shortened(name)} × {count:,}" for name, count in list(counted.items())[:NAMES]]
     if len(counted) > NAMES:
         shown.append(f"… and {len(counted) - NAMES} more")
     return ", ".join(shown)
+
+
+def shortened(name: str, most: int = LONG) -> str:
+    """A name for people, without its end if it is long."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def page_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -181,7 +189,7 @@ def payloads(found: Mapping[str, Any]) -> str:
     """What there is of the data, in words."""
     told = found["payloads"]
     counts = ", ".join(f"{count:,} {policy}" for policy, count in told["by_policy"].items())
-    text = f"{readable(told['bytes'])} in {counts or 'none'}"
+    text = f"{readable(told['bytes'])} in {counts}" if counts else "none"
     ratio = told["dedupe_ratio"]
     if ratio is not None:
         text += f"; {readable(told['different_bytes'])} of it differ, each {ratio:.2f} × on average"

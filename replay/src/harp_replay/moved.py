@@ -16,6 +16,9 @@ FILL = "[CUDA memset]"
 MOST = (1 << 63) - 1
 """No call moves more bytes; what says so is no call of a program."""
 
+PER_THREAD = 2
+"""Stands for the stream that each thread has for itself."""
+
 WIDTHS = {"D8": 1, "D16": 2, "D32": 4}
 
 
@@ -83,12 +86,13 @@ def shape(call: Call) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
 def stream(call: Call) -> int | None:
     """The stream that `call` is queued in, by its serial number; 0 for the default stream.
 
-    None for a call that is in none.
+    The default stream that a thread has for itself is minus the thread's number. None for a call
+    that is in none.
     """
     for key in ("stream", "hStream"):
         if key in call.args:
             value = call.args[key]
             if isinstance(value, Mapping):
                 return _number(value, "id")
-            return 0
+            return -call.thread if value == PER_THREAD else 0
     return None

@@ -48,8 +48,9 @@ class NativeTrace:
     def lines(self) -> Iterator[dict[str, Any]]:
         """The objects that it prints, as they come."""
         assert self.process.stdout is not None
+        decode = json.JSONDecoder().decode  # json.loads() looks for the encoding of each line
         for line in self.process.stdout:
-            yield json.loads(line)
+            yield decode(line.decode())
 
     def end(self, status_of_failure: int = 1) -> int:
         """Waits for its end; its exit status.

@@ -14,19 +14,22 @@ import click
 from harp_client.errors import printable
 from harp_replay.events import events
 from harp_replay.files import written
-from harp_replay.info import page_of, summary
-from harp_replay.network import Model, Network, Recorded, foretold
+from harp_replay.info import page_of, shortened, summary
+from harp_replay.network import Model, Network, Recorded
 from harp_replay.slices import Slices
 from harp_replay.stats import cuda_api_sum, cuda_gpu_kern_sum, cuda_gpu_mem_size_sum
 from harp_replay.tables import Table, cell
 from harp_replay.tally import ASKED, Tally
-from harp_replay.timeline import Timeline
+from harp_replay.timeline import Calls, Timeline
 
 ROUND_TRIPS_MS = (0.1, 1, 10, 30)
 """For which the page says what the waits would cost."""
 
 ROWS = 30
 """So many rows a table of the page has."""
+
+NAME = 120
+"""So many characters of a name."""
 
 
 @click.command()
@@ -42,15 +45,19 @@ def report(trace: str, output: str) -> None:
       harp-replay report out.htrace
       harp-replay report out.htrace -o monday.html
     """
-    tally, recorded = Tally(), Recorded()
+    tally, recorded, calls = Tally(), Recorded(), Calls()
     for event in events(trace):
         tally.take(event)
         recorded.take(event)
-    models: list[Model] = []
-    if tally.waits:
-        networks = [Network(trip * 1e6) for trip in ROUND_TRIPS_MS]
-        models = foretold(events(trace), networks, Network(recorded.round_trip), recorded.pace)
-    slices = Slices().add(Timeline(trace).marks())
+        calls.take(event)
+    here = Network(recorded.round_trip)
+    models = [Model(Network(trip * 1e6), here, recorded.pace) for trip in ROUND_TRIPS_MS]
+    timeline, slices = Timeline(calls), Slices()
+    for event in events(trace):
+        slices.add(timeline.draw(event))
+        for model in models:
+            model.take(event)
+    slices.close()
     with written(output) as file:
         file.writelines(page(tally, slices, recorded, models))
     click.echo(f"{output}: open it in a browser")
@@ -120,12 +127,13 @@ def _waits(tally: Tally, found: Recorded, models: Sequence[Model]) -> Iterator[s
     yield "<h2>Where it waited</h2>\n"
     recorded = found.round_trip / 1e6
     heads = ["Waits", "Total (ms)", *(f"at {trip} ms" for trip in ROUND_TRIPS_MS), "", "Because"]
-    if found.told is None:
-        yield "<p class=soft>The trace does not say how far away the server was: it is taken for "
-        yield f"{recorded:.3f} ms, in which its soonest answer came.</p>\n"
-    else:
-        yield f"<p class=soft>The server was {recorded:.3f} ms away (round trip). Columns “at … "
-        yield "ms” say what the same waits would take at that distance: one round trip each.</p>\n"
+    yield f"<p class=soft>The round trip is taken for {recorded:.3f} ms, "
+    yield (
+        "as the session was told. "
+        if found.told == found.round_trip
+        else ("in which the soonest answer came. ")
+    )
+    yield "Columns “at … ms” say what the same waits would take there: one round trip each.</p>\n"
     rows: list[list[str]] = []
     total_ms = 0.0
     by_reason: dict[str, list[int]] = {}
@@ -172,6 +180,14 @@ def _table(table: Table) -> Iterator[str]:
         yield f"<p class=soft>{text(table.note)}</p>\n"
 
 
+def _name(words: str) -> str:
+    """A name; of a long one what it begins with, which opens to all of it."""
+    if len(words) <= NAME:
+        return text(words)
+    begin = text(shortened(words, NAME))
+    return f"<details><summary>{begin}</summary>{text(words)}</details>"
+
+
 def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> Iterator[str]:
     """A table whose last `names` columns are words."""
     if not rows:
@@ -185,6 +201,6 @@ def _grid(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> It
     for row in rows:
         yield "<tr>"
         for place, words in enumerate(row):
-            yield f"<td{' class=name' if place >= first else ''}>{text(words)}"
+            yield f"<td class=name>{_name(words)}" if place >= first else f"<td>{text(words)}"
         yield "\n"
     yield "</table></div>\n"

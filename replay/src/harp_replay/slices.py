@@ -37,7 +37,7 @@ class Slices:
         self._end = 0
 
     def add(self, marks: Iterable[Mark]) -> Slices:
-        """Adds all marks; itself."""
+        """Adds marks; itself."""
         for mark in marks:
             match mark:
                 case Named():
@@ -56,6 +56,10 @@ class Slices:
                         self._slice(mark, 0, 0, mark.category)
                 case Count():
                     self._end = max(self._end, mark.time)
+        return self
+
+    def close(self) -> Slices:
+        """Ends what has not ended, with the last mark; itself."""
         for stack in self._open.values():
             for depth, begun in enumerate(stack):
                 self._slice(begun, depth, max(0, self._end - begun.time), "unended")

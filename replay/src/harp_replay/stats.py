@@ -51,7 +51,11 @@ def cuda_gpu_kern_sum(tally: Tally) -> Table:
     name, title = "cuda_gpu_kern_sum", "CUDA GPU Kernel Summary"
     times = {name: kernel.times for name, kernel in tally.kernels.items() if kernel.times}
     if times or not tally.kernels:
-        return Table(name, title, timed("Instances", "Name"), list(of_times(times)))
+        launches = sum(kernel.launches for kernel in tally.kernels.values())
+        known = sum(map(len, times.values()))
+        note = f"The device's times of {known:,} of {launches:,} launches are known."
+        note = "" if known == launches else note
+        return Table(name, title, timed("Instances", "Name"), list(of_times(times)), note)
     rows: list[tuple[Value, ...]] = []
     for kernel_name, kernel in by_launches(tally):
         shapes = [f"{_dim(grid)} × {_dim(block)}" for grid, block in kernel.grids]

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from harp_client.errors import HarpError
 from harp_client.leaf import Leaf
@@ -36,8 +35,7 @@ CLOCK_SKEW = datetime.timedelta(hours=12)
 far behind as it may be ahead, where certificates live for a day and are renewed at half of that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """The private keys of one member."""
 
     client: ec.EllipticCurvePrivateKey

@@ -1,7 +1,6 @@
 """A lease for one `harp-run`: what the command line asks for, and where the program then runs."""
 
-import json
-import socket
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ class Wish(NamedTuple):
         return not any(self[:-1])
 
     def request(self) -> dict[str, object]:
-        """An AttachRequest in protobuf's JSON form. Raises HarpError."""
+        """The fields of an AttachRequest. Raises HarpError."""
         if self.size is not None:
             if any((self.gpus, self.memory, self.compute, self.model)):
                 raise HarpError("--size says all of it", "drop it, or the others", 2)
@@ -42,7 +41,7 @@ class Wish(NamedTuple):
                 raise HarpError(f"--gpus {self.gpus}: not a number of devices", "--gpus 2", 2)
             demand["count"] = int(self.gpus)
         if self.memory is not None:
-            demand["memory"] = str(size(self.memory))
+            demand["memory"] = size(self.memory)
         if self.compute is not None:
             demand["compute"] = per_mille(self.compute)
         if self.model is not None:
@@ -60,23 +59,25 @@ class RunLease:
     def __init__(
         self, pool: Schedulers, wish: Wish, named: Sequence[str], environ: Mapping[str, str]
     ) -> None:
-        arguments = ["--credentials", pool.credentials]
-        for address in pool.addresses:
-            arguments += ["--scheduler", address]
         try:
-            if wish.is_empty:
-                arguments += ["--host", settings.HARP_HOST.get(environ) or socket.gethostname()]
-                for name in named:
-                    arguments += ["--lease", name]
-            else:
-                arguments += ["--request", json.dumps(wish.request())]
-            if wish.queue_timeout is not None:
-                arguments += ["--queue-timeout", str(seconds(wish.queue_timeout))]
+            request = None if wish.is_empty else wish.request()
+            timeout = wish.queue_timeout
+            queue_seconds = None if timeout is None else seconds(timeout)
         except HarpError as error:
             # 2 may be the program's own status; 125 is a failure of `harp-run`.
             raise HarpError(error.cause, error.next_step, 125) from None
+        host = settings.HARP_HOST.get(environ) or os.uname().nodename
+
+        def work(lifeline: int, ready: int) -> int:
+            # Loaded by the child alone: it is not needed here.
+            from harp_client import lease_holder
+
+            if request is None:
+                return lease_holder.use_attached(lifeline, ready, pool, host, named)
+            return lease_holder.hold(lifeline, ready, pool, request, queue_seconds)
+
         try:
-            self._holder = Attendant("harp_client.lease_holder", arguments, environ, "the lease")
+            self._holder = Attendant(work, "the lease")
         except NotReady:
             raise SystemExit(125) from None
         answer = self._holder.answer

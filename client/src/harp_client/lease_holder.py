@@ -1,10 +1,9 @@
 """Holds the lease of one `harp-run`: asks for it, waits, renews it, and gives it back.
 
-Started by harp_client.lease as an attendant, so that the lease is returned whatever happens to
+The work of an attendant of harp_client.lease, so that the lease is returned whatever happens to
 `harp-run`: when the lifeline says goodbye or breaks, the lease is given back.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -12,13 +11,15 @@ import select
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.attached import Attached, LeftOut, attached, chosen, owner
 from harp_client.errors import HarpError, printable, tell
 from harp_client.renewing import keep_fresh
 from harp_client.scheduler import USABLE, Scheduler, request_id
+from harp_client.target import Schedulers
 
 PROGRAM = "harp-run"
 TTL = 30.0
@@ -32,34 +33,44 @@ SAY_AGAIN = 30.0
 """Seconds between lines about the same place in the queue."""
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="harp-run (lease)")
-    parser.add_argument("--lifeline-fd", type=int, required=True)
-    parser.add_argument("--ready-fd", type=int, required=True)
-    parser.add_argument("--scheduler", action="append", required=True)
-    parser.add_argument("--credentials", required=True)
-    parser.add_argument("--queue-timeout", type=float)
-    parser.add_argument("--request", help="AttachRequest in protobuf's JSON form")
-    parser.add_argument("--host", help="in place of a request: use what is attached to this host")
-    parser.add_argument("--lease", action="append", default=[], help="only this, of the host's")
-    arguments = parser.parse_args()
+def hold(
+    lifeline: int,
+    ready: int,
+    pool: Schedulers,
+    fields: Mapping[str, Any],
+    queue_timeout: float | None,
+) -> int:
+    """Asks for a lease and has it until `harp-run` is gone; the exit status. `fields`: of the
+    AttachRequest; `queue_timeout`: seconds, None waits for ever."""
     try:
-        scheduler = Scheduler(arguments.scheduler, arguments.credentials)
-        keep_fresh(scheduler)
-        if arguments.host is not None:
-            found = find_attached(scheduler, arguments.host, arguments.lease)
-            tell_ready(arguments.ready_fd, found.usable, found.left_out)
-            while not select.select([arguments.lifeline_fd], [], [], FRESH_SECONDS)[0]:
-                stay_fresh(scheduler)
-            return 0
-        from google.protobuf import json_format
-
-        request = json_format.Parse(arguments.request, api.AttachRequest())
-        request.request_id, request.ttl = request_id(), TTL
-        holder = Holder(scheduler, arguments.lifeline_fd)
-        return holder.run(request, arguments.ready_fd, arguments.queue_timeout)
+        scheduler = connect(pool)
+        request = api.AttachRequest(request_id=request_id(), ttl=TTL, **fields)
+        return Holder(scheduler, lifeline).run(request, ready, queue_timeout)
     except HarpError as error:
         return tell(PROGRAM, error)
+
+
+def use_attached(
+    lifeline: int, ready: int, pool: Schedulers, host: str, names: Sequence[str]
+) -> int:
+    """Says what is attached to a host, of which only the leases of these names or ids if there are
+    any, and keeps the certificate fresh until `harp-run` is gone; the exit status."""
+    try:
+        scheduler = connect(pool)
+        found = find_attached(scheduler, host, names)
+        tell_ready(ready, found.usable, found.left_out)
+        while not select.select([lifeline], [], [], FRESH_SECONDS)[0]:
+            stay_fresh(scheduler)
+        return 0
+    except HarpError as error:
+        return tell(PROGRAM, error)
+
+
+def connect(pool: Schedulers) -> Scheduler:
+    """The pool's scheduler, with a certificate that is fresh. Raises HarpError."""
+    scheduler = Scheduler(pool.addresses, pool.credentials)
+    keep_fresh(scheduler)
+    return scheduler
 
 
 class Holder:
@@ -105,7 +116,8 @@ class Holder:
                     "wait longer (--queue-timeout), or ask for less; harp get queue",
                     5,
                 )
-            if self._is_over(0.05):
+            left = 1.0 if deadline is None else min(1.0, max(0.0, deadline - now))
+            if self._is_over(left, asked.news):
                 return None
             self._renew(lease)
 
@@ -137,9 +149,13 @@ class Holder:
             return False
         return True
 
-    def _is_over(self, seconds: float) -> bool:
-        """Whether `harp-run` said goodbye or is gone, within a time."""
-        return bool(select.select([self._lifeline], [], [], seconds)[0])
+    def _is_over(self, seconds: float, news: int | None = None) -> bool:
+        """Whether `harp-run` said goodbye or is gone, within a time or until there are news."""
+        waited = [self._lifeline] if news is None else [self._lifeline, news]
+        ready = select.select(waited, [], [], seconds)[0]
+        if news in ready:
+            os.read(news, 4096)
+        return self._lifeline in ready
 
 
 class Asked:
@@ -149,18 +165,24 @@ class Asked:
         self._scheduler = scheduler
         self.lease: api.Lease = scheduler.call("Attach", request)
         self.failed: HarpError | None = None
+        self.news, self._tell = os.pipe()
+        """Has a byte to read for each change of the two above."""
+
         self._follower = threading.Thread(target=self._follow, daemon=True)
         self._follower.start()
 
     def _follow(self) -> None:
         watcher = self._scheduler.again()
         try:
-            for lease in watcher.watch("WatchLease", api.WatchLeaseRequest(lease=self.lease.id)):
+            request = api.WatchLeaseRequest(lease=self.lease.id)
+            for lease in watcher.watch("WatchLease", request, may_repeat=True):
                 self.lease = lease
+                os.write(self._tell, b".")
                 if lease.state in USABLE:
                     return
         except HarpError as error:
             self.failed = error
+            os.write(self._tell, b".")
 
     def give_back(self) -> None:
         """Returns it, or leaves the queue; a server that cannot be told is told by the expiry."""
@@ -212,7 +234,3 @@ def described(lease: api.Lease) -> list[dict[str, str]]:
         {"lease": lease.id, "address": target.address, "model": target.model}
         for target in lease.targets
     ]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 
-from harp_client.attendant import Attendant
+from harp_client.attendant import Attendant, module
 from harp_client.target import Target
 
 READY_SECONDS = 30.0
@@ -15,13 +15,9 @@ class EmbeddedPool:
     """Starts on construction; `close` ends it. If this process dies, the pool ends itself."""
 
     def __init__(self, device: str, verbose: bool, environ: Mapping[str, str]) -> None:
-        self._agent = Attendant(
-            "harp_server.embedded",
-            ["--device", device, "--log-level", "info" if verbose else "error"],
-            environ,
-            "the embedded pool",
-            READY_SECONDS,
-        )
+        options = ["--device", device, "--log-level", "info" if verbose else "error"]
+        work = module("harp_server.embedded", options, environ)
+        self._agent = Attendant(work, "the embedded pool", READY_SECONDS)
         answer = self._agent.answer
         self.target = Target(
             answer["address"], answer["credentials"], ptx=device == "soft", embedded=True
@@ -30,5 +26,5 @@ class EmbeddedPool:
     def close(self) -> None:
         """Ends the pool and what it left, within a bound."""
         self._agent.close(GOODBYE_SECONDS)
-        if self._agent.process.returncode != 0:
+        if self._agent.status != 0:
             shutil.rmtree(os.path.dirname(self.target.credentials), ignore_errors=True)

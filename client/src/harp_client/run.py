@@ -5,7 +5,6 @@ Kept light: nothing heavier than the standard library is imported on the way to 
 
 import getopt
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
@@ -167,8 +166,11 @@ def _parse(arguments: list[str]) -> Options:
         sys.exit(0)
     if not command:
         raise HarpError("no program given", "harp-run -- PROGRAM; see harp-run --help", 125)
-    if "profile" in values and "--" in command and shutil.which(command[0]) is None:
-        raise _size_asked_by_profile()
+    if "profile" in values and "--" in command:
+        import shutil
+
+        if shutil.which(command[0]) is None:
+            raise _size_asked_by_profile()
     servers = [value for name, value in found if name in ("-s", "--server")]
     flags = Flags(
         server=",".join(servers) or None,

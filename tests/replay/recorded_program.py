@@ -19,6 +19,9 @@ COUNT = 1000
 MANY = 500
 """Calls that nobody waits for."""
 
+FILLS = 40_000
+"""More of them than a server times without telling."""
+
 VECTOR_ADD_CALLS = [
     "cuDevicePrimaryCtxRetain",
     "harp_set_current",
@@ -114,6 +117,13 @@ def two_devices() -> None:
         must(cuda.cuCtxSetCurrent(context))
         must(cuda.cuMemAlloc_v2(byref(memory), ctypes.c_size_t(4 * COUNT)))
         must(cuda.cuMemsetD32_v2(memory, device, ctypes.c_size_t(COUNT)))
+
+
+def fills() -> None:
+    (memory,) = begin()
+    for value in range(FILLS):
+        must(cuda.cuMemsetD32Async(memory, value, ctypes.c_size_t(1), None))
+    must(cuda.cuCtxSynchronize())
 
 
 def killed() -> None:

@@ -17,7 +17,7 @@ from clients.environment import clients_python
 from clients.toolkit import HERE as CLIENTS
 from harp_client import native
 from pool.standins import HARP_RUN, Server
-from replay.recorded_program import COUNT, MANY, VECTOR_ADD_CALLS
+from replay.recorded_program import COUNT, FILLS, MANY, VECTOR_ADD_CALLS
 from replay.stage import LONGEST, lines_of
 from waits.profile import tables_of
 
@@ -154,6 +154,17 @@ def test_the_device_says_how_long_calls_took_where_that_is_asked_for(record: Rec
         assert calls[each["call"]]["time"] < each["began"] <= each["ended"]
     assert sorted(times, key=lambda each: each["began"]) == times
     assert not [push for push in of(events, "push") if push["kind"] == "times"]
+
+
+def test_times_of_many_calls_are_told_while_nobody_waits(record: Record) -> None:
+    events = record("fills", environ={"HARP_DEVICE_TIMES": "1"}).events()
+    fills = {call["number"] for call in of(events, "call", name="cuMemsetD32Async")}
+    assert len(fills) == FILLS
+    # A server has 16,384 that it has not told at most; a device that is so far behind misses some.
+    timed = [each["call"] for each in of(events, "device_time")]
+    assert len(timed) > 1 << 14
+    assert fills.issuperset(timed)
+    assert timed == sorted(timed)
 
 
 def test_by_default_data_is_told_by_its_size(record: Record) -> None:

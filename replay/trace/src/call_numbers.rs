@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-/// Calls of a session that are remembered; a server tells of no older ones.
+/// Runs of a session's calls that are remembered. Where there is one session and nothing is lost there is one.
 const MOST: usize = 1 << 16;
 
 #[derive(Default)]
@@ -17,8 +17,15 @@ pub struct CallNumbers {
 struct Session {
     /// Calls in its stream so far.
     sent: u64,
-    /// The places and numbers of the last ones that are in the trace, ascending.
-    known: VecDeque<(u64, u64)>,
+    /// The last ones that are in the trace, ascending.
+    known: VecDeque<Run>,
+}
+
+/// Calls that follow each other in their stream and in the trace.
+struct Run {
+    place: u64,
+    number: u64,
+    calls: u64,
 }
 
 impl CallNumbers {
@@ -30,10 +37,21 @@ impl CallNumbers {
         }
         let session = &mut self.sessions[session];
         if is_recorded {
-            if session.known.len() == MOST {
-                session.known.pop_front();
+            let (place, number) = (session.sent, self.recorded);
+            let follows =
+                |run: &&mut Run| run.place + run.calls == place && run.number + run.calls == number;
+            if let Some(run) = session.known.back_mut().filter(follows) {
+                run.calls += 1;
+            } else {
+                if session.known.len() == MOST {
+                    session.known.pop_front();
+                }
+                session.known.push_back(Run {
+                    place,
+                    number,
+                    calls: 1,
+                });
             }
-            session.known.push_back((session.sent, self.recorded));
             self.recorded += 1;
         }
         session.sent += 1;
@@ -43,13 +61,15 @@ impl CallNumbers {
     /// asked for no more.
     pub fn of(&mut self, session: u32, place: u64) -> Option<u64> {
         let known = &mut self.sessions.get_mut(session as usize)?.known;
-        while known.front().is_some_and(|(before, _)| *before < place) {
+        while known
+            .front()
+            .is_some_and(|run| run.place + run.calls <= place)
+        {
             known.pop_front();
         }
-        match known.front() {
-            Some((found, number)) if *found == place => Some(*number),
-            _ => None,
-        }
+        let run = known.front()?;
+        let offset = place.checked_sub(run.place)?;
+        Some(run.number + offset)
     }
 }
 
@@ -72,10 +92,26 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_follow_each_other_are_one_run() {
+        let mut numbers = CallNumbers::default();
+        (0..10 * MOST).for_each(|_| numbers.count(0, true));
+        assert_eq!(numbers.sessions[0].known.len(), 1);
+        assert_eq!(numbers.of(0, 0), Some(0));
+        assert_eq!(
+            numbers.of(0, 10 * MOST as u64 - 1),
+            Some(10 * MOST as u64 - 1)
+        );
+        assert_eq!(numbers.of(0, 10 * MOST as u64), None);
+    }
+
+    #[test]
     fn the_oldest_are_forgotten() {
         let mut numbers = CallNumbers::default();
-        (0..=MOST).for_each(|_| numbers.count(0, true));
+        for _ in 0..=MOST {
+            numbers.count(0, true);
+            numbers.count(1, true);
+        }
         assert_eq!(numbers.of(0, 0), None);
-        assert_eq!(numbers.of(0, 1), Some(1));
+        assert_eq!(numbers.of(0, 1), Some(2));
     }
 }

@@ -1,9 +1,9 @@
 //! How long launches and copies take on the device, where the client wants to know: the driver's events before and after
 //! each, in its own stream.
 //!
-//! Like what watched events tell, what is known goes ahead of the next frame to the client. An event more or less costs the
-//! device a microsecond, so this is only done when it is asked for. Downloads that are short are not timed: they are
-//! waited for, and the wait says as much.
+//! Like what watched events tell, what is known goes ahead of the next frame to the client; where it is much, at once. An
+//! event more or less costs the device a microsecond, so this is only done when it is asked for. Downloads that are short
+//! are not timed: they are waited for, and the wait says as much.
 
 use std::collections::{HashMap, VecDeque};
 use std::ptr::null_mut;
@@ -207,6 +207,11 @@ impl DeviceTimes {
             .into_iter()
             .chain([end])
             .for_each(|event| self.give_back(context, event));
+    }
+
+    /// Whether so much is over that the client is to be told at once, whatever it waits for.
+    pub fn is_much(&self) -> bool {
+        self.over.len() >= SPANS_MAX
     }
 
     /// What there is to tell the client; `None` for nothing.

@@ -283,11 +283,16 @@ impl Engine {
         let Some(begun) = self.begun.take() else {
             return;
         };
-        if let Some(mut times) = self.shared.replies.device_times() {
-            match status {
-                0 => times.after(begun, self.calls - 1),
-                _ => times.leave_out(begun),
-            }
+        let Some(mut times) = self.shared.replies.device_times() else {
+            return;
+        };
+        match status {
+            0 => times.after(begun, self.calls - 1),
+            _ => times.leave_out(begun),
+        }
+        if times.is_much() {
+            drop(times);
+            self.shared.replies.send_completed();
         }
     }
 

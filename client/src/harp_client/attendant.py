@@ -94,7 +94,8 @@ class Attendant:
 def _fork(work: Work, lifeline: int, ready: int) -> int:
     """Starts the child, which never returns from here."""
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        if stream is not None:  # harp-run was started without it
+            stream.flush()
     pid = os.fork()
     if pid:
         return pid

@@ -89,6 +89,7 @@ def test_columns_are_those_of_nsys(look: Look, timed: Path) -> None:
         "cuda_gpu_mem_time_sum": f"Time (%),Total Time (ns),Count,{OF_TIMES},Operation",
         "cuda_gpu_mem_size_sum": "Total (MB),Count,Avg (MB),Med (MB),Min (MB),Max (MB),"
         "StdDev (MB),Operation",
+        "cuda_gpu_sum": f"Time (%),Total Time (ns),Instances,{OF_TIMES},Category,Operation",
         "cuda_kern_exec_sum": ",".join(
             ["PID,TID,DevId,Count,QCount"]
             + [f"{phase}{name}" for phase in "TAQK" for name in OF_TIMES.split(",")]
@@ -146,6 +147,19 @@ def test_launches_are_summed_by_their_phases(look: Look, tmp_path: Path) -> None
     assert (second["Count"], second["QCount"], second["QAvg (ns)"]) == ("1", "0", "")
     shown = look("stats", tmp_path / "launches.jsonl", "-r", "cuda_kern_exec_sum").out
     assert "CUDA Kernel Launch & Exec Time Summary (cuda_kern_exec_sum)" in shown
+
+
+def test_kernels_and_copies_are_summed_together(look: Look, tmp_path: Path) -> None:
+    made = Made()
+    made.launch("k", took=1_000)
+    made.upload("a")
+    made.add("device_time", session=0, call=made.calls - 1, began=made.now, ended=made.now + 3_000)
+    made.end()
+    found = rows(look, made.write(tmp_path / "both.jsonl"), "cuda_gpu_sum")
+    assert [(row["Time (%)"], row["Category"], row["Operation"]) for row in found] == [
+        ("75.0", "MEMORY_OPER", "[CUDA memcpy Host-to-Device]"),
+        ("25.0", "CUDA_KERNEL", "k"),
+    ]
 
 
 def test_times_of_some_kernels_are_said_to_be_of_some(look: Look, tmp_path: Path) -> None:

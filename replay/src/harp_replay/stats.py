@@ -115,6 +115,24 @@ def cuda_gpu_mem_size_sum(tally: Tally) -> Table:
     return Table("cuda_gpu_mem_size_sum", "CUDA GPU MemOps Summary (by Size)", columns, rows)
 
 
+def cuda_gpu_sum(tally: Tally) -> Table:
+    """Kernels, copies and fills by what the device took for them."""
+    works = {
+        f"{category}\0{name}": work.times
+        for category, of in (("CUDA_KERNEL", tally.kernels), ("MEMORY_OPER", tally.moves))
+        for name, work in of.items()
+    }
+    rows = [(*numbers, *str(key).split("\0", 1)) for *numbers, key in of_times(works)]
+    note = NO_TIMES + "see cuda_gpu_kern_sum and cuda_gpu_mem_size_sum."
+    return Table(
+        "cuda_gpu_sum",
+        "CUDA GPU Summary (Kernels/MemOps)",
+        (*timed("Instances", "Category"), "Operation"),
+        rows,
+        note if works and not rows else "",
+    )
+
+
 def waits_sum(tally: Tally) -> Table:
     """Why calls waited: what was asked for is of the program's own making."""
     by_name = {f"{because}\0{name}": values for (because, name), values in tally.waits.items()}
@@ -134,6 +152,7 @@ REPORTS: dict[str, Callable[[Tally], Table]] = {
         cuda_gpu_kern_sum,
         cuda_gpu_mem_time_sum,
         cuda_gpu_mem_size_sum,
+        cuda_gpu_sum,
         cuda_kern_exec_sum,
         waits_sum,
     )

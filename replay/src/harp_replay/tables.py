@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 from harp_client.errors import printable
 
+NUMBERED = ("PID", "TID", "DevId")
+"""Columns of numbers that are names."""
+
 SPREAD = ("Avg", "Med", "Min", "Max", "StdDev")
 
 
@@ -68,6 +71,8 @@ def cell(value: Value, column: str) -> str:
     """A value as people read it in a column of that head."""
     if value is None:
         return ""
+    if column in NUMBERED:
+        return str(value)
     if isinstance(value, str):
         return printable(value)
     digits = 0 if isinstance(value, int) else 3 if "(MB)" in column else 1

@@ -152,7 +152,9 @@ class Model:
 
     def _pass(self, number: int, time: int) -> float:
         """A thread is where it was at a recorded time; when that is."""
-        thread = self._threads.setdefault(number, Thread(self._least_later()))
+        thread = self._threads.get(number)
+        if thread is None:
+            thread = self._threads[number] = Thread(self._least_later())
         self.recorded = max(self.recorded, time)
         thread.last = max(thread.last, time + thread.later)
         return thread.last

@@ -181,7 +181,7 @@ fn fill(mut recorder: Recorder, out: &Path, bytes: usize) {
     let (mut calls, mut told) = (0, 0);
     let cut = each(out, |block| match block {
         Block::Call(_) => calls += 1,
-        Block::Loss { blocks, .. } => told += blocks,
+        Block::Loss { lost, .. } => told += lost.blocks,
         _ => {}
     })
     .unwrap();
@@ -317,7 +317,7 @@ fn a_ring_that_makes_no_sense_ends_the_trace_there() {
     let (mut producer, fds) = harp_trace::ring::Producer::create(RING).unwrap();
     let memory = std::fs::File::from(fds.memory.try_clone().unwrap());
     let connection =
-        harp_trace::greeting::greet(&folder.path().join("socket"), "wild", fds).unwrap();
+        harp_trace::greeting::greet(&recorder.folder.join("socket"), "wild", fds).unwrap();
     producer.try_append_block(&Block::Annotation(b"{}"));
     std::os::unix::fs::FileExt::write_all_at(&memory, &[0xff; 8], 64).unwrap();
     let line = recorder.line().unwrap();

@@ -45,8 +45,11 @@ impl Recorder {
         recorder
     }
 
+    /// Its socket has a folder of its own, which goes with it.
     pub fn start(folder: &Path) -> Recorder {
-        Recorder::start_by(Command::new(TRACE), folder, folder)
+        let door = folder.join("door");
+        std::fs::create_dir(&door).unwrap();
+        Recorder::start_by(Command::new(TRACE), &door, folder)
     }
 
     /// A program that connects.

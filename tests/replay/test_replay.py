@@ -177,6 +177,66 @@ def test_what_would_be_waited_for_in_vain_is_refused(stage: Stage, name: str, to
     assert told in done.told
 
 
+LOST = {"type": "loss", "reasons": [], "bits": 1, "bytes": 100}
+
+
+def test_lost_times_are_noted_and_no_obstacle(stage: Stage) -> None:
+    events = stage.events(stage.record("three", 3))
+    leaves = [event for event in events if event["type"] == "leave"][3:7]
+    loss = LOST | {"time": leaves[-1]["time"], "blocks": 4, "type_bits": 1 << 6}
+    events[events.index(leaves[-1])] = loss
+    events = [event for event in events if event not in leaves]
+    trace = stage.assemble(events)
+    done = stage.replay(trace)
+    assert_same(done)
+    assert done.result["lost"] == {"blocks": 4, "types": ["leave"], "uploads": 0}
+    words = stage.command(trace, *stage.pool)
+    said = subprocess.run(words, env=stage.environ, capture_output=True, text=True, timeout=LONGEST)
+    assert "has lost 4 blocks (leave), but no call\n" in said.stdout
+
+
+@pytest.mark.parametrize("types", [1 << 5 | 1 << 7, 1 << 9, None])
+def test_a_trace_that_has_lost_calls_is_replayed_up_to_there_if_asked(
+    stage: Stage, types: int | None
+) -> None:
+    """A reply, or what an older trace does not say, may be as good as a call."""
+    events = stage.events(stage.record("three", 3))
+    second = calls_of(events, "cuMemcpyDtoH_v2")[1]
+    loss = LOST | {"time": second["time"], "blocks": 1, "type_bits": types}
+    if types is None:
+        del loss["type_bits"]
+    events[events.index(second)] = loss
+    trace = stage.assemble(events)
+    done = stage.replay(trace)
+    last = second["number"] - 1
+    assert done.status == 2
+    assert f"before call {second['number']}, and may lack calls. Next: replay" in done.told
+    assert f"up to there with --to {last}, or record it again" in done.told
+    done = stage.replay(trace, "--to", last)
+    assert (done.status, done.result["sent"]) == (0, last + 1)
+    assert done.result["compared_data"] == 1
+    assert stage.replay(trace, "--to", last + 1).status == 2
+
+
+def test_what_depends_on_lost_bytes_is_not_compared(stage: Stage) -> None:
+    """Of the two results one was made together with what was lost, by way of the weights."""
+    events = stage.events(stage.record("chain", 20))
+    upload = calls_of(events, "cuMemcpyHtoD_v2")[3]
+    upload["payload"] = {"policy": "lost", "bytes": upload["payload"]["bytes"], "hash": None}
+    trace = stage.assemble(events)
+    done = stage.replay(trace)
+    assert_same(done)
+    assert done.result["lost"]["uploads"] == 1
+    assert done.result["compared_data"] == 1
+    assert done.result["skipped_because"] == {"it depends on data that was lost": 1}
+    events = stage.events(stage.record("three", 3, name="three"))
+    (upload,) = calls_of(events, "cuMemcpyHtoD_v2")
+    upload["payload"] = {"policy": "lost", "bytes": upload["payload"]["bytes"], "hash": None}
+    done = stage.replay(stage.assemble(events, "all_of_it"))
+    assert (done.status, done.result["different"], done.result["compared_data"]) == (1, 0, 0)
+    assert "nothing of the data was compared" in done.result["verdict"]
+
+
 def test_calls_of_another_version_are_told_by_name(stage: Stage) -> None:
     events = stage.events(stage.record("three", 3))
     (define,) = (event for event in events if event["type"] == "define")

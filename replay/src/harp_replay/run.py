@@ -221,6 +221,18 @@ def progress(terminal: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
         )
 
 
+def losses(lost: dict[str, Any]) -> Iterator[str]:
+    """What the recording has lost, and what that means."""
+    if lost["blocks"]:
+        types = ", ".join(lost["types"])
+        yield f"the recording has lost {lost['blocks']} blocks ({types}), but no call"
+    if lost["uploads"]:
+        yield (
+            f"it has lost the bytes of {lost['uploads']} uploads: zeros were sent instead, and "
+            "what kernels made of them was not compared"
+        )
+
+
 def tell(result: dict[str, Any]) -> None:
     """Prints the result for people."""
     lines = [
@@ -231,6 +243,7 @@ def tell(result: dict[str, Any]) -> None:
     if result["skipped"]:
         why = (f"{reason} ({count})" for reason, count in result["skipped_because"].items())
         lines.append(f"not compared {result['skipped']}: " + ", ".join(why))
+    lines += losses(result["lost"])
     relocated = result["relocated"]
     if relocated["addresses"]:
         lines.append(

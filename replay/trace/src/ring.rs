@@ -11,6 +11,7 @@
 //! | 192 | u64 | reader | head from which it wants to be woken; `u64::MAX` while it is awake |
 //! | 256 | u64 | writer | blocks that found no room, ever |
 //! | 264 | u64 | writer | bytes of their bodies |
+//! | 272 | u64 | writer | types of those that no block has told of: see [`Kinds`] |
 //! | 4096 | | writer | the bytes, a power of two, each at its number modulo that |
 //!
 //! A block begins at a multiple of 8. The reader believes nothing: the program on the other side may
@@ -26,7 +27,9 @@ use std::time::Duration;
 
 use harp_content::channel;
 
-use crate::block::{self, Block, Kind, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX};
+use crate::block::{
+    self, loss, Block, Kind, Kinds, Lost, Payload, Policy, RawBlock, BODY_MAX, HEAD_BYTES, PART_MAX,
+};
 use crate::ring_unsafe::{self, Mapping};
 pub use patience::Patience;
 
@@ -44,6 +47,8 @@ const ROOM_SHARE: usize = 8;
 const NOT_FOR_PAYLOADS: usize = 4;
 /// Nor is this part for [optional](Producer::append_optional) blocks.
 const NOT_FOR_OPTIONAL: usize = 8;
+/// Bytes that are set aside for the end of a trace.
+const FOR_LAST: usize = 256;
 /// So many bytes ahead of the head the ring is at hand.
 const AHEAD: u64 = 512;
 
@@ -70,6 +75,8 @@ pub struct Producer {
     told: (u64, u64),
     /// Optional blocks that were left out since, which may be told later.
     left_out: u64,
+    /// Bytes that only the [last](Producer::append_last) blocks take.
+    set_aside: usize,
 }
 
 impl Producer {
@@ -95,6 +102,7 @@ impl Producer {
             tail: 0,
             told: (0, 0),
             left_out: 0,
+            set_aside: FOR_LAST,
         };
         Ok((producer, RingFds { memory, wake }))
     }
@@ -152,14 +160,14 @@ impl Producer {
         self.try_append_block(block) || self.count_loss(block)
     }
 
-    /// As [`append`](Producer::append), but where there is no room it waits for some as long as `patience` lasts.
-    pub fn append_patiently(&mut self, time: u64, block: &Block, patience: &mut Patience) -> bool {
-        while !(self.has_told() || self.tell_loss(time)) || !self.try_append_block(block) {
-            if !patience.wait(self) {
-                return self.count_loss(block);
-            }
+    /// Appends the last block of all, for which room is set aside, and before it what has not been told of
+    /// losses.
+    pub fn append_last(&mut self, time: u64, block: &Block) -> bool {
+        self.set_aside = 0;
+        if self.lost().blocks != self.told.0 {
+            self.tell_loss_now(time);
         }
-        true
+        self.try_append_block(block)
     }
 
     /// As [`append`](Producer::append), for the blocks that there are most of: a body of `fixed` fields and then
@@ -230,7 +238,11 @@ impl Producer {
 
     #[cold]
     fn count_loss(&mut self, block: &Block) -> bool {
-        let bytes: usize = block.parts().slices().iter().map(|part| part.len()).sum();
+        let parts = block.parts();
+        let bytes: usize = parts.slices().iter().map(|part| part.len()).sum();
+        let kinds = self.map.lost_kinds();
+        let kinds_now = kinds.load(Ordering::Relaxed) | Kinds::of(parts.number).0;
+        kinds.store(kinds_now, Ordering::Relaxed);
         let (blocks, lost) = (self.map.lost_blocks(), self.map.lost_bytes());
         lost.store(
             lost.load(Ordering::Relaxed) + bytes as u64,
@@ -246,26 +258,26 @@ impl Producer {
 
     #[cold]
     fn tell_loss(&mut self, time: u64) -> bool {
-        if self.free() < self.capacity() / ROOM_SHARE {
-            return false;
-        }
+        self.free() >= self.capacity() / ROOM_SHARE && self.tell_loss_now(time)
+    }
+
+    fn tell_loss_now(&mut self, time: u64) -> bool {
         let lost = self.lost();
         let told = self.try_append_block(&Block::Loss {
             time,
-            reasons: block::loss::NO_ROOM,
-            blocks: lost.0.wrapping_sub(self.told.0),
-            bytes: lost.1.wrapping_sub(self.told.1),
+            lost: untold(lost, self.told),
         });
         if told {
-            self.told = lost;
+            self.told = (lost.blocks, lost.bytes);
             self.left_out = 0;
+            self.map.lost_kinds().store(0, Ordering::Relaxed);
         }
         told
     }
 
-    /// Blocks that there was no room for so far, and the bytes of their bodies.
-    pub fn lost(&self) -> (u64, u64) {
-        self.map.lost()
+    /// What there was no room for so far; the types are those that no block has told of.
+    pub fn lost(&self) -> Lost {
+        lost(&self.map)
     }
 
     /// Appends the bytes of a payload as parts, `pieces` one after the other, ahead of the block that
@@ -315,7 +327,7 @@ impl Producer {
     fn known_free(&self) -> usize {
         // A tail that makes no sense leaves no room.
         let used = self.head.wrapping_sub(self.tail);
-        self.capacity()
+        (self.capacity() - self.set_aside)
             .saturating_sub(usize::try_from(used).unwrap_or(usize::MAX))
     }
 
@@ -439,10 +451,10 @@ impl Consumer {
         self.tail
     }
 
-    /// Blocks that the writer had no room for so far, and the bytes of their bodies: also those that a
-    /// writer who is gone could no longer tell in a [`Block::Loss`].
-    pub fn lost(&self) -> (u64, u64) {
-        self.map.lost()
+    /// What the writer had no room for so far: also what one who is gone could no longer tell in a
+    /// [`Block::Loss`]. The types are those of that.
+    pub fn lost(&self) -> Lost {
+        lost(&self.map)
     }
 
     /// Bytes that wait in the ring.
@@ -479,6 +491,25 @@ impl Consumer {
     /// Is readable when the writer wants to be read.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
+    }
+}
+
+/// What has been lost in all.
+fn lost(map: &Mapping) -> Lost {
+    Lost {
+        reasons: loss::NO_ROOM,
+        blocks: map.lost_blocks().load(Ordering::Relaxed),
+        bytes: map.lost_bytes().load(Ordering::Relaxed),
+        kinds: Kinds(map.lost_kinds().load(Ordering::Relaxed)),
+    }
+}
+
+/// What of it has not been told, if `told` are the blocks and bytes that have been.
+pub fn untold(lost: Lost, told: (u64, u64)) -> Lost {
+    Lost {
+        blocks: lost.blocks.saturating_sub(told.0),
+        bytes: lost.bytes.saturating_sub(told.1),
+        ..lost
     }
 }
 

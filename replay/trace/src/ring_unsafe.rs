@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 /// The words before the bytes; a page, so that the bytes can be mapped by themselves.
 const CONTROL_BYTES: usize = 4096;
@@ -17,6 +17,7 @@ const TAIL_AT: usize = 128;
 const WAKE_AT: usize = 192;
 const LOST_BLOCKS_AT: usize = 256;
 const LOST_BYTES_AT: usize = 264;
+const LOST_KINDS_AT: usize = 272;
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 {
@@ -190,9 +191,8 @@ impl Mapping {
         self.word(LOST_BYTES_AT)
     }
 
-    pub fn lost(&self) -> (u64, u64) {
-        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        (load(self.lost_blocks()), load(self.lost_bytes()))
+    pub fn lost_kinds(&self) -> &AtomicU64 {
+        self.word(LOST_KINDS_AT)
     }
 
     /// Where byte `number` lies; at least `capacity` bytes from there on are mapped.

@@ -84,11 +84,9 @@ impl Tape {
             });
     }
 
-    /// The orderly end of what is recorded: it may wait for the recorder, no longer than that takes for a full ring.
+    /// The orderly end of what is recorded.
     pub fn end(&mut self, time: u64) {
-        let mut patience = Patience::for_bytes(&self.ring, self.ring.capacity() as u64);
-        let block = Block::End(&told::end(time));
-        self.ring.append_patiently(time, &block, &mut patience);
+        self.ring.append_last(time, &Block::End(&told::end(time)));
         self.ring.wake();
     }
 

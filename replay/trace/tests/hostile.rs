@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use harp_mutation::Random;
-use harp_trace::block::{Block, Message, Payload, Policy};
+use harp_trace::block::{Block, Lost, Message, Payload, Policy};
 use harp_trace::container::{pack, ErrorKind, Manifest, Trace, TraceError, Writer};
 use harp_trace::event::{assemble, Lines};
 use harp_trace::repack::{repack, Options};
@@ -153,15 +153,19 @@ fn enormous_sizes_are_numbers_and_not_memory() {
         });
         s.put(&Block::Loss {
             time: 0,
-            reasons: 0,
-            blocks: u64::MAX,
-            bytes: u64::MAX,
+            lost: Lost {
+                blocks: u64::MAX,
+                bytes: u64::MAX,
+                ..Lost::default()
+            },
         });
         s.put(&Block::Loss {
             time: 0,
-            reasons: 0,
-            blocks: HUGE,
-            bytes: HUGE,
+            lost: Lost {
+                blocks: HUGE,
+                bytes: HUGE,
+                ..Lost::default()
+            },
         });
         let payload = Payload {
             length: HUGE,

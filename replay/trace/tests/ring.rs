@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harp_trace::block::{loss, Block, Kind, Payload, Policy, PART_MAX};
+use harp_trace::block::{loss, Block, Kind, Kinds, Lost, Payload, Policy, PART_MAX};
 use harp_trace::ring::{Consumer, Patience, Producer, RingFds, CAPACITY_MIN};
 
 const HEAD_AT: u64 = 64;
@@ -191,30 +191,34 @@ fn a_reader_that_stands_still_is_not_waited_for() {
 }
 
 #[test]
-fn an_end_waits_for_room_as_long_as_the_reader_gets_on() {
+fn an_end_finds_room_whatever_is_lost_and_tells_of_that() {
     let (mut producer, mut consumer, _) = ring();
-    let note = Block::Annotation(&[7; 1000]);
+    let note = Block::Annotation(&[7; 100]);
     while producer.append(1, &note) {}
-    let end = |producer: &mut Producer| {
-        let mut patience = Patience::for_bytes(producer, 1 << 40);
-        producer.append_patiently(2, &Block::End(b"{}"), &mut patience)
+    let enter = Block::Enter {
+        time: 2,
+        thread: 1,
+        symbol: 1,
     };
-    assert!(!end(&mut producer));
-    assert_eq!(producer.lost().0, 2);
-    let reader = thread::spawn(move || {
-        let mut lost = 0;
-        loop {
-            match consumer.next().unwrap().map(Block::decode) {
-                Some(Ok(Block::Loss { blocks, .. })) => lost += blocks,
-                Some(Ok(Block::End(_))) => return lost,
-                Some(_) => {}
-                None => thread::yield_now(),
-            }
-        }
-    });
-    // A loaded machine may stop the reader for longer than a program would wait.
-    assert!((0..100).any(|_| end(&mut producer)));
-    assert_eq!(reader.join().unwrap(), producer.lost().0);
+    assert!(!producer.append(2, &enter));
+    let end = Block::End(&[b' '; 100]);
+    assert!(producer.append_last(3, &end));
+    let mut last = Vec::new();
+    while let Some(raw) = consumer.next().unwrap() {
+        last.push(format!("{:?}", Block::decode(raw).unwrap()));
+    }
+    let lost = Lost {
+        reasons: loss::NO_ROOM,
+        blocks: 2,
+        bytes: 116,
+        kinds: Kinds(1 << Kind::Annotation as u16 | 1 << Kind::Enter as u16),
+    };
+    let told = Block::Loss { time: 3, lost };
+    assert_eq!(
+        last[last.len() - 2..],
+        [told, end].map(|block| format!("{block:?}"))
+    );
+    assert_eq!(consumer.lost().kinds, Kinds::default());
 }
 
 #[test]
@@ -247,10 +251,10 @@ fn optional_blocks_give_way_to_others_and_are_told_when_there_is_room() {
             Ok(call.clone())
         );
     }
-    let Ok(Block::Loss { blocks, .. }) = Block::decode(consumer.next().unwrap().unwrap()) else {
+    let Ok(Block::Loss { lost, .. }) = Block::decode(consumer.next().unwrap().unwrap()) else {
         panic!("the loss is told first");
     };
-    assert_eq!(blocks as usize, 10_000 - kept + 100 - others);
+    assert_eq!(lost.blocks as usize, 10_000 - kept + 100 - others);
     assert_eq!(Block::decode(consumer.next().unwrap().unwrap()), Ok(enter));
     assert!(consumer.next().unwrap().is_none());
 }
@@ -263,7 +267,13 @@ fn what_finds_no_room_is_counted_and_told_when_there_is_room_again() {
     let kept = (0..10)
         .filter(|time| producer.append(*time, &annotation))
         .count();
-    assert_eq!((kept, producer.lost()), (6, (4, 4 * 9992)));
+    let lost = Lost {
+        reasons: loss::NO_ROOM,
+        blocks: 4,
+        bytes: 4 * 9992,
+        kinds: Kinds::of(Kind::Annotation as u16),
+    };
+    assert_eq!((kept, producer.lost()), (6, lost));
     for _ in 0..3 {
         consumer.next().unwrap();
     }
@@ -271,19 +281,15 @@ fn what_finds_no_room_is_counted_and_told_when_there_is_room_again() {
     for _ in 0..3 {
         consumer.next().unwrap();
     }
-    let told = Block::Loss {
-        time: 11,
-        reasons: loss::NO_ROOM,
-        blocks: 4,
-        bytes: 4 * 9992,
-    };
+    let told = Block::Loss { time: 11, lost };
     assert_eq!(Block::decode(consumer.next().unwrap().unwrap()), Ok(told));
     assert_eq!(
         Block::decode(consumer.next().unwrap().unwrap()),
         Ok(annotation)
     );
     assert_eq!(consumer.next(), Ok(None));
-    assert_eq!(consumer.lost(), (4, 4 * 9992));
+    let kinds = Kinds::default();
+    assert_eq!(consumer.lost(), Lost { kinds, ..lost });
 }
 
 /// A child process that appends until it is killed.

@@ -4,23 +4,19 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use harp_trace::block::{loss, Block, Payload, Policy, RawBlock, FLAG_PAYLOAD, PAYLOAD_BYTES};
+use harp_trace::block::{
+    loss, Block, Lost, Payload, Policy, RawBlock, FLAG_PAYLOAD, PAYLOAD_BYTES,
+};
 use harp_trace::container::{BlobWriter, ErrorKind, Manifest, TraceError, Writer};
+use harp_trace::ring::untold;
 use serde_json::{json, Value};
-
-/// What could not be written.
-#[derive(Default)]
-struct Lost {
-    blocks: u64,
-    bytes: u64,
-    reasons: u64,
-}
 
 /// The trace of one program.
 pub struct Recording {
     writer: Writer,
     /// The payload whose parts are coming.
     payload: Option<(BlobWriter, bool)>,
+    /// What could not be written.
     lost: Lost,
     /// What the program has said to be lost.
     told: (u64, u64),
@@ -52,19 +48,14 @@ impl Recording {
     pub fn take(&mut self, raw: RawBlock) {
         // A program that has gone wild may have written anything.
         let Ok(block) = Block::decode(raw) else {
-            self.lose(1, raw.body.len() as u64, 0);
+            self.lost.add(Lost::block(raw.number, raw.body.len(), 0));
             return;
         };
         match block {
             Block::Part { first, keep, bytes } => return self.take_part(first, keep, bytes),
-            Block::Loss {
-                time,
-                blocks,
-                bytes,
-                ..
-            } => {
-                self.told.0 = self.told.0.saturating_add(blocks);
-                self.told.1 = self.told.1.saturating_add(bytes);
+            Block::Loss { time, lost } => {
+                self.told.0 = self.told.0.saturating_add(lost.blocks);
+                self.told.1 = self.told.1.saturating_add(lost.bytes);
                 self.time = time;
             }
             Block::Enter { time, .. } | Block::Leave { time, .. } => self.time = time,
@@ -111,7 +102,11 @@ impl Recording {
                     } else if let Err(error) = &kept.new {
                         payload.policy = Policy::Hash;
                         let error = TraceError::system("", "write", error);
-                        self.lose(0, kept.bytes, reason_of(&error));
+                        self.lost.add(Lost {
+                            reasons: reason_of(&error),
+                            bytes: kept.bytes,
+                            ..Lost::default()
+                        });
                     } else {
                         self.writer.kept(&kept);
                     }
@@ -132,29 +127,20 @@ impl Recording {
     /// Puts what was lost into the trace.
     fn tell_loss(&mut self) {
         let lost = std::mem::take(&mut self.lost);
-        if lost.reasons == 0 && lost.blocks == 0 {
+        if lost.is_nothing() {
             return;
         }
-        let written = self.writer.write_block(&Block::Loss {
-            time: self.time,
-            reasons: lost.reasons,
-            blocks: lost.blocks,
-            bytes: lost.bytes,
-        });
+        let time = self.time;
+        let written = self.writer.write_block(&Block::Loss { time, lost });
         if let Err(error) = written {
             self.give_up(&error);
         }
     }
 
-    fn lose(&mut self, blocks: u64, bytes: u64, reasons: u64) {
-        self.lost.blocks = self.lost.blocks.saturating_add(blocks);
-        self.lost.bytes = self.lost.bytes.saturating_add(bytes);
-        self.lost.reasons |= reasons;
-    }
-
     fn give_up(&mut self, error: &TraceError) {
-        let (blocks, bytes, reasons) = self.writer.give_up();
-        self.lose(blocks, bytes, reasons | reason_of(error));
+        let mut lost = self.writer.give_up();
+        lost.reasons |= reason_of(error);
+        self.lost.add(lost);
     }
 
     /// Writes what has come in.
@@ -169,16 +155,13 @@ impl Recording {
     ///
     /// # Errors
     /// Where the manifest cannot be written; the trace opens even so.
-    pub fn finish(mut self, lost: (u64, u64), broken: Option<&str>) -> Result<Value, TraceError> {
+    pub fn finish(mut self, lost: Lost, broken: Option<&str>) -> Result<Value, TraceError> {
         self.payload = None;
         self.write_frame();
         // What a program that is gone could no longer tell; one that is broken tells nothing true.
-        let (blocks, bytes) = (
-            lost.0.saturating_sub(self.told.0),
-            lost.1.saturating_sub(self.told.1),
-        );
-        if blocks > 0 && broken.is_none() {
-            self.lose(blocks, bytes, loss::NO_ROOM);
+        let untold = untold(lost, self.told);
+        if untold.blocks > 0 && broken.is_none() {
+            self.lost.add(untold);
         }
         self.tell_loss();
         let ended = match (broken, self.ended.take()) {
@@ -200,7 +183,7 @@ impl Recording {
         if let Err(error) = self.writer.flush_last() {
             self.give_up(&error);
             let counts = &mut self.writer.manifest_mut().counts;
-            counts.lose(self.lost.blocks, self.lost.bytes, self.lost.reasons);
+            counts.lose(self.lost);
         }
         let finished = self.writer.finish(end)?;
         let counts = finished.manifest.counts;

@@ -14,6 +14,7 @@
 //! | `session` | one connection: what is sent, what has come |
 //! | `relocation` | addresses that are others than recorded |
 //! | `kernels` | which kernel made what |
+//! | `doubts` | what depends on data that the trace has lost |
 //! | `layouts` | where the parameters of kernels lie |
 //! | `outputs`, `tolerance` | whether data is the same |
 //! | `twins` | the same of memory that kernels share with the program |
@@ -21,6 +22,7 @@
 //! | `report` | what has come of it |
 
 mod calls;
+mod doubts;
 mod images;
 mod kernels;
 mod layouts;
@@ -112,6 +114,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         finals: options.check == Check::Final,
         synthesize: options.synthesize,
         to: options.to,
+        ..Wanted::default()
     };
     let survey = Survey::take(&trace, wanted)?;
     if survey.calls == 0 {
@@ -152,6 +155,11 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     result["identical"] = unlike.is_none().into();
     result["relocated"] = relocated;
     result["synthesized"] = survey.made_up.into();
+    result["lost"] = json!({
+        "blocks": survey.lost.blocks,
+        "types": survey.lost.kinds.names(),
+        "uploads": survey.lost_uploads,
+    });
     result["recorded_seconds"] = (survey.recorded_ns as f64 / 1e9).into();
     result["complete"] = survey.complete.into();
     result["passed"] = verdict.is_none().into();

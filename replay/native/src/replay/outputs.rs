@@ -87,7 +87,10 @@ pub fn compare(
         Content::Payload(payload) => payload,
     };
     if !payload.policy.has_hash() {
-        return Ok(Compared::Not("only the size was recorded"));
+        return Ok(Compared::Not(match payload.policy {
+            Policy::Lost => "lost in the recording",
+            _ => "only the size was recorded",
+        }));
     }
     if *blake3::hash(replayed).as_bytes() == payload.hash {
         return Ok(Compared::Same);

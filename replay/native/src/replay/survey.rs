@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use harp_trace::block::{Block, Hash, Payload, Policy};
+use harp_trace::block::{Block, Hash, Kind, Lost, Payload, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
-use harp_trace::payloads::{sent_by, Class};
+use harp_trace::payloads::{sent_by, Class, Policies};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::{CallId, Decoder};
@@ -51,6 +51,8 @@ pub struct Wanted {
     pub synthesize: bool,
     /// Calls after this one do not matter.
     pub to: Option<u64>,
+    /// Nothing may be lost but times: which memory there is, and all that was sent there, is to be known.
+    pub whole: bool,
 }
 
 /// What a trace holds.
@@ -69,6 +71,12 @@ pub struct Survey {
     pub trimmed: bool,
     /// Uploads that it does not hold.
     pub made_up: u64,
+    /// What the recording has lost, and that does not matter.
+    pub lost: Lost,
+    /// Uploads of which it has lost the bytes.
+    pub lost_uploads: u64,
+    /// How much of data was to be kept.
+    policies: Policies,
 }
 
 impl Survey {
@@ -86,10 +94,14 @@ impl Survey {
             loading: HashMap::new(),
             seen: HashSet::new(),
             pushes: Pushes::default(),
+            is_over: false,
             last_of: HashMap::new(),
             missing: BTreeMap::new(),
             first_time: None,
-            found: Survey::default(),
+            found: Survey {
+                policies: Policies::parse(&trace.manifest().payload).unwrap_or_default(),
+                ..Survey::default()
+            },
         };
         let mut blocks = trace.blocks()?;
         while let Some(located) = blocks.next()? {
@@ -99,9 +111,19 @@ impl Survey {
                 .read(&block)
                 .map_err(|error| located.damaged(&error))?;
             looking.take(&block, &event)?;
+            if looking.is_over {
+                break;
+            }
         }
         looking.found.complete = trace.complete() && !blocks.cut();
         looking.end()
+    }
+
+    /// Whether what was sent with `payload` should be in the trace, and is not.
+    pub fn has_lost(&self, payload: Payload, class: Class) -> bool {
+        let is_kept = payload.policy == Policy::Full;
+        let was_wanted = self.policies.of(class) == Policy::Full;
+        payload.policy == Policy::Lost || (was_wanted && !is_kept)
     }
 
     /// Whether `target` can run what the session of that number loads.
@@ -147,6 +169,8 @@ struct Looking {
     loading: HashMap<(u32, u32), Load>,
     seen: HashSet<(u32, Rc<Vec<Piece>>)>,
     pushes: Pushes,
+    /// The rest of the trace is of no use.
+    is_over: bool,
     /// The last call that copies a range, by session and arguments.
     last_of: HashMap<(u32, Box<[u8]>), u64>,
     /// Data that the trace does not hold, by what it is: how much of it.
@@ -168,12 +192,7 @@ impl Looking {
                     )));
                 }
             }
-            (Block::Loss { blocks, .. }, _) if *blocks > 0 => {
-                return Err(Refused(format!(
-                    "the trace has lost {blocks} blocks, and may lack calls; record it again, to a faster disk \
-                     or with less of the data kept (--trace-payload)"
-                )));
-            }
+            (Block::Loss { lost, .. }, _) => self.loss(lost)?,
             (_, Event::Call(call)) if self.is_wanted(call.number) => {
                 self.call(call)
                     .map_err(|Refused(why)| Refused(format!("call {}: {why}", call.number)))?;
@@ -203,6 +222,35 @@ impl Looking {
         Ok(())
     }
 
+    /// Blocks are missing here.
+    fn loss(&mut self, lost: &Lost) -> Result<(), Refused> {
+        if is_harmless(lost) || (is_of_memory(lost) && !self.wanted.whole) {
+            self.found.lost.add(*lost);
+            return Ok(());
+        }
+        let next = self.reader.calls();
+        if !self.is_wanted(next) {
+            self.is_over = true;
+            return Ok(());
+        }
+        let up_to_there = match next.checked_sub(1) {
+            Some(last) if !self.wanted.whole => {
+                format!("; replay up to there with --to {last}, or record it again")
+            }
+            _ => "; record it again".to_owned(),
+        };
+        let names = lost.kinds.names();
+        let of = match names.is_empty() {
+            true => "blocks of any kind".to_owned(),
+            false => format!("blocks ({})", names.join(", ")),
+        };
+        Err(Refused(format!(
+            "the trace has lost {} {of} before call {next}, and may lack calls{up_to_there}, to a faster disk or \
+             with less of the data kept (--trace-payload)",
+            lost.blocks
+        )))
+    }
+
     fn is_wanted(&self, call: u64) -> bool {
         self.wanted.to.is_none_or(|to| call <= to)
     }
@@ -229,10 +277,13 @@ impl Looking {
         }
         self.handles(today, call)?;
         self.pushes.called(today, call)?;
-        let is_lacking = |payload: Payload| payload.policy != Policy::Full;
-        if sent_by(today) == Some(Class::Uploads) && call.arguments.payload.is_some_and(is_lacking)
-        {
-            *self.missing.entry("uploads").or_default() += 1;
+        let payload = call.arguments.payload;
+        let lacking = payload.filter(|payload| payload.policy != Policy::Full);
+        if let (Some(Class::Uploads), Some(payload)) = (sent_by(today), lacking) {
+            match self.found.has_lost(payload, Class::Uploads) && !self.wanted.whole {
+                true => self.found.lost_uploads += 1,
+                false => *self.missing.entry("uploads").or_default() += 1,
+            }
         }
         match today {
             CallId::harp_blob_append => return self.piece(call),
@@ -394,6 +445,32 @@ impl Looking {
         self.found.finals = self.last_of.into_values().collect();
         Ok(self.found)
     }
+}
+
+/// Whether what is lost says nothing of what was done, but when.
+fn is_harmless(lost: &Lost) -> bool {
+    lost.blocks == 0
+        || lost.kinds.are_among(&[
+            Kind::Thread,
+            Kind::Enter,
+            Kind::Leave,
+            Kind::Wait,
+            Kind::Annotation,
+            Kind::End,
+            Kind::DeviceTime,
+        ])
+}
+
+/// Whether it tells of memory at most, of which replies tell too.
+fn is_of_memory(lost: &Lost) -> bool {
+    let mut rest = *lost;
+    rest.kinds.remove(&[Kind::Allocation, Kind::Free]);
+    is_harmless(&rest)
+}
+
+/// Whether a replay cannot go on beyond this, for calls may be missing.
+pub fn ends_there(lost: &Lost) -> bool {
+    !is_of_memory(lost)
 }
 
 /// Whether another can be kept of what there are `count` already.

@@ -1,11 +1,11 @@
 //! Blocks as bytes, and bytes as blocks.
 
 use super::{
-    head, Block, Kind, Malformed, Message, Payload, Policy, RawBlock, FLAG_FIRST, FLAG_KEEP,
-    FLAG_PAYLOAD, PAYLOAD_BYTES,
+    head, Block, Kind, Kinds, Lost, Malformed, Message, Payload, Policy, RawBlock, FLAG_FIRST,
+    FLAG_KEEP, FLAG_PAYLOAD, PAYLOAD_BYTES,
 };
 
-const FIXED_MAX: usize = 32;
+const FIXED_MAX: usize = 40;
 
 /// A block ready to be copied: fields, bytes of the caller, descriptor.
 pub struct Parts<'a> {
@@ -148,16 +148,17 @@ impl<'a> Block<'a> {
                 .u32(session)
                 .u32(0)
                 .u64(address),
-            Block::Loss {
-                time,
-                reasons,
-                blocks,
-                bytes,
-            } => Parts::new(Kind::Loss, &[])
-                .u64(time)
-                .u64(reasons)
-                .u64(blocks)
-                .u64(bytes),
+            Block::Loss { time, lost } => {
+                let parts = Parts::new(Kind::Loss, &[])
+                    .u64(time)
+                    .u64(lost.reasons)
+                    .u64(lost.blocks)
+                    .u64(lost.bytes);
+                match lost.kinds {
+                    Kinds::UNKNOWN => parts,
+                    Kinds(kinds) => parts.u64(kinds),
+                }
+            }
             Block::Snapshot {
                 session,
                 device,
@@ -289,9 +290,12 @@ impl<'a> Block<'a> {
             }
             Kind::Loss => Block::Loss {
                 time: f.u64()?,
-                reasons: f.u64()?,
-                blocks: f.u64()?,
-                bytes: f.u64()?,
+                lost: Lost {
+                    reasons: f.u64()?,
+                    blocks: f.u64()?,
+                    bytes: f.u64()?,
+                    kinds: f.u64().map_or(Kinds::UNKNOWN, Kinds),
+                },
             },
             Kind::Snapshot => Block::Snapshot {
                 session: f.u32()?,

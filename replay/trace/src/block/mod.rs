@@ -11,10 +11,13 @@
 //! flags that they do not know.
 
 mod encoding;
+mod lost;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+
+pub use lost::{loss, Kinds, Lost};
 
 pub const HEAD_BYTES: usize = 8;
 /// The longest body: a record or reply of the wire and what comes before it.
@@ -56,46 +59,40 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 18] = [
-        Kind::Part,
-        Kind::Define,
-        Kind::Process,
-        Kind::Session,
-        Kind::Thread,
-        Kind::Enter,
-        Kind::Leave,
-        Kind::Call,
-        Kind::Reply,
-        Kind::Push,
-        Kind::Wait,
-        Kind::Allocation,
-        Kind::Free,
-        Kind::Loss,
-        Kind::Annotation,
-        Kind::End,
-        Kind::Snapshot,
-        Kind::DeviceTime,
+    /// By number, with what they are called in lines.
+    const ALL: [(Kind, &'static str); 18] = [
+        (Kind::Part, "part"),
+        (Kind::Define, "define"),
+        (Kind::Process, "process"),
+        (Kind::Session, "session"),
+        (Kind::Thread, "thread"),
+        (Kind::Enter, "enter"),
+        (Kind::Leave, "leave"),
+        (Kind::Call, "call"),
+        (Kind::Reply, "reply"),
+        (Kind::Push, "push"),
+        (Kind::Wait, "wait"),
+        (Kind::Allocation, "allocation"),
+        (Kind::Free, "free"),
+        (Kind::Loss, "loss"),
+        (Kind::Annotation, "annotation"),
+        (Kind::End, "end"),
+        (Kind::Snapshot, "snapshot"),
+        (Kind::DeviceTime, "device_time"),
     ];
 
     pub fn from_number(number: u16) -> Option<Kind> {
-        Kind::ALL.get(usize::from(number)).copied()
+        let known = Kind::ALL.get(usize::from(number));
+        known.map(|(kind, _)| *kind)
+    }
+
+    pub fn name(self) -> &'static str {
+        Kind::ALL[self as usize].1
     }
 }
 
 /// Types from here on are experiments: they never get a meaning.
 pub const FIRST_EXPERIMENT: u16 = 0x8000;
-
-/// Why blocks are missing, as bits of [`Block::Loss`].
-pub mod loss {
-    /// The ring was full.
-    pub const NO_ROOM: u64 = 1;
-    /// The disk was full.
-    pub const DISK_FULL: u64 = 1 << 1;
-    /// Writing failed otherwise.
-    pub const DISK_FAILED: u64 = 1 << 2;
-    /// Nobody took blocks out of the ring any more.
-    pub const RECORDER_GONE: u64 = 1 << 3;
-}
 
 /// How much of a payload is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -266,9 +263,7 @@ pub enum Block<'a> {
     },
     Loss {
         time: u64,
-        reasons: u64,
-        blocks: u64,
-        bytes: u64,
+        lost: Lost,
     },
     Annotation(&'a [u8]),
     End(&'a [u8]),

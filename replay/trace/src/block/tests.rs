@@ -65,9 +65,19 @@ fn blocks() -> Vec<Block<'static>> {
         },
         Block::Loss {
             time: 1,
-            reasons: loss::NO_ROOM | loss::DISK_FULL,
-            blocks: 2,
-            bytes: 3,
+            lost: Lost {
+                reasons: loss::NO_ROOM | loss::DISK_FULL,
+                blocks: 2,
+                bytes: 3,
+                kinds: Kinds::of(Kind::Enter as u16),
+            },
+        },
+        Block::Loss {
+            time: 1,
+            lost: Lost {
+                kinds: Kinds::UNKNOWN,
+                ..Lost::default()
+            },
         },
         Block::Annotation(b"{}"),
         Block::End(b"{}"),
@@ -114,7 +124,7 @@ fn a_block_is_read_as_it_was_written() {
 
 #[test]
 fn every_type_has_its_number() {
-    for (number, kind) in Kind::ALL.into_iter().enumerate() {
+    for (number, (kind, _)) in Kind::ALL.into_iter().enumerate() {
         assert_eq!(kind as usize, number);
     }
     assert_eq!(Kind::from_number(18), None);
@@ -127,7 +137,12 @@ fn a_body_cut_short_is_malformed_and_a_longer_one_is_for_later_versions() {
         block.encode(&mut bytes);
         let whole = raw(&bytes);
         let fixed = block.parts().slices()[0].len();
-        for cut in 0..fixed {
+        // What a later version has added may be missing.
+        let added = match block {
+            Block::Loss { lost, .. } if lost.kinds != Kinds::UNKNOWN => 8,
+            _ => 0,
+        };
+        for cut in 0..fixed - added {
             let cut = RawBlock {
                 body: &whole.body[..cut],
                 ..whole

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorKind, TraceError, FORMAT_MAJOR, FORMAT_MINOR, READER};
-use crate::block::{loss, Block, Policy, RawBlock};
+use crate::block::{loss, Block, Lost, Policy, RawBlock};
 use crate::date::rfc3339;
 
 /// The longest manifest, in bytes.
@@ -48,21 +48,16 @@ impl Counts {
         match block {
             Block::Call(_) => self.calls += 1,
             Block::Reply(_) => self.replies += 1,
-            Block::Loss {
-                reasons,
-                blocks,
-                bytes,
-                ..
-            } => self.lose(blocks, bytes, reasons),
+            Block::Loss { lost, .. } => self.lose(lost),
             _ => {}
         }
     }
 
-    /// Counts a loss: see [`Block::Loss`].
-    pub fn lose(&mut self, blocks: u64, bytes: u64, reasons: u64) {
-        self.lost_blocks = self.lost_blocks.saturating_add(blocks);
-        self.lost_bytes = self.lost_bytes.saturating_add(bytes);
-        self.because(reason_names(reasons));
+    /// Counts a loss.
+    pub fn lose(&mut self, lost: Lost) {
+        self.lost_blocks = self.lost_blocks.saturating_add(lost.blocks);
+        self.lost_bytes = self.lost_bytes.saturating_add(lost.bytes);
+        self.because(reason_names(lost.reasons));
     }
 
     fn because(&mut self, reasons: Vec<String>) {
@@ -89,7 +84,7 @@ impl Counts {
     }
 }
 
-/// What the bits of a [`Block::Loss`] are called.
+/// What the bits of a [`Lost`] are called.
 pub fn reason_names(reasons: u64) -> Vec<String> {
     let names = [
         (loss::NO_ROOM, "no room in the ring"),

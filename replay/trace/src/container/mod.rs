@@ -24,7 +24,7 @@ pub use writer::{Finished, Writer};
 
 /// The version of the format that is written here.
 pub const FORMAT_MAJOR: u32 = 1;
-pub const FORMAT_MINOR: u32 = 0;
+pub const FORMAT_MINOR: u32 = 1;
 /// The version of this reader: it reads every trace that asks for none newer.
 pub const READER: u32 = 1;
 

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use super::blobs::{create, BlobWriter, Kept};
 use super::frames::{seek_table, Compressor};
 use super::{Counts, Manifest, TraceError, BLOBS, CALLS, FRAME_BYTES, INCOMPLETE, MANIFEST};
-use crate::block::{read_head, Block, Hash, RawBlock, HEAD_BYTES};
+use crate::block::{read_head, Block, Hash, Lost, RawBlock, HEAD_BYTES};
 
 /// The room that is set aside for the last frame and the seek table.
 const RESERVE: u64 = 64 << 10;
@@ -167,10 +167,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops the frame that is being filled: what is lost by that, as [`Block::Loss`] says it.
-    pub fn give_up(&mut self) -> (u64, u64, u64) {
+    /// Drops the frame that is being filled: what is lost by that.
+    pub fn give_up(&mut self) -> Lost {
         self.counts = Counts::default();
-        let (mut blocks, mut bytes, mut reasons) = (0u64, 0u64, 0);
+        let mut all = Lost::default();
         let mut rest = &self.content[..];
         while let Some((head, after)) = rest.split_first_chunk() {
             let (number, flags, body_bytes) = read_head(*head);
@@ -180,22 +180,14 @@ impl Writer {
                 flags,
                 body,
             };
-            let (more, longer, why) = match Block::decode(raw) {
-                Ok(Block::Loss {
-                    reasons,
-                    blocks,
-                    bytes,
-                    ..
-                }) => (blocks, bytes, reasons),
-                _ => (1, body_bytes as u64, 0),
-            };
-            blocks = blocks.saturating_add(more);
-            bytes = bytes.saturating_add(longer);
-            reasons |= why;
+            all.add(match Block::decode(raw) {
+                Ok(Block::Loss { lost, .. }) => lost,
+                _ => Lost::block(number, body_bytes, 0),
+            });
             rest = after;
         }
         self.content.clear();
-        (blocks, bytes, reasons)
+        all
     }
 
     /// A content that belongs to a block; one at a time. Give what has become of it to

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::schema::{Field, Schema, Type};
 use super::value::{join_handle, write};
 use super::Value;
-use crate::block::{Block, Hash, Message, Payload, Policy, RawBlock};
+use crate::block::{Block, Hash, Kinds, Lost, Message, Payload, Policy, RawBlock};
 use crate::container::{hash_of, Manifest, Writer};
 
 /// What is wrong with a line.
@@ -216,9 +216,15 @@ impl Assembler {
             },
             "loss" => Block::Loss {
                 time: fields.number("time")?,
-                reasons: fields.number("bits")?,
-                blocks: fields.number("blocks")?,
-                bytes: fields.number("bytes")?,
+                lost: Lost {
+                    reasons: fields.number("bits")?,
+                    blocks: fields.number("blocks")?,
+                    bytes: fields.number("bytes")?,
+                    kinds: match fields.0.contains_key("type_bits") {
+                        true => Kinds(fields.number("type_bits")?),
+                        false => Kinds::UNKNOWN,
+                    },
+                },
             },
             "snapshot" => Block::Snapshot {
                 session: fields.number("session")?,

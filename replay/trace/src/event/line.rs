@@ -8,7 +8,7 @@ use harp_wire::Decoder;
 use super::json::Json;
 use super::value::{split_handle, write};
 use super::{CallEvent, Event, Field, Reader, ReplyEvent, Value, Values};
-use crate::block::{Block, Hash, Message, Payload, Policy, HEAD_BYTES};
+use crate::block::{Block, Hash, Kinds, Message, Payload, Policy, HEAD_BYTES};
 use crate::container::{reason_names, Located, Trace, TraceError};
 
 /// Longer runs of bytes are shown by their number only, unless everything is wanted.
@@ -158,22 +158,25 @@ impl<'r> Line<'r> {
                 self.lossy("name", name);
             }
             Block::Push(message) => self.push(message),
-            Block::Loss {
-                time,
-                reasons,
-                blocks,
-                bytes,
-            } => {
+            Block::Loss { time, lost } => {
                 self.json.text("type", "loss");
                 self.json.number("time", *time);
                 self.json.begin_list("reasons");
-                for name in reason_names(*reasons) {
+                for name in reason_names(lost.reasons) {
                     self.json.text_item(&name);
                 }
                 self.json.end_list();
-                self.json.number("bits", *reasons);
-                self.json.number("blocks", *blocks);
-                self.json.number("bytes", *bytes);
+                self.json.number("bits", lost.reasons);
+                self.json.number("blocks", lost.blocks);
+                self.json.number("bytes", lost.bytes);
+                if lost.kinds != Kinds::UNKNOWN {
+                    self.json.number("type_bits", lost.kinds.0);
+                    self.json.begin_list("types");
+                    for name in lost.kinds.names() {
+                        self.json.text_item(name);
+                    }
+                    self.json.end_list();
+                }
             }
             Block::Snapshot {
                 session,

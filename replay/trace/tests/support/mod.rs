@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use harp_trace::block::{loss, Block, Message, Payload, Policy, RawBlock, FLAG_PAYLOAD};
+use harp_trace::block::{
+    loss, Block, Kinds, Lost, Message, Payload, Policy, RawBlock, FLAG_PAYLOAD,
+};
 use harp_trace::container::{pack, Manifest, Trace, Writer};
 use harp_trace::event::Lines;
 use harp_wire::calls::*;
@@ -317,9 +319,12 @@ pub fn write_sample_with(folder: &Path, define: &[u8]) -> Vec<Vec<u8>> {
     }
     s.put(&Block::Loss {
         time: 60_000,
-        reasons: loss::NO_ROOM | 1 << 40,
-        blocks: 3,
-        bytes: 100,
+        lost: Lost {
+            reasons: loss::NO_ROOM | 1 << 40,
+            blocks: 3,
+            bytes: 100,
+            kinds: Kinds::UNKNOWN,
+        },
     });
     s.put(&Block::DeviceTime {
         session: 0,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use harp_cuda_abi::types::CUDA_ERROR_NOT_READY;
 use harp_trace::block::{Message, Policy};
 use harp_trace::event::ReplyEvent;
+use harp_trace::payloads::Class;
 use harp_wire::push::OutputStream;
 
 use super::super::calls::{asks_for_progress, downloads};
@@ -16,6 +17,9 @@ use super::super::twins::{Side, Told, Unlike};
 use super::super::{Ended, Refused};
 use super::learning::place_of;
 use super::{line_of, Player, Sent};
+
+/// Why something is not compared that may depend on what was lost.
+const DOUBTFUL: &str = "it depends on data that was lost";
 
 impl Player<'_> {
     pub(super) fn compare(
@@ -40,6 +44,10 @@ impl Player<'_> {
                 self.outcome.skip("the device was not as far");
                 return Ok(());
             }
+            if event.status != arrived.status && self.doubts.are_in(event.session) {
+                self.outcome.skip(DOUBTFUL);
+                return Ok(());
+            }
             self.outcome.codes += 1;
             if event.status != arrived.status {
                 self.outcome.differs(differs(What::Status {
@@ -55,6 +63,10 @@ impl Player<'_> {
             Check::Off | Check::Returns => false,
         };
         if !is_compared || event.status != 0 || arrived.status != 0 {
+            return Ok(());
+        }
+        if sent.doubtful {
+            self.outcome.skip(DOUBTFUL);
             return Ok(());
         }
         let recorded = Content::of(message, 0).ok_or_else(|| malformed_reply(sent.number))?;
@@ -86,6 +98,16 @@ impl Player<'_> {
             return Ok(());
         }
         let recorded = Content::of(message, BEFORE).ok_or_else(|| malformed_reply(call))?;
+        if let Content::Payload(payload) = recorded {
+            if self.survey.has_lost(payload, Class::Downloads) {
+                // What the recording knew of it is not known from here on.
+                self.doubts.begin_shared(session);
+            }
+        }
+        if self.doubts.are_about_shared(session) {
+            self.outcome.skip(DOUBTFUL);
+            return Ok(());
+        }
         let stored;
         let recorded = match recorded {
             Content::Here(bytes) => bytes,
@@ -126,7 +148,9 @@ impl Player<'_> {
     }
 
     pub(super) fn twins_differ(&mut self, session: u32, unlike: Unlike) {
-        if unlike.told.call >= self.options.from {
+        if self.doubts.are_about_shared(session) {
+            self.outcome.skip(DOUBTFUL);
+        } else if unlike.told.call >= self.options.from {
             self.outcome.differs(Difference {
                 call: Some(unlike.told.call),
                 name: "harp_twin_read".to_owned(),
@@ -172,6 +196,10 @@ impl Player<'_> {
                 if then.is_empty() && now.is_empty() {
                     continue;
                 }
+                if self.doubts.are_in(*number) {
+                    self.outcome.skip(DOUBTFUL);
+                    continue;
+                }
                 self.outcome.data += 1;
                 if let Some((recorded, replayed)) = other_lines(then, now) {
                     self.outcome.differs(Difference {
@@ -192,6 +220,9 @@ impl Player<'_> {
             return;
         }
         for (number, line) in &mut self.lines {
+            if self.doubts.are_in(*number) {
+                continue;
+            }
             let [then, now] = &mut line.told;
             loop {
                 let (recorded, replayed) = (then.pop_front(), now.pop_front());

@@ -124,6 +124,14 @@ impl Player<'_> {
                     let of = (event.session, stream);
                     let objects = self.reader.objects();
                     let place = |address| place_of(objects, &line.twins, event.session, address);
+                    if self.doubts.are_in(event.session) {
+                        let words = parameters.chunks_exact(8);
+                        let words = words.filter_map(|word| word.first_chunk().copied());
+                        let places: Vec<Place> = words
+                            .filter_map(|word| place(u64::from_le_bytes(word)))
+                            .collect();
+                        self.doubts.spread(event.session, &places);
+                    }
                     self.kernels.launched(of, &launch, parameters, place);
                 }
             }
@@ -148,7 +156,17 @@ impl Player<'_> {
                 let maker = self.kernels.maker(of, (address, bytes), place);
                 if let Some(sent) = event.ticket.and_then(|ticket| line.sent.get_mut(&ticket)) {
                     sent.maker = maker.cloned();
+                    sent.doubtful = self.doubts.are_about(event.session, place);
                 }
+            }
+            _ if self.doubts.are_in(event.session) => {
+                let objects = self.reader.objects();
+                let values = event.arguments.values.iter();
+                let places: Vec<Place> = values
+                    .filter_map(|(_, value)| value.address())
+                    .filter_map(|address| place_of(objects, &line.twins, event.session, address))
+                    .collect();
+                self.doubts.spread(event.session, &places);
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 
 mod checking;
 mod learning;
+mod memory;
 mod waiting;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -13,35 +14,29 @@ use harp_trace::block::{Block, Message, Payload, Policy};
 use harp_trace::container::Trace;
 use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
 use harp_trace::payloads::{sent_by, Class};
-use harp_wire::calls::{encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
-use harp_wire::twin::differences;
 use harp_wire::{CallId, Decoder};
 
 use super::calls::{asks_for_progress, launches, varies, Calls};
+use super::doubts::Doubts;
 use super::kernels::{Kernels, Launch, Place};
 use super::layouts::Layouts;
 use super::options::Options;
-use super::outputs::data;
 use super::relocation::{Addresses, Relocated};
 use super::report::Outcome;
 use super::scout::Scout;
 use super::session::{Arrived, Body, Lost, Printed, Session};
-use super::survey::Survey;
+use super::survey::{ends_there, Survey};
 use super::twins::{Side, Twins};
 use super::{Ended, Refused};
-use learning::{allocated_bytes, learn_memory};
+use learning::{allocated_bytes, learn_memory, place_of};
 use waiting::Behind;
 
 /// Progress is told this often.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
 /// The stream argument of a copy that is synchronous.
 const SYNCHRONOUS: u64 = u64::MAX;
-/// Memory is fetched in pieces of so many bytes.
-const PIECE: u64 = 32 << 20;
-/// Memory that the program shares with kernels is written in such pieces.
-const TWIN_PIECE: usize = 1 << 20;
 
 /// A call that has been sent and awaits its reply.
 struct Sent {
@@ -53,6 +48,8 @@ struct Sent {
     /// The first handle that it is about.
     handle: u64,
     maker: Option<Launch>,
+    /// What it brings depends on data that was lost.
+    doubtful: bool,
     /// Of one that asks how far the device is, to be asked again.
     record: Vec<u8>,
 }
@@ -84,6 +81,7 @@ pub struct Player<'a> {
     calls: Calls,
     kernels: Kernels,
     layouts: Layouts,
+    doubts: Doubts,
     lines: BTreeMap<u32, Line>,
     outcome: Outcome,
     /// When the last call was sent, in the recording's time and in ours.
@@ -122,6 +120,7 @@ impl<'a> Player<'a> {
             calls: Calls::new()?,
             kernels: Kernels::default(),
             layouts: Layouts::default(),
+            doubts: Doubts::default(),
             lines: BTreeMap::new(),
             outcome: Outcome::default(),
             last_sent: None,
@@ -158,6 +157,9 @@ impl<'a> Player<'a> {
                 .reader
                 .read(&block)
                 .map_err(|error| Refused::from(located.damaged(&error)))?;
+            if matches!(&block, Block::Loss { lost, .. } if ends_there(lost)) {
+                break;
+            }
             if let Event::Call(call) = &event {
                 look(&mut self, Moment::Before(call.number))?;
             }
@@ -285,6 +287,7 @@ impl<'a> Player<'a> {
                     .find_map(|(_, value)| value.handle())
                     .unwrap_or(0),
                 maker: None,
+                doubtful: false,
                 record: match asks_for_progress(call) {
                     true => record.clone(),
                     false => Vec::new(),
@@ -292,12 +295,25 @@ impl<'a> Player<'a> {
             };
             line.sent.insert(ticket, sent);
         }
-        if !self.ahead.remove(&event.number) {
+        let lost = message.payload.filter(|payload| {
+            sent_by(call).is_some_and(|class| self.survey.has_lost(*payload, class))
+        });
+        if lost.is_some() {
+            let address = event.arguments.values.iter();
+            let address = address.filter_map(|(_, value)| value.address()).next();
+            let objects = self.reader.objects();
+            let place =
+                address.and_then(|address| place_of(objects, &line.twins, event.session, address));
+            self.doubts.begin(event.session, place);
+        }
+        // Changes without their bytes are none; elsewhere zeros are sent.
+        let is_left_out = lost.is_some() && call == CallId::harp_twin_write;
+        if !self.ahead.remove(&event.number) && !is_left_out {
             line.session.send(&record, &payload, event.ticket)?;
         }
         self.outcome.sent += 1;
         match call {
-            CallId::harp_twin_write => {
+            CallId::harp_twin_write if !is_left_out => {
                 let here = match event.arguments.get("lines") {
                     Some(Value::Bytes(bytes)) => &bytes[..],
                     _ => &payload,
@@ -383,117 +399,12 @@ impl<'a> Player<'a> {
         }
         Ok(())
     }
-
-    /// Waits until the device has done all that it was told in a context; what that returns. In one that has
-    /// not been made it was told nothing.
-    pub fn settle(&mut self, session: u32, context: u64) -> Result<u32, Ended> {
-        let line = line_of(&mut self.lines, session)?;
-        if !line.contexts.values().any(|made| *made == context) {
-            return Ok(0);
-        }
-        if !line.queued.is_empty() {
-            return Err(Refused(
-                "a host function is queued between the chosen calls and what is before or after them; choose \
-                 calls up to where it has returned"
-                    .to_owned(),
-            )
-            .into());
-        }
-        let arrived =
-            line.session
-                .ask(context, CallId::cuCtxSynchronize, encode_cuCtxSynchronize)?;
-        Ok(arrived.status)
-    }
-
-    /// The bytes at a recorded address of a device, in which addresses are the recorded ones, and the device's
-    /// context.
-    pub fn fetch(
-        &mut self,
-        session: u32,
-        device: u32,
-        (address, bytes): (u64, u64),
-    ) -> Result<(u64, Vec<u8>), Ended> {
-        let line = line_of(&mut self.lines, session)?;
-        let context = context_of(line, device)?;
-        let mut content = Vec::new();
-        while (content.len() as u64) < bytes {
-            let at = line
-                .addresses
-                .now(address.wrapping_add(content.len() as u64));
-            let piece = (bytes - content.len() as u64).min(PIECE);
-            let encode = |encoder: &mut _| encode_cuMemcpyDtoH_v2(encoder, at, piece, SYNCHRONOUS);
-            let arrived = line.session.ask(context, CallId::cuMemcpyDtoH_v2, encode)?;
-            match data(&arrived.body, 0) {
-                Some(data) if arrived.status == 0 && data.len() as u64 == piece => {
-                    content.extend_from_slice(data);
-                }
-                _ => {
-                    return Err(Lost(format!(
-                        "{bytes} bytes at {address:#x} cannot be fetched ({}); replay on another device",
-                        arrived.status
-                    ))
-                    .into())
-                }
-            }
-        }
-        if line.addresses.have_moved() {
-            line.addresses.put_back(&mut content);
-        }
-        Ok((context, content))
-    }
-
-    /// Writes memory as it was before the next call.
-    fn restore(
-        &mut self,
-        session: u32,
-        device: u32,
-        address: u64,
-        mut content: Vec<u8>,
-    ) -> Result<(), Ended> {
-        let line = line_of(&mut self.lines, session)?;
-        let context = context_of(line, device)?;
-        if line.addresses.have_moved() {
-            line.addresses.relocated.in_snapshots += line.addresses.replace(&mut content);
-        }
-        if line.twins.holding(address).is_some() {
-            return restore_twin(line, context, address, &content);
-        }
-        let address = line.addresses.now(address);
-        let encode = |encoder: &mut _| encode_cuMemcpyHtoD_v2(encoder, address, SYNCHRONOUS);
-        line.session
-            .tell(context, CallId::cuMemcpyHtoD_v2, encode, &content)?;
-        Ok(())
-    }
-}
-
-/// Writes memory that the program shares with kernels, which is zeros as yet.
-fn restore_twin(line: &mut Line, context: u64, address: u64, content: &[u8]) -> Result<(), Ended> {
-    for (address, piece) in (address..)
-        .step_by(TWIN_PIECE)
-        .zip(content.chunks(TWIN_PIECE))
-    {
-        let lines = differences(address, piece, &mut vec![0; piece.len()]);
-        line.twins
-            .change(&[Side::Recorded, Side::Replayed], &lines, None);
-        let session = &mut line.session;
-        session.tell(context, CallId::harp_twin_write, |_| (), &lines)?;
-    }
-    Ok(())
 }
 
 fn line_of(lines: &mut BTreeMap<u32, Line>, session: u32) -> Result<&mut Line, Ended> {
     lines
         .get_mut(&session)
         .ok_or_else(|| Refused(format!("session {session} has no beginning in the trace")).into())
-}
-
-fn context_of(line: &Line, device: u32) -> Result<u64, Refused> {
-    let context = line.contexts.get(&i64::from(device)).copied();
-    context.ok_or_else(|| {
-        Refused(format!(
-            "memory of device {device} is wanted where that has no context; record the trace again"
-        ))
-    })
 }
 
 /// The bytes that a call ends with.

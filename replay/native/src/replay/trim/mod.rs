@@ -67,7 +67,11 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
         )));
     }
     // What is not to be replayed is not to be trimmed, and what cannot be read is not to be planned with.
-    let survey = Survey::take(&trace, Wanted::default())?;
+    let wanted = Wanted {
+        whole: true,
+        ..Wanted::default()
+    };
+    let survey = Survey::take(&trace, wanted)?;
     let mut plan = Plan::make(&trace, &choice)?;
     let memory = if plan.is_offline() {
         None

@@ -22,6 +22,8 @@ int main() {
     refused("32x32x2 threads", impossible);
     fill<<<1, dim3(1, 1, 65)>>>(out, 1);
     refused("a block 65 deep", impossible);
+    fill<<<1, dim3(1u << 31, 1u << 31, 1u << 31)>>>(out, 1);
+    refused("more threads than a number holds", impossible);
     fill<<<1, 0>>>(out, 1);
     refused("no threads", impossible);
     fill<<<0, 32>>>(out, 1);

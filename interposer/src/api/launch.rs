@@ -33,9 +33,10 @@ struct Launch {
 }
 
 impl Launch {
-    /// Threads of a block.
+    /// Threads of a block, or of one that is far too large.
     fn threads(&self) -> u64 {
-        self.block.iter().map(|extent| u64::from(*extent)).product()
+        let extents = self.block.iter().map(|extent| u64::from(*extent));
+        extents.fold(1, u64::saturating_mul)
     }
 }
 

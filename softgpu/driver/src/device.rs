@@ -13,6 +13,7 @@ use crate::call::Outcome;
 use crate::context::{announce_once, Context, CONTEXTS};
 use crate::execution::command::{Command, Marker, Work};
 use crate::execution::queue::Queue;
+use crate::faults;
 use crate::memory::heap::Heap;
 use crate::memory::host;
 use crate::memory::pool::{MemoryPool, POOLS};
@@ -174,6 +175,7 @@ static DRIVER: OnceLock<Result<Driver, CUresult>> = OnceLock::new();
 pub fn initialize() -> Outcome {
     lifecycle::starting()?;
     let driver = DRIVER.get_or_init(|| {
+        faults::tell_panics();
         let settings = settings();
         let uuids: Vec<_> = (0..settings.devices)
             .map(|place| uuid(place as u8))

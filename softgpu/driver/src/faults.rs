@@ -8,8 +8,16 @@ use harp_cuda_abi::types::{
     CUDA_ERROR_LAUNCH_FAILED, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, CUDA_ERROR_LAUNCH_TIMEOUT,
     CUDA_ERROR_MISALIGNED_ADDRESS,
 };
-use harp_driver_front::notice;
+use harp_driver_front::{notice, write_line};
 use harp_softgpu_engine::{Fault, Grid, Scratch};
+
+/// From now on a panic in this library is one line on stderr that says where it was, and asks for a report.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let what = panic.to_string().replace('\n', " ");
+        write_line(&format!("the soft GPU {what}; please report this"));
+    }));
+}
 
 /// Executes blocks of `grid`. A failure inside the engine ends the grid, not the process.
 pub fn run(grid: &Grid, scratch: &mut Scratch) {

@@ -96,10 +96,11 @@ fn check_dimensions(shape: &Shape) -> Outcome {
             .zip(limits)
             .all(|(count, limit)| (1..=limit).contains(count))
     };
-    let threads: u64 = shape.block.iter().map(|count| u64::from(*count)).product();
+    // Only of extents within their limits: the product of others may be more than a number holds.
+    let threads = || shape.block.iter().product::<u32>();
     if within(shape.grid, GRID_DIMS)
         && within(shape.block, BLOCK_DIMS)
-        && threads <= u64::from(THREADS_PER_BLOCK)
+        && threads() <= THREADS_PER_BLOCK
     {
         Ok(())
     } else {

@@ -62,6 +62,8 @@ const FILE_PROBES: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_readlink,
     libc::SYS_readlinkat,
+    // Of a panic inside the soft GPU, where backtraces are wanted.
+    libc::SYS_getcwd,
     libc::SYS_faccessat,
     libc::SYS_newfstatat,
     libc::SYS_statx,

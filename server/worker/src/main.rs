@@ -210,7 +210,12 @@ impl Worker {
             &cache,
             &ending,
         ) {
-            Ok((sender, receiver, cache, timed_from)) => {
+            Ok(Opened {
+                sender,
+                receiver,
+                cache,
+                timed_from,
+            }) => {
                 let keeper = sender.keeper();
                 let replies = Arc::new(Replies::new(sender, self.output, self.driver));
                 if let Some(started) = timed_from {
@@ -248,6 +253,15 @@ fn load(options: &Options) -> Result<&'static Driver, String> {
     Ok(Box::leak(Box::new(driver)))
 }
 
+/// A session whose client has been let in.
+struct Opened {
+    sender: harp_transport::Sender,
+    receiver: harp_transport::Receiver,
+    cache: Cache,
+    /// From when device times are counted, where the client wants them.
+    timed_from: Option<Instant>,
+}
+
 /// TLS handshake, hello, and the answer to it. `Err` is the cause of a session that never began.
 fn let_in(
     client: TcpStream,
@@ -257,15 +271,7 @@ fn let_in(
     (driver, snapshot): (&Driver, &mut Snapshot),
     cache: &mpsc::Receiver<Option<OwnedFd>>,
     ending: &Arc<Ending>,
-) -> Result<
-    (
-        harp_transport::Sender,
-        harp_transport::Receiver,
-        Cache,
-        Option<Instant>,
-    ),
-    String,
-> {
+) -> Result<Opened, String> {
     let incoming = accept_with(client, certificates, HANDSHAKE_TIMEOUT, tuning)
         .map_err(|error| format!("refused: {error}"))?;
     let Incoming { hello, info, .. } = &incoming;
@@ -354,7 +360,12 @@ fn let_in(
     let timed_from = is_timed.then(Instant::now);
     let opened = incoming.welcome_and_keep(welcome, keeping);
     let (sender, receiver) = opened.map_err(|error| error.to_string())?;
-    Ok((sender, receiver, cache, timed_from))
+    Ok(Opened {
+        sender,
+        receiver,
+        cache,
+        timed_from,
+    })
 }
 
 /// The cache of the tenant that the agent has just been told of.

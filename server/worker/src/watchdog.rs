@@ -217,6 +217,7 @@ impl Watchdog {
     }
 
     fn end_on_request(&self) -> ! {
+        self.ending.is_near("terminated");
         if let Some(session) = self.session.get() {
             say_goodbye(session, "the server ends this session".to_owned());
         }
@@ -224,6 +225,7 @@ impl Watchdog {
     }
 
     fn end_because(&self, reason: String) -> ! {
+        self.ending.is_near(&reason);
         if let Some(session) = self.session.get() {
             say_goodbye(session, reason.clone());
         }

@@ -91,7 +91,7 @@ impl Callbacks {
         Push::Callback { callback, status }.encode(&mut e);
         e.end_reply(start, PUSH, 0, 0);
         // If the client is gone, whoever reads from it ends the session.
-        let _ = self.replies.send_from_driver(&[e.as_slice()]);
+        let _ = self.replies.send_from_driver(e.as_slice());
         let mut unfinished = self.lock();
         while unfinished.contains(&callback) {
             unfinished = self

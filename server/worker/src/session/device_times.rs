@@ -232,12 +232,17 @@ impl DeviceTimes {
         Some(told)
     }
 
-    /// A context is about to end, and the events in it.
+    /// A context is about to end, and the events in it: all are given up, and what they have not told.
     pub fn forget_contexts(&mut self) {
         self.look();
-        self.under_way.clear();
-        self.unused.clear();
-        self.moments.clear();
+        let under_way = self.under_way.drain(..);
+        let under_way = under_way.flat_map(|timed| [timed.begin, timed.end]);
+        let moments = self.moments.drain().map(|(_, moment)| moment.event);
+        let unused = self.unused.drain().flat_map(|(_, events)| events);
+        for event in under_way.chain(moments).chain(unused) {
+            // SAFETY: a live event, of a context that is there still; nobody has it any more.
+            unsafe { (self.driver.cuEventDestroy_v2)(event) };
+        }
     }
 }
 

@@ -69,6 +69,7 @@ pub struct Ending {
     session: OnceLock<(String, Instant)>,
     pub statistics: Statistics,
     begun: AtomicBool,
+    cause: OnceLock<String>,
 }
 
 impl Ending {
@@ -78,6 +79,7 @@ impl Ending {
             session: OnceLock::new(),
             statistics: Statistics::default(),
             begun: AtomicBool::new(false),
+            cause: OnceLock::new(),
         }
     }
 
@@ -96,6 +98,11 @@ impl Ending {
         let _ = self.session.set((name.to_owned(), Instant::now()));
     }
 
+    /// The session is about to end for this cause, whatever else fails while the client is told.
+    pub fn is_near(&self, cause: &str) {
+        let _ = self.cause.set(cause.to_owned());
+    }
+
     /// Reports the end and leaves the process. The kernel frees what the driver holds: it does so for a worker that is
     /// killed as well, it cannot hang as a driver's own cleanup can behind an endless kernel, and no other session lives
     /// here. The first cause counts; a thread that comes second waits for the exit of the first.
@@ -109,6 +116,7 @@ impl Ending {
             Some((name, start)) => (name.as_str(), start.elapsed().as_secs_f64()),
             None => ("", 0.0),
         };
+        let cause = self.cause.get().map_or(cause, String::as_str);
         recording::end();
         let (waited_for, waits_unasked) = self.statistics.waited_for();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -124,6 +124,7 @@ fn end(shared: &Shared, engine: &mut Engine, stopped: Stopped) -> ! {
         Stopped::Lost(error) => shared.ending.end(&error.to_string()),
         Stopped::Violation(violation) => {
             let cause = format!("violation: {violation}");
+            shared.ending.is_near(&cause);
             shared.replies.say_goodbye(&cause);
             shared.ending.end(&cause)
         }
@@ -424,7 +425,7 @@ impl Engine {
 
     fn flush(&mut self) -> Result<(), LinkError> {
         if !self.out.is_empty() {
-            self.shared.replies.send(&[self.out.as_slice()])?;
+            self.shared.replies.send(self.out.as_slice())?;
             self.out.clear();
         }
         Ok(())

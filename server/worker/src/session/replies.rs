@@ -46,11 +46,8 @@ struct Way {
 
 impl Way {
     /// Sends one frame of whole replies, and has it recorded.
-    fn send(&mut self, parts: &[&[u8]]) -> std::io::Result<()> {
-        if let Some(recorder) = recorder() {
-            parts.iter().for_each(|part| recorder.frame(part));
-        }
-        self.sender.send(parts)
+    fn send(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        send_recorded(&mut self.sender, frame)
     }
 
     /// Sends one reply that ends with all of `buffer`, and has it recorded.
@@ -71,14 +68,18 @@ impl Way {
             encode_output(&mut e, stream, text);
             e.end_reply(start, PUSH, 0, 0);
             // If the client is gone, whoever reads from it ends the session.
-            if let Some(recorder) = recorder() {
-                recorder.frame(e.as_slice());
-            }
-            let _ = sender.send(&[e.as_slice()]);
+            let _ = send_recorded(sender, e.as_slice());
             bytes += e.len();
         });
         bytes
     }
+}
+
+fn send_recorded(sender: &mut Sender, frame: &[u8]) -> std::io::Result<()> {
+    if let Some(recorder) = recorder() {
+        recorder.frame(frame);
+    }
+    sender.send(&[frame])
 }
 
 impl Replies {
@@ -142,23 +143,21 @@ impl Replies {
         let mut bytes = 0;
         for told in self.watches.completed(driver).into_iter().chain(times) {
             // If the client is gone, whoever reads from it ends the session.
-            let _ = way.send(&[told.as_slice()]);
+            let _ = way.send(told.as_slice());
             bytes += told.len();
         }
         bytes
     }
 
-    /// Sends one frame of whole replies, those of `parts`, after all that the device has printed until now, and
-    /// after what events have completed.
-    pub fn send(&self, parts: &[&[u8]]) -> Result<(), LinkError> {
-        let bytes = parts.iter().map(|part| part.len()).sum();
-        self.send_by(bytes, Some(self.driver), |way| way.send(parts))
+    /// Sends one frame of whole replies, after all that the device has printed until now, and after what events have
+    /// completed.
+    pub fn send(&self, frame: &[u8]) -> Result<(), LinkError> {
+        self.send_by(frame.len(), Some(self.driver), |way| way.send(frame))
     }
 
     /// As [`send`](Self::send), from within the driver, which may not be called there.
-    pub fn send_from_driver(&self, parts: &[&[u8]]) -> Result<(), LinkError> {
-        let bytes = parts.iter().map(|part| part.len()).sum();
-        self.send_by(bytes, None, |way| way.send(parts))
+    pub fn send_from_driver(&self, frame: &[u8]) -> Result<(), LinkError> {
+        self.send_by(frame.len(), None, |way| way.send(frame))
     }
 
     /// The same for one reply that ends with all of `buffer`.
@@ -174,7 +173,7 @@ impl Replies {
         let head = outcome.reply_head(ticket, self.take_deferred());
         match outcome.payload {
             Some(payload) => self.send_buffer(&head, payload),
-            None => self.send(&[&head]),
+            None => self.send(&head),
         }
     }
 

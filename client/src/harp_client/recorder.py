@@ -61,7 +61,9 @@ class Recorder:
         self._folder = tempfile.mkdtemp(prefix="harp-trace-")
         socket = os.path.join(self._folder, "recorder")
         policy = ",".join(f"{name}={payload[name]}" for name in CLASSES)
-        command = [parts.trace, "record", "--socket", socket, "--out", out, "--payload", policy]
+        # The folder goes with the recorder, also where this process is killed.
+        command = [parts.trace, "record", "--socket", socket, "--own-folder"]
+        command += ["--out", out, "--payload", policy]
         self.environment = {
             settings.HARP_TRACE_SOCKET.name: socket,
             settings.HARP_TRACE_PAYLOAD.name: policy,

@@ -2,7 +2,7 @@
 //! `harp-replay`, which start it; what it prints is for programs.
 //!
 //! ```text
-//! harp-trace record --socket FD|PATH --out TRACE [--payload POLICY] [--level N] [--grace MS]
+//! harp-trace record --socket FD|PATH --out TRACE [--own-folder] [--payload POLICY] …  what programs do
 //! harp-trace events TRACE [--full]          its events as lines of JSON
 //! harp-trace assemble LINES --out TRACE [--level N]   such lines as a trace
 //! harp-trace verify TRACE                   looks at everything in it

@@ -115,9 +115,7 @@ fn a_program_that_is_killed_leaves_all_it_said() {
 #[test]
 fn each_program_has_its_trace_and_who_goes_on_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
-    let door = folder.path().join("door");
-    std::fs::create_dir(&door).unwrap();
-    let mut recorder = Recorder::start_by(Command::new(TRACE), &door, folder.path());
+    let mut recorder = Recorder::start(folder.path());
     let mut first = recorder.program(RING);
     first.call(1, b"first");
     drop(first);
@@ -134,7 +132,7 @@ fn each_program_has_its_trace_and_who_goes_on_is_not_waited_for() {
     assert_eq!(line["path"], shown(folder.path(), "out.2.htrace"));
     assert_eq!(line["ended"], "running");
     // Who comes now finds nobody, rather than one who never looks.
-    assert!(!door.exists());
+    assert!(!recorder.folder.exists());
     daemon.call(2, b"daemon again");
     drop(daemon);
     recorder.wait();

@@ -84,6 +84,7 @@ fn numbered(out: &Path, number: u32) -> PathBuf {
 pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let wanted = |what: &str| Failure::Usage(format!("{what} is missing"));
     let socket = arguments.value("--socket")?;
+    let owns_folder = arguments.flag("--own-folder");
     let common = Common {
         out: arguments
             .value("--out")?
@@ -102,7 +103,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
         )));
     }
     ignore_signals();
-    let door = Door::open(&socket.ok_or_else(|| wanted("--socket"))?)?;
+    let door = Door::open(&socket.ok_or_else(|| wanted("--socket"))?, owns_folder)?;
     Recorder::new(door, common)?.run();
     Ok(())
 }
@@ -127,17 +128,20 @@ struct Door {
     listener: OwnedFd,
     /// Where it was made, if that was here.
     path: Option<PathBuf>,
+    /// The folder it is in was made for it alone.
+    owns_folder: bool,
 }
 
 impl Door {
     /// `socket` is an inherited descriptor that listens, or a path to make one at.
-    fn open(socket: &OsStr) -> Result<Door, Failure> {
+    fn open(socket: &OsStr, owns_folder: bool) -> Result<Door, Failure> {
         let number = socket.to_str().and_then(|text| text.parse::<RawFd>().ok());
         let door = match number {
             Some(descriptor) => Door {
                 // SAFETY: whoever started this process passed the descriptor for it to own.
                 listener: unsafe { OwnedFd::from_raw_fd(descriptor) },
                 path: None,
+                owns_folder: false,
             },
             None => Door {
                 listener: greeting::listen(Path::new(socket)).map_err(|error| {
@@ -147,6 +151,7 @@ impl Door {
                     ))
                 })?,
                 path: Some(socket.into()),
+                owns_folder,
             },
         };
         // SAFETY: a system call on a descriptor that is held.
@@ -160,8 +165,9 @@ impl Drop for Door {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path);
-            // Where it was made for the socket it is empty now.
-            let _ = path.parent().map(fs::remove_dir);
+            if self.owns_folder {
+                let _ = path.parent().map(fs::remove_dir);
+            }
         }
     }
 }

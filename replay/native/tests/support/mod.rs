@@ -22,12 +22,15 @@ pub struct Recorder {
 
 impl Recorder {
     /// Started by `command`, whose last word is that for `harp-trace`, to record to `out.htrace` in
-    /// folder `to`; programs come to a socket in `folder`.
+    /// folder `to`; programs come to a socket in a folder of its own in `folder`.
     pub fn start_by(mut command: Command, folder: &Path, to: &Path) -> Recorder {
+        let folder = folder.join("door");
+        std::fs::create_dir(&folder).unwrap();
         let mut child = command
             .arg("record")
             .arg("--socket")
             .arg(folder.join("socket"))
+            .arg("--own-folder")
             .arg("--out")
             .arg(to.join("out.htrace"))
             .args(["--payload", "all=full"])
@@ -37,7 +40,7 @@ impl Recorder {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         let mut recorder = Recorder {
-            folder: folder.to_owned(),
+            folder,
             child,
             lines,
         };

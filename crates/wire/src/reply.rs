@@ -13,6 +13,8 @@ use harp_cuda_abi::types::CUresult;
 use crate::{DecodeError, RECORD_MAX};
 
 pub const REPLY_HEAD_BYTES: usize = 16;
+/// The ticket of what answers no call: the body is a [push](crate::push).
+pub const PUSH: u32 = 0;
 /// The part of the head that the length word counts.
 const COUNTED_HEAD_BYTES: usize = REPLY_HEAD_BYTES - 4;
 

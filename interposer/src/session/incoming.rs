@@ -13,7 +13,7 @@ use std::time::Duration;
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{FrameHead, FrameKind, Next, Receiver, Wait};
 use harp_wire::push::Push;
-use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
+use harp_wire::reply::{ReplyHead, PUSH, REPLY_HEAD_BYTES};
 use harp_wire::{Decoder, RECORD_MAX};
 
 use super::landings::Landings;
@@ -381,8 +381,6 @@ impl Incoming {
     }
 }
 
-/// The ticket of what nobody asked for.
-const PUSH: u32 = 0;
 const MALFORMED: &str = "the server sent a malformed reply";
 
 /// Reads a reply that is one run of bytes straight to where they belong, and shows them there.

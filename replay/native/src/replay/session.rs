@@ -11,7 +11,7 @@ use harp_transport::{
 };
 use harp_wire::calls::encode_harp_set_current;
 use harp_wire::push::{OutputStream, Push};
-use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
+use harp_wire::reply::{ReplyHead, PUSH, REPLY_HEAD_BYTES};
 use harp_wire::{windows, CallId, Decoder, Encoder};
 
 use super::options::Server;
@@ -32,9 +32,6 @@ const RESUME: Duration = Duration::from_secs(10);
 const PRINTED_MAX: usize = 16 << 20;
 /// The thread that calls of the replay itself are made in.
 const OWN_THREAD: u32 = u32::MAX - 1;
-
-/// The ticket of what answers no call.
-const PUSH: u32 = 0;
 
 /// Why a session does not go on: one line, with the next step.
 #[derive(Debug)]

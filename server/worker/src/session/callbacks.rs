@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use harp_cuda_abi::types::{CUresult, CUstream};
 use harp_wire::push::Push;
+use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
-use super::replies::{Replies, PUSH};
+use super::replies::Replies;
 use super::Violation;
 use crate::generated::driver::Driver;
 

@@ -12,10 +12,10 @@ use std::time::Instant;
 use harp_cuda_abi::types::{CUcontext, CUevent, CUstream, CUDA_ERROR_NOT_READY};
 use harp_wire::calls::*;
 use harp_wire::push::{Push, Span, SPANS_MAX};
+use harp_wire::reply::PUSH;
 use harp_wire::{CallId, Decoder, Encoder};
 
 use super::handles::HandleTable;
-use super::replies::PUSH;
 use crate::generated::driver::Driver;
 
 /// Calls that are under way, or over and not told; what comes beyond is not timed.

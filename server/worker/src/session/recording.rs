@@ -17,9 +17,7 @@ use harp_trace::tape::Tape;
 use harp_trace::told::{self, Recorded};
 use harp_wire::push::Push;
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
-use harp_wire::reply::{replies, REPLY_HEAD_BYTES};
-
-use super::replies::PUSH;
+use harp_wire::reply::{replies, PUSH, REPLY_HEAD_BYTES};
 
 /// Bytes of the ring.
 const RING_BYTES: usize = 8 << 20;

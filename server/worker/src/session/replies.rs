@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use harp_cuda_abi::types::CUresult;
 use harp_transport::{Buffer, LinkError, Sender};
 use harp_wire::push::encode_output;
+use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
 use super::device_times::DeviceTimes;
@@ -24,9 +25,6 @@ const LINGER: Duration = Duration::from_millis(300);
 
 /// How long telling it may take.
 const GOODBYE: Duration = Duration::from_millis(500);
-
-/// The ticket of what the client has not asked for.
-pub const PUSH: u32 = 0;
 
 pub struct Replies {
     way: Mutex<Way>,

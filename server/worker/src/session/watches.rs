@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use harp_cuda_abi::types::{CUcontext, CUevent, CUDA_ERROR_NOT_READY};
 use harp_wire::push::Push;
+use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
-use super::replies::{Replies, PUSH};
+use super::replies::Replies;
 use super::Violation;
 use crate::generated::driver::Driver;
 

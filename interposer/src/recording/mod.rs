@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use harp_driver_front::threads::Uncancelled;
 use harp_trace::block::{Block, PAYLOAD_MIN};
 use harp_trace::greeting::greet;
-use harp_trace::payloads::Policies;
+use harp_trace::payloads::{self, Policies};
 use harp_trace::ring::Producer;
 use harp_trace::tape::Tape;
 use harp_trace::told::{self, Recorded};
@@ -176,8 +176,7 @@ impl Recorder {
     /// bytes are data.
     #[inline(never)]
     pub fn call(&self, session: usize, record: &[u8], payload: usize) {
-        let cut = if payload < PAYLOAD_MIN { 0 } else { payload };
-        let (record, payload) = record.split_at(record.len() - cut);
+        let (record, payload) = payloads::split(record, payload);
         self.call_with(session, record, payload);
     }
 

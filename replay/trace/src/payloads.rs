@@ -3,7 +3,7 @@
 use harp_wire::calls::*;
 use harp_wire::{CallId, Decoder};
 
-use crate::block::Policy;
+use crate::block::{Policy, PAYLOAD_MIN};
 
 /// What data is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +93,14 @@ pub fn sent_bytes(call: CallId, arguments: &[u8]) -> usize {
         _ => Ok(0),
     };
     bytes.unwrap_or(0)
+}
+
+/// A record whose last `bytes` are data: what comes before them, and them; all of it and nothing where they are too few
+/// to be cut out.
+#[inline]
+pub fn split(record: &[u8], bytes: usize) -> (&[u8], &[u8]) {
+    let cut = if bytes < PAYLOAD_MIN { 0 } else { bytes };
+    record.split_at(record.len() - cut)
 }
 
 /// What the last output of a call is, where it is data.

@@ -142,7 +142,8 @@ impl Tape {
             bytes: record,
             payload: Some(Payload::unnamed(policy, bytes)),
         };
-        self.ring.append(time, &Block::Call(message));
+        let is_there = self.ring.append(time, &Block::Call(message));
+        self.count(session, is_there);
     }
 
     /// A reply: its head, and its outputs, or else the data that they end with, which has `landed` elsewhere. It may

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use harp_trace::block::{Block, Policy, PAYLOAD_MIN};
+use harp_trace::block::{Block, Policy};
 use harp_trace::greeting::greet_over;
 use harp_trace::payloads::{self, Policies};
 use harp_trace::ring::Producer;
@@ -160,8 +160,7 @@ impl Recorder {
             Some(_) => payloads::sent_bytes(head.call, &record[RECORD_HEAD_BYTES..]),
             None => 0,
         };
-        let cut = if payload < PAYLOAD_MIN { 0 } else { payload };
-        let (record, payload) = record.split_at(record.len() - cut);
+        let (record, payload) = payloads::split(record, payload);
         let mut tape = lock(&self.tape);
         tape.call(self.time(), SESSION, record, payload);
     }

@@ -9,37 +9,29 @@ from typing import Any, NamedTuple
 
 import click
 
-from harp_client import native
 from harp_client.errors import HarpError, printable
-from harp_client.target import Flags, Target, choose, schedulers
+from harp_client.target import Target
 from harp_replay.native_trace import NativeTrace
+from harp_replay.where import Where, arguments_of, where_options
 
 SHOWN = 10
 """Differences that people are shown; `--json` has more."""
 
 
 class Replay(NamedTuple):
-    """What `harp-trace run` is to do, in its own options."""
+    """What `harp-trace run` is to do."""
 
     trace: str
+    """Its path."""
     options: list[str]
+    """In `harp-trace`'s own words."""
 
 
 @click.command()
 @click.argument("trace", type=click.Path(exists=True))
-@click.option(
-    "--device",
-    default="soft",
-    metavar="soft|pool|PATH",
-    help="Where: soft, the soft GPU (default); the path of a libcuda.so.1, this machine's device; "
-    "pool, the server or scheduler that harp-run would use.",
-)
-@click.option("-s", "--server", metavar="HOST:PORT", help="This pool server.")
-@click.option("-c", "--credentials", metavar="DIR", help="Credentials for it.")
-@click.option("--server-name", metavar="NAME", help="The name that its certificate must carry.")
-@click.option("--context", metavar="NAME", help="A context of the configuration file.")
-@click.option(
-    "--scheduler", metavar="HOST:PORT", help="What this pool's scheduler has attached to this host."
+@where_options(
+    "Where: soft, the soft GPU (default); the path of a libcuda.so.1, this machine's device; "
+    "pool, the server or scheduler that harp-run would use."
 )
 @click.option(
     "--check",
@@ -89,12 +81,7 @@ class Replay(NamedTuple):
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def run(
     trace: str,
-    device: str,
-    server: str | None,
-    credentials: str | None,
-    server_name: str | None,
-    context: str | None,
-    scheduler: str | None,
+    where: Where,
     check: str,
     timing: str,
     repeat: int,
@@ -132,12 +119,9 @@ def run(
             options += ["--first-window", str(int(first_window, 0))]
         except ValueError:
             raise click.UsageError(f"--first-window cannot be {first_window}") from None
-    flags = Flags(server, credentials, server_name, context, scheduler)
-    if any(flags) and device == "soft":
-        device = "pool"
     replay = Replay(os.path.abspath(trace), options)
     try:
-        with target_of(device, flags) as target, progress(sys.stderr.isatty()) as show:
+        with where.target() as target, progress(sys.stderr.isatty()) as show:
             result = replayed(replay, target, show)
     except KeyboardInterrupt:
         return 130
@@ -148,44 +132,14 @@ def run(
     return 0 if result["passed"] else 1
 
 
-@contextmanager
-def target_of(device: str, flags: Flags) -> Iterator[Target]:
-    """The server that replays; one of this process's own ends with the block."""
-    environ = native.without_preload(os.environ)
-    if device != "pool":
-        if any(flags):
-            raise HarpError(f"--device {device} uses no running pool", "use --device pool", 2)
-        from harp_client.pool import EmbeddedPool
-
-        pool = EmbeddedPool(device, verbose=False, environ=environ)
-        try:
-            yield pool.target
-        finally:
-            pool.close()
-        return
-    scheduled = schedulers(flags, environ)
-    if scheduled is not None:
-        from harp_client.lease import RunLease, Wish
-
-        lease = RunLease(scheduled, Wish(), [], environ)
-        try:
-            yield lease.target
-        finally:
-            lease.close()
-        return
-    target = choose(flags, environ)
-    if target is None:
-        raise HarpError("no pool is configured", "add --server HOST:PORT, or drop --device", 2)
-    yield target
-
-
 def replayed(
     replay: Replay, target: Target, show: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Replays; the result. `show` hears of the progress. Raises HarpError."""
-    arguments = ["run", replay.trace, *replay.options]
-    arguments += ["--server", target.server, "--credentials", target.credentials]
-    arguments += ["--server-name", target.server_name]
+    """Replays; the line with the result, less its type. `show` hears the lines of the progress.
+
+    Raises HarpError where the trace is refused (2) or the session is lost (6).
+    """
+    arguments = ["run", replay.trace, *replay.options, *arguments_of(target)]
     result = None
     with NativeTrace(arguments) as native_trace:
         for line in native_trace.lines():
@@ -201,7 +155,7 @@ def replayed(
 
 @contextmanager
 def progress(terminal: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """What shows how far a replay is, on a terminal."""
+    """Shows how far a replay is, if on a `terminal`: yields what takes its lines of progress."""
     if not terminal:
         yield lambda line: None
         return
@@ -234,7 +188,7 @@ def losses(lost: dict[str, Any]) -> Iterator[str]:
 
 
 def tell(result: dict[str, Any]) -> None:
-    """Prints the result for people."""
+    """Prints for people what `replayed` has returned."""
     lines = [
         f"{result['sent']} of {result['calls']} calls replayed in {result['seconds']:.3f} s "
         f"(recorded: {result['recorded_seconds']:.3f} s)",

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from harp_client.errors import HarpError
-from harp_client.target import Flags
 from harp_replay.native_trace import NativeTrace
-from harp_replay.run import progress, target_of
+from harp_replay.run import progress
+from harp_replay.where import Where, arguments_of, where_options
 
 
 @click.command()
@@ -28,31 +28,14 @@ from harp_replay.run import progress, target_of
 )
 @click.option("--calls", metavar="A..B", help="Keep the calls from A to B.")
 @click.option("-o", "--out", required=True, type=click.Path(), help="The new trace.")
-@click.option(
-    "--device",
-    default="soft",
-    metavar="soft|pool|PATH",
-    help="Where the trace is replayed up to there, if need be; as in `harp-replay run`.",
-)
-@click.option("-s", "--server", metavar="HOST:PORT", help="This pool server.")
-@click.option("-c", "--credentials", metavar="DIR", help="Credentials for it.")
-@click.option("--server-name", metavar="NAME", help="The name that its certificate must carry.")
-@click.option("--context", metavar="NAME", help="A context of the configuration file.")
-@click.option(
-    "--scheduler", metavar="HOST:PORT", help="What this pool's scheduler has attached to this host."
-)
+@where_options("Where the trace is replayed up to there, if need be; as in `harp-replay run`.")
 def trim(
     trace: str,
     kernel: str | None,
     launch: int | None,
     calls: str | None,
     out: str,
-    device: str,
-    server: str | None,
-    credentials: str | None,
-    server_name: str | None,
-    context: str | None,
-    scheduler: str | None,
+    where: Where,
 ) -> int:
     """Make a smaller trace of TRACE: one launch of a kernel, or some calls.
 
@@ -73,15 +56,11 @@ def trim(
     arguments = ["trim", os.path.abspath(trace), "--out", os.path.abspath(out)]
     for name, value in (("--kernel", kernel), ("--launch", launch), ("--calls", calls)):
         arguments += [name, str(value)] if value is not None else []
-    flags = Flags(server, credentials, server_name, context, scheduler)
-    if any(flags) and device == "soft":
-        device = "pool"
     try:
         done = _trimmed(arguments)
         if done is None:
-            with target_of(device, flags) as target:
-                at = ("--server", target.server, "--credentials", target.credentials)
-                done = _trimmed([*arguments, *at, "--server-name", target.server_name])
+            with where.target() as target:
+                done = _trimmed([*arguments, *arguments_of(target)])
     except KeyboardInterrupt:
         return 130
     if done is None:

@@ -1,0 +1,96 @@
+"""Where a trace is replayed: a server of this run's own, or one of a pool."""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import click
+
+from harp_client import native
+from harp_client.errors import HarpError
+from harp_client.target import Flags, Target, choose, schedulers
+
+
+class Where(NamedTuple):
+    """What the command line says about it."""
+
+    device: str
+    """`soft`, `pool`, or the path of a libcuda.so.1."""
+    flags: Flags
+    """Any of them makes `soft` mean `pool`."""
+
+    @contextmanager
+    def target(self) -> Iterator[Target]:
+        """The server that replays; one of this process's own ends with the block.
+
+        Raises HarpError where there is none.
+        """
+        environ = native.without_preload(os.environ)
+        is_pool = self.device == "pool" or (self.device == "soft" and any(self.flags))
+        if not is_pool:
+            if any(self.flags):
+                cause = f"--device {self.device} uses no running pool"
+                raise HarpError(cause, "use --device pool", 2)
+            from harp_client.pool import EmbeddedPool
+
+            pool = EmbeddedPool(self.device, verbose=False, environ=environ)
+            try:
+                yield pool.target
+            finally:
+                pool.close()
+            return
+        scheduled = schedulers(self.flags, environ)
+        if scheduled is not None:
+            from harp_client.lease import RunLease, Wish
+
+            lease = RunLease(scheduled, Wish(), [], environ)
+            try:
+                yield lease.target
+            finally:
+                lease.close()
+            return
+        target = choose(self.flags, environ)
+        if target is None:
+            raise HarpError("no pool is configured", "add --server HOST:PORT, or drop --device", 2)
+        yield target
+
+
+def where_options(help_of_device: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds --device and the options that name a pool's server: the command is given `where`."""
+    options = (
+        click.option("--device", default="soft", metavar="soft|pool|PATH", help=help_of_device),
+        click.option("-s", "--server", metavar="HOST:PORT", help="This pool server."),
+        click.option("-c", "--credentials", metavar="DIR", help="Credentials for it."),
+        click.option(
+            "--server-name", metavar="NAME", help="The name that its certificate must carry."
+        ),
+        click.option("--context", metavar="NAME", help="A context of the configuration file."),
+        click.option(
+            "--scheduler",
+            metavar="HOST:PORT",
+            help="What this pool's scheduler has attached to this host.",
+        ),
+    )
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def placed(device: str, **rest: Any) -> Any:
+            flags = Flags(**{name: rest.pop(name) for name in Flags._fields})
+            return command(where=Where(device, flags), **rest)
+
+        for option in reversed(options):
+            placed = option(placed)
+        return placed
+
+    return add
+
+
+def arguments_of(target: Target) -> list[str]:
+    """How `harp-trace` is told of the server."""
+    return [
+        *("--server", target.server),
+        *("--credentials", target.credentials),
+        *("--server-name", target.server_name),
+    ]

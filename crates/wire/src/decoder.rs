@@ -43,7 +43,7 @@ impl std::error::Error for DecodeError {}
 /// legacy one, 2 the thread's own.
 const LAST_SPECIAL_STREAM: u64 = 2;
 /// The stream argument of a copy that CUDA calls synchronous.
-pub(crate) const SYNCHRONOUS: u64 = u64::MAX;
+pub const SYNCHRONOUS: u64 = u64::MAX;
 
 /// A cursor over encoded values.
 ///

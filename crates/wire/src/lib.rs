@@ -16,7 +16,7 @@ pub mod reply;
 pub mod twin;
 pub mod windows;
 
-pub use decoder::{DecodeError, Decoder};
+pub use decoder::{DecodeError, Decoder, SYNCHRONOUS};
 pub use encoder::Encoder;
 pub use function_info::{FunctionInfo, Parameter, FUNCTION_ATTRIBUTE_COUNT};
 pub use generated::call_ids::{Because, CallId};

@@ -8,7 +8,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::{
     encode_cuMemcpyDtoHAsync_v2, encode_cuMemcpyDtoH_v2, encode_cuMemcpyHtoD_v2,
 };
-use harp_wire::{Because, CallId};
+use harp_wire::{Because, CallId, SYNCHRONOUS};
 
 use super::copy_between::{on_device, Way};
 use super::stream::context_of;
@@ -22,8 +22,6 @@ use crate::session::{because, checks, handles, sessions, Session, Sessions};
 pub const PIECE: usize = 1 << 20;
 /// Pieces asked for ahead of the one being received.
 const PIECES_AHEAD: usize = 8;
-/// The stream argument of a copy that CUDA calls synchronous.
-pub const SYNCHRONOUS: u64 = u64::MAX;
 
 /// Whether an address is a device's.
 pub fn is_device(sessions: &Sessions, address: CUdeviceptr) -> bool {

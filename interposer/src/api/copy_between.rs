@@ -4,10 +4,10 @@
 use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
-use harp_wire::Because;
+use harp_wire::{Because, SYNCHRONOUS};
 
 use super::context::{known, Visit};
-use super::copy::{check, result, to_device, to_host, SYNCHRONOUS};
+use super::copy::{check, result, to_device, to_host};
 use crate::generated::forward;
 use crate::session::addresses::Owner;
 use crate::session::handles::session_of;

@@ -6,12 +6,12 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::{
     encode_harp_copy_box_on_device, encode_harp_copy_box_to_device, encode_harp_copy_box_to_host,
 };
-use harp_wire::{CallId, Encoder};
+use harp_wire::{CallId, Encoder, SYNCHRONOUS};
 
 use super::context::Visit;
 use super::copy::{
     before_moving, check, cuMemcpy, cuMemcpyAsync, is_device, landed, result, wait_for_writers,
-    PIECE, SYNCHRONOUS,
+    PIECE,
 };
 use super::copy_between::{before_program, is_within_one, Way, HELD};
 use crate::session::{checks, handles, sessions, Session};

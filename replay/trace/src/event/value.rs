@@ -2,15 +2,13 @@
 
 use std::borrow::Cow;
 
-use harp_wire::{FUNCTION_ATTRIBUTE_COUNT, HANDLE_KIND_SHIFT};
+use harp_wire::{FUNCTION_ATTRIBUTE_COUNT, HANDLE_KIND_SHIFT, SYNCHRONOUS};
 
 use super::schema::Type;
 use crate::block::Malformed;
 
 /// The most values of one call; a call with more is left as bytes.
 const VALUES_MAX: usize = 1 << 20;
-/// The stream argument of a copy that CUDA calls synchronous.
-const SYNCHRONOUS: u64 = u64::MAX;
 /// The greatest stream argument that is a value and not a handle.
 const LAST_SPECIAL_STREAM: u64 = 2;
 

@@ -2,14 +2,11 @@
 
 use harp_cuda_abi::types::{CUdeviceptr, CUresult, CUstream};
 use harp_wire::calls::*;
-use harp_wire::{Decoder, Encoder, RECORD_MAX};
+use harp_wire::{Decoder, Encoder, RECORD_MAX, SYNCHRONOUS};
 
 use super::live;
 use crate::generated::driver::Driver;
 use crate::session::{Intake, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
-
-/// The stream argument of a copy that CUDA calls synchronous.
-pub(super) const SYNCHRONOUS: u64 = u64::MAX;
 
 /// The arguments of an upload in front of its payload: address, stream, length.
 pub const UPLOAD_HEAD_BYTES: usize = 24;

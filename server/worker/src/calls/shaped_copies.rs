@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 
 use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
-use harp_wire::{Decoder, Encoder};
+use harp_wire::{Decoder, Encoder, SYNCHRONOUS};
 
-use super::copies::{copy_stream, reply_bytes, SYNCHRONOUS};
+use super::copies::{copy_stream, reply_bytes};
 use super::live;
 use crate::session::{Session, Violation};
 

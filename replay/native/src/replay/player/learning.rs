@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use harp_trace::event::{CallEvent, KernelName, Objects, Value};
 use harp_wire::calls::encode_cuMemAlloc_v2;
 use harp_wire::reply::REPLY_HEAD_BYTES;
-use harp_wire::CallId;
+use harp_wire::{CallId, SYNCHRONOUS};
 
 use super::super::calls::{downloads, launches};
 use super::super::kernels::{Launch, Place};
@@ -14,7 +14,7 @@ use super::super::session::{Arrived, Body, Lost, Printed, Session};
 use super::super::snapshot::Snapshot;
 use super::super::twins::Twins;
 use super::super::{Ended, Refused};
-use super::{line_of, Line, Player, Sent, SYNCHRONOUS};
+use super::{line_of, Line, Player, Sent};
 
 impl Player<'_> {
     /// Begins the session that stands for a recorded one.

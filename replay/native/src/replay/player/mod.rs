@@ -16,7 +16,7 @@ use harp_trace::event::{CallEvent, Event, Reader, ReplyEvent, Value};
 use harp_trace::payloads::{sent_by, Class};
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
-use harp_wire::{CallId, Decoder};
+use harp_wire::{CallId, Decoder, SYNCHRONOUS};
 
 use super::calls::{asks_for_progress, launches, varies, Calls};
 use super::doubts::Doubts;
@@ -35,8 +35,6 @@ use waiting::Behind;
 
 /// Progress is told this often.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
-/// The stream argument of a copy that is synchronous.
-const SYNCHRONOUS: u64 = u64::MAX;
 
 /// A call that has been sent and awaits its reply.
 struct Sent {

@@ -12,8 +12,6 @@ use super::super::{Ended, Refused};
 use super::plan::Plan;
 use super::ranges::{Of, Range};
 
-/// The most that is fetched or written at once, in bytes.
-pub const PIECE: u64 = 32 << 20;
 /// Bytes of memory that a trimmed trace may hold.
 const MEMORY_MAX: u64 = 2 << 30;
 

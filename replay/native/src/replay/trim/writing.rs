@@ -13,7 +13,7 @@ use harp_wire::calls::{
 use harp_wire::push::Push;
 use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
-use harp_wire::{twin, CallId, Decoder, Encoder};
+use harp_wire::{twin, CallId, Decoder, Encoder, SYNCHRONOUS};
 use serde_json::{json, Value as Json};
 
 use super::super::Refused;
@@ -24,8 +24,6 @@ use super::plan::Plan;
 const LEVEL: i32 = 19;
 /// A reply about shared memory tells of so many bytes of lines, or of less than a server would.
 const TWIN_READ_BYTES: usize = 1 << 20;
-/// The stream argument of a copy that is synchronous.
-const SYNCHRONOUS: u64 = u64::MAX;
 
 /// Writes the trace to the new folder `out`.
 ///

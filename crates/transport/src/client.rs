@@ -119,6 +119,32 @@ pub fn connect_resuming(
         .map_err(|error| validity::explain(error, config))
 }
 
+/// [`connect_resuming`]; a connection that breaks while there is no session yet is tried again, a few times
+/// and within `timeout`.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_persisting(
+    address: &str,
+    config: &ClientConfig,
+    hello: &Hello,
+    timeout: Duration,
+    resuming: &Resuming,
+) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
+    let end = Instant::now() + timeout;
+    let mut pause = 2 * PAUSE_MIN;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match connect_resuming(address, config, hello.clone(), left, resuming.clone()) {
+            Err(ConnectError::Closed(_)) if pause < PAUSE_MAX && Instant::now() + pause < end => {
+                std::thread::sleep(pause);
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+}
+
 /// [`connect_resuming`], with a tuning of the caller's and errors as TLS tells them.
 ///
 /// # Errors

@@ -33,7 +33,8 @@ mod validity;
 pub mod proto;
 
 pub use client::{
-    connect, connect_resuming, connect_with, ClientConfig, LinkInfo, Refresh, Resuming,
+    connect, connect_persisting, connect_resuming, connect_with, ClientConfig, LinkInfo, Refresh,
+    Resuming,
 };
 pub use error::{AcceptError, ConnectError, LinkError};
 pub use identity::VERSION;

@@ -4,14 +4,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::threads::{no_thread, start_thread};
-use harp_transport::{
-    connect_resuming, ClientConfig, ConnectError, Hello, LinkInfo, Receiver, Resuming, Sender,
-    Welcome,
-};
+use harp_transport::{connect_persisting, ClientConfig, ConnectError, Hello, Resuming};
 use harp_wire::push::{Push, TIMES_OPTION};
 use harp_wire::{windows, Because, CallId};
 
@@ -31,8 +28,6 @@ use super::{life, weather, Session, Sessions};
 use crate::clock::Moment;
 use crate::recording::recorder;
 
-/// No more attempts to connect after a pause of this length.
-const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Where no call finds out, the connection is looked after this often.
 const TEND_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -141,19 +136,27 @@ fn begin_one(
         let option = TIMES_OPTION.to_owned();
         hello.options.insert(option, "on".to_owned());
     }
+    // What happens to the connection later is told with the name, where there are several.
     let name = several.then_some(server);
     let stats = Stats::new(number, settings.print_stats || settings.print_profile);
+    let resuming = Resuming {
+        limit: settings.resume_limit,
+        observer: weather::observer(name),
+        start_thread: |name, body| start_thread(name, body).map(drop),
+        refresh: Arc::new(refreshed),
+    };
+    let timeout = settings.connect_timeout;
     let started = Moment::now();
-    let (sender, receiver, welcome, link) =
-        connect(server, name, &config, &hello).map_err(|error| match error {
-            ConnectError::Refused if settings.embedded => ended_with_its_run(),
-            error => {
-                let next_step = error.next_step();
-                failure(format!(
-                    "cannot use the pool server {server}: {error}. Next: {next_step}"
-                ))
-            }
-        })?;
+    let connected = connect_persisting(server, &config, &hello, timeout, &resuming);
+    let (sender, receiver, welcome, link) = connected.map_err(|error| match error {
+        ConnectError::Refused if settings.embedded => ended_with_its_run(),
+        error => {
+            let next_step = error.next_step();
+            failure(format!(
+                "cannot use the pool server {server}: {error}. Next: {next_step}"
+            ))
+        }
+    })?;
     stats.note(Because::StartUp, "hello", started.time.elapsed());
     if let Some(recorder) = recorder {
         let round_trip = round_trip(sender.keeper().socket());
@@ -221,35 +224,6 @@ fn read_credentials(folder: &Path, server_name: String) -> Result<ClientConfig, 
         key_pem: read(folder, "client.key")?,
         server_name,
     })
-}
-
-/// Connects; a connection that breaks while there is no session yet is tried again at once. What
-/// happens to the connection later is told with `name`, where there are several.
-fn connect(
-    server: &str,
-    name: Option<&str>,
-    config: &ClientConfig,
-    hello: &Hello,
-) -> Result<(Sender, Receiver, Welcome, LinkInfo), ConnectError> {
-    let settings = settings();
-    let end = Instant::now() + settings.connect_timeout;
-    let mut pause = Duration::from_millis(20);
-    loop {
-        let resuming = Resuming {
-            limit: settings.resume_limit,
-            observer: weather::observer(name),
-            start_thread: |name, body| start_thread(name, body).map(drop),
-            refresh: Arc::new(refreshed),
-        };
-        let left = end.saturating_duration_since(Instant::now());
-        match connect_resuming(server, config, hello.clone(), left, resuming) {
-            Err(ConnectError::Closed(_)) if pause < PAUSE_MAX && Instant::now() + pause < end => {
-                std::thread::sleep(pause);
-                pause *= 2;
-            }
-            other => return other,
-        }
-    }
 }
 
 fn pushed(number: usize, push: Push) -> Result<(), String> {

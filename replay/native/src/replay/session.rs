@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harp_transport::{
-    connect_resuming, ClientConfig, ConnectError, FrameHead, FrameKind, Hello, Next, Receiver,
-    Resuming, Sender, Wait,
+    connect_persisting, ClientConfig, FrameHead, FrameKind, Hello, Next, Receiver, Resuming,
+    Sender, Wait,
 };
 use harp_wire::calls::encode_harp_set_current;
 use harp_wire::push::{OutputStream, Push};
@@ -137,8 +137,19 @@ impl Session {
         hello
             .options
             .insert(harp_content::OPTION.to_owned(), "off".to_owned());
-        let (sender, receiver, welcome) = connect(server, &config, &hello)?;
-        let snapshot = Snapshot::parse(&welcome)
+        let resuming = Resuming {
+            limit: RESUME,
+            ..Resuming::default()
+        };
+        let connected = connect_persisting(&server.address, &config, &hello, CONNECT, &resuming);
+        let (sender, receiver, welcome, _) = connected.map_err(|error| {
+            Lost(format!(
+                "cannot use the pool server {}: {error}; {}",
+                server.address,
+                error.next_step()
+            ))
+        })?;
+        let snapshot = Snapshot::parse(&welcome.snapshot)
             .map_err(|error| Lost(format!("the server's {error}; use one of this version")))?;
         Ok(Session {
             sender,
@@ -444,37 +455,6 @@ impl Session {
             Err(_) => return Err(malformed()),
         }
         Ok(())
-    }
-}
-
-fn connect(
-    server: &Server,
-    config: &ClientConfig,
-    hello: &Hello,
-) -> Result<(Sender, Receiver, Vec<u8>), Lost> {
-    let end = Instant::now() + CONNECT;
-    let mut pause = Duration::from_millis(20);
-    loop {
-        let resuming = Resuming {
-            limit: RESUME,
-            ..Resuming::default()
-        };
-        let left = end.saturating_duration_since(Instant::now());
-        match connect_resuming(&server.address, config, hello.clone(), left, resuming) {
-            Ok((sender, receiver, welcome, _)) => return Ok((sender, receiver, welcome.snapshot)),
-            // One that breaks before there is a session is tried again.
-            Err(ConnectError::Closed(_)) if Instant::now() + pause < end => {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(500));
-            }
-            Err(error) => {
-                return Err(Lost(format!(
-                    "cannot use the pool server {}: {error}; {}",
-                    server.address,
-                    error.next_step()
-                )))
-            }
-        }
     }
 }
 

@@ -5,6 +5,7 @@ used and memory is given out again."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,16 @@ def test_a_training_loop(profile: Callable[..., Profile]) -> None:
     assert long.others == short.others
     more = long.asked_for - short.asked_for
     assert more == {"cuStreamSynchronize": 4}
+
+
+def test_small_allocations(profile: Callable[..., Profile]) -> None:
+    """They are cut from blocks, of which one more is asked for as often as the memory doubles; where
+    many are freed one after the other, the first waits for the device."""
+    program = build.build("small_allocations", "static-13.0")
+    few, many = profile(program, 4000), profile(program, 16000)
+    assert many.asked_for == few.asked_for
+    waits = [Counter({call: n for (call, _), n in each.others.items()}) for each in (few, many)]
+    assert waits[1] - waits[0] <= Counter({"cuMemAlloc_v2": 2, "cuMemFree_v2": 1})
 
 
 @pytest.mark.timeout(600)

@@ -8,6 +8,7 @@
 //! * [`lifecycle`]: initialised, forked, exited;
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
+//! * [`free_ranges`]: which addresses are free;
 //! * [`host_memory`]: page-locked memory of the process;
 //! * [`managed`]: managed memory without page tables in common;
 //! * [`threads`]: a library's manners in threads, the program's and its own;
@@ -20,6 +21,7 @@ pub mod context_storage;
 mod default_stream;
 mod entry;
 pub mod errors;
+pub mod free_ranges;
 mod front_driver;
 pub mod host_memory;
 pub mod lifecycle;

@@ -507,8 +507,8 @@ pub unsafe fn cuCtxGetId(ctx: CUcontext, id: *mut c_ulonglong) -> CUresult {
 }
 
 pub unsafe fn cuCtxSynchronize() -> CUresult {
-    match sessions().and_then(|_| current_context()) {
-        Ok(_) => unsafe { forward::cuCtxSynchronize() },
+    match sessions().and_then(|sessions| Ok((sessions, current_context()? as u64))) {
+        Ok((sessions, context)) => sessions.of(context).wait_until_idle(context),
         Err(code) => code,
     }
 }

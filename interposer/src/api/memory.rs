@@ -4,7 +4,8 @@ use std::ffi::c_uint;
 
 use harp_cuda_abi::types::*;
 use harp_driver_front::notice_once;
-use harp_wire::Because;
+use harp_wire::calls::encode_cuMemFree_v2;
+use harp_wire::{Because, CallId};
 
 use super::context::{credit_of, current_context, device_of, Visit};
 use super::outputs::{put, put_if_wanted};
@@ -12,7 +13,7 @@ use super::stream::context_of;
 use crate::generated::forward;
 use crate::session::addresses::{Owner, Range};
 use crate::session::credit::Credit;
-use crate::session::{because, checks, sessions, Sessions};
+use crate::session::{because, checks, sessions, Session, Sessions};
 
 /// Remembers device memory of a context.
 ///
@@ -97,32 +98,73 @@ pub unsafe fn cuMemAlloc_v2(pointer: *mut CUdeviceptr, bytes: usize) -> CUresult
             bytes,
             std::ptr::null_mut(),
             |address| match from_credit(bytes) {
-                Some(given) => put(address, given),
-                None => forward::cuMemAlloc_v2(address, bytes),
+                Some(Ok(given)) => put(address, given),
+                Some(Err(code)) => code,
+                None => from_server(address, bytes),
             },
-            |address| match checks::context() {
-                Ok(session) => forward::cuMemFree_v2(session, address),
-                Err(code) => code,
-            },
+            free_here,
         )
     }
 }
 
-/// Memory in the current context that needs no question.
-fn from_credit(bytes: usize) -> Option<CUdeviceptr> {
+/// The credit of the current context, if there is one.
+fn credit_here() -> Option<&'static Credit> {
     let context = current_context().ok()? as u64;
     // Of a device that has failed the server says what it says.
     sessions().ok()?.of(context).check_fault().ok()?;
-    credit_of(context)?.take(bytes)
+    credit_of(context)
+}
+
+fn free_here(address: CUdeviceptr) -> CUresult {
+    match checks::context() {
+        Ok(session) => unsafe { forward::cuMemFree_v2(session, address) },
+        Err(code) => code,
+    }
+}
+
+/// Memory in the current context that needs no question, but for one in many. None where it is to be asked for.
+fn from_credit(bytes: usize) -> Option<Result<CUdeviceptr, CUresult>> {
+    let credit = credit_here()?;
+    if let Some(given) = credit.take(bytes) {
+        return Some(Ok(given));
+    }
+    let size = credit.lacking(bytes)?;
+    let mut base = 0;
+    let status = unsafe { forward::cuMemAlloc_v2(&mut base, size) };
+    if base != 0 && (status != CUDA_SUCCESS || !credit.add(base, size as u64)) {
+        free_here(base);
+    }
+    match status {
+        CUDA_SUCCESS => credit.take(bytes).map(Ok),
+        // There may be room for what was asked for.
+        CUDA_ERROR_OUT_OF_MEMORY => None,
+        // An earlier call has failed.
+        code => Some(Err(code)),
+    }
+}
+
+/// Memory that the server is asked for; where there is none, once more without what is held here unused.
+fn from_server(address: *mut CUdeviceptr, bytes: usize) -> CUresult {
+    let status = unsafe { forward::cuMemAlloc_v2(address, bytes) };
+    if status != CUDA_ERROR_OUT_OF_MEMORY {
+        return status;
+    }
+    let unused = || credit_here()?.take_unused(0);
+    let Some(first) = unused() else { return status };
+    std::iter::once(first)
+        .chain(std::iter::from_fn(unused))
+        .for_each(|base| {
+            free_here(base);
+        });
+    unsafe { forward::cuMemAlloc_v2(address, bytes) }
 }
 
 /// The credit that an allocation was taken from.
-fn credit_behind(range: &Range) -> Option<(&'static Credit, u64)> {
+fn credit_behind(range: &Range) -> Option<&'static Credit> {
     let Owner::Device { context, .. } = range.owner else {
         return None;
     };
-    let credit = credit_of(context).filter(|credit| credit.holds(range.base))?;
-    Some((credit, context))
+    credit_of(context).filter(|credit| credit.holds(range.base))
 }
 
 pub unsafe fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> CUresult {
@@ -181,15 +223,35 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     let Some(context) = sessions.addresses.remove_device(pointer) else {
         return CUDA_ERROR_INVALID_VALUE;
     };
-    match known.and_then(|range| Some((range, credit_behind(&range)?))) {
-        Some((range, (credit, context))) => {
-            // As the driver does, it waits for the device.
-            let _visit = Visit::of(context);
-            let status = because(Because::Free, || unsafe { forward::cuCtxSynchronize() });
-            credit.give_back(range.base, range.size);
-            status
+    let _visit = Visit::of(context);
+    let session = sessions.of(context);
+    let credit = known.and_then(|range| Some((range, credit_behind(&range)?)));
+    // As the driver does, it waits for the device, unless that is known to have nothing left to do. Where there are
+    // several servers it is not, and the driver's own waiting is enough.
+    if session.idle(context).is_none() && (credit.is_some() || !sessions.several()) {
+        let status = because(Because::Free, || session.wait_until_idle(context));
+        if status != CUDA_SUCCESS {
+            return status;
         }
-        None => unsafe { forward::cuMemFree_v2(sessions.of(context), pointer) },
+    }
+    let unused = match credit {
+        None => Some(pointer),
+        Some((range, credit)) => {
+            credit.give_back(range.base, range.size);
+            // One unused block is kept, so that who allocates and frees where a block ends does not ask each time.
+            credit.take_unused(1)
+        }
+    };
+    unused.map_or(CUDA_SUCCESS, |address| free(session, context, address))
+}
+
+/// Frees memory of the current context, which needs no answer where nothing uses it.
+fn free(session: &Session, context: u64, address: CUdeviceptr) -> CUresult {
+    match session.idle(context) {
+        Some(still) => session.stays_idle(still, || {
+            session.one_way(CallId::cuMemFree_v2, |e| encode_cuMemFree_v2(e, address))
+        }),
+        None => unsafe { forward::cuMemFree_v2(session, address) },
     }
 }
 

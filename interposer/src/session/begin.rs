@@ -16,6 +16,7 @@ use super::cache::Cache;
 use super::callbacks::Callbacks;
 use super::faults::Faults;
 use super::handles::MOST_SESSIONS;
+use super::idle::Idle;
 use super::incoming::Incoming;
 use super::outgoing::Outgoing;
 use super::output::Output;
@@ -191,6 +192,7 @@ fn begin_one(
         cache: Cache::new(&welcome.cache),
         stats,
         faults: Faults::default(),
+        idle: Idle::default(),
         lost: AtomicU32::new(CUDA_SUCCESS),
         callback_thread: Mutex::default(),
     };

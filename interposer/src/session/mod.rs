@@ -19,6 +19,7 @@ pub mod checks;
 pub mod credit;
 mod faults;
 pub mod handles;
+mod idle;
 mod incoming;
 mod landings;
 mod life;
@@ -52,6 +53,7 @@ use crate::api::{current_context, current_device};
 use cache::Cache;
 use callbacks::{Callbacks, HostFunction};
 use faults::Faults;
+use idle::Idle;
 use incoming::{Incoming, Reply};
 use landings::Landings;
 use outgoing::Outgoing;
@@ -82,6 +84,7 @@ pub struct Session {
     cache: Cache,
     stats: Stats,
     faults: Faults,
+    idle: Idle,
     /// The code that every call returns from now on, once the devices or the connection are gone.
     lost: AtomicU32,
     /// Runs host functions, once there was one.

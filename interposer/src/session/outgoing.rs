@@ -39,7 +39,7 @@ const SILENCE: Duration = Duration::from_micros(100);
 pub struct Outgoing {
     /// The number of the session.
     session: usize,
-    queue: Mutex<Encoder>,
+    queue: Mutex<Queue>,
     sender: Mutex<Lane>,
     /// True while the flusher comes by on its own.
     flusher_awake: AtomicBool,
@@ -51,6 +51,13 @@ pub struct Outgoing {
     left_alone: AtomicU64,
     /// Bytes that have left, for who must not wait for `sender`.
     sent: AtomicU64,
+}
+
+/// What has been appended and has not left.
+struct Queue {
+    records: Encoder,
+    /// Calls that have been appended since the session began: where in their order the next one stands.
+    appended: u64,
 }
 
 /// The wire, and the buffer that the queue is swapped with.
@@ -68,7 +75,10 @@ impl Outgoing {
     pub fn new(sender: Sender, session: usize) -> Outgoing {
         Outgoing {
             session,
-            queue: Mutex::new(Encoder::new()),
+            queue: Mutex::new(Queue {
+                records: Encoder::new(),
+                appended: 0,
+            }),
             sender: Mutex::new(Lane {
                 sender,
                 batch: Encoder::new(),
@@ -130,8 +140,10 @@ impl Outgoing {
         payload: Option<&[u8]>,
     ) -> usize {
         let mut queue = lock(&self.queue);
-        let start = self.begin_record(&mut queue, call, ticket);
-        encode(&mut queue);
+        queue.appended += 1;
+        let queue = &mut queue.records;
+        let start = self.begin_record(queue, call, ticket);
+        encode(queue);
         if let Some(payload) = payload {
             queue.bytes(payload);
         }
@@ -213,7 +225,8 @@ impl Outgoing {
         let Lane { sender, batch } = &mut *lane;
         batch.clear();
         let mut queue = lock(&self.queue);
-        std::mem::swap(&mut *queue, batch);
+        queue.appended += 1;
+        std::mem::swap(&mut queue.records, batch);
         // What others append meanwhile comes behind this, in a trace too.
         let queue = recorder().is_some().then_some(queue);
         let start = self.begin_record(batch, call, ticket);
@@ -244,13 +257,18 @@ impl Outgoing {
         let Lane { sender, batch } = &mut *lane;
         loop {
             batch.clear();
-            std::mem::swap(&mut *lock(&self.queue), batch);
+            std::mem::swap(&mut lock(&self.queue).records, batch);
             if batch.is_empty() {
                 return Ok(());
             }
             sender.send(&[batch.as_slice()])?;
             self.sent.store(sender.bytes_sent(), Ordering::Relaxed);
         }
+    }
+
+    /// The calls that have been appended until now.
+    pub fn appended(&self) -> u64 {
+        lock(&self.queue).appended
     }
 
     /// The bytes that have left.
@@ -267,7 +285,7 @@ impl Outgoing {
         sender.set_send_timeout(bound);
         batch.clear();
         if let Ok(mut queue) = self.queue.try_lock() {
-            std::mem::swap(&mut *queue, batch);
+            std::mem::swap(&mut queue.records, batch);
         }
         if batch.is_empty() || sender.send(&[batch.as_slice()]).is_ok() {
             let _ = sender.bye();
@@ -308,7 +326,7 @@ impl Outgoing {
             }
             self.flusher_awake.store(false, Ordering::Release);
             // What was appended between the last visit and the store rang nobody.
-            if !lock(&self.queue).is_empty() {
+            if !lock(&self.queue).records.is_empty() {
                 self.flusher_awake.store(true, Ordering::Release);
             }
         }
@@ -318,7 +336,7 @@ impl Outgoing {
     fn come_by(&self) -> io::Result<()> {
         let mut idle = 0;
         while idle < IDLE_VISITS {
-            if lock(&self.queue).is_empty() {
+            if lock(&self.queue).records.is_empty() {
                 idle += 1;
             } else {
                 idle = 0;

@@ -266,6 +266,12 @@ impl Engine {
             if is_queued {
                 return Ok(None);
             }
+            if let (Wait::Free(_), None) = (&wait, head.ticket) {
+                // Of a device that has nothing left to do: the next call finds the memory free.
+                let outcome = wait.perform(self.shared.driver, &self.session.staging);
+                self.conclude(head, start, outcome.status)?;
+                return Ok(None);
+            }
             return Ok(Some(Pending {
                 ticket: head.ticket,
                 wait,

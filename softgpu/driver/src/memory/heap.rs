@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use harp_cuda_abi::types::{CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_OUT_OF_MEMORY};
 use harp_softgpu_engine::DeviceMemory;
 
-use super::free_ranges::FreeRanges;
 use super::host;
 use super::window::{Window, PAGE, WINDOW_SIZE};
 use crate::call::Outcome;
+use harp_driver_front::free_ranges::FreeRanges;
 
 /// Alignment and unit of allocations; accesses are checked to this boundary.
 pub const GRANULE: u64 = 512;

@@ -1,6 +1,5 @@
 //! Memory of the devices and pinned memory of the host.
 
-pub mod free_ranges;
 pub mod heap;
 pub mod host;
 pub mod pool;

@@ -168,6 +168,8 @@ impl Cache {
         let (count, descriptors) =
             match receive_bytes(self.shared.control.as_raw_fd(), &mut message) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                // An agent that was killed before it had read everything: its end comes after this.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(true),
                 received => received?,
             };
         if count == 0 {

@@ -2,8 +2,9 @@
 //! the monotonic clock (20 ns).
 
 use core::arch::x86_64::{__cpuid, _rdtsc};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use once_cell::race::OnceBool;
 
 /// The first step after which the counter's pace is measured again; each later one is twice as long.
 const FIRST_STEP: Duration = Duration::from_millis(1);
@@ -13,8 +14,8 @@ const LONGEST_STEP: Duration = Duration::from_secs(1);
 /// Whether the counter runs at one pace whatever the processor does.
 #[inline]
 fn counts_evenly() -> bool {
-    static EVENLY: OnceLock<bool> = OnceLock::new();
-    *EVENLY.get_or_init(|| {
+    static EVENLY: OnceBool = OnceBool::new();
+    EVENLY.get_or_init(|| {
         const ADVANCED: u32 = 0x8000_0007;
         const INVARIANT: u32 = 1 << 8;
         __cpuid(0x8000_0000).eax >= ADVANCED && __cpuid(ADVANCED).edx & INVARIANT != 0

@@ -12,9 +12,9 @@
 
 use core::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
-use std::sync::OnceLock;
 
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_DEINITIALIZED, CUDA_ERROR_NOT_INITIALIZED};
+use once_cell::race::OnceBox;
 
 const FRESH: u8 = 0;
 /// A thread is in `cuInit`.
@@ -35,7 +35,7 @@ pub struct Hooks {
     pub over: fn(),
 }
 
-static HOOKS: OnceLock<Hooks> = OnceLock::new();
+static HOOKS: OnceBox<Hooks> = OnceBox::new();
 
 /// Calls that answer whatever the state: codes, addresses and the driver's version.
 pub const ANSWERED_ALWAYS: [&str; 6] = [
@@ -116,7 +116,7 @@ fn explain_once() {
 /// Says what the driver does when the process forks or ends; to be called before anything is set up
 /// that a child must not touch. Again is harmless.
 pub fn watch(hooks: Hooks) {
-    let _ = HOOKS.set(hooks);
+    let _ = HOOKS.set(Box::new(hooks));
     mark_process();
     watch_exit();
 }
@@ -127,7 +127,7 @@ pub fn watch(hooks: Hooks) {
 /// As for [`check`] in a forked child and once the process is ending.
 pub fn starting() -> Result<(), CUresult> {
     notice_copy();
-    crate::quiet(); // a child may have to know, and must not be the first to ask
+    crate::quiet(); // a child may have to know, and a handler of forks must not be the first to ask
     let _ = STATE.compare_exchange(FRESH, STARTING, Ordering::AcqRel, Ordering::Acquire);
     match STATE.load(Ordering::Acquire) {
         STARTING | RUNNING => {

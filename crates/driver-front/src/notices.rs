@@ -1,20 +1,22 @@
 //! Lines for the person at the terminal.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, OnceLock};
+use std::sync::Mutex;
+
+use once_cell::race::OnceBool;
 
 use crate::threads::Uncancelled;
 
 /// Whether `HARP_LOG=quiet` asks for silence.
 pub fn quiet() -> bool {
-    static QUIET: OnceLock<bool> = OnceLock::new();
-    *QUIET.get_or_init(|| std::env::var_os("HARP_LOG").is_some_and(|level| level == "quiet"))
+    static QUIET: OnceBool = OnceBool::new();
+    QUIET.get_or_init(|| std::env::var_os("HARP_LOG").is_some_and(|level| level == "quiet"))
 }
 
 /// Whether `HARP_LOG=debug` asks for everything.
 pub fn talkative() -> bool {
-    static TALKATIVE: OnceLock<bool> = OnceLock::new();
-    *TALKATIVE.get_or_init(|| std::env::var_os("HARP_LOG").is_some_and(|level| level == "debug"))
+    static TALKATIVE: OnceBool = OnceBool::new();
+    TALKATIVE.get_or_init(|| std::env::var_os("HARP_LOG").is_some_and(|level| level == "debug"))
 }
 
 /// Writes one line `harp: text` to stderr, unless `HARP_LOG=quiet`. Never fails: a closed stderr

@@ -5,12 +5,12 @@
 #![allow(non_snake_case, clippy::missing_safety_doc)]
 
 use core::ffi::{c_char, c_int, c_void, CStr};
-use std::sync::OnceLock;
 
 use harp_cuda_abi::proc_address::lookup;
 use harp_cuda_abi::types::{
     cuuint64_t, CUdriverProcAddressQueryResult, CUresult, CUDA_SUCCESS, CUDA_VERSION,
 };
+use once_cell::race::OnceBox;
 
 use super::driver;
 use crate::entry;
@@ -103,13 +103,13 @@ fn number_of(
 
 /// The driver's exports at this address: (address, number).
 fn exported_at(address: *mut c_void) -> &'static [(usize, usize)] {
-    static BY_ADDRESS: OnceLock<Vec<(usize, usize)>> = OnceLock::new();
+    static BY_ADDRESS: OnceBox<Vec<(usize, usize)>> = OnceBox::new();
     let table = BY_ADDRESS.get_or_init(|| {
         let mut table: Vec<_> = (0..COUNT)
             .filter_map(|number| Some((driver::function(number)? as usize, number)))
             .collect();
         table.sort_unstable();
-        table
+        Box::new(table)
     });
     let from = table.partition_point(|(other, _)| *other < address as usize);
     let to = table.partition_point(|(other, _)| *other <= address as usize);

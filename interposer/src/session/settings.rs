@@ -2,10 +2,10 @@
 //! What each means for users is declared in `harp_client.settings`, the one list.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use harp_trace::payloads::Policies;
+use once_cell::race::OnceBox;
 
 /// How much the interposer says on stderr.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -107,8 +107,9 @@ pub struct Settings {
 
 /// The settings of this process.
 pub fn settings() -> &'static Settings {
-    static SETTINGS: OnceLock<Settings> = OnceLock::new();
-    SETTINGS.get_or_init(|| Settings::read(|name| std::env::var(name).ok()))
+    // No lock: a child that is forked while another thread makes them may ask for them too.
+    static SETTINGS: OnceBox<Settings> = OnceBox::new();
+    SETTINGS.get_or_init(|| Box::new(Settings::read(|name| std::env::var(name).ok())))
 }
 
 impl Settings {

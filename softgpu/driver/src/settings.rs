@@ -1,8 +1,7 @@
 //! Every environment variable of the soft GPU. They are read once, at first use.
 
-use std::sync::OnceLock;
-
 use harp_driver_front::notice;
+use once_cell::race::OnceBox;
 
 /// What the soft GPU is to look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +35,9 @@ pub fn cores() -> usize {
 
 /// The settings of this process.
 pub fn settings() -> &'static Settings {
-    static SETTINGS: OnceLock<Settings> = OnceLock::new();
-    SETTINGS.get_or_init(|| Settings::from(|name| std::env::var(name).ok()))
+    // No lock: a child that is forked while another thread makes them may ask for them too.
+    static SETTINGS: OnceBox<Settings> = OnceBox::new();
+    SETTINGS.get_or_init(|| Box::new(Settings::from(|name| std::env::var(name).ok())))
 }
 
 impl Settings {

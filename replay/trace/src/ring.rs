@@ -48,7 +48,7 @@ const NOT_FOR_PAYLOADS: usize = 4;
 /// Nor is this part for [optional](Producer::append_optional) blocks.
 const NOT_FOR_OPTIONAL: usize = 8;
 /// Bytes that are set aside for the end of a trace.
-const FOR_LAST: usize = 256;
+pub const FOR_LAST: usize = 256;
 /// So many bytes ahead of the head the ring is at hand.
 const AHEAD: u64 = 512;
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harp_trace::block::{loss, Block, Kind, Kinds, Lost, Payload, Policy, PART_MAX};
-use harp_trace::ring::{Consumer, Patience, Producer, RingFds, CAPACITY_MIN};
+use harp_trace::ring::{Consumer, Patience, Producer, RingFds, CAPACITY_MIN, FOR_LAST};
 
 const HEAD_AT: u64 = 64;
 const TAIL_AT: u64 = 128;
@@ -49,21 +49,19 @@ fn what_goes_in_comes_out_also_around_the_end() {
     }
     assert_eq!(received, sent);
     assert_eq!(producer.consumed(), producer.appended());
-    assert_eq!(producer.free(), CAPACITY_MIN);
+    assert_eq!(producer.free(), CAPACITY_MIN - FOR_LAST);
 }
 
 #[test]
 fn a_block_that_fits_exactly_fits_and_a_larger_one_does_not() {
     let (mut producer, mut consumer, _) = ring();
-    let body = vec![1; CAPACITY_MIN];
-    assert!(!producer.try_append(4, 0, &[&body[..CAPACITY_MIN - 7]]));
+    const ROOM: usize = CAPACITY_MIN - FOR_LAST;
+    let body = vec![1; ROOM];
+    assert!(!producer.try_append(4, 0, &[&body[..ROOM - 7]]));
     assert_eq!(producer.appended(), 0);
-    assert!(producer.try_append(4, 0, &[&body[..CAPACITY_MIN - 8]]));
+    assert!(producer.try_append(4, 0, &[&body[..ROOM - 8]]));
     assert!(!producer.try_append(4, 0, &[]));
-    assert_eq!(
-        consumer.next().unwrap().unwrap().body,
-        &body[..CAPACITY_MIN - 8]
-    );
+    assert_eq!(consumer.next().unwrap().unwrap().body, &body[..ROOM - 8]);
     assert!(producer.try_append(4, 0, &[]));
 }
 

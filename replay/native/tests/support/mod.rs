@@ -48,11 +48,8 @@ impl Recorder {
         recorder
     }
 
-    /// Its socket has a folder of its own, which goes with it.
     pub fn start(folder: &Path) -> Recorder {
-        let door = folder.join("door");
-        std::fs::create_dir(&door).unwrap();
-        Recorder::start_by(Command::new(TRACE), &door, folder)
+        Recorder::start_by(Command::new(TRACE), folder, folder)
     }
 
     /// A program that connects.

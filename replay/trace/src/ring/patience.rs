@@ -22,14 +22,17 @@ impl Patience {
     pub const PACE: u64 = 100_000_000;
     /// How long it may stand still.
     pub const STANDSTILL: Duration = Duration::from_millis(100);
+    /// How long one may take that has not begun: it is a process that is being started, on a machine that may be busy.
+    pub const START: Duration = Duration::from_secs(2);
 
     /// For a payload of `bytes`, from now.
     pub fn for_bytes(producer: &Producer, bytes: u64) -> Patience {
         let now = Instant::now();
         let span = Duration::from_nanos(bytes.saturating_mul(1_000_000_000 / Patience::PACE));
+        let consumed = producer.consumed();
         Patience {
-            until: now + span.max(Patience::STANDSTILL),
-            consumed: producer.consumed(),
+            until: now + span.max(standstill(consumed)),
+            consumed,
             progress: now,
         }
     }
@@ -43,6 +46,14 @@ impl Patience {
             self.consumed = consumed;
             self.progress = now;
         }
-        now < self.until && now < self.progress + Patience::STANDSTILL
+        now < self.until && now < self.progress + standstill(consumed)
+    }
+}
+
+/// How long a recorder may stand still that has taken so many bytes.
+fn standstill(consumed: u64) -> Duration {
+    match consumed {
+        0 => Patience::START,
+        _ => Patience::STANDSTILL,
     }
 }

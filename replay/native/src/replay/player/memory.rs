@@ -10,8 +10,8 @@ use super::super::twins::Side;
 use super::super::{Ended, Refused};
 use super::{line_of, Line, Player, SYNCHRONOUS};
 
-/// Memory is fetched in pieces of so many bytes.
-const PIECE: u64 = 32 << 20;
+/// The most memory that is fetched or written at once, in bytes.
+pub const PIECE: u64 = 32 << 20;
 /// Memory that the program shares with kernels is written in such pieces.
 const TWIN_PIECE: usize = 1 << 20;
 

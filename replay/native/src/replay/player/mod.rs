@@ -31,6 +31,7 @@ use super::survey::{ends_there, Survey};
 use super::twins::{Side, Twins};
 use super::{Ended, Refused};
 use learning::{allocated_bytes, learn_memory, place_of};
+pub use memory::PIECE;
 use waiting::Behind;
 
 /// Progress is told this often.

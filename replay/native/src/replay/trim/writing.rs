@@ -16,8 +16,9 @@ use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 use harp_wire::{twin, CallId, Decoder, Encoder, SYNCHRONOUS};
 use serde_json::{json, Value as Json};
 
+use super::super::player::PIECE;
 use super::super::Refused;
-use super::memory::{Memory, PIECE};
+use super::memory::Memory;
 use super::plan::Plan;
 
 /// zstd's level: nobody waits for a trace that is looked at so often.

@@ -120,7 +120,8 @@ impl Played {
                     amount: piece.fingerprint,
                     name: piece.name,
                 };
-                channel::send(socket, &kept, &[]).unwrap();
+                // The worker may have gone with its client.
+                let _ = channel::send(socket, &kept, &[]);
             }
             _ => {}
         }

@@ -237,6 +237,19 @@ impl Stream {
         }
     }
 
+    /// Whether work that is queued now would be done at once. Shows what kernels have printed.
+    ///
+    /// # Errors
+    /// As [`Stream::query`].
+    pub fn check_idle(&self) -> Outcome {
+        self.query()?;
+        if !self.order().is_empty() {
+            return Err(CUDA_ERROR_NOT_READY);
+        }
+        self.show_printed();
+        Ok(())
+    }
+
     /// Whether no kernel has failed on the stream's device.
     ///
     /// # Errors

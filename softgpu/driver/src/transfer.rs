@@ -106,6 +106,20 @@ fn contexts_elsewhere(copy: &Copy, kinds: (Memory, Memory), stream: &Stream) -> 
     contexts
 }
 
+/// Whether a copy of device memory in a stream would be made at once: then the caller may make it.
+///
+/// # Errors
+/// `CUDA_ERROR_NOT_READY` where it would not; `CUDA_ERROR_INVALID_VALUE` for what is not memory of the stream's device, the
+/// sticky error.
+pub fn reach(address: u64, bytes: u64, stream: &Stream) -> Outcome {
+    let device = stream.context()?.device;
+    let is_own = owner_of(address).is_some_and(|owner| core::ptr::eq(owner, device));
+    if !is_own || !device.heap.holds(address, bytes) {
+        return Err(CUDA_ERROR_INVALID_VALUE);
+    }
+    stream.check_idle()
+}
+
 /// Queues a copy whose ends lie in memory that stays as it is until then.
 fn submit_copy(copy: Copy, kinds: (Memory, Memory), stream: &Stream) {
     let others = contexts_elsewhere(&copy, kinds, stream);

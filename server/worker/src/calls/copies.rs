@@ -6,7 +6,7 @@ use harp_wire::{Decoder, Encoder, RECORD_MAX, SYNCHRONOUS};
 
 use super::live;
 use crate::generated::driver::Driver;
-use crate::session::{Intake, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
+use crate::session::{Intake, Reached, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
 
 /// The arguments of an upload in front of its payload: address, stream, length.
 pub const UPLOAD_HEAD_BYTES: usize = 24;
@@ -50,7 +50,15 @@ pub fn upload_in_pieces(
     cx.cache.begin_payload(address, left);
     while left > 0 {
         let staged = left.min(BUFFER_BYTES);
-        let taken = if let Some(mut buffer) = cx.uploads.take(&cx.staging, cx.driver, staged) {
+        let there = match status {
+            0 => Reached::of(cx.driver, address, staged, stream),
+            _ => None,
+        };
+        let taken = if let Some(mut there) = there {
+            intake.take_into(there.bytes_mut())?;
+            cx.cache.add_to_payload(there.bytes());
+            staged
+        } else if let Some(mut buffer) = cx.uploads.take(&cx.staging, cx.driver, staged) {
             intake.take_into(buffer.bytes_mut())?;
             cx.cache.add_to_payload(buffer.as_ref());
             if status == 0 {
@@ -98,6 +106,10 @@ pub(super) fn upload(
     stream_id: u64,
     stream: CUstream,
 ) -> CUresult {
+    if let Some(mut there) = Reached::of(driver, address, bytes.len(), stream) {
+        there.bytes_mut().copy_from_slice(bytes);
+        return 0;
+    }
     let source = bytes.as_ptr().cast();
     // SAFETY: see the module.
     unsafe {

@@ -250,6 +250,7 @@ pub struct Driver {
     ) -> CUresult,
     pub cuTensorMapReplaceAddress: unsafe extern "C" fn(*mut CUtensorMap, *mut c_void) -> CUresult,
     move_windows: unsafe extern "C" fn(u64) -> CUresult,
+    reach: unsafe extern "C" fn(CUdeviceptr, usize, CUstream, *mut *mut c_void) -> CUresult,
 }
 
 impl Driver {
@@ -956,6 +957,15 @@ impl Driver {
                     *mut c_void,
                     unsafe extern "C" fn(u64) -> CUresult,
                 >(library.symbol(&[c"harp_soft_move_windows"])),
+                reach: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(
+                        CUdeviceptr,
+                        usize,
+                        CUstream,
+                        *mut *mut c_void,
+                    ) -> CUresult,
+                >(library.symbol(&[c"harp_soft_reach"])),
             }
         })
     }
@@ -964,6 +974,20 @@ impl Driver {
     pub fn move_windows(&self, first: u64) -> CUresult {
         // SAFETY: a soft GPU takes any number and says what is wrong with it.
         unsafe { (self.move_windows)(first) }
+    }
+
+    /// Where this process finds `bytes` bytes of a soft GPU's memory from `address`, if a copy in `stream` would touch
+    /// them at once. Never with any other driver.
+    pub fn reach(
+        &self,
+        address: CUdeviceptr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Option<core::ptr::NonNull<u8>> {
+        let mut at = core::ptr::null_mut();
+        // SAFETY: a soft GPU takes any numbers and says what is wrong with them; the pointer is to a live variable.
+        let status = unsafe { (self.reach)(address, bytes, stream, &mut at) };
+        core::ptr::NonNull::new(at.cast()).filter(|_| status == 0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
-use harp_transport::{Keeper, LinkError};
+use harp_transport::{Keeper, LinkError, Loan};
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
 use harp_wire::{CallId, Decoder, Encoder};
 
@@ -13,6 +13,7 @@ use super::device_times::{stream_of, Begun};
 use super::downloads::Downloads;
 use super::intake::{Intake, Stopped};
 use super::landings;
+use super::reached::Reached;
 use super::recording::{recorder, Recorder};
 use super::relay::Relay;
 use super::replies::Replies;
@@ -52,6 +53,8 @@ pub struct Engine {
     runs_on: ThreadId,
     calls: u64,
     waits: u64,
+    /// For the memory of copies that have been answered from where it lies, until something else is asked for.
+    lent: Option<Loan>,
     /// The client wants to know how long calls take on the device.
     is_timed: bool,
     /// The call that is being made, if it is timed.
@@ -145,6 +148,7 @@ impl Engine {
             runs_on: thread::current().id(),
             calls: 0,
             waits: 0,
+            lent: None,
             is_timed,
             begun: None,
         }
@@ -187,6 +191,9 @@ impl Engine {
     fn execute_record(&mut self) -> Result<Option<Pending>, Stopped> {
         let head = self.intake.record_head()?;
         self.calls += 1;
+        if self.lent.is_some() && head.call != CallId::cuMemcpyDtoH_v2 {
+            self.lent = None;
+        }
         self.session.enter(head.thread)?;
         let recorder = recorder();
         if self.intake.is_large(head.argument_bytes)
@@ -349,10 +356,18 @@ impl Engine {
         else {
             return Ok(false);
         };
-        let place = (
-            self.session.threads.context(),
-            stream.unwrap_or(ptr::null_mut()),
-        );
+        let stream = stream.unwrap_or(ptr::null_mut());
+        if bytes >= OWN_FRAME && !self.is_timed {
+            if let Some(there) = Reached::of(self.shared.driver, source, bytes, stream) {
+                self.flush()?;
+                let replies = &self.shared.replies;
+                let loan = self.lent.get_or_insert_with(|| replies.loan());
+                // SAFETY: no call but such a copy is made before the loan ends.
+                unsafe { replies.lend(ticket, there.bytes(), loan) }?;
+                return Ok(true);
+            }
+        }
+        let place = (self.session.threads.context(), stream);
         let staging = &self.session.staging;
         let Some(status) = self
             .downloads

@@ -14,6 +14,7 @@
 //! | `device_times` | how long launches and copies take, where the client asks |
 //! | `downloads` | large copies to the client, beside the loop |
 //! | `landings` | copies to the client that nobody waits for |
+//! | `reached` | device memory that this process reaches |
 //! | `recording` | a trace of the session |
 //! | `replies` | the shared way back, and errors that wait for a reply to carry them |
 //! | `waits` | calls that may block for long |
@@ -37,6 +38,7 @@ mod image;
 mod intake;
 mod jit;
 mod landings;
+mod reached;
 pub mod recording;
 mod relay;
 mod replies;
@@ -54,6 +56,7 @@ pub use id_map::IdMap;
 pub use image::Image;
 pub use intake::{Intake, Stopped};
 pub use jit::{JitLogs, JitOptions};
+pub use reached::Reached;
 pub use relay::Relay;
 pub use replies::Replies;
 pub use staging::{Buffer as Staged, BUFFER_BYTES};

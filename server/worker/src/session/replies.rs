@@ -8,14 +8,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harp_cuda_abi::types::CUresult;
-use harp_transport::{Buffer, LinkError, Sender};
+use harp_transport::{Buffer, LinkError, Loan, Sender};
 use harp_wire::push::encode_output;
 use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
 use super::device_times::DeviceTimes;
 use super::recording::recorder;
-use super::waits::Outcome;
+use super::waits::{reply_head, Outcome};
 use super::watches::Watches;
 use crate::generated::driver::Driver;
 use crate::output::{self, Output};
@@ -164,6 +164,26 @@ impl Replies {
         self.send_by(bytes, Some(self.driver), |way| {
             way.send_buffer(head, buffer)
         })
+    }
+
+    /// Answers a call with bytes that stay where they are, as long as [`loan`](Self::loan) lasts.
+    ///
+    /// # Safety
+    /// They stay as they are until the loan has been dropped, which must be.
+    pub unsafe fn lend(&self, ticket: u32, bytes: &[u8], loan: &Loan) -> Result<(), LinkError> {
+        let head = reply_head(ticket, 0, self.take_deferred(), Some(bytes.len()));
+        self.send_by(head.len() + bytes.len(), Some(self.driver), |way| {
+            if let Some(recorder) = recorder() {
+                recorder.reply(&head, bytes);
+            }
+            // SAFETY: the caller's promise; the head is too short to be lent.
+            unsafe { way.sender.send_lent(&[&head, bytes], loan) }
+        })
+    }
+
+    /// What bytes may be lent for.
+    pub fn loan(&self) -> Loan {
+        self.lock().sender.loan()
     }
 
     /// Answers a call that has waited.

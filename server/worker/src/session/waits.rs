@@ -83,15 +83,24 @@ impl Outcome {
 
     /// The reply up to where its payload follows.
     pub fn reply_head(&self, ticket: u32, deferred: CUresult) -> Vec<u8> {
-        let bytes = self.bytes().map(<[u8]>::len);
-        let body = bytes.map_or(0, |bytes| LENGTH_BYTES + bytes);
-        let mut head = Vec::with_capacity(REPLY_HEAD_BYTES + LENGTH_BYTES);
-        head.extend(ReplyHead::new(ticket, self.status, deferred, body).encode());
-        if let Some(bytes) = bytes {
-            head.extend((bytes as u64).to_le_bytes());
-        }
-        head
+        reply_head(ticket, self.status, deferred, self.bytes().map(<[u8]>::len))
     }
+}
+
+/// A reply up to where so many bytes follow, if any do.
+pub fn reply_head(
+    ticket: u32,
+    status: CUresult,
+    deferred: CUresult,
+    bytes: Option<usize>,
+) -> Vec<u8> {
+    let body = bytes.map_or(0, |bytes| LENGTH_BYTES + bytes);
+    let mut head = Vec::with_capacity(REPLY_HEAD_BYTES + LENGTH_BYTES);
+    head.extend(ReplyHead::new(ticket, status, deferred, body).encode());
+    if let Some(bytes) = bytes {
+        head.extend((bytes as u64).to_le_bytes());
+    }
+    head
 }
 
 /// The length in front of a run of bytes.

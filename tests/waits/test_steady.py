@@ -27,8 +27,8 @@ def test_a_training_loop(profile: Callable[..., Profile]) -> None:
 
 
 def test_small_allocations(profile: Callable[..., Profile]) -> None:
-    """They are cut from blocks, of which one more is asked for as often as the memory doubles; where
-    many are freed one after the other, the first waits for the device."""
+    """They are cut from blocks, of which one more is asked for as often as the memory doubles. Of
+    many that are freed one after the other, the first waits for the device."""
     program = build.build("small_allocations", "static-13.0")
     few, many = profile(program, 4000), profile(program, 16000)
     assert many.asked_for == few.asked_for

@@ -51,6 +51,12 @@ class Replay(NamedTuple):
 @click.option(
     "--repeat", type=click.IntRange(1, 1000), default=1, help="So many replays, all alike."
 )
+@click.option(
+    "--timeout",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Give up when the device has said nothing for so long; 0 never.  [default: 120]",
+)
 @click.option("--from", "first", type=click.IntRange(0), help="Compare from this call on.")
 @click.option("--to", "last", type=click.IntRange(0), help="End with this call.")
 @click.option(
@@ -85,6 +91,7 @@ def run(
     check: str,
     timing: str,
     repeat: int,
+    timeout: int | None,
     first: int | None,
     last: int | None,
     tolerance: str | None,
@@ -109,7 +116,12 @@ def run(
     if element is not None and tolerance is None:
         raise click.UsageError("--element is for --tolerance")
     options = ["--check", check, "--timing", timing, "--repeat", str(repeat)]
-    for name, value in (("--from", first), ("--to", last), ("--tolerance", tolerance)):
+    for name, value in (
+        ("--timeout", timeout),
+        ("--from", first),
+        ("--to", last),
+        ("--tolerance", tolerance),
+    ):
         options += [name, str(value)] if value is not None else []
     options += ["--element", element] if element is not None else []
     options += ["--synthesize"] if synthesize else []

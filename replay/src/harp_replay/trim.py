@@ -27,6 +27,12 @@ from harp_replay.where import Where, arguments_of, where_options
     help="Which of its launches, counted from 0.  [default: the last one]",
 )
 @click.option("--calls", metavar="A..B", help="Keep the calls from A to B.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(0),
+    metavar="SECONDS",
+    help="Give up when the device has said nothing for so long; 0 never.  [default: 120]",
+)
 @click.option("-o", "--out", required=True, type=click.Path(), help="The new trace.")
 @where_options("Where the trace is replayed up to there, if need be; as in `harp-replay run`.")
 def trim(
@@ -34,6 +40,7 @@ def trim(
     kernel: str | None,
     launch: int | None,
     calls: str | None,
+    timeout: int | None,
     out: str,
     where: Where,
 ) -> int:
@@ -54,7 +61,12 @@ def trim(
     if launch is not None and kernel is None:
         raise click.UsageError("--launch is for --kernel")
     arguments = ["trim", os.path.abspath(trace), "--out", os.path.abspath(out)]
-    for name, value in (("--kernel", kernel), ("--launch", launch), ("--calls", calls)):
+    for name, value in (
+        ("--kernel", kernel),
+        ("--launch", launch),
+        ("--calls", calls),
+        ("--timeout", timeout),
+    ):
         arguments += [name, str(value)] if value is not None else []
     try:
         done = _trimmed(arguments)

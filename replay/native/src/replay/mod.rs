@@ -91,6 +91,10 @@ impl From<Lost> for Ended {
 impl From<Ended> for Failure {
     fn from(ended: Ended) -> Failure {
         match ended {
+            // Most of what can be wrong with a trace has this way out only.
+            Ended::Refused(Refused(why)) if !why.contains("; ") => {
+                Failure::Refused(format!("{why}; record the trace again"))
+            }
             Ended::Refused(Refused(why)) => Failure::Refused(why),
             Ended::Lost(Lost(why)) => Failure::Told(why),
         }

@@ -1,7 +1,9 @@
 //! The options of a replay.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use super::session::Lost;
 use super::tolerance::Tolerance;
 use crate::arguments::Arguments;
 use crate::Failure;
@@ -39,6 +41,45 @@ impl Check {
 
     pub fn of_data(self) -> bool {
         matches!(self, Check::Outputs | Check::Final)
+    }
+}
+
+/// How long a replay waits for a device that says nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience(pub Option<Duration>);
+
+impl Patience {
+    /// As long as a kernel of a slow device may take.
+    const USUAL: u64 = 120;
+
+    /// What the command line says of it.
+    ///
+    /// # Errors
+    /// For what is no number of seconds.
+    pub fn parse(arguments: &mut Arguments) -> Result<Patience, Failure> {
+        let seconds = arguments.parsed("--timeout")?.unwrap_or(Patience::USUAL);
+        let seconds = (seconds > 0).then_some(seconds);
+        Ok(Patience(seconds.map(Duration::from_secs)))
+    }
+
+    /// Nothing has come since `since`, while `what` is waited for.
+    ///
+    /// # Errors
+    /// Where that is too long.
+    pub fn allows(self, since: Instant, what: &impl Fn() -> String) -> Result<(), Lost> {
+        match self.0 {
+            Some(most) if since.elapsed() >= most => Err(self.exhausted(&what())),
+            _ => Ok(()),
+        }
+    }
+
+    /// It has waited too long for that.
+    pub fn exhausted(self, what: &str) -> Lost {
+        Lost(format!(
+            "the device has said nothing for {} s, and the replay waits for {what}; see what differs up to there \
+             with --to, or wait longer with --timeout SECONDS",
+            self.0.unwrap_or_default().as_secs()
+        ))
     }
 }
 
@@ -81,6 +122,7 @@ pub struct Options {
     pub check: Check,
     pub as_recorded: bool,
     pub repeat: u32,
+    pub patience: Patience,
     /// Calls before this one are sent and not compared.
     pub from: u64,
     /// Calls after this one are not sent.
@@ -121,6 +163,7 @@ impl Options {
             server: server.ok_or_else(|| missing("--server HOST:PORT"))?,
             check,
             as_recorded,
+            patience: Patience::parse(&mut arguments)?,
             repeat: arguments.parsed("--repeat")?.unwrap_or(1).max(1),
             from: arguments.parsed("--from")?.unwrap_or(0),
             to: arguments.parsed("--to")?,

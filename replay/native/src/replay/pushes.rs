@@ -62,10 +62,24 @@ impl Pushes {
                 if let Some(function) = number("callback") {
                     bounded(self.queued.len())?;
                     let (call, stream) = (call.number, handle());
-                    self.queued.insert(function, Function { call, stream });
+                    let before = self.queued.insert(function, Function { call, stream });
+                    if before.is_some() || self.running.contains_key(&function) {
+                        let number = function.1;
+                        return Err(Refused(format!(
+                            "the host function {number} is queued twice"
+                        )));
+                    }
                 }
             }
-            CallId::harp_callback_done => self.returned(call),
+            CallId::harp_callback_done => {
+                let function = number("callback");
+                if function.is_none_or(|function| !self.running.contains_key(&function)) {
+                    return Err(Refused(
+                        "a host function returns that has not been reached".to_owned(),
+                    ));
+                }
+                self.returned(call);
+            }
             CallId::harp_event_watch => {
                 bounded(self.watched.len())?;
                 self.watched.extend(number("number"));
@@ -124,6 +138,16 @@ impl Pushes {
         }
     }
 
+    /// The call of a host function that is ahead of another in its stream, and has not returned.
+    fn ahead_of(&self, session: u32, function: Function) -> Option<u64> {
+        let all = self.queued.iter().chain(&self.running);
+        let mut ahead = all.filter(|(of, ahead)| {
+            let is_same = function.stream.is_some() && function.stream == ahead.stream;
+            of.0 == session && is_same && ahead.call < function.call
+        });
+        ahead.next().map(|(_, ahead)| ahead.call)
+    }
+
     /// The server has told something by itself.
     ///
     /// # Errors
@@ -133,6 +157,13 @@ impl Pushes {
             Push::Callback { callback, .. } => {
                 let of = (session, *callback);
                 let function = self.queued.remove(&of);
+                if let Some(before) = function.and_then(|function| self.ahead_of(session, function))
+                {
+                    return Err(format!(
+                        "a host function is reached before that of call {before} has returned, which is ahead of \
+                         it in its stream, so the trace lacks calls; record it again"
+                    ));
+                }
                 self.running.extend(function.map(|function| (of, function)));
                 ("a host function is reached", function.is_some())
             }

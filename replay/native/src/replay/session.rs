@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::time::Duration;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use harp_transport::{
     connect_persisting, ClientConfig, FrameHead, FrameKind, Hello, Next, Receiver, Resuming,
@@ -14,7 +15,7 @@ use harp_wire::push::{OutputStream, Push};
 use harp_wire::reply::{ReplyHead, PUSH, REPLY_HEAD_BYTES};
 use harp_wire::{windows, CallId, Decoder, Encoder};
 
-use super::options::Server;
+use super::options::{Patience, Server};
 use super::snapshot::Snapshot;
 use super::Refused;
 
@@ -82,6 +83,7 @@ pub struct Session {
     sender: Sender,
     receiver: Receiver,
     pub snapshot: Snapshot,
+    patience: Patience,
     batch: Vec<u8>,
     /// Tickets that a reply is to come for.
     expected: HashSet<u32>,
@@ -107,7 +109,11 @@ impl Session {
     ///
     /// # Errors
     /// Why there is no session.
-    pub fn begin(server: &Server, first_window: Option<u64>) -> Result<Session, Lost> {
+    pub fn begin(
+        server: &Server,
+        first_window: Option<u64>,
+        patience: Patience,
+    ) -> Result<Session, Lost> {
         let read = |name: &str| {
             let path = server.credentials.join(name);
             fs::read_to_string(&path).map_err(|error| {
@@ -142,19 +148,21 @@ impl Session {
             ..Resuming::default()
         };
         let connected = connect_persisting(&server.address, &config, &hello, CONNECT, &resuming);
-        let (sender, receiver, welcome, _) = connected.map_err(|error| {
+        let (mut sender, receiver, welcome, _) = connected.map_err(|error| {
             Lost(format!(
                 "cannot use the pool server {}: {error}; {}",
                 server.address,
                 error.next_step()
             ))
         })?;
+        sender.set_send_timeout(patience.0);
         let snapshot = Snapshot::parse(&welcome.snapshot)
             .map_err(|error| Lost(format!("the server's {error}; use one of this version")))?;
         Ok(Session {
             sender,
             receiver,
             snapshot,
+            patience,
             batch: Vec::new(),
             expected: HashSet::new(),
             arrived: HashMap::new(),
@@ -212,6 +220,9 @@ impl Session {
             while let Ok(true) = self.read_next(Duration::ZERO) {}
             return match self.read_next(Duration::ZERO) {
                 Err(lost) => Err(lost),
+                Ok(_) if error.kind() == ErrorKind::TimedOut => {
+                    Err(self.patience.exhausted("it to take more calls"))
+                }
                 Ok(_) => Err(lost(&error.to_string())),
             };
         }
@@ -251,11 +262,6 @@ impl Session {
             .copied()
     }
 
-    /// Whether a stream waits for a host function.
-    pub fn is_running(&self) -> bool {
-        !self.running.is_empty()
-    }
-
     /// A host function returns.
     pub fn returns(&mut self, callback: u64) {
         self.running.remove(&callback);
@@ -277,11 +283,16 @@ impl Session {
     /// # Errors
     /// Where the session is lost.
     fn reply(&mut self, ticket: u32) -> Result<Arrived, Lost> {
+        let mut quiet = Instant::now();
         loop {
             if let Some(arrived) = self.take_reply(ticket) {
                 return Ok(arrived);
             }
-            self.listen(LOOK)?;
+            if self.listen(LOOK)? {
+                quiet = Instant::now();
+            }
+            let what = || "a call of its own to be answered".to_owned();
+            self.patience.allows(quiet, &what)?;
         }
     }
 
@@ -384,6 +395,14 @@ impl Session {
                 kind: FrameKind::Replies,
                 len,
             })) => self.read_replies(len)?,
+            Ok(Next::Frame(FrameHead {
+                kind: FrameKind::Bye(reason),
+                ..
+            })) if reason.starts_with("violation") => {
+                return Err(Lost(format!(
+                    "the server says: {reason}; no program makes such calls: record the trace again"
+                )))
+            }
             Ok(Next::Frame(FrameHead {
                 kind: FrameKind::Bye(reason),
                 ..

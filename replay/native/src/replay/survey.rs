@@ -93,6 +93,7 @@ impl Survey {
             images: HashMap::new(),
             loading: HashMap::new(),
             seen: HashSet::new(),
+            unanswered: HashSet::new(),
             pushes: Pushes::default(),
             is_over: false,
             last_of: HashMap::new(),
@@ -168,6 +169,8 @@ struct Looking {
     /// Calls that load an image, by session and ticket.
     loading: HashMap<(u32, u32), Load>,
     seen: HashSet<(u32, Rc<Vec<Piece>>)>,
+    /// Tickets of calls that have not been answered, by session.
+    unanswered: HashSet<(u32, u32)>,
     pushes: Pushes,
     /// The rest of the trace is of no use.
     is_over: bool,
@@ -274,6 +277,14 @@ impl Looking {
             return Err(Refused(format!(
                 "{name} is about bytes that only the recorded server has; record it with `harp-run --trace`"
             )));
+        }
+        if let Some(ticket) = call.ticket {
+            bounded(self.unanswered.len())?;
+            if !self.unanswered.insert((session, ticket)) {
+                return Err(Refused(format!(
+                    "the ticket {ticket} is used again before it is answered; record the trace again"
+                )));
+            }
         }
         self.handles(today, call)?;
         self.pushes.called(today, call)?;
@@ -414,6 +425,7 @@ impl Looking {
     }
 
     fn reply(&mut self, reply: &ReplyEvent) -> Result<(), Refused> {
+        self.unanswered.remove(&(reply.session, reply.ticket));
         if let Some(load) = self.loading.remove(&(reply.session, reply.ticket)) {
             if reply.status == 0 {
                 self.loaded(load);

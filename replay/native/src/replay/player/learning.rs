@@ -30,7 +30,7 @@ impl Player<'_> {
             .options
             .first_window
             .or_else(|| recorded.snapshot.first_window());
-        let session = Session::begin(&self.options.server, first)?;
+        let session = Session::begin(&self.options.server, first, self.options.patience)?;
         let devices = session.snapshot.devices.len();
         if recorded.devices_used > devices as i64 {
             return Err(Refused(format!(

@@ -387,11 +387,13 @@ impl<'a> Player<'a> {
             Some(_) if is_over => {}
             Some(Push::Callback { callback, .. }) => {
                 let reached = |session: &mut Session| session.take_reached(callback).then_some(());
-                self.wait(session, Behind::Functions, reached)?;
+                let what = || format!("the host function {callback} to be reached");
+                self.wait(session, Behind::Functions, what, reached)?;
             }
             Some(Push::Event { number, .. }) => {
                 let over = |session: &mut Session| session.take_over(number).then_some(());
-                self.wait(session, Behind::Work, over)?;
+                let what = || format!("the event that is watched as {number} to be over");
+                self.wait(session, Behind::Work, what, over)?;
             }
             // Of a replay nobody asks for times.
             Some(Push::Times { .. }) | None => {}

@@ -8,7 +8,7 @@ use harp_trace::event::ReplyEvent;
 use harp_wire::CallId;
 
 use super::super::scout::Scout;
-use super::super::session::{Arrived, Lost, Session, LOOK};
+use super::super::session::{Arrived, Session, LOOK};
 use super::super::Ended;
 use super::{content, line_of, Player, Sent};
 
@@ -16,8 +16,6 @@ use super::{content, line_of, Player, Sent};
 const FUNCTION_PATIENCE: Duration = Duration::from_millis(20);
 /// The same where it is not known what it stands behind.
 const WORK_PATIENCE: Duration = Duration::from_millis(200);
-/// A host function or the like that has not been reached after so long a silence never will.
-const STUCK: Duration = Duration::from_secs(300);
 /// Between two questions how far the device is.
 const QUESTION_PAUSE: Duration = Duration::from_micros(200);
 
@@ -31,11 +29,12 @@ pub(super) enum Behind {
 }
 
 impl Player<'_> {
-    /// Waits until what the recording had got by now has come.
+    /// Waits until what the recording had got by now has come: `what` says what that is.
     pub(super) fn wait<T>(
         &mut self,
         session: u32,
         behind: Behind,
+        what: impl Fn() -> String,
         mut came: impl FnMut(&mut Session) -> Option<T>,
     ) -> Result<T, Ended> {
         let mut quiet = Instant::now();
@@ -55,11 +54,7 @@ impl Player<'_> {
             } else if let Some(running) = running {
                 self.answer_ahead(session, running)?;
             }
-            let line = line_of(&mut self.lines, session)?;
-            let is_held = behind == Behind::Functions || line.session.is_running();
-            if is_held && quiet.elapsed() >= STUCK {
-                return Err(stuck().into());
-            }
+            self.options.patience.allows(quiet, &what)?;
         }
     }
 
@@ -73,16 +68,17 @@ impl Player<'_> {
         let ticket = event.ticket;
         let began = Instant::now();
         loop {
-            let arrived = self.wait(event.session, behind, |session| session.take_reply(ticket))?;
+            let what = || format!("call {} ({}) to be answered", sent.number, sent.name);
+            let come = |session: &mut Session| session.take_reply(ticket);
+            let arrived = self.wait(event.session, behind, what, come)?;
             let is_to_be_done = event.status == CUDA_SUCCESS && !sent.record.is_empty();
             if !is_to_be_done || arrived.status != CUDA_ERROR_NOT_READY {
                 return Ok(arrived);
             }
             sleep(QUESTION_PAUSE);
+            let what = || format!("what call {} ({}) asks about", sent.number, sent.name);
+            self.options.patience.allows(began, &what)?;
             let session = &mut line_of(&mut self.lines, event.session)?.session;
-            if session.is_running() && began.elapsed() >= STUCK {
-                return Err(stuck().into());
-            }
             session.send(&sent.record, &[], Some(ticket))?;
         }
     }
@@ -104,12 +100,4 @@ impl Player<'_> {
         }
         Ok(())
     }
-}
-
-fn stuck() -> Lost {
-    Lost(format!(
-        "the device has not come in {} s to where it was in the recording by now; see what differs up to there \
-         with --to",
-        STUCK.as_secs()
-    ))
 }

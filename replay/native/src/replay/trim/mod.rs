@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use harp_trace::container::Trace;
 use serde_json::json;
 
-use super::options::{Check, Options, Server};
+use super::options::{Check, Options, Patience, Server};
 use super::survey::{Survey, Wanted};
 use super::{say, Refused};
 use crate::arguments::Arguments;
@@ -46,6 +46,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
     let out = arguments.value("--out")?.map(PathBuf::from);
     let out = out.ok_or_else(|| Failure::Usage("--out is missing".to_owned()))?;
     let server = Server::parse(&mut arguments)?;
+    let patience = Patience::parse(&mut arguments)?;
     let choice = match (kernel, calls) {
         (Some(kernel), None) => Choice::Kernel(kernel, launch),
         (None, Some(calls)) => Choice::Calls(
@@ -86,6 +87,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
             check: Check::Off,
             as_recorded: false,
             repeat: 1,
+            patience,
             from: 0,
             to: Some(*plan.chosen.end()),
             tolerance: None,

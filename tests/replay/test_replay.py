@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from clients.environment import clients_python
 from clients.toolkit import HERE as CLIENTS
+from harp_client import native
 from pool.standins import wait_until
 from programs import build
 from replay.stage import LONGEST, Stage, assert_same, calls_of
@@ -45,6 +47,41 @@ def test_a_cupy_program_is_replayed_on_a_pool_of_its_own(stage: Stage) -> None:
     moved = stage.replay(trace, "--first-window", "0x2c0000000000")
     assert_same(moved)
     assert moved.result["relocated"]["words"] > 0
+
+
+def test_a_libcuda_of_ones_own_replays(stage: Stage) -> None:
+    trace = stage.record("three", 3)
+    own = stage.folder / "libcuda.so.1"
+    shutil.copy(native.find().softgpu, own)
+    done = stage.replay(trace, "--device", own, here=False)
+    assert_same(done)
+    assert done.result["compared_data"] == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("no_library.so", "cannot load the libcuda: {}: "),
+        ("library.so", "cannot load the libcuda: {} is none: it has no cuInit"),
+        ("nothing.so", "--device {}: there is no such file"),
+    ],
+)
+def test_what_is_no_libcuda_is_told(stage: Stage, path: str, told: str) -> None:
+    trace = stage.record("three", 3)
+    library = stage.folder / path
+    if path == "library.so":
+        (found,) = {
+            line.split()[-1] for line in Path("/proc/self/maps").open() if "libm.so" in line
+        }
+        library.symlink_to(found)
+    elif path == "no_library.so":
+        library.write_text("text")
+    done = stage.replay(trace, "--device", library, here=False)
+    assert (done.status, done.result) == (2, {})
+    assert told.format(library) in done.told
+    last = done.told.splitlines()[-1]
+    assert last.startswith(f"harp-replay: --device {library}")
+    assert ". Next: name " in last
 
 
 @pytest.fixture

@@ -33,9 +33,17 @@ class Where(NamedTuple):
             if any(self.flags):
                 cause = f"--device {self.device} uses no running pool"
                 raise HarpError(cause, "use --device pool", 2)
+            from harp_client.attendant import NotReady
             from harp_client.pool import EmbeddedPool
 
-            pool = EmbeddedPool(self.device, verbose=False, environ=environ)
+            if self.device != "soft" and not os.path.isfile(self.device):
+                next_step = "name the path of a libcuda.so.1 (ldconfig -p | grep libcuda), or soft"
+                raise HarpError(f"--device {self.device}: there is no such file", next_step, 2)
+            try:
+                pool = EmbeddedPool(self.device, verbose=False, environ=environ)
+            except NotReady as error:
+                cause = f"--device {self.device} cannot be used, as is said above"
+                raise HarpError(cause, "name another libcuda.so.1, or --device soft", 2) from error
             try:
                 yield pool.target
             finally:

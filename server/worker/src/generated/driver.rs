@@ -999,7 +999,14 @@ impl Library {
         // SAFETY: a C string; loading runs the library's constructors, which is what is asked for.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if !handle.is_null() {
-            return Ok(Library(handle));
+            let library = Library(handle);
+            return match library.symbol(&[c"cuInit"]) == missing as *mut c_void {
+                true => Err(format!(
+                    "{} is none: it has no cuInit",
+                    path.to_string_lossy()
+                )),
+                false => Ok(library),
+            };
         }
         // SAFETY: dlerror returns null or a C string that is good until this thread's next dl call.
         let error = unsafe { libc::dlerror() };

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use harp_trace::event::KernelName;
 
+use super::relocation::words;
+
 /// Addresses of one allocation that kernels are remembered by.
 const MOST_ADDRESSES: usize = 1 << 12;
 
@@ -46,8 +48,7 @@ impl Kernels {
     ) {
         self.of_stream.insert((session, stream), launch.clone());
         self.of_session.insert(session, launch.clone());
-        for word in parameters.chunks_exact(8) {
-            let address = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        for address in words(parameters) {
             if let Some(place) = place(address) {
                 let given = self.given.entry(place).or_default();
                 if given.len() < MOST_ADDRESSES || given.contains_key(&address) {

@@ -10,8 +10,17 @@ use std::collections::BTreeMap;
 use harp_trace::event::{Field, Type};
 use serde_json::{json, Value};
 
-/// Where the words of kernel parameters begin.
-const WORD: usize = 8;
+/// Bytes of an address; those that lie in memory are aligned to it.
+pub const WORD: usize = 8;
+
+/// The words that bytes are, any of which may be an address.
+pub fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    bytes.chunks_exact(WORD).map(word)
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
 
 /// A recorded range.
 #[derive(Clone, Copy, Debug)]
@@ -151,10 +160,9 @@ impl Addresses {
     /// Replaces the words that are an address, and says how many they are.
     pub fn replace(&self, words: &mut [u8]) -> u64 {
         let mut replaced = 0;
-        for word in words.chunks_exact_mut(WORD) {
-            let recorded = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
-            if let Some(now) = self.moved(recorded) {
-                word.copy_from_slice(&now.to_le_bytes());
+        for place in words.chunks_exact_mut(WORD) {
+            if let Some(now) = self.moved(word(place)) {
+                place.copy_from_slice(&now.to_le_bytes());
                 replaced += 1;
             }
         }
@@ -167,11 +175,11 @@ impl Addresses {
         let now: BTreeMap<u64, (u64, u64)> = ranges
             .map(|(recorded, range)| (range.now, (range.bytes, *recorded)))
             .collect();
-        for word in words.chunks_exact_mut(WORD) {
-            let address = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        for place in words.chunks_exact_mut(WORD) {
+            let address = word(place);
             if let Some((base, (bytes, recorded))) = now.range(..=address).next_back() {
                 if address - base < *bytes {
-                    word.copy_from_slice(&(recorded + (address - base)).to_le_bytes());
+                    place.copy_from_slice(&(recorded + (address - base)).to_le_bytes());
                 }
             }
         }
@@ -183,11 +191,7 @@ impl Addresses {
             self.relocated.in_uploads += self.replace(data);
             return;
         }
-        let words = data.chunks_exact(WORD);
-        let addresses = words.filter(|word| {
-            let word = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
-            self.moved(word).is_some()
-        });
+        let addresses = words(data).filter(|word| self.moved(*word).is_some());
         self.relocated.left_in_data += addresses.count() as u64;
     }
 }

@@ -9,7 +9,7 @@ use harp_wire::{CallId, SYNCHRONOUS};
 
 use super::super::calls::{downloads, launches};
 use super::super::kernels::{Launch, Place};
-use super::super::relocation::Addresses;
+use super::super::relocation::{words, Addresses};
 use super::super::session::{Arrived, Body, Lost, Printed, Session};
 use super::super::snapshot::Snapshot;
 use super::super::twins::Twins;
@@ -125,11 +125,7 @@ impl Player<'_> {
                     let objects = self.reader.objects();
                     let place = |address| place_of(objects, &line.twins, event.session, address);
                     if self.doubts.are_in(event.session) {
-                        let words = parameters.chunks_exact(8);
-                        let words = words.filter_map(|word| word.first_chunk().copied());
-                        let places: Vec<Place> = words
-                            .filter_map(|word| place(u64::from_le_bytes(word)))
-                            .collect();
+                        let places: Vec<Place> = words(parameters).filter_map(place).collect();
                         self.doubts.spread(event.session, &places);
                     }
                     self.kernels.launched(of, &launch, parameters, place);

@@ -4,6 +4,7 @@ use harp_trace::event::{CallEvent, Value};
 use harp_wire::CallId;
 
 use super::super::calls::launches;
+use super::super::relocation::words;
 
 /// The number that an argument is; 0 where there is none of that name.
 pub fn unsigned(call: &CallEvent, name: &str) -> u64 {
@@ -49,8 +50,7 @@ pub fn addresses(today: CallId, call: &CallEvent) -> Vec<u64> {
     let mut all: Vec<u64> = values.filter_map(|(_, value)| value.address()).collect();
     if let (true, Some(Value::Bytes(parameters))) = (launches(today), call.arguments.get("params"))
     {
-        let words = parameters.chunks_exact(8);
-        all.extend(words.map(|word| word.first_chunk().copied().map_or(0, u64::from_le_bytes)));
+        all.extend(words(parameters));
     }
     all
 }

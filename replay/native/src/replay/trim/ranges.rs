@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use harp_wire::twin;
 
+use super::super::relocation::{words, WORD};
+
 /// Uploads to one range that are remembered; more of them are taken for work of the device.
 const MOST_UPLOADS: usize = 1 << 12;
-/// The bytes of an address.
-const WORD: u64 = 8;
 
 /// A handle, or an address, of a session.
 pub type Of = (u32, u64);
@@ -122,13 +122,8 @@ impl Ranges {
         let last = of_session.next_back().unwrap_or(first);
         let all = first.address..last.address.saturating_add(last.bytes);
         let mut found = BTreeSet::new();
-        let skipped = (address.wrapping_neg() % WORD) as usize;
-        for word in content
-            .get(skipped..)
-            .unwrap_or_default()
-            .chunks_exact(WORD as usize)
-        {
-            let word = word.first_chunk().copied().map_or(0, u64::from_le_bytes);
+        let skipped = (address.wrapping_neg() % WORD as u64) as usize;
+        for word in words(content.get(skipped..).unwrap_or_default()) {
             if all.contains(&word) {
                 found.extend(self.holding(session, word));
             }

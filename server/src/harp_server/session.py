@@ -109,6 +109,9 @@ class Session:
             case "not_recorded":
                 cause = str(message.get("cause", "?"))
                 self.log.warning("session not recorded", session=self.id, cause=cause)
+            case "refused_call":
+                number = message.get("number")
+                self.log.error("system call refused", session=self.id, number=number)
             case "end":
                 self.end_event = message
             case name:

@@ -129,9 +129,10 @@ fn a_session_is_recorded_in_the_order_of_its_stream() {
                 CallId::cuMemcpyDtoH_v2 => {
                     script.answer(&seen, CUDA_SUCCESS, CUDA_SUCCESS, |e| e.bytes(&answer));
                 }
-                CallId::cuMemFree_v2 => {
-                    return script.answer(&seen, CUDA_SUCCESS, CUDA_SUCCESS, |_| ());
+                CallId::cuCtxSynchronize => {
+                    script.answer(&seen, CUDA_SUCCESS, CUDA_SUCCESS, |_| ());
                 }
+                CallId::cuMemFree_v2 => return assert_eq!(seen.ticket, None),
                 _ => assert_eq!(seen.ticket, None),
             }
         }
@@ -232,9 +233,10 @@ fn a_session_is_recorded_in_the_order_of_its_stream() {
         Told::Leave(CUDA_SUCCESS),
         enter("cuMemFree_v2"),
         Told::Free(ADDRESS),
-        call(CallId::cuMemFree_v2, RECORD_HEAD_BYTES + 8),
+        call(CallId::cuCtxSynchronize, RECORD_HEAD_BYTES),
         Told::Reply(None),
         Told::Wait("free", true),
+        call(CallId::cuMemFree_v2, RECORD_HEAD_BYTES + 8),
         Told::Leave(CUDA_SUCCESS),
     ];
     for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {

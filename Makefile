@@ -1,7 +1,7 @@
 # HARP: `make demo` and `make test` need nothing but Python 3.11+, stable Rust, a C compiler and make.
 #
 #   make demo     an unmodified CuPy program on an embedded pool, over mutual TLS
-#   make test     all tests
+#   make test     all tests, two files at a time (AT_ONCE=0: one after the other)
 #   make build    the native parts and the commands, in .venv/bin
 #   make lint     formatting, lints and types of all languages
 #   make bench    measure, beside the baselines; writes bench/out/latest.json
@@ -18,6 +18,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CARGO ?= cargo
+# Files of tests that run at a time: most wait more than they compute.
+AT_ONCE ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test build native lint bench bench-compare bench-counts simulate generate settings clients client-environments torch-environment programs clean prerequisites
@@ -64,7 +66,7 @@ test: build client-environments torch-environment programs
 	@echo "== tests of the native parts"
 	$(CARGO) test --release --workspace --locked
 	@echo "== tests of everything, end to end"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

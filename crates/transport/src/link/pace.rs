@@ -17,7 +17,9 @@ const TAKEN: Duration = Duration::from_micros(500);
 /// So many waits after that do not spin, and twice as many each time that it happens again soon: where others want the
 /// core, who spins takes turns from them, and is ahead of equals that do not.
 const MODEST: u32 = 256;
-const MODEST_MAX: u32 = 8 << 10;
+const MODEST_MAX: u32 = 2 << 10;
+/// By this share of what they are more than [`MODEST`] they become fewer with each wait that was not too long for spinning.
+const FORGET: u32 = 32;
 
 pub struct Pace {
     pub spin: Duration,
@@ -56,7 +58,7 @@ impl Pace {
             self.spin = Duration::ZERO;
         } else if waited < tuning.spin_max + LATE {
             self.in_vain = 0;
-            self.next_modest = self.next_modest.saturating_sub(1).max(MODEST);
+            self.next_modest -= (self.next_modest - MODEST).div_ceil(FORGET);
             self.spin = (2 * waited).clamp(tuning.spin, tuning.spin_max);
         } else {
             self.in_vain = self.in_vain.saturating_add(1);
@@ -117,16 +119,21 @@ mod tests {
             ..Tuning::default()
         };
         let mut pace = Pace::new(&tuning);
-        for modest in [MODEST, 2 * MODEST - 1, 4 * MODEST - 3] {
+        let wait = |pace: &mut Pace| {
+            pace.learn(Duration::from_micros(5), &tuning);
+            pace.spin.as_micros()
+        };
+        let mut lose_it = |waits_before| {
+            (0..waits_before).for_each(|_| assert_eq!(wait(&mut pace), 30));
             assert!(!pace.is_contended(Duration::from_micros(20)));
             assert!(pace.is_contended(Duration::from_millis(3)));
-            let mut after = |micros| {
-                pace.learn(Duration::from_micros(micros), &tuning);
-                pace.spin.as_micros()
-            };
-            assert!((0..modest).all(|_| after(5) == 0));
-            assert_eq!(after(5), 30);
-        }
+            (0..).take_while(|_| wait(&mut pace) == 0).count() as u32
+        };
+        assert_eq!(lose_it(1), MODEST);
+        let (again, and_again) = (lose_it(1), lose_it(1));
+        assert!(again > MODEST * 3 / 2 && and_again > again * 3 / 2);
+        (0..10).for_each(|_| assert!(lose_it(0) <= MODEST_MAX));
+        assert_eq!(lose_it(20 * FORGET), MODEST);
     }
 
     #[test]

@@ -250,6 +250,12 @@ fn load(options: &Options) -> Result<&'static Driver, String> {
     let path = CString::new(options.libcuda.as_os_str().as_bytes())
         .map_err(|_| "the libcuda's path holds a NUL".to_owned())?;
     let driver = Driver::load(&path).map_err(|e| format!("cannot load the libcuda: {e}"))?;
+    if !driver.is_one() {
+        let path = path.to_string_lossy();
+        return Err(format!(
+            "cannot load the libcuda: {path} is none: it has no cuInit"
+        ));
+    }
     Ok(Box::leak(Box::new(driver)))
 }
 

@@ -970,6 +970,11 @@ impl Driver {
         })
     }
 
+    /// Whether the library is a driver's at all.
+    pub fn is_one(&self) -> bool {
+        self.cuInit as *const c_void != missing as *const c_void
+    }
+
     /// Has a soft GPU's device addresses start at `first`; `CUDA_ERROR_NOT_SUPPORTED` from any other driver.
     pub fn move_windows(&self, first: u64) -> CUresult {
         // SAFETY: a soft GPU takes any number and says what is wrong with it.
@@ -999,14 +1004,7 @@ impl Library {
         // SAFETY: a C string; loading runs the library's constructors, which is what is asked for.
         let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if !handle.is_null() {
-            let library = Library(handle);
-            return match library.symbol(&[c"cuInit"]) == missing as *mut c_void {
-                true => Err(format!(
-                    "{} is none: it has no cuInit",
-                    path.to_string_lossy()
-                )),
-                false => Ok(library),
-            };
+            return Ok(Library(handle));
         }
         // SAFETY: dlerror returns null or a C string that is good until this thread's next dl call.
         let error = unsafe { libc::dlerror() };

@@ -16,6 +16,7 @@ use support::{credentials, Script, TIMEOUT};
 extern "C" {
     fn cuDevicePrimaryCtxRetain(context: *mut CUcontext, device: CUdevice) -> CUresult;
     fn cuCtxSetCurrent(context: CUcontext) -> CUresult;
+    fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult;
     fn cuMemAlloc_v2(address: *mut CUdeviceptr, bytes: usize) -> CUresult;
     fn cuMemAllocManaged(address: *mut CUdeviceptr, bytes: usize, flags: u32) -> CUresult;
 }
@@ -85,7 +86,20 @@ fn a_session_from_the_first_call_to_the_servers_end() {
         assert_eq!(ended.call, CallId::harp_twin_destroy);
         assert_eq!(ended.arguments, created.arguments[..8]);
 
-        // 6. The server goes away while a call waits.
+        // 6. Memory goes also where the device, which it waits for, has failed at something.
+        let allocated = script.next();
+        assert_eq!(allocated.call, CallId::cuMemAlloc_v2);
+        script.answer(&allocated, CUDA_SUCCESS, CUDA_SUCCESS, |reply| {
+            reply.u64(ADDRESS);
+        });
+        let waited = script.next();
+        assert_eq!(waited.call, CallId::cuCtxSynchronize);
+        script.answer(&waited, CUDA_SUCCESS, CUDA_ERROR_INVALID_VALUE, nothing);
+        let freed = script.next();
+        assert_eq!(freed.call, CallId::cuMemFree_v2);
+        script.answer(&freed, CUDA_SUCCESS, CUDA_SUCCESS, nothing);
+
+        // 7. The server goes away while a call waits.
         script.next();
     });
 
@@ -143,6 +157,8 @@ fn a_session_from_the_first_call_to_the_servers_end() {
         assert_eq!(status, CUDA_ERROR_INVALID_VALUE);
         let status = cuMemAllocManaged(&mut memory, 4096, CU_MEM_ATTACH_GLOBAL);
         assert_eq!(status, CUDA_ERROR_INVALID_VALUE);
+        assert_eq!(cuMemAlloc_v2(&mut memory, 4096), CUDA_SUCCESS);
+        assert_eq!(cuMemFree_v2(memory), CUDA_ERROR_INVALID_VALUE);
     }
 
     assert_eq!(synchronize(), CUDA_ERROR_DEVICE_UNAVAILABLE);

@@ -228,12 +228,13 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     let credit = known.and_then(|range| Some((range, credit_behind(&range)?)));
     // As the driver does, it waits for the device, unless that is known to have nothing left to do. Where there are
     // several servers it is not, and the driver's own waiting is enough.
-    if session.idle(context).is_none() && (credit.is_some() || !sessions.several()) {
-        let status = because(Because::Free, || session.wait_until_idle(context));
-        if status != CUDA_SUCCESS {
-            return status;
+    let waited = match session.idle(context) {
+        None if credit.is_some() || !sessions.several() => {
+            because(Because::Free, || session.wait_until_idle(context))
         }
-    }
+        _ => CUDA_SUCCESS,
+    };
+    // What it has waited for may have failed: the memory goes even so.
     let unused = match credit {
         None => Some(pointer),
         Some((range, credit)) => {
@@ -242,7 +243,11 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
             credit.take_unused(1)
         }
     };
-    unused.map_or(CUDA_SUCCESS, |address| free(session, context, address))
+    let freed = unused.map_or(CUDA_SUCCESS, |address| free(session, context, address));
+    match waited {
+        CUDA_SUCCESS => freed,
+        code => code,
+    }
 }
 
 /// Frees memory of the current context, which needs no answer where nothing uses it.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 /// Allocations start at multiples of this many bytes, as a driver's do.
 const ALIGNMENT: u64 = 512;
-/// An allocation is cut from a block that is at least so many times as large.
+/// A further block is asked for by allocations of which it holds at least so many.
 const PARTS: u64 = 16;
 /// No block is asked for that is larger, in bytes.
 const BLOCK_MAX: u64 = 16 << 20;

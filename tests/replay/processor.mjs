@@ -5,6 +5,8 @@
 // The UI runs that bundle in a worker of the browser. It finds here what it needs of one: a place to hear of its port, and
 // the file of its code.
 
+// Before node 19 modules have no global of that name.
+import { webcrypto as crypto } from "node:crypto";
 import { readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import vm from "node:vm";

@@ -1,4 +1,4 @@
-# HARP: `make demo` and `make test` need nothing but Python 3.11+, stable Rust, a C compiler and make.
+# HARP: `make demo` and `make test` need nothing but Python 3.11+, stable Rust, a C and C++ compiler and make.
 #
 #   make demo     an unmodified CuPy program on an embedded pool, over mutual TLS
 #   make test     all tests, two files at a time (AT_ONCE=0: one after the other)

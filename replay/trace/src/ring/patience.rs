@@ -9,7 +9,8 @@ const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 /// How long a program waits for the recorder to make room.
 ///
-/// As long as the recorder gets on, and not longer than the bytes take at [`Patience::PACE`].
+/// As long as the recorder gets on, and not longer than the bytes take at [`Patience::PACE`]; in any case as long
+/// as it may stand still.
 #[derive(Debug)]
 pub struct Patience {
     until: Instant,

@@ -27,8 +27,7 @@ impl Layouts {
     /// A call has made a function or kernel known, which may have been described before.
     pub fn called(&mut self, today: CallId, call: &CallEvent) {
         let session = call.session;
-        let values = call.arguments.values.iter();
-        let mut handles = values.filter_map(|(_, value)| value.handle());
+        let mut handles = call.arguments.handles();
         let (Some(made), Some(of)) = (handles.next(), handles.next()) else {
             return;
         };

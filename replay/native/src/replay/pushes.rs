@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use harp_trace::event::{CallEvent, ReplyEvent, Value};
+use harp_trace::event::{CallEvent, ReplyEvent};
 use harp_wire::push::Push;
 use harp_wire::CallId;
 
@@ -52,10 +52,10 @@ impl Pushes {
     /// For a trace with too many of them.
     pub fn called(&mut self, today: CallId, call: &CallEvent) -> Result<(), Refused> {
         let session = call.session;
-        let handle = || (call.arguments.values.iter()).find_map(|(_, value)| value.handle());
-        let number = |name: &str| match call.arguments.get(name) {
-            Some(Value::Unsigned(number)) => Some((session, *number)),
-            _ => None,
+        let handle = || call.arguments.handles().next();
+        let number = |name: &str| {
+            let number = call.arguments.unsigned(name);
+            number.map(|number| (session, number))
         };
         match today {
             CallId::cuLaunchHostFunc => {
@@ -107,8 +107,8 @@ impl Pushes {
 
     /// A call says that a host function has returned, if it is one that does.
     pub fn returned(&mut self, call: &CallEvent) {
-        if let Some(Value::Unsigned(function)) = call.arguments.get("callback") {
-            self.running.remove(&(call.session, *function));
+        if let Some(function) = call.arguments.unsigned("callback") {
+            self.running.remove(&(call.session, function));
         }
     }
 

@@ -330,9 +330,7 @@ impl Looking {
 
     /// Handles are used only after a call has made them.
     fn handles(&mut self, today: CallId, call: &CallEvent) -> Result<(), Refused> {
-        let handles = call.arguments.values.iter();
-        let handles = handles.filter_map(|(_, value)| value.handle());
-        for (index, handle) in handles.enumerate() {
+        for (index, handle) in call.arguments.handles().enumerate() {
             let of = (call.session, handle);
             if index == 0 && creates(today) {
                 bounded(self.known.len())?;
@@ -351,7 +349,7 @@ impl Looking {
     }
 
     fn piece(&mut self, call: &CallEvent) -> Result<(), Refused> {
-        let Some(Value::Unsigned(blob)) = call.arguments.get("blob") else {
+        let Some(blob) = call.arguments.unsigned("blob") else {
             return Ok(());
         };
         let piece = match (call.arguments.payload, call.arguments.get("piece")) {
@@ -370,7 +368,7 @@ impl Looking {
             }
         };
         let images = self.images.len();
-        let image = match self.images.entry((call.session, *blob)) {
+        let image = match self.images.entry((call.session, blob)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 bounded(images)?;
@@ -392,16 +390,14 @@ impl Looking {
     fn load(&mut self, today: CallId, call: &CallEvent) {
         /// `CUjitInputType`: what holds code in a way that this cannot look into.
         const OBJECT: u64 = 3;
-        let Some(Value::Unsigned(blob)) = call.arguments.get("blob") else {
+        let Some(blob) = call.arguments.unsigned("blob") else {
             return;
         };
-        let Some(image) = self.images.remove(&(call.session, *blob)) else {
+        let Some(image) = self.images.remove(&(call.session, blob)) else {
             return;
         };
-        let kind = call.arguments.get("type");
-        if today == CallId::cuLinkAddData_v2
-            && !matches!(kind, Some(Value::Unsigned(kind)) if *kind < OBJECT)
-        {
+        let kind = call.arguments.unsigned("type");
+        if today == CallId::cuLinkAddData_v2 && kind.is_none_or(|kind| kind >= OBJECT) {
             return;
         }
         let load = Load {

@@ -51,6 +51,21 @@ impl<'a> Values<'a> {
         let found = self.values.iter().find(|(known, _)| &**known == name);
         found.map(|(_, value)| value)
     }
+
+    /// The unsigned number called `name`.
+    pub fn unsigned(&self, name: &str) -> Option<u64> {
+        self.get(name).and_then(Value::unsigned)
+    }
+
+    /// The capture ids of the handles among them.
+    pub fn handles(&self) -> impl Iterator<Item = u64> + '_ {
+        self.values.iter().filter_map(|(_, value)| value.handle())
+    }
+
+    /// The addresses of the device pointers among them.
+    pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
+        self.values.iter().filter_map(|(_, value)| value.address())
+    }
 }
 
 /// A call of the wire.

@@ -37,6 +37,14 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
+    /// The number that an unsigned one is.
+    pub fn unsigned(&self) -> Option<u64> {
+        match self {
+            Value::Unsigned(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// The address of a device pointer.
     pub fn address(&self) -> Option<u64> {
         match self {

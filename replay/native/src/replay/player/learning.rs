@@ -74,22 +74,22 @@ impl Player<'_> {
     pub(super) fn learn_call(&mut self, call: CallId, event: &CallEvent) -> Result<(), Ended> {
         let line = line_of(&mut self.lines, event.session)?;
         let value = |name: &str| event.arguments.get(name);
+        let unsigned = |name: &str| event.arguments.unsigned(name);
         self.layouts.called(call, event);
         match call {
             CallId::harp_event_watch => {
-                if let (Some(Value::Handle(event)), Some(Value::Unsigned(number))) =
-                    (value("event"), value("number"))
-                {
-                    line.session.watches(*event, *number);
+                let watched = value("event").and_then(Value::handle);
+                if let (Some(watched), Some(number)) = (watched, unsigned("number")) {
+                    line.session.watches(watched, number);
                 }
             }
             CallId::cuLaunchHostFunc | CallId::harp_callback_done => {
-                if let Some(Value::Unsigned(callback)) = value("callback") {
+                if let Some(callback) = unsigned("callback") {
                     match call {
-                        CallId::cuLaunchHostFunc => line.queued.insert(*callback),
+                        CallId::cuLaunchHostFunc => line.queued.insert(callback),
                         _ => {
-                            line.session.returns(*callback);
-                            line.queued.remove(callback)
+                            line.session.returns(callback);
+                            line.queued.remove(&callback)
                         }
                     };
                 }
@@ -132,20 +132,15 @@ impl Player<'_> {
                 }
             }
             CallId::harp_twin_create => {
-                if let (Some(Value::Unsigned(base)), Some(Value::Unsigned(bytes))) =
-                    (value("base"), value("bytes"))
-                {
-                    line.twins.create(*base, *bytes);
+                if let (Some(base), Some(bytes)) = (unsigned("base"), unsigned("bytes")) {
+                    line.twins.create(base, bytes);
                 }
             }
             _ if downloads(call) => {
                 let stream = value("stream").map(stream_number);
                 let stream = stream.filter(|stream| *stream != SYNCHRONOUS && *stream != 0);
                 let address = value("src").and_then(Value::address).unwrap_or(0);
-                let bytes = match value("bytes") {
-                    Some(Value::Unsigned(bytes)) => *bytes,
-                    _ => 1,
-                };
+                let bytes = unsigned("bytes").unwrap_or(1);
                 let of = (event.session, stream);
                 let objects = self.reader.objects();
                 let place = place_of(objects, &line.twins, event.session, address);
@@ -157,9 +152,8 @@ impl Player<'_> {
             }
             _ if self.doubts.are_in(event.session) => {
                 let objects = self.reader.objects();
-                let values = event.arguments.values.iter();
-                let places: Vec<Place> = values
-                    .filter_map(|(_, value)| value.address())
+                let addresses = event.arguments.addresses();
+                let places: Vec<Place> = addresses
                     .filter_map(|address| place_of(objects, &line.twins, event.session, address))
                     .collect();
                 self.doubts.spread(event.session, &places);
@@ -199,10 +193,7 @@ pub(super) fn allocated_bytes(call: CallId, event: &CallEvent) -> u64 {
         CallId::cuMemAllocPitch_v2 => "Height",
         _ => return 0,
     };
-    match event.arguments.get(name) {
-        Some(Value::Unsigned(number)) => *number,
-        _ => 0,
-    }
+    event.arguments.unsigned(name).unwrap_or(0)
 }
 
 /// Keeps where memory lies that a call has got.

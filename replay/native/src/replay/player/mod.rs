@@ -228,9 +228,9 @@ impl<'a> Player<'a> {
     /// Whether a stream waits to hear that a host function has returned: it goes on even after the last call.
     fn is_awaited(&self, call: &CallEvent) -> bool {
         let line = self.lines.get(&call.session);
-        match call.arguments.get("callback") {
-            Some(Value::Unsigned(callback)) if &*call.arguments.name == "harp_callback_done" => {
-                line.is_some_and(|line| line.queued.contains(callback))
+        match call.arguments.unsigned("callback") {
+            Some(callback) if &*call.arguments.name == "harp_callback_done" => {
+                line.is_some_and(|line| line.queued.contains(&callback))
             }
             _ => false,
         }
@@ -250,8 +250,7 @@ impl<'a> Player<'a> {
         let fields = known.map_or(&[][..], |known| &known.inputs);
         if line.addresses.have_moved() {
             let arguments = &mut record[RECORD_HEAD_BYTES..];
-            let function = event.arguments.values.first();
-            let function = function.and_then(|(_, value)| value.handle());
+            let function = event.arguments.handles().next();
             let layout = function.and_then(|function| self.layouts.get(event.session, function));
             line.addresses.rewrite(
                 fields,
@@ -282,9 +281,7 @@ impl<'a> Player<'a> {
                 call,
                 name: event.arguments.name.to_string(),
                 bytes: allocated_bytes(call, event),
-                handle: (event.arguments.values.iter())
-                    .find_map(|(_, value)| value.handle())
-                    .unwrap_or(0),
+                handle: event.arguments.handles().next().unwrap_or(0),
                 maker: None,
                 doubtful: false,
                 record: match asks_for_progress(call) {
@@ -298,8 +295,7 @@ impl<'a> Player<'a> {
             sent_by(call).is_some_and(|class| self.survey.has_lost(*payload, class))
         });
         if lost.is_some() {
-            let address = event.arguments.values.iter();
-            let address = address.filter_map(|(_, value)| value.address()).next();
+            let address = event.arguments.addresses().next();
             let objects = self.reader.objects();
             let place =
                 address.and_then(|address| place_of(objects, &line.twins, event.session, address));
@@ -322,10 +318,10 @@ impl<'a> Player<'a> {
                     .change(&[Side::Recorded, Side::Replayed], here, None);
             }
             CallId::harp_twin_destroy => {
-                if let Some(Value::Unsigned(base)) = event.arguments.get("base") {
-                    self.kernels.freed(Place::Twin(event.session, *base));
+                if let Some(base) = event.arguments.unsigned("base") {
+                    self.kernels.freed(Place::Twin(event.session, base));
                     let tolerance = self.options.tolerance.as_ref();
-                    if let Some(unlike) = line.twins.destroy(*base, tolerance) {
+                    if let Some(unlike) = line.twins.destroy(base, tolerance) {
                         self.twins_differ(event.session, unlike);
                     }
                 }

@@ -8,10 +8,7 @@ use super::super::relocation::words;
 
 /// The number that an argument is; 0 where there is none of that name.
 pub fn unsigned(call: &CallEvent, name: &str) -> u64 {
-    match call.arguments.get(name) {
-        Some(Value::Unsigned(number)) => *number,
-        _ => 0,
-    }
+    call.arguments.unsigned(name).unwrap_or(0)
 }
 
 /// Whether the call puts bytes into memory of a device.
@@ -31,8 +28,7 @@ pub fn uploads(call: CallId) -> bool {
 
 /// The address that an upload begins at.
 pub fn written(call: &CallEvent) -> Option<u64> {
-    let values = call.arguments.values.iter();
-    values.filter_map(|(_, value)| value.address()).next()
+    call.arguments.addresses().next()
 }
 
 /// How much it puts there; boxes and fills are told apart by their arguments.
@@ -46,8 +42,7 @@ pub fn uploaded_bytes(call: &CallEvent) -> u64 {
 
 /// The addresses that a call is about: its own, and what looks like one in a kernel's parameters.
 pub fn addresses(today: CallId, call: &CallEvent) -> Vec<u64> {
-    let values = call.arguments.values.iter();
-    let mut all: Vec<u64> = values.filter_map(|(_, value)| value.address()).collect();
+    let mut all: Vec<u64> = call.arguments.addresses().collect();
     if let (true, Some(Value::Bytes(parameters))) = (launches(today), call.arguments.get("params"))
     {
         all.extend(words(parameters));

@@ -177,9 +177,7 @@ impl Planning<'_> {
         let today = self.calls.today(self.reader.schema(), call.call)?;
         let (session, number) = (call.session, call.number);
         let thread = (session, call.thread);
-        let handles: Vec<u64> = (call.arguments.values.iter())
-            .filter_map(|(_, value)| value.handle())
-            .collect();
+        let handles: Vec<u64> = call.arguments.handles().collect();
         if today == CallId::harp_set_current {
             self.current
                 .insert(thread, handles.first().copied().unwrap_or(0));
@@ -202,10 +200,8 @@ impl Planning<'_> {
         } else {
             self.after(today, call)?;
         }
-        if let (CallId::harp_twin_destroy, Some(Value::Unsigned(base))) =
-            (today, call.arguments.get("base"))
-        {
-            self.ranges.end((session, *base));
+        if today == CallId::harp_twin_destroy {
+            self.ranges.end((session, unsigned(call, "base")));
         }
         Ok(())
     }
@@ -430,10 +426,8 @@ impl Planning<'_> {
             } else if !self.changed.contains(&at) {
                 self.plan.results.insert(call.number);
                 // Its stream, if it has one.
-                let handles = call.arguments.values.iter();
-                let handles = handles.filter_map(|(_, value)| value.handle());
                 let wanted = &mut self.plan.wanted;
-                wanted.extend(handles.map(|handle| (session, handle)));
+                wanted.extend(call.arguments.handles().map(|handle| (session, handle)));
                 let context = self.current.get(&(session, call.thread)).copied();
                 wanted.extend(context.map(|context| (session, context)));
             }

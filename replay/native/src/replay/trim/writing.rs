@@ -130,9 +130,8 @@ impl Writing<'_> {
                         ("callback", &mut self.functions),
                         ("number", &mut self.watches),
                     ] {
-                        if let Some(Value::Unsigned(number)) = call.arguments.get(name) {
-                            kept.insert((call.session, *number));
-                        }
+                        let number = call.arguments.unsigned(name);
+                        kept.extend(number.map(|number| (call.session, number)));
                     }
                     self.message(Block::Call(*message), message.payload)?;
                     if &*call.arguments.name == "harp_thread_ended" {

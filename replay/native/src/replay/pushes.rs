@@ -3,7 +3,7 @@
 //! Of what no call asks for nothing ever comes, and a stream never gets past a host function that does not
 //! return: a replay of such a trace would wait for what cannot be.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use harp_trace::event::{CallEvent, ReplyEvent};
 use harp_wire::push::Push;
@@ -39,10 +39,12 @@ pub struct Pushes {
     queued: HashMap<Of<u64>, Function>,
     /// Functions that have been reached and not returned.
     running: HashMap<Of<u64>, Function>,
+    /// The calls of both, by stream.
+    in_stream: HashMap<Of<u64>, BTreeSet<u64>>,
     watched: HashSet<Of<u64>>,
     synchronizing: HashMap<Of<u32>, Synchronizing>,
     /// The contexts of each session.
-    contexts: HashSet<Of<u64>>,
+    contexts: HashMap<u32, HashSet<u64>>,
 }
 
 impl Pushes {
@@ -62,6 +64,10 @@ impl Pushes {
                 if let Some(function) = number("callback") {
                     bounded(self.queued.len())?;
                     let (call, stream) = (call.number, handle());
+                    if let Some(stream) = stream {
+                        let calls = self.in_stream.entry((session, stream)).or_default();
+                        calls.insert(call);
+                    }
                     let before = self.queued.insert(function, Function { call, stream });
                     if before.is_some() || self.running.contains_key(&function) {
                         let number = function.1;
@@ -85,9 +91,9 @@ impl Pushes {
                 self.watched.extend(number("number"));
             }
             CallId::cuDevicePrimaryCtxRetain | CallId::cuCtxCreate_v2 => {
-                bounded(self.contexts.len())?;
-                self.contexts
-                    .extend(handle().map(|context| (session, context)));
+                let contexts = self.contexts.entry(session).or_default();
+                bounded(contexts.len())?;
+                contexts.extend(handle());
             }
             CallId::cuStreamSynchronize | CallId::cuCtxSynchronize => {
                 if let Some(ticket) = call.ticket {
@@ -107,8 +113,14 @@ impl Pushes {
 
     /// A call says that a host function has returned, if it is one that does.
     pub fn returned(&mut self, call: &CallEvent) {
-        if let Some(function) = call.arguments.unsigned("callback") {
-            self.running.remove(&(call.session, function));
+        let session = call.session;
+        let function = call.arguments.unsigned("callback");
+        let function = function.and_then(|number| self.running.remove(&(session, number)));
+        let Some(Function { call, stream }) = function else {
+            return;
+        };
+        if let Some(calls) = stream.and_then(|stream| self.in_stream.get_mut(&(session, stream))) {
+            calls.remove(&call);
         }
     }
 
@@ -121,8 +133,8 @@ impl Pushes {
         let Some(waited) = self.synchronizing.remove(&(session, reply.ticket)) else {
             return Ok(());
         };
-        let contexts = || self.contexts.iter().filter(|of| of.0 == session).count();
-        let is_all = waited.all && contexts() == 1;
+        let contexts = self.contexts.get(&session);
+        let is_all = waited.all && contexts.is_some_and(|contexts| contexts.len() == 1);
         let is_before = |function: &Function| {
             let is_same = waited.stream.is_some() && function.stream == waited.stream;
             function.call < waited.call && (is_all || is_same)
@@ -140,12 +152,8 @@ impl Pushes {
 
     /// The call of a host function that is ahead of another in its stream, and has not returned.
     fn ahead_of(&self, session: u32, function: Function) -> Option<u64> {
-        let all = self.queued.iter().chain(&self.running);
-        let mut ahead = all.filter(|(of, ahead)| {
-            let is_same = function.stream.is_some() && function.stream == ahead.stream;
-            of.0 == session && is_same && ahead.call < function.call
-        });
-        ahead.next().map(|(_, ahead)| ahead.call)
+        let calls = self.in_stream.get(&(session, function.stream?))?;
+        calls.first().copied().filter(|call| *call < function.call)
     }
 
     /// The server has told something by itself.

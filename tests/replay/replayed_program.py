@@ -97,14 +97,17 @@ def array(numbers: range | None = None, size: int = 4 * COUNT) -> c_uint64:
 
 def module(*kernels: tuple[str, int, int]) -> c_void_p:
     texts = [KERNEL.format(name=name, factor=factor, addend=add) for name, factor, add in kernels]
+    return load(*texts)
+
+
+def load(*texts: str) -> c_void_p:
     loaded = c_void_p()
     must(cuda.cuModuleLoadData(byref(loaded), "".join([HEAD, *texts]).encode()))
     return loaded
 
 
 def followers() -> tuple[c_void_p, c_void_p]:
-    loaded = c_void_p()
-    must(cuda.cuModuleLoadData(byref(loaded), (HEAD + FOLLOWERS).encode()))
+    loaded = load(FOLLOWERS)
     return function(loaded, "link"), function(loaded, "follow")
 
 

@@ -16,7 +16,7 @@ use super::super::Refused;
 use super::arguments::{addresses, unsigned, uploaded_bytes, uploads, written};
 use super::choice::Choice;
 use super::making::{Made, Making};
-use super::ranges::{Of, Range, Ranges};
+use super::ranges::{holding, Of, Range, Ranges};
 
 /// What a trimmed trace is made of.
 pub struct Plan {
@@ -418,7 +418,7 @@ impl Planning<'_> {
             self.changed.extend(known.map(Range::at));
         }
         for address in addresses(today, call) {
-            let Some(at) = self.needed_at(session, address) else {
+            let Some(at) = holding(&self.needed, session, address) else {
                 continue;
             };
             if !downloads(today) {
@@ -433,11 +433,6 @@ impl Planning<'_> {
             }
         }
         Ok(())
-    }
-
-    fn needed_at(&self, session: u32, address: u64) -> Option<Of> {
-        let (at, range) = self.needed.range(..=(session, address)).next_back()?;
-        (at.0 == session && address - at.1 < range.bytes).then_some(*at)
     }
 
     fn reply(&mut self, reply: &ReplyEvent) {

@@ -73,6 +73,12 @@ impl Range {
     }
 }
 
+/// Which of `ranges` an address lies in.
+pub fn holding(ranges: &BTreeMap<Of, Range>, session: u32, address: u64) -> Option<Of> {
+    let (at, range) = ranges.range(..=(session, address)).next_back()?;
+    (at.0 == session && address - at.1 < range.bytes).then_some(*at)
+}
+
 /// The ranges that are there.
 #[derive(Clone, Debug, Default)]
 pub struct Ranges {
@@ -107,8 +113,7 @@ impl Ranges {
 
     /// The range that an address lies in.
     pub fn holding(&self, session: u32, address: u64) -> Option<Of> {
-        let (at, range) = self.all.range(..=(session, address)).next_back()?;
-        (at.0 == session && address - at.1 < range.bytes).then_some(*at)
+        holding(&self.all, session, address)
     }
 
     /// The ranges whose addresses are aligned words of `content`, which lies at `address`. Two numbers side by

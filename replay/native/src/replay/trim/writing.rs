@@ -11,7 +11,6 @@ use harp_wire::calls::{
     encode_cuCtxSynchronize, encode_cuMemcpyDtoH_v2, encode_harp_set_current, encode_harp_twin_read,
 };
 use harp_wire::push::Push;
-use harp_wire::record::RECORD_HEAD_BYTES;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 use harp_wire::{twin, CallId, Decoder, Encoder, SYNCHRONOUS};
 use serde_json::{json, Value as Json};
@@ -266,7 +265,6 @@ impl Writing<'_> {
         let start = encoder.begin_record(call, ticket, thread);
         encode(&mut encoder);
         encoder.end_record(start);
-        debug_assert!(encoder.len() >= RECORD_HEAD_BYTES);
         let message = Message {
             time: self.time,
             session,

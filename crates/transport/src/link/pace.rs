@@ -11,6 +11,13 @@ const LATE: Duration = Duration::from_micros(60);
 /// outnumber cores every wait is long, and one that spins gets less done than its neighbours.
 const IN_VAIN: u32 = 4;
 
+/// A thread that has looked for so long lets others of its core have a turn between two looks: where the
+/// cores are busy, the peer may be one of them, and the kernel would let it wait until this one sleeps.
+const ALONE: Duration = Duration::from_micros(12);
+
+/// A turn of others that took so long was one: a call of the system that switches to nobody is back sooner.
+const TURN: Duration = Duration::from_micros(3);
+
 /// A thread that does not get to look again for so long has had its core taken from it.
 const TAKEN: Duration = Duration::from_micros(500);
 
@@ -28,6 +35,8 @@ pub struct Pace {
     /// Waits that are not to spin, and how many they are to be the next time.
     modest: u32,
     next_modest: u32,
+    /// Whether another thread has used the last turn that was given to it.
+    shares: bool,
 }
 
 impl Pace {
@@ -37,7 +46,23 @@ impl Pace {
             in_vain: 0,
             modest: 0,
             next_modest: MODEST,
+            shares: false,
         }
+    }
+
+    /// How long to look before others of the core have a turn: where one of them uses it, all that this thread
+    /// looks for before is what the other could have done by then.
+    pub fn alone(&self) -> Duration {
+        if self.shares {
+            Duration::ZERO
+        } else {
+            ALONE
+        }
+    }
+
+    /// Says how long others had their turn.
+    pub fn gave_way(&mut self, turn: Duration) {
+        self.shares = turn > TURN;
     }
 
     /// Says how long it took between two looks while spinning. True if another thread wants the core.
@@ -134,6 +159,19 @@ mod tests {
         assert!(again > MODEST * 3 / 2 && and_again > again * 3 / 2);
         (0..10).for_each(|_| assert!(lose_it(0) <= MODEST_MAX));
         assert_eq!(lose_it(20 * FORGET), MODEST);
+    }
+
+    #[test]
+    fn a_core_that_another_thread_uses_is_given_to_it_at_once() {
+        let mut pace = Pace::new(&Tuning::default());
+        let mut after = |turn| {
+            pace.gave_way(Duration::from_nanos(turn));
+            pace.alone()
+        };
+        assert_eq!(after(700), ALONE);
+        assert_eq!(after(9_000), Duration::ZERO);
+        assert_eq!(after(9_000), Duration::ZERO);
+        assert_eq!(after(700), ALONE);
     }
 
     #[test]

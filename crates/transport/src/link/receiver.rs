@@ -12,10 +12,6 @@ use crate::envelope::Cold;
 use crate::error::{printable, LinkError};
 use crate::h2::Side;
 
-/// A thread that has looked for so long lets others of its core have a turn between two looks: where the
-/// cores are busy, the peer may be one of them, and the kernel would let it wait until this one sleeps.
-const ALONE: Duration = Duration::from_micros(12);
-
 /// How long to wait for a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait {
@@ -202,8 +198,9 @@ impl Receiver {
                 {
                     break found;
                 }
-                if now >= end - spin + ALONE {
+                if now - (end - spin) >= self.pace.alone() {
                     std::thread::yield_now();
+                    self.pace.gave_way(now.elapsed());
                 } else {
                     std::hint::spin_loop();
                 }

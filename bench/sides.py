@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cores import apart
 from driven import HARP_RUN, Driven
 from sockets import raw_sockets
 
@@ -30,6 +31,8 @@ class Sides:
     pool: Driven
     direct: Driven
     raw: Driven
+    raw_server: int
+    """The process at the other end of `raw`."""
 
     def remote(self, *options: object, server: Server | None = None) -> list[object]:
         """`harp-run` in front of a program that is to use the server, or another one."""
@@ -43,6 +46,11 @@ class Sides:
     def in_program(self) -> Driven:
         """Another measuring client with the soft GPU in its own process."""
         return Driven([*HARP_RUN, "--direct", "--", *self.client], self.environ)
+
+    def ends_apart(self) -> AbstractContextManager[None]:
+        """For the block, the two ends of a session and of the raw sockets on cores of their own."""
+        near = (self.pool.process.pid, self.raw.process.pid)
+        return apart(near, (self.first_worker(), self.raw_server))
 
     def first_worker(self) -> int:
         """The process of the session of `pool`."""
@@ -64,8 +72,8 @@ def sides(client: list[Path], baseline: Path) -> Iterator[Sides]:
         stack.callback(server.stop)
         direct = Driven([*HARP_RUN, "--direct", "--", *client], environ)
         stack.callback(direct.close)
-        raw = stack.enter_context(raw_sockets(baseline, pool, folder))
-        compared = Sides(folder, environ, pool, server, client, direct, direct, raw)
+        raw, raw_server = stack.enter_context(raw_sockets(baseline, pool, folder))
+        compared = Sides(folder, environ, pool, server, client, direct, direct, raw, raw_server)
         compared.pool = compared.in_pool()
         stack.callback(compared.pool.close)
         for side in (compared.pool, direct):

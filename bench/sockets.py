@@ -14,8 +14,9 @@ from pool.standins import Pool
 
 
 @contextmanager
-def raw_sockets(baseline: Path, pool: Pool, folder: Path) -> Iterator[Driven]:
-    """The baseline's two processes, with a certificate of the same authority."""
+def raw_sockets(baseline: Path, pool: Pool, folder: Path) -> Iterator[tuple[Driven, int]]:
+    """The baseline's two processes, with a certificate of the same authority: the one that is driven, and the
+    number of the one that serves it."""
     chain, key = pool.authority.issue_server("baseline").issue("baseline")
     (folder / "chain.pem").write_text(chain)
     (folder / "key.pem").write_text(key)
@@ -25,7 +26,7 @@ def raw_sockets(baseline: Path, pool: Pool, folder: Path) -> Iterator[Driven]:
         ports = server.stdout.readline().split()
         driven = Driven([baseline, "drive", *ports, pool.user / "ca.pem"], os.environ)
         try:
-            yield driven
+            yield driven, server.pid
         finally:
             driven.close()
             server.terminate()

@@ -12,10 +12,11 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
         samples.add(f"oneway {name}", side.ask("oneway", 200, 200 // scale))
         samples.add(f"launches {name}", side.ask("launches", 200_000 // scale))
     for _ in range(8):
-        samples.add("ping 64", sides.raw.ask("ping", 64, 400 // scale))
-        samples.add("wait pool", sides.pool.ask("wait", 400 // scale))
-        samples.add("little pool", sides.pool.ask("little", 64, 400 // scale))
-        samples.add("synchronize pool", sides.pool.ask("synchronize", 400 // scale))
+        with sides.ends_apart():
+            samples.add("ping 64", sides.raw.ask("ping", 64, 400 // scale))
+            samples.add("wait pool", sides.pool.ask("wait", 400 // scale))
+            samples.add("little pool", sides.pool.ask("little", 64, 400 // scale))
+            samples.add("synchronize pool", sides.pool.ask("synchronize", 400 // scale))
         samples.add("waits of 1 thread", sides.pool.ask("threads", 1600 // scale, 1))
         samples.add("waits of 4 threads", sides.pool.ask("threads", 400 // scale, 4))
 

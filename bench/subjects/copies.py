@@ -12,11 +12,12 @@ WAYS = (("h2d", "send"), ("d2h", "receive"))
 
 
 def measure(sides: Sides, samples: Samples, scale: int) -> None:
-    for label, size, count in SIZES:
-        count = max(1, count // scale)
-        for way, socket in WAYS:
-            samples.add(f"{socket} {label}", sides.raw.ask(socket, size, count))
-            samples.add(f"{way} {label}", sides.pool.ask(way, size, count))
+    with sides.ends_apart():
+        for label, size, count in SIZES:
+            count = max(1, count // scale)
+            for way, socket in WAYS:
+                samples.add(f"{socket} {label}", sides.raw.ask(socket, size, count))
+                samples.add(f"{way} {label}", sides.pool.ask(way, size, count))
 
 
 def rows(samples: Samples) -> list[Row]:

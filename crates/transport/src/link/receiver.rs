@@ -12,6 +12,12 @@ use crate::envelope::Cold;
 use crate::error::{printable, LinkError};
 use crate::h2::Side;
 
+/// Of a body of which so much is still to come, nobody needs the next bytes at once.
+const LONG: usize = 64 << 10;
+/// Each look takes the lock of the socket, which the bytes that arrive need too: a receiver that is faster than its
+/// peer and looks all the time makes it slower (1 MiB over the loopback: 2.5 GB/s, and 4.1 with this pause).
+const BETWEEN_LOOKS: Duration = Duration::from_micros(4);
+
 /// How long to wait for a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait {
@@ -202,7 +208,11 @@ impl Receiver {
                     std::thread::yield_now();
                     self.pace.gave_way(now.elapsed());
                 } else {
-                    std::hint::spin_loop();
+                    let between = match receiving.body_left() {
+                        ..LONG => Duration::ZERO,
+                        LONG.. => BETWEEN_LOOKS,
+                    };
+                    spin_until(now + between);
                 }
             };
             let mut look_again = None;
@@ -246,6 +256,15 @@ impl Receiver {
                 .wait(interest, Some(&link.receiver_bell), until);
             link.receiver_sleeps.store(false, Ordering::SeqCst);
             ready.map_err(|error| link.fail(LinkError::lost(&error)))?;
+        }
+    }
+}
+
+fn spin_until(moment: Instant) {
+    loop {
+        std::hint::spin_loop();
+        if Instant::now() >= moment {
+            return;
         }
     }
 }

@@ -50,6 +50,20 @@ def test_info_tells_people_the_same(look: Look, untimed: Path) -> None:
         assert words in page
 
 
+def test_failures_are_told_by_their_names(look: Look, tmp_path: Path) -> None:
+    made = Made()
+    for name, result in (("cuMemAlloc_v2", 2), ("cuMemAlloc_v2", 2), ("cuMemFree_v2", 98765)):
+        made.leave(made.enter(name), result)
+    made.end()
+    path = made.write(tmp_path / "failed.jsonl")
+    assert json.loads(look("info", path, "--json").out)["failed"] == [
+        {"name": "cuMemAlloc_v2", "result": 2, "error": "CUDA_ERROR_OUT_OF_MEMORY", "count": 2},
+        {"name": "cuMemFree_v2", "result": 98765, "error": "98765", "count": 1},
+    ]
+    told = "cuMemAlloc_v2 → CUDA_ERROR_OUT_OF_MEMORY × 2, cuMemFree_v2 → 98765 × 1"
+    assert told in look("info", path).out
+
+
 def test_info_says_how_a_trace_was_cut_off_and_what_was_lost(look: Look, tmp_path: Path) -> None:
     made = Made()
     made.add("loss", time=5, reasons=["no room"], blocks=7, bytes=4096)

@@ -22,6 +22,7 @@ from harp_spec.outputs import (
     exports,
     forward,
     local,
+    results,
     trace_schema,
     wire,
 )
@@ -35,6 +36,7 @@ OUTPUTS: dict[str, Callable[[], Iterable[Output]]] = {
     "exports": exports.outputs,
     "local": local.outputs,
     "trace-schema": trace_schema.outputs,
+    "results": results.outputs,
     "coverage": coverage.outputs,
     "control": control.outputs,
 }

@@ -11,6 +11,7 @@ from harp_replay.align import align
 from harp_replay.canon import NOBODYS, POLLS, Canon, Step, digest
 from harp_replay.events import Allocation, Call, Enter, Free, Leave, Reply, Told, events
 from harp_replay.moved import shape
+from harp_replay.results import result_name
 
 SHOWN = 20
 """Differences that are kept and described; all are counted."""
@@ -57,7 +58,7 @@ class Run:
                 case Leave():
                     name = names.pop(event.enter, None) if event.enter is not None else None
                     if name is not None and name not in POLLS and event.result:
-                        self.failed[f"{name} → {event.result}"] += 1
+                        self.failed[f"{name} → {result_name(event.result)}"] += 1
                 case Call():
                     self.answers.append(NO_ANSWER)
                     if event.kernel is not None:

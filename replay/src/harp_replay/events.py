@@ -14,9 +14,6 @@ from typing import Any, NamedTuple
 
 from harp_client.errors import HarpError
 
-NOT_SUPPORTED = 801
-"""CUDA_ERROR_NOT_SUPPORTED."""
-
 SUFFIXES = (".jsonl", ".ndjson")
 """Files with these names are lines, not traces."""
 

@@ -11,6 +11,7 @@ import click
 from harp_client.errors import printable
 from harp_client.quantities import readable
 from harp_replay.events import device_names, events, round_trip_ns
+from harp_replay.results import result_name
 from harp_replay.tally import ASKED, Tally
 
 NAMES = 12
@@ -81,7 +82,7 @@ def summary(tally: Tally) -> dict[str, Any]:
         "api_calls": tally.begun.total(),
         "api_calls_by_name": dict(tally.begun.most_common()),
         "failed": [
-            {"name": name, "result": code, "count": count}
+            {"name": name, "result": code, "error": result_name(code), "count": count}
             for (name, code), count in tally.failed.most_common()
         ],
         "unsupported": tally.unsupported(),
@@ -148,7 +149,7 @@ def page_of(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if found["unsupported"]:
         yield "not supported", some(found["unsupported"])
     failed = {
-        f"{each['name']} → {each['result']}": each["count"]
+        f"{each['name']} → {each['error']}": each["count"]
         for each in found["failed"]
         if each["name"] not in found["unsupported"]
     }

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from harp_replay import moved
 from harp_replay.events import (
-    NOT_SUPPORTED,
     Allocation,
     Call,
     DeviceTime,
@@ -29,6 +28,7 @@ from harp_replay.events import (
 )
 from harp_replay.labels import Labels
 from harp_replay.launches import Launches
+from harp_replay.results import result_name
 
 ASKED = ("data", "synchronise")
 """Reasons of waits that the program itself wanted."""
@@ -144,8 +144,11 @@ class Tally:
 
     def unsupported(self) -> dict[str, int]:
         """Driver API calls that returned CUDA_ERROR_NOT_SUPPORTED."""
-        found = self.failed.items()
-        return {name: count for (name, code), count in found if code == NOT_SUPPORTED}
+        return {
+            name: count
+            for (name, code), count in self.failed.items()
+            if result_name(code) == "CUDA_ERROR_NOT_SUPPORTED"
+        }
 
     def _enter(self, event: Enter) -> None:
         self.last = event.time

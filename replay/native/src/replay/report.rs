@@ -39,15 +39,20 @@ pub enum What {
     Printed { recorded: String, replayed: String },
 }
 
-fn code(code: u32) -> String {
+/// A result's name, `CUDA_ERROR_OUT_OF_MEMORY`; its number where nobody knows it.
+pub fn result_name(code: u32) -> String {
     error_name(code).map_or_else(|| code.to_string(), |name| name.to_string_lossy().into())
 }
 
 impl Difference {
     fn json(&self) -> Value {
         let (kind, recorded, replayed) = match &self.what {
-            What::Status { recorded, replayed } => ("status", code(*recorded), code(*replayed)),
-            What::Deferred { recorded, replayed } => ("deferred", code(*recorded), code(*replayed)),
+            What::Status { recorded, replayed } => {
+                ("status", result_name(*recorded), result_name(*replayed))
+            }
+            What::Deferred { recorded, replayed } => {
+                ("deferred", result_name(*recorded), result_name(*replayed))
+            }
             What::Length { recorded, replayed } => {
                 ("length", recorded.to_string(), replayed.to_string())
             }
@@ -89,12 +94,12 @@ impl Difference {
         }
         text + &match &self.what {
             What::Status { recorded, replayed } => {
-                format!(": returned {}, now {}", code(*recorded), code(*replayed))
+                format!(": returned {}, now {}", result_name(*recorded), result_name(*replayed))
             }
             What::Deferred { recorded, replayed } => format!(
                 ": told of {} from an earlier call, now of {}",
-                code(*recorded),
-                code(*replayed)
+                result_name(*recorded),
+                result_name(*replayed)
             ),
             What::Length { recorded, replayed } => {
                 format!(": {recorded} bytes, now {replayed}")

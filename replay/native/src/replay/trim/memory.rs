@@ -7,6 +7,7 @@ use harp_wire::twin;
 
 use super::super::options::Options;
 use super::super::player::{Moment, Player};
+use super::super::report::result_name;
 use super::super::survey::Survey;
 use super::super::{Ended, Refused};
 use super::plan::Plan;
@@ -50,7 +51,8 @@ pub fn observe(
         let status = player.settle(session, context)?;
         if is_first && status != 0 {
             return Err(Refused(format!(
-                "what comes before the chosen calls fails with {status}; choose earlier ones"
+                "what comes before the chosen calls fails with {}; choose earlier ones",
+                result_name(status)
             ))
             .into());
         }

@@ -16,6 +16,9 @@ from ctypes import byref, c_int, c_uint64, c_void_p
 COUNT = 1000
 """Numbers in each array."""
 
+FEW = 64
+"""Numbers in each array of `timed_add`."""
+
 MANY = 500
 """Calls that nobody waits for."""
 
@@ -90,21 +93,41 @@ def begin(bytes_each: int = 4 * COUNT, arrays: int = 1) -> list[c_uint64]:
 
 
 def vector_add() -> None:
-    a, b, c = begin(arrays=3)
+    add_vectors(COUNT)
+
+
+def timed_add() -> None:
+    """The same with fewer numbers, and with events before and after the kernel."""
+    add_vectors(FEW, are_timed=True)
+
+
+def add_vectors(count: int, are_timed: bool = False) -> None:
+    a, b, c = begin(4 * count, arrays=3)
+    events = [c_void_p() for _ in range(2 * are_timed)]
+    for event in events:
+        must(cuda.cuEventCreate(byref(event), 0))
     for memory, factor in ((a, 1.0), (b, 0.5)):
-        numbers = struct.pack(f"{COUNT}f", *(factor * i for i in range(COUNT)))
+        numbers = struct.pack(f"{count}f", *(factor * i for i in range(count)))
         must(cuda.cuMemcpyHtoD_v2(memory, numbers, ctypes.c_size_t(len(numbers))))
     module, function = c_void_p(), c_void_p()
     must(cuda.cuModuleLoadData(byref(module), ADD))
     must(cuda.cuModuleGetFunction(byref(function), module, b"add"))
-    values = [a, b, c, c_int(COUNT)]
+    values = [a, b, c, c_int(count)]
     pointers = (c_void_p * 4)(*(ctypes.addressof(value) for value in values))
+    for event in events[:1]:
+        must(cuda.cuEventRecord(event, None))
     must(cuda.cuLaunchKernel(function, 4, 1, 1, 256, 1, 1, 0, None, pointers, None))
+    for event in events[1:]:
+        must(cuda.cuEventRecord(event, None))
     must(cuda.cuCtxSynchronize())
-    found = ctypes.create_string_buffer(4 * COUNT)
-    must(cuda.cuMemcpyDtoH_v2(found, c, ctypes.c_size_t(4 * COUNT)))
-    if struct.unpack(f"{COUNT}f", found.raw) != tuple(1.5 * i for i in range(COUNT)):
+    found = ctypes.create_string_buffer(4 * count)
+    must(cuda.cuMemcpyDtoH_v2(found, c, ctypes.c_size_t(4 * count)))
+    if struct.unpack(f"{count}f", found.raw) != tuple(1.5 * i for i in range(count)):
         sys.exit("wrong sums")
+    if events:
+        must(cuda.cuEventElapsedTime_v2(byref(ctypes.c_float()), *events))
+    for event in events:
+        must(cuda.cuEventDestroy_v2(event))
     for memory in (a, b, c):
         must(cuda.cuMemFree_v2(memory))
 

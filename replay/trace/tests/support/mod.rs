@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use harp_trace::block::{
-    loss, Block, Kinds, Lost, Message, Payload, Policy, RawBlock, FLAG_PAYLOAD,
+    loss, Block, Kind, Kinds, Lost, Message, Payload, Policy, RawBlock, FLAG_PAYLOAD,
 };
 use harp_trace::container::{pack, Manifest, Trace, Writer};
 use harp_trace::event::Lines;
@@ -323,7 +323,7 @@ pub fn write_sample_with(folder: &Path, define: &[u8]) -> Vec<Vec<u8>> {
             reasons: loss::NO_ROOM | 1 << 40,
             blocks: 3,
             bytes: 100,
-            kinds: Kinds::UNKNOWN,
+            kinds: Kinds(1 << Kind::Leave as u16 | 1 << Kind::Wait as u16 | 1 << 63),
         },
     });
     s.put(&Block::DeviceTime {

@@ -124,6 +124,9 @@ def test_numbers_may_differ_within_a_tolerance(stage: Stage, changed: Path) -> N
     assert done.status == 1
     first = done.result["differences"][0]["first"]
     assert (first["count"], first["of"], first["unit"]) == (255, 256, "elements")
+    done = stage.replay(changed, "--tolerance", "nan")
+    assert (done.status, done.result) == (2, {})
+    assert done.told == 'harp-replay: --tolerance cannot be "nan". Next: see --help\n'
 
 
 def test_memory_may_lie_elsewhere(stage: Stage) -> None:
@@ -171,6 +174,10 @@ def test_a_check_that_compares_nothing_fails(stage: Stage) -> None:
     assert "nothing of the data was compared" in done.result["verdict"]
     assert done.result["skipped_because"] == {"only the size was recorded": 3}
     assert_same(stage.replay(trace, "--check", "returns"))
+    for check in ("returns", "final"):
+        done = stage.replay(trace, "--check", check, "--from", 1000)
+        assert (done.status, done.result["compared"]) == (1, 0)
+        assert "--from and --to have left nothing" in done.result["verdict"]
 
 
 def test_images_that_the_device_cannot_run_are_refused(stage: Stage) -> None:

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         }
         Err(Failure::Differs) => ExitCode::FAILURE,
         Err(Failure::Usage(what)) => {
-            eprintln!("harp-trace: {what}; {USAGE}");
+            eprintln!("harp-trace: {what}; see --help");
             ExitCode::from(2)
         }
     }

@@ -186,16 +186,20 @@ fn verdict(options: &Options, outcome: &Outcome, unlike: Option<u32>) -> Option<
         ));
     }
     // Codes alone do not stand for data that was there and could not be compared.
-    let lacks_data = outcome.data == 0 && (outcome.skipped() > 0 || options.check == Check::Final);
-    if options.check.of_data() && lacks_data {
+    if options.check.of_data() && outcome.data == 0 && outcome.skipped() > 0 {
         return Some(
             "nothing of the data was compared: the trace does not hold what came from the device; record it \
              with --trace-payload full or downloads=hash, or check what calls return with --check returns"
                 .to_owned(),
         );
     }
-    if options.check.of_codes() && outcome.codes + outcome.data == 0 {
-        return Some("nothing was compared: no call of the trace was answered".to_owned());
+    if options.check != Check::Off && outcome.codes + outcome.data == 0 {
+        let why = match (options.from > 0 || options.to.is_some(), options.check) {
+            (true, _) => "--from and --to have left nothing that could be",
+            (false, Check::Final) => "nothing came from the device",
+            (false, _) => "no call of the trace was answered",
+        };
+        return Some(format!("nothing was compared: {why}"));
     }
     None
 }

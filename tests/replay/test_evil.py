@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from programs import build
-from replay.stage import Stage, calls_of
+from replay.stage import Replayed, Stage, calls_of, lines_of
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 MUTANTS = int(os.environ.get("HOSTILE_TRACES", "16"))
 PATIENCE = ("--timeout", "1")
+GOLDEN = Path(__file__).parent / "golden" / "v1.1" / "timed_add.htrace"
 
 
 def record_functions(stage: Stage) -> list[dict[str, Any]]:
@@ -70,12 +75,86 @@ def test_mutated_traces_end_with_a_word(stage: Stage) -> None:
     for number in range(MUTANTS):
         mutant = mutate(events, random.Random(f"{SEED} {number}"))
         done = stage.replay(stage.assemble(mutant, f"mutant{number}"), *PATIENCE)
-        assert done.status in (0, 1, 2, 6), (SEED, number, done)
-        assert (done.told.count("\n"), " Next: " in done.told) == (
-            (1, True) if done.status in (2, 6) else (0, False)
-        ), (SEED, number, done)
+        assert_ends_with_a_word(done, (SEED, number))
         refused += done.status == 2
     assert refused > MUTANTS / 4
+
+
+def assert_ends_with_a_word(done: Replayed, case: object) -> None:
+    """Either there is a result, or one line with a cause and a next step."""
+    assert done.status in (0, 1, 2, 6), (case, done)
+    assert (done.told.count("\n"), " Next: " in done.told) == (
+        (1, True) if done.status in (2, 6) else (0, False)
+    ), (case, done)
+
+
+def test_enormous_numbers_end_with_a_word(stage: Stage) -> None:
+    """Each number of each call in its turn: addresses, sizes, ids."""
+    statuses = []
+    events = stage.events(GOLDEN)
+    for call in (event for event in events if event["type"] == "call"):
+        for path in numbers_in(call["args"]):
+            inner: Any = call["args"]
+            for key in path[:-1]:
+                inner = inner[key]
+            kept, inner[path[-1]] = inner[path[-1]], 1 << 63
+            with contextlib.suppress(subprocess.CalledProcessError):  # it has 32 bits
+                done = stage.replay(stage.assemble(events, f"enormous{len(statuses)}"), *PATIENCE)
+                assert_ends_with_a_word(done, (call, path))
+                statuses.append(done.status)
+            inner[path[-1]] = kept
+    assert {1, 2, 6} <= set(statuses)
+
+
+def without_content(trace: Path) -> None:
+    upload_of(trace).unlink()
+
+
+def with_another_content(trace: Path) -> None:
+    flip_in_the_middle(upload_of(trace))
+
+
+def with_other_calls(trace: Path) -> None:
+    flip_in_the_middle(trace / "calls.zst")
+
+
+def of_a_later_format(trace: Path) -> None:
+    manifest = trace / "MANIFEST.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"min_reader": 9}))
+
+
+def upload_of(trace: Path) -> Path:
+    """The file with the first thing that the program sent."""
+    events = lines_of("events", trace)
+    name = calls_of(events, "cuMemcpyHtoD_v2")[0]["payload"]["hash"]
+    return trace / "blobs" / name[:2] / name
+
+
+def flip_in_the_middle(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (without_content, ": the trace does not hold this content. "),
+        (with_another_content, " at byte 0: the content has another hash than its name. "),
+        (with_other_calls, "calls.zst at byte 0: the frame does not decompress: "),
+        (of_a_later_format, " needs a reader of version 9; this one has version 1. "),
+    ],
+)
+def test_a_damaged_trace_is_not_replayed(
+    stage: Stage, damage: Callable[[Path], None], told: str
+) -> None:
+    trace = shutil.copytree(GOLDEN, stage.folder / "damaged.htrace")
+    damage(trace)
+    done = stage.replay(trace)
+    assert_ends_with_a_word(done, damage)
+    assert (done.status, done.result) == (2, {})
+    assert told in done.told
 
 
 def test_functions_that_cannot_have_been_reached_are_refused(stage: Stage) -> None:

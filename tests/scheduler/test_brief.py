@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import random
+import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -145,8 +147,7 @@ def test_who_stays_or_is_not_understood_has_a_connection_of_grpc(
     address = serve(Pool())
     old = Scheduler([address], folder)
     old._brief_until = 0.0
-    monkeypatch.setattr(brief, "LARGEST_HEADERS", 0)
-    monkeypatch.setattr(brief, "LARGEST_FRAME", 16)
+    monkeypatch.setattr(brief, "_connected", lambda *_: Played(b"HTTP/1.1 200 OK\r\n\r\n"))
     unclear = Scheduler([address], folder)
     for scheduler in (old, unclear):
         assert scheduler.call("Get", pool_pb2.GetRequest(name="one")).revision == 7
@@ -198,10 +199,12 @@ def test_a_scheduler_answers_and_refuses_so(tmp_path: Path) -> None:
 
 
 class Played:
-    """A connection on which bytes come as they once did, or changed."""
+    """A connection on which bytes come as they once did, or changed; then the last ones for ever,
+    or the end."""
 
-    def __init__(self, received: bytes, piece: int) -> None:
-        self._received, self._piece = received, piece
+    def __init__(self, received: bytes, piece: int = 1 << 14, for_ever: bytes = b"") -> None:
+        self._received, self._piece, self._for_ever = received, piece, for_ever
+        self.asked = 0
 
     def __enter__(self) -> Played:
         return self
@@ -209,30 +212,53 @@ class Played:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def settimeout(self, _: float) -> None:
+        pass
+
     def sendall(self, _: bytes) -> None:
         pass
 
     def recv(self, size: int) -> bytes:
+        self.asked += 1
+        if not self._received:
+            return self._for_ever
         taken = self._received[: min(size, self._piece)]
         self._received = self._received[len(taken) :]
         return taken
 
 
+class Recorded:
+    """A connection, and what has come on it."""
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        self._connection, self.received = connection, b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def recv(self, size: int) -> bytes:
+        piece = self._connection.recv(size)
+        self.received += piece
+        return piece
+
+
+@pytest.fixture
+def recorded(serve: Serve, folder: str) -> bytes:
+    """What a scheduler says when it answers."""
+    with brief._connected(serve(Pool()), folder) as connection:
+        recorder = Recorded(connection)
+        call = brief._Call(recorder)
+        call.ask(GET, get("one"))
+        assert len(list(call.messages())) == 1
+    return recorder.received
+
+
 def test_broken_answers_are_unclear(
-    serve: Serve, folder: str, monkeypatch: pytest.MonkeyPatch
+    recorded: bytes, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address = serve(Pool())
-    with brief._connected(address, folder) as connection:
-        connection.sendall(brief._asking(GET, get("one")))
-        received = b""
-        while piece := connection.recv(1 << 14):
-            received += piece
-            if b"grpc-status" in received:
-                break
-    # What comes behind the status is not read.
     choice, outcomes = random.Random(1), {"answer": 0, "unclear": 0, "refused": 0}
     for turn in range(4000):
-        broken = bytearray(received)
+        broken = bytearray(recorded)
         for _ in range(choice.randrange(4) if turn else 0):
             broken[choice.randrange(len(broken))] = choice.randrange(256)
         if turn % 4 == 3:
@@ -240,7 +266,7 @@ def test_broken_answers_are_unclear(
         played = Played(bytes(broken), choice.randrange(1, 100))
         monkeypatch.setattr(brief, "_connected", lambda *_, played=played: played)
         try:
-            answers = list(brief.answers(address, folder, GET, b""))
+            answers = list(brief.answers("", folder, GET, b""))
             outcomes["answer"] += 1
             if turn == 0:
                 assert pool_pb2.Things.FromString(answers[0]).revision == 7
@@ -252,9 +278,71 @@ def test_broken_answers_are_unclear(
     assert outcomes["unclear"] > 1000
 
 
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
+
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY = 0, 1, 3, 4, 5, 6, 7
+CONTINUATION = 9
+BEGUN = frame(SETTINGS, 0, 0) + frame(HEADERS, 4, 1, b"\x88")
+"""Settings, and the headers of an answer: `:status: 200`."""
+
+
+IDLE = {
+    "pings": frame(PING, 0, 0, bytes(8)),
+    "settings": frame(SETTINGS, 0, 0),
+    "data": frame(DATA, 0, 1),
+    "informational": frame(HEADERS, 4, 1, b"\x08\x03103"),
+    "unknown": frame(99, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_what_is_no_answer_is_silence(
+    name: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = BEGUN if name == "data" else frame(SETTINGS, 0, 0)
+    played = Played(before, for_ever=IDLE[name])
+    monkeypatch.setattr(brief, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(brief, "_connected", lambda *_: played)
+    with pytest.raises(brief.Unclear, match="silence"):
+        list(brief.answers("", folder, GET, b""))
+
+
+BOMB = b"\x40\1x\x7f\xa1\x1e" + b"x" * 4000 + b"\xbe" * 20
+"""A header field of 4000 bytes, and 20 times the same by its number."""
+
+
+HOSTILE = {
+    # The cause; how often it is heard at most; what comes before, and again and again.
+    "data": ("window", 4097, BEGUN, frame(DATA, 0, 1, b"\0\4\0\0\0" + bytes(16379))),
+    "long frame": ("overlong", 1, BEGUN, frame(DATA, 0, 1, bytes(16385))),
+    "long message": ("nobody asked for", 1, BEGUN, frame(DATA, 0, 1, b"\0\xff\xff\xff\xff")),
+    "compressed": ("nobody asked for", 1, BEGUN, frame(DATA, 0, 1, b"\1\0\0\0\1x")),
+    "no end": ("continuation", 64, frame(HEADERS, 0, 1), frame(CONTINUATION, 0, 1, bytes(100))),
+    "bomb": ("larger than 65536", 1, BEGUN, frame(HEADERS, 5, 1, BOMB)),
+    "push": ("pushed", 1, BEGUN, frame(PUSH_PROMISE, 4, 1, b"\0\0\0\2")),
+    "reset": ("an end with", 1, BEGUN, frame(RST_STREAM, 0, 1, bytes(4))),
+    "goodbye": ("an end with", 1, BEGUN, frame(GOAWAY, 0, 0, bytes(8))),
+    "end": ("an end without", 1, BEGUN, b""),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_nobody_asked_for_is_unclear_at_once(
+    name: str, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cause, most, before, for_ever = HOSTILE[name]
+    played = Played(before, for_ever=for_ever)
+    monkeypatch.setattr(brief, "_connected", lambda *_: played)
+    with pytest.raises(brief.Unclear, match=cause):
+        list(brief.answers("", folder, GET, b""))
+    assert played.asked <= 1 + most
+
+
 def test_who_holds_a_lease_loads_little() -> None:
     """What is slow to load is left alone by what every `harp-run` waits for."""
-    slow = {"grpc", "cryptography", "dataclasses", "subprocess", "asyncio", "click", "argparse"}
+    slow = {"grpc", "cryptography", "subprocess", "asyncio", "click", "argparse"}
     program = "import sys, harp_client.lease, harp_client.lease_holder; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "harp_client.brief" in loaded.stdout.split()

@@ -1,14 +1,12 @@
 """One call to a scheduler over a connection of its own, without gRPC's library: loading that takes
-longer than all else that `harp-run` does before the program starts.
+as long as all else that `harp-run` does before the program starts. h2 speaks HTTP/2, and here is
+what gRPC says in it.
 
 It understands what a scheduler answers when all is well, and refusals. Whatever else comes is
 `Unclear`: the caller makes the call again through gRPC, which tries longer and says what is wrong.
 
-    connection preface, SETTINGS, WINDOW_UPDATE, HEADERS, DATA     there (RFC 9113)
-    HEADERS, DATA, ..., HEADERS with `grpc-status`                 back
-
-Neither end compresses headers: we send literals, and a table of size 0 (RFC 7541) leaves the peer
-nothing to refer to.
+    headers with the call's path, one message           there
+    headers, messages, trailers with `grpc-status`      back
 """
 
 from __future__ import annotations
@@ -17,18 +15,31 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from h2.connection import H2Connection
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+)
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
 
 from harp_client.target import CREDENTIAL_FILES, SCHEDULER_NAME
 
 CONNECT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
-"""How long nothing may come of an answer."""
+"""How long nothing may come of an answer, whatever else comes."""
 
 LARGEST_ANSWER = 64 << 20
 """Bytes: the window that a peer is given. It gets no other, so what is longer is Unclear."""
 
-LARGEST_HEADERS = 64 << 10
 LARGEST_FRAME = 1 << 14
 """Bytes that each end takes in one frame, where it has said nothing of it."""
 
@@ -57,11 +68,6 @@ STATUS = (
 )
 """gRPC's names of its status codes."""
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 4, 6, 8, 9
-END_STREAM, ACK, END_HEADERS = 1, 1, 4
-HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE = 1, 2, 4
-
 PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 """Variables by which gRPC is told to connect by way of a proxy. That is left to it."""
 
@@ -88,9 +94,10 @@ def answers(address: str, credentials: str, path: str, request: bytes) -> Iterat
         raise Unclear("a proxy")
     try:
         with _connected(address, credentials) as connection:
-            connection.sendall(_asking(path, request))
-            yield from _Answer(connection).messages()
-    except (OSError, EOFError, ValueError, LookupError, struct.error) as error:
+            call = _Call(connection)
+            call.ask(path, request)
+            yield from call.messages()
+    except (OSError, EOFError, ValueError, LookupError, H2Error) as error:
         raise Unclear(str(error)) from error
 
 
@@ -111,97 +118,78 @@ def _connected(address: str, credentials: str) -> ssl.SSLSocket:
     return connection
 
 
-def _asking(path: str, request: bytes) -> bytes:
-    """Everything that we send of our own accord."""
-    settings = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, LARGEST_ANSWER))
-    headers = {
-        ":method": "POST",
-        ":scheme": "https",
-        ":path": path,
-        ":authority": SCHEDULER_NAME,
-        "te": "trailers",
-        "content-type": "application/grpc",
-    }
-    return b"".join(
-        (
-            PREFACE,
-            _frame(SETTINGS, 0, 0, b"".join(struct.pack(">HI", *each) for each in settings)),
-            _frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_ANSWER)),
-            _frame(HEADERS, END_HEADERS, STREAM, b"".join(map(_literal, headers.items()))),
-            _frame(DATA, END_STREAM, STREAM, MESSAGE_HEAD.pack(False, len(request)) + request),
-        )
-    )
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    return struct.pack(">IBI", len(payload) << 8 | kind, flags, stream) + payload
-
-
-def _literal(header: tuple[str, str]) -> bytes:
-    """A header field without indexing, as it is (RFC 7541 section 6.2.2)."""
-    return b"\0" + b"".join(_sized(text.encode()) for text in header)
-
-
-def _sized(text: bytes) -> bytes:
-    if len(text) < 0x7F:
-        return bytes((len(text),)) + text
-    rest = len(text) - 0x7F
-    if rest > 0x3FFF:
-        raise ValueError("a header that is too long")
-    return bytes((0x7F, rest & 0x7F | 0x80, rest >> 7)) + text
-
-
-class _Answer:
-    """What comes back."""
+class _Call:
+    """What is said on one connection, and what comes back."""
 
     def __init__(self, connection: ssl.SSLSocket) -> None:
         self._connection = connection
-        self._received = bytearray()
+        self._http = H2Connection()
+        self._http.local_settings = Settings(
+            initial_values={
+                SettingCodes.ENABLE_PUSH: 0,
+                SettingCodes.INITIAL_WINDOW_SIZE: LARGEST_ANSWER,
+                # What h2 holds the peer to.
+                SettingCodes.MAX_HEADER_LIST_SIZE: H2Connection.DEFAULT_MAX_HEADER_LIST_SIZE,
+            }
+        )
+
+    def ask(self, path: str, request: bytes) -> None:
+        """Sends everything that we send of our own accord."""
+        headers = {
+            ":method": "POST",
+            ":scheme": "https",
+            ":path": path,
+            ":authority": SCHEDULER_NAME,
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
+        self._http.initiate_connection()
+        self._http.increment_flow_control_window(LARGEST_ANSWER)
+        self._http.send_headers(STREAM, headers.items())
+        message = MESSAGE_HEAD.pack(False, len(request)) + request
+        self._http.send_data(STREAM, message, end_stream=True)
+        self._send()
 
     def messages(self) -> Iterator[bytes]:
         """Each message when it has arrived, until the status is there, which is OK. Raises
-        Refused, and whatever Python does for bytes that are not understood."""
-        body, is_last = bytearray(), False
-        while not is_last:
-            kind, flags, stream, payload = self._frame()
-            if kind == HEADERS and stream == STREAM:
-                is_last = bool(flags & END_STREAM)
-                block = payload
-                while not flags & END_HEADERS:
-                    kind, flags, stream, payload = self._frame()
-                    block += payload
-                    if (kind, stream) != (CONTINUATION, STREAM) or len(block) > LARGEST_HEADERS:
-                        raise ValueError("headers without an end")
-                if is_last:
-                    _judge(dict(_fields(block)))
-            elif kind == DATA and stream == STREAM and not flags:
-                body += payload
-                yield from _cut(body)
-            elif kind in (SETTINGS, PING):
-                if not flags & ACK:
-                    answer = payload if kind == PING else b""
-                    self._connection.sendall(_frame(kind, ACK, 0, answer))
-            elif kind != WINDOW_UPDATE:
-                raise ValueError(f"a frame of kind {kind}")
-        if body:
-            raise ValueError("a message that is cut off")
+        Refused, and what h2 and Python raise for bytes that are not understood."""
+        body = bytearray()
+        trailers: dict[str, str] = {}
+        until = time.monotonic() + SILENCE_SECONDS
+        while True:
+            for event in self._events(until):
+                if isinstance(event, DataReceived) and event.data:
+                    body += event.data
+                    yield from _cut(body)
+                elif isinstance(event, ResponseReceived | TrailersReceived):
+                    trailers = _text(event.headers)  # an answer without messages has no others
+                elif isinstance(event, StreamEnded):
+                    _judge(trailers)
+                    if body:
+                        raise ValueError("a message that is cut off")
+                    return
+                elif isinstance(event, StreamReset | ConnectionTerminated):
+                    raise EOFError(f"an end with HTTP/2's error {event.error_code}")
+                else:
+                    continue
+                until = time.monotonic() + SILENCE_SECONDS
 
-    def _frame(self) -> tuple[int, int, int, bytes]:
-        """Kind, flags, stream and payload of the next frame."""
-        word, flags, stream = struct.unpack(">IBI", self._take(9))
-        if word >> 8 > LARGEST_FRAME:
-            raise ValueError("a frame that is too large")
-        return word & 0xFF, flags, stream, self._take(word >> 8)
+    def _events(self, until: float) -> list[Event]:
+        """What the next bytes say. `until`: the time by which they are to come."""
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("silence")
+        self._connection.settimeout(left)
+        received = self._connection.recv(LARGEST_FRAME)
+        if not received:
+            raise EOFError("an end without a status")
+        events = self._http.receive_data(received)
+        self._send()
+        return events
 
-    def _take(self, size: int) -> bytes:
-        while len(self._received) < size:
-            piece = self._connection.recv(LARGEST_FRAME)
-            if not piece:
-                raise EOFError
-            self._received += piece
-        taken = bytes(self._received[:size])
-        del self._received[:size]
-        return taken
+    def _send(self) -> None:
+        if said := self._http.data_to_send():
+            self._connection.sendall(said)
 
 
 def _cut(body: bytearray) -> Iterator[bytes]:
@@ -217,6 +205,10 @@ def _cut(body: bytearray) -> Iterator[bytes]:
         del body[:end]
 
 
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
 def _judge(trailers: Mapping[str, str]) -> None:
     """Raises Refused where the status is not OK."""
     code = STATUS[int(trailers["grpc-status"])]
@@ -224,42 +216,3 @@ def _judge(trailers: Mapping[str, str]) -> None:
         from urllib.parse import unquote
 
         raise Refused(code, unquote(trailers.get("grpc-message", code)), trailers)
-
-
-def _fields(block: bytes) -> Iterator[tuple[str, str]]:
-    """Names and values of the header fields that are written out. Others are common ones of
-    HTTP/2's, by number; what is compressed by Huffman's code has no name that is looked for."""
-    at = 0
-    while at < len(block):
-        first = block[at]
-        if first & 0x80 or first & 0xE0 == 0x20:  # by number, or the size of the table
-            _, at = _integer(block, at, 7 if first & 0x80 else 5)
-            continue
-        number, at = _integer(block, at, 6 if first & 0x40 else 4)
-        name = ""
-        if number == 0:
-            name, at = _text(block, at)
-        value, at = _text(block, at)
-        yield name, value
-
-
-def _text(block: bytes, at: int) -> tuple[str, int]:
-    is_huffman = bool(block[at] & 0x80)
-    length, at = _integer(block, at, 7)
-    if at + length > len(block):
-        raise ValueError("a header that is cut off")
-    return "" if is_huffman else block[at : at + length].decode("latin-1"), at + length
-
-
-def _integer(block: bytes, at: int, bits: int) -> tuple[int, int]:
-    """A number with a prefix of so many bits (RFC 7541 section 5.1), and where it ends."""
-    most = (1 << bits) - 1
-    number, at = block[at] & most, at + 1
-    if number < most:
-        return number, at
-    for shift in (0, 7, 14, 21):
-        number += (block[at] & 0x7F) << shift
-        at += 1
-        if not block[at - 1] & 0x80:
-            return number, at
-    raise ValueError("a number that is too large")

@@ -72,8 +72,10 @@ impl Relocated {
 /// The device memory of a session.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    /// By the recorded first address. None overlaps another.
+    /// By the recorded first address. None overlaps another, neither then nor now.
     ranges: BTreeMap<u64, Range>,
+    /// The recorded first addresses, by those of now.
+    recorded: BTreeMap<u64, u64>,
     /// How many of them have moved.
     moved: usize,
     pub relocated: Relocated,
@@ -82,22 +84,35 @@ pub struct Addresses {
 impl Addresses {
     /// A range that began at `recorded` begins at `now`.
     pub fn learn(&mut self, recorded: u64, bytes: u64, now: u64) {
-        let Some(end) = recorded.checked_add(bytes) else {
+        let ends = recorded.checked_add(bytes).zip(now.checked_add(bytes));
+        let Some((end, end_now)) = ends.filter(|_| bytes > 0) else {
             return;
         };
-        // What was there before has been freed.
+        // What was there before has been freed: in the recording, and so in the replay.
         while let Some((base, range)) = self.ranges.range(..end).next_back() {
-            let (base, range) = (*base, *range);
-            if base.saturating_add(range.bytes) <= recorded && base != recorded {
+            if base + range.bytes <= recorded {
                 break;
             }
-            self.ranges.remove(&base);
-            self.moved -= usize::from(range.now != base);
+            self.forget(*base);
+        }
+        while let Some((base_now, base)) = self.recorded.range(..end_now).next_back() {
+            if base_now + self.ranges[base].bytes <= now {
+                break;
+            }
+            self.forget(*base);
         }
         self.ranges.insert(recorded, Range { bytes, now });
+        self.recorded.insert(now, recorded);
         if recorded != now {
             self.moved += 1;
             self.relocated.addresses += 1;
+        }
+    }
+
+    fn forget(&mut self, base: u64) {
+        if let Some(range) = self.ranges.remove(&base) {
+            self.recorded.remove(&range.now);
+            self.moved -= usize::from(range.now != base);
         }
     }
 
@@ -171,15 +186,12 @@ impl Addresses {
 
     /// Replaces addresses of now by the recorded ones: [`replace`](Addresses::replace), the other way round.
     pub fn put_back(&self, words: &mut [u8]) {
-        let ranges = self.ranges.iter();
-        let now: BTreeMap<u64, (u64, u64)> = ranges
-            .map(|(recorded, range)| (range.now, (range.bytes, *recorded)))
-            .collect();
         for place in words.chunks_exact_mut(WORD) {
             let address = word(place);
-            if let Some((base, (bytes, recorded))) = now.range(..=address).next_back() {
-                if address - base < *bytes {
-                    place.copy_from_slice(&(recorded + (address - base)).to_le_bytes());
+            if let Some((now, base)) = self.recorded.range(..=address).next_back() {
+                let offset = address - now;
+                if offset < self.ranges[base].bytes {
+                    place.copy_from_slice(&(base + offset).to_le_bytes());
                 }
             }
         }
@@ -245,9 +257,17 @@ mod tests {
         assert_eq!(addresses.now(0x2100), 0x2100);
         assert!(!addresses.have_moved());
         assert_eq!(addresses.relocated.addresses, 2);
-        addresses.learn(u64::MAX, 2, 0);
-        addresses.learn(0x3000, 0, 0x7000);
-        assert_eq!(addresses.now(0x3000), 0x3000);
+        for (recorded, bytes, now) in [(u64::MAX, 2, 0), (0, 2, u64::MAX), (0x3000, 0, 0x7000)] {
+            addresses.learn(recorded, bytes, now);
+            assert_eq!(addresses.now(recorded), recorded);
+        }
+        // Now it lies where another one lay, which has been freed since.
+        addresses.learn(0x4000, 0x100, 0x7000);
+        addresses.learn(0x5000, 0x10, 0x70f0);
+        assert_eq!(addresses.now(0x4000), 0x4000);
+        let mut words = 0x70f8u64.to_le_bytes();
+        addresses.put_back(&mut words);
+        assert_eq!(u64::from_le_bytes(words), 0x5008);
     }
 
     #[test]

@@ -356,8 +356,8 @@ impl<'a> Player<'a> {
                 told.push_back((sent.number, code));
             }
         }
-        if !varies(sent.call) {
-            self.outcome.marks.push(mark(&arrived));
+        if self.options.repeat > 1 && !varies(sent.call) {
+            self.outcome.marks.push(mark(&arrived, &line.addresses));
         }
         if sent.call == CallId::harp_twin_read && event.status == 0 && arrived.status == 0 {
             self.twins_told(message, event.session, sent.number, &arrived)?;
@@ -436,14 +436,42 @@ fn keep_time(last: &mut Option<(u64, Instant)>, time: u64, line: &mut Line) -> R
     Ok(())
 }
 
-/// What two replays must have in common of a reply.
-fn mark(arrived: &Arrived) -> u64 {
+/// What two replays must have in common of a reply: all but where memory lies, which a server may choose
+/// otherwise each time.
+fn mark(arrived: &Arrived, addresses: &Addresses) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&arrived.status.to_le_bytes());
     match &arrived.body {
+        Body::Here(bytes) if addresses.have_moved() => {
+            let mut bytes = bytes.clone();
+            addresses.put_back(&mut bytes);
+            hasher.update(&bytes)
+        }
         Body::Here(bytes) => hasher.update(bytes),
         Body::Gone { bytes, .. } => hasher.update(&bytes.to_le_bytes()),
     };
     let hash = *hasher.finalize().as_bytes();
     hash.first_chunk().copied().map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replays_are_told_apart_by_data_and_not_by_where_it_lies() {
+        let marked = |address: u64, data: u64| {
+            let mut addresses = Addresses::default();
+            addresses.learn(0x1000, 0x100, address);
+            let words = [address + 8, data].map(u64::to_le_bytes);
+            let arrived = Arrived {
+                status: 0,
+                deferred: 0,
+                body: Body::Here(words.concat()),
+            };
+            mark(&arrived, &addresses)
+        };
+        assert_eq!(marked(0x1000, 7), marked(0x9000, 7));
+        assert_ne!(marked(0x1000, 7), marked(0x9000, 8));
+    }
 }

@@ -295,6 +295,17 @@ def test_calls_of_another_version_are_told_by_name(stage: Stage) -> None:
     done = stage.replay(stage.assemble(events, "of_another_version"))
     assert done.status == 2
     assert "cuLaunchKernel takes or gives other values" in done.told
+    assert " Next: replay it with the version of harp-pool that recorded it" in done.told
+    # Nor has anybody heard yet of a call of a later version.
+    known["cuLaunchKernel"]["name"] = "cuLaunchTomorrow"
+    launches = calls_of(events, "cuLaunchKernel")
+    for event in launches:
+        event["name"] = "cuLaunchTomorrow"
+    later = stage.assemble(events, "of_a_later_version")
+    done = stage.replay(later)
+    assert done.status == 2
+    assert f"call {launches[0]['number']}: this version has no call cuLaunchTomorrow" in done.told
+    assert stage.replay(later, "--to", launches[0]["number"] - 1).status == 0
 
 
 def test_a_replay_can_be_interrupted(stage: Stage) -> None:

@@ -12,6 +12,11 @@ use harp_wire::CallId;
 /// The calls of today.
 const TODAY: &str = include_str!("../../../../proto/trace/schema.json");
 
+/// What helps with a call that today's are not.
+const OTHERWISE: &str =
+    "replay it with the version of harp-pool that recorded it (harp-replay info --json), or what \
+                         comes before with --to";
+
 /// Finds today's number for each call of a trace.
 pub struct Calls {
     today: Schema,
@@ -45,10 +50,10 @@ impl Calls {
         let (today, now) = self
             .today
             .named(name)
-            .ok_or_else(|| format!("this version has no call {name}"))?;
+            .ok_or_else(|| format!("this version has no call {name}; {OTHERWISE}"))?;
         if !is_same(call, now) {
             return Err(format!(
-                "{name} takes or gives other values than when the trace was recorded"
+                "{name} takes or gives other values than when the trace was recorded; {OTHERWISE}"
             ));
         }
         self.known.insert(number, CallId(today));

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from harp_client import settings
+from harp_client.credentials import write
 from harp_client.errors import HarpError
-from harp_client.target import config_folder, contexts
-
-
-def configuration_file(environ: Mapping[str, str] = os.environ) -> Path:
-    """HARP_CONFIG, else config.toml in the configuration folder."""
-    chosen = settings.HARP_CONFIG.get(environ)
-    return Path(chosen or os.path.join(config_folder(environ), "config.toml"))
+from harp_client.target import configuration_file, contexts
 
 
 def add_context(name: str, values: Mapping[str, str]) -> bool:
@@ -64,14 +57,10 @@ def changing() -> Iterator[Any]:
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
-    path = configuration_file()
+    path = Path(configuration_file())
     try:
-        document = tomlkit.parse(path.read_text()) if path.exists() else tomlkit.document()
+        document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
         yield document
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.touch(mode=0o600)
-        partial.write_text(tomlkit.dumps(document))
-        os.replace(partial, path)
-    except (OSError, TOMLKitError) as error:
+        write(path, tomlkit.dumps(document).encode())
+    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise HarpError(f"cannot change {path}: {error}", "correct or remove the file") from error

@@ -138,9 +138,16 @@ def config_folder(environ: Mapping[str, str] = os.environ) -> str:
     return os.path.join(home, "harp")
 
 
+def configuration_file(environ: Mapping[str, str] = os.environ) -> str:
+    """HARP_CONFIG, else config.toml in the configuration folder."""
+    chosen = settings.HARP_CONFIG.get(environ)
+    return chosen or os.path.join(config_folder(environ), "config.toml")
+
+
 def contexts(environ: Mapping[str, str] = os.environ) -> tuple[str | None, dict[str, Any]]:
-    """The configuration file's current context's name and its contexts; empty without a file."""
-    path = settings.HARP_CONFIG.get(environ) or os.path.join(config_folder(environ), "config.toml")
+    """The configuration file's current context's name and its contexts; empty without a file.
+    Raises HarpError (125) where it cannot be read or makes no sense."""
+    path = configuration_file(environ)
     try:
         with open(path, "rb") as file:
             import tomllib

@@ -79,11 +79,6 @@ def save(folder: Path, role: str, signed: api.Credentials) -> None:
     write(folder / f"{CLIENT[role]}.pem", signed.client)
 
 
-def role_of(folder: Path) -> str:
-    """What the folder's owner is: server or user; a host's folder looks like a user's."""
-    return "server" if (folder / "agent.key").exists() else "user"
-
-
 def certificate(path: Path) -> x509.Certificate:
     """Reads one. Raises HarpError."""
     from cryptography import x509

@@ -9,7 +9,8 @@ from cryptography import x509
 from cryptography.x509 import verification
 
 from harp_client.errors import HarpError
-from harp_server.ca import SERVER_NAME, Authority, SessionIssuer, identity, save_user
+from harp_client.target import SERVER_NAME
+from harp_server.ca import Authority, SessionIssuer, identity, save_user
 
 
 def chain_of(text: str) -> list[x509.Certificate]:

@@ -2,6 +2,9 @@
 
 import sys
 
+NEXT = "harp-next"
+"""Key of the trailing metadata by which a scheduler says what to do about a refusal."""
+
 
 class HarpError(Exception):
     """A failure told in one line: what went wrong and what to do next.

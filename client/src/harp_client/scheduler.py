@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from harp_client import brief
-from harp_client.errors import HarpError
+from harp_client.errors import NEXT, HarpError
 from harp_client.target import CREDENTIAL_FILES, SCHEDULER_NAME
 
 if TYPE_CHECKING:
@@ -60,9 +60,6 @@ EXIT_CODES = {
 
 AWAY = ("UNAVAILABLE", "CANCELLED")
 """What another scheduler may answer, or the same one a little later."""
-
-NEXT = "harp-next"
-"""Key of the metadata that says what to do about a refusal."""
 
 Answer = TypeVar("Answer")
 

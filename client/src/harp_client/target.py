@@ -10,10 +10,11 @@ from harp_client.errors import HarpError
 
 CREDENTIAL_FILES = ("ca.pem", "client.pem", "client.key")
 SERVER_NAME = "harp-server"
-"""DNS name in every session's certificate."""
+"""DNS name in every session certificate: what clients check, wherever the server runs. A session's
+own name before it and a dot is what its client asks for to resume it."""
 
 SCHEDULER_NAME = "harp-scheduler"
-"""DNS name in every scheduler's certificate."""
+"""DNS name in every scheduler's certificate: what agents and people check, wherever it runs."""
 
 ONE_SERVER = re.compile(r"([^/,@]+@)?[^/,@]+:\d+(/\d+(\+\d+)*)?")
 """`HOST:PORT`, after a slash the numbers of the devices wanted there: `gpu1:7443/0+2`; before an @

@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from harp_client.errors import HarpError, printable
 from harp_client.native import NativeParts
+from harp_client.target import SERVER_NAME
 from harp_server.admission import Closed, Entry
-from harp_server.ca import SERVER_NAME, SessionIssuer
+from harp_server.ca import SessionIssuer
 from harp_server.channel import Message
 from harp_server.content_cache import ContentCache, Place
 from harp_server.logs import Log

@@ -29,13 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from harp_client.credentials import CLOCK_SKEW, write
 from harp_client.errors import HarpError
-
-SERVER_NAME = "harp-server"
-"""DNS name in every session certificate: what clients check, wherever the server runs. A session's
-own name before it and a dot is what its client asks for to resume it."""
-
-SCHEDULER_NAME = "harp-scheduler"
-"""DNS name in every scheduler's certificate: what agents and people check, wherever it runs."""
+from harp_client.target import SCHEDULER_NAME, SERVER_NAME
 
 ROOT_DAYS = 3650
 SERVER_DAYS = 365

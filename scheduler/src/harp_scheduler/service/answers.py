@@ -7,14 +7,12 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from harp_client.errors import NEXT
 from harp_scheduler.core.refused import Conflict, NotFound, OverQuota, Refused
 from harp_scheduler.service import denials
 from harp_scheduler.service.access import Context, Denied
 from harp_scheduler.service.leader import NotLeading
 from harp_scheduler.store.errors import StoreUnavailable, TokenRefused
-
-NEXT = "harp-next"
-"""Key of the trailing metadata that says what to do."""
 
 
 class Invalid(Refused):

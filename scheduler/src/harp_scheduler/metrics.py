@@ -32,11 +32,9 @@ from prometheus_client.registry import Collector
 
 from harp_scheduler.core.book import Link, unusable
 from harp_scheduler.core.model import Accelerator, Lease, Server
+from harp_scheduler.core.placement.model import WHOLE
 from harp_scheduler.core.pool import Pool
 from harp_scheduler.service.history import Counts, History
-
-WHOLE = 1000
-"""Per mille of compute that a device has."""
 
 DECISION_BUCKETS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 1.0)
 COMMIT_BUCKETS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 5.0)

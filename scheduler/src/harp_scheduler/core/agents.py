@@ -8,12 +8,17 @@ from harp_api.control.v1 import agent_pb2 as agent
 from harp_scheduler.core.book import Book, Link, is_ordered
 from harp_scheduler.core.events import Connected, Disconnected, Reported, ServerRevoked
 from harp_scheduler.core.leases import settle, withdraw
-from harp_scheduler.core.model import Accelerator, After, Closing, Lease, Server
+from harp_scheduler.core.model import (
+    MEMORY_MOST,
+    WORD_MOST,
+    WORDS_MOST,
+    Accelerator,
+    After,
+    Closing,
+    Lease,
+    Server,
+)
 
-LABELS_MOST, WORD_MOST = 64, 256
-"""Labels of one thing, and the letters of each; what is more is cut off."""
-
-MEMORY_MOST = 1 << 50
 NUMBER_MOST = (1 << 63) - 1
 """Of an incident; the store's numbers end there."""
 
@@ -238,6 +243,7 @@ def next_orders(book: Book, name: str, grace: float) -> agent.Orders:
 
 
 def as_pairs(labels: object) -> tuple[tuple[str, str], ...]:
-    """A map of labels as a value that can be compared and hashed."""
-    items = sorted(dict(labels).items())[:LABELS_MOST]  # type: ignore[call-overload]
+    """A map of labels as a value that can be compared and hashed; what is too much of it, or too
+    long, is cut off."""
+    items = sorted(dict(labels).items())[:WORDS_MOST]  # type: ignore[call-overload]
     return tuple((name[:WORD_MOST], value[:WORD_MOST]) for name, value in items)

@@ -12,6 +12,12 @@ from enum import StrEnum
 
 from harp_scheduler.core.placement.model import Demand, Slice
 
+WORDS_MOST, WORD_MOST = 64, 256
+"""Models or labels of one thing, and the letters of each."""
+
+MEMORY_MOST = 1 << 50
+"""Bytes of one device, or of what is asked of it."""
+
 
 class State(StrEnum):
     """States of a lease: those of EAIS, and PENDING and LOST."""

@@ -26,8 +26,17 @@ from harp_scheduler.core.events import (
     Started,
     TenantSet,
 )
-from harp_scheduler.core.model import After, Closing, Lease, Profile, Quota
-from harp_scheduler.core.placement.model import Demand
+from harp_scheduler.core.model import (
+    MEMORY_MOST,
+    WORD_MOST,
+    WORDS_MOST,
+    After,
+    Closing,
+    Lease,
+    Profile,
+    Quota,
+)
+from harp_scheduler.core.placement.model import WHOLE, Demand
 from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import Conflict, NotFound
 from harp_scheduler.core.requests import repeated
@@ -41,7 +50,6 @@ from harp_scheduler.store.audit import AuditEntry
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 LETTERS = "use a-z, 0-9, '.', '-' and '_'"
 KINDS = ("gpu", "fpga", "npu", "cpu")
-MEMORY_MOST = 1 << 50
 TTL = 30.0
 """Seconds that a run's lease lives without being renewed, where the caller does not say."""
 
@@ -49,8 +57,6 @@ TTL_LEAST, TTL_MOST = 5.0, 86_400.0
 LONGEST_MOST = 10 * 365 * 86_400.0
 COUNT_MOST = 1024
 USERS_MOST = 256
-WORDS_MOST, WORD_MOST = 64, 256
-"""Models and labels of one demand, and the letters of each."""
 
 CLOSING = {
     api.DetachRequest.HOW_IF_UNUSED: Closing.IF_UNUSED,
@@ -390,10 +396,10 @@ def checked_name(text: str, what: str) -> str:
 
 def demand(asked: api.Demand) -> Demand:
     """A demand out of a message, with its defaults. Raises Invalid."""
-    count, compute = asked.count or 1, asked.compute or 1000
+    count, compute = asked.count or 1, asked.compute or WHOLE
     if count > COUNT_MOST:
         raise Invalid(f"{count} devices are too many", f"ask for at most {COUNT_MOST}")
-    if compute > 1000:
+    if compute > WHOLE:
         raise Invalid(f"{compute} per mille is more than a device", "ask for more devices")
     if asked.memory > MEMORY_MOST:
         raise Invalid(f"{asked.memory} bytes are more than any device has")

@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from harp_scheduler.core.book import Book, Usage
+from harp_scheduler.core.placement.model import WHOLE
 from harp_scheduler.store.usage import UsageRow
 
 HOUR = 3600.0
-WHOLE = 1000
-"""Per mille of compute that a device has."""
 
 
 @dataclass(slots=True)

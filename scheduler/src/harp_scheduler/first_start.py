@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harp_client.errors import HarpError
-from harp_scheduler.service.members import SYSTEM, serial
+from harp_scheduler.service.members import ADMIN, SYSTEM, serial
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.store import Store
 from harp_server.ca import Authority, KeyPair, identity, save_user
@@ -46,7 +46,7 @@ def open_authority(ca: Path, admin: Path, pool: str | None, make: bool) -> Opene
     Raises HarpError: there is none, or it is another pool's."""
     if make and not (ca / "ca.key").exists():
         authority = Authority.create(pool or POOL)
-        first = authority.issue_user(SYSTEM, "admin")
+        first = authority.issue_user(SYSTEM, ADMIN)
         try:
             ca.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # The admin's first: a start that is cut off here makes both anew.

@@ -27,6 +27,13 @@ IDENTITY = re.compile(
     r"|server/(?P<server>[^/]+)|host/(?P<host>[^/]+))"
 )
 
+PATHS = {
+    "server": "server/{name}",
+    "host": "host/{name}",
+    "user": "tenant/{tenant}/user/{name}",
+}
+"""Where the identities of each kind of member lie."""
+
 
 class Role(IntEnum):
     """What somebody may do in a tenant; each may also do all that those before it may."""
@@ -83,6 +90,11 @@ class Caller:
                 f"{self.identity} is not {role.name.lower()} of {where}",
                 "ask an admin of the pool for the role",
             )
+
+
+def identity_of(pool: str, kind: str, name: str, tenant: str = "") -> str:
+    """The SPIFFE URI of a member. `kind`: one of PATHS; `tenant`: a user's."""
+    return f"spiffe://{pool}/{PATHS[kind].format(name=name, tenant=tenant)}"
 
 
 def read_identity(text: str, pool: str) -> Caller | None:

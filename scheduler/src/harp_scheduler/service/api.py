@@ -41,7 +41,7 @@ from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import Conflict, NotFound
 from harp_scheduler.core.requests import repeated
 from harp_scheduler.service import views
-from harp_scheduler.service.access import Caller, Context, Role
+from harp_scheduler.service.access import Caller, Context, Role, identity_of
 from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.members import Members
@@ -112,7 +112,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
             owner, users = "", [self._user(tenant, user) for user in request.users]
             if request.host:
                 caller.needs(Role.OPERATOR, tenant)
-                owner = f"spiffe://{self._pool}/host/{request.host}"
+                owner = identity_of(self._pool, "host", request.host)
                 users = users or [caller.identity]
             event = Asked(
                 caller=caller.identity,
@@ -134,7 +134,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
 
     def _user(self, tenant: str, name: str) -> str:
         """The identity of a tenant's user."""
-        return f"spiffe://{self._pool}/tenant/{tenant}/user/{checked_name(name, 'user')}"
+        return identity_of(self._pool, "user", checked_name(name, "user"), tenant)
 
     def _demand(self, leader: Leader, request: api.AttachRequest) -> Demand:
         if request.profile:

@@ -15,12 +15,11 @@ from harp_scheduler.core.events import GivenBack, ServerRevoked
 from harp_scheduler.core.model import After, Closing
 from harp_scheduler.core.pool import Outcome
 from harp_scheduler.core.refused import NotFound, Refused
-from harp_scheduler.service.access import Caller, Context, Role
+from harp_scheduler.service.access import PATHS, Caller, Context, Role, identity_of
 from harp_scheduler.service.agents import revocation
 from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.api import bounded, checked_name, request_id
 from harp_scheduler.service.join import (
-    PATHS,
     may_manage,
     needs_to_manage,
     refusal,
@@ -114,8 +113,8 @@ class AccessApi(access_pb2_grpc.AccessServicer):
         if tenant not in ("", SYSTEM) and tenant not in self._leader().pool.book.tenants:
             raise NotFound(f"there is no tenant {tenant}", f"harp create tenant {tenant}")
         if name:
-            path = PATHS[request.role].format(name=name, tenant=tenant)
-            member = self._members.member(f"spiffe://{self._members.pool}/{path}")
+            identity = identity_of(self._members.pool, request.role, name, tenant)
+            member = self._members.member(identity)
             refuse_more_than_own(caller, member)
         return name, tenant
 

@@ -12,7 +12,7 @@ from harp_api.control.v1 import join_pb2_grpc
 from harp_client.errors import HarpError
 from harp_scheduler.core.refused import Conflict, Refused
 from harp_scheduler.metrics import Timings
-from harp_scheduler.service.access import Caller, Context, Denied, Role
+from harp_scheduler.service.access import Caller, Context, Denied, Role, identity_of
 from harp_scheduler.service.answers import Invalid, TooMany, answering
 from harp_scheduler.service.api import checked_name
 from harp_scheduler.service.denials import Denials
@@ -23,13 +23,6 @@ from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.errors import TokenRefused
 from harp_scheduler.store.identities import Token
 from harp_server.logs import Log
-
-PATHS = {
-    "server": "server/{name}",
-    "host": "host/{name}",
-    "user": "tenant/{tenant}/user/{name}",
-}
-"""Where the identities of each role lie."""
 
 TOKEN = re.compile(r"[0-9a-f]{1,64}")
 
@@ -105,9 +98,7 @@ class JoinApi(join_pb2_grpc.JoiningServicer):
         token = self._checked(request.token)
         checked_name(request.name, token.role)
         store = self._members.store
-        identity = f"spiffe://{self._members.pool}/" + PATHS[token.role].format(
-            name=request.name, tenant=token.tenant
-        )
+        identity = identity_of(self._members.pool, token.role, request.name, token.tenant)
         entry = AuditEntry(
             caller=f"token {token.id} of {token.creator}",
             verb="join",

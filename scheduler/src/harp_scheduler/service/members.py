@@ -19,7 +19,15 @@ from typing import TypeVar
 from cryptography import x509
 
 from harp_api.control.v1 import join_pb2 as api
-from harp_scheduler.service.access import Caller, Context, Denied, Role, identify, read_identity
+from harp_scheduler.service.access import (
+    Caller,
+    Context,
+    Denied,
+    Role,
+    identify,
+    identity_of,
+    read_identity,
+)
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.errors import StoreUnavailable
 from harp_scheduler.store.store import Store
@@ -28,8 +36,8 @@ from harp_server.ca import REVOKED, Authority, identity, pem, requested_key
 SYSTEM = "system"
 """The tenant of those who look after the pool itself; it has no leases."""
 
-ADMIN = f"tenant/{SYSTEM}/user/admin"
-"""Path of the identity that a new pool's first admin has."""
+ADMIN = "admin"
+"""Name of the user of it that a new pool's first admin is."""
 
 SWEEP = datetime.timedelta(days=1)
 """How often certificates that have expired are forgotten."""
@@ -74,7 +82,7 @@ class Members:
     @property
     def first_admin(self) -> str:
         """Who is an admin of the pool without having been made one."""
-        return f"spiffe://{self.pool}/{ADMIN}"
+        return identity_of(self.pool, "user", ADMIN, SYSTEM)
 
     async def in_store(self, call: Callable[[], Result]) -> Result:
         """Runs something that uses the store, in the store's thread."""

@@ -143,7 +143,7 @@ class Shelf:
             for key in removed
             if key in self.versions
         ]
-        insert = _insert(connection, table).on_conflict_do_nothing()
+        insert = insertion(connection, table).on_conflict_do_nothing()
         insert = insert.execution_options(preserve_rowcount=True)
         change = update(table).where(was).values({c: bindparam(c.name) for c in table.c})
         for statement, rows in ((insert, new), (change, changed), (delete(table).where(was), gone)):
@@ -165,13 +165,13 @@ def put(connection: Connection, table: Table, rows: list[Row]) -> None:
     """Inserts rows, or replaces those with the same key."""
     if not rows:
         return
-    insert = _insert(connection, table)
+    insert = insertion(connection, table)
     keys = set(table.primary_key.columns)
     values = {c.name: insert.excluded[c.name] for c in table.c if c not in keys}
     connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=values), rows)
 
 
-def _insert(connection: Connection, table: Table) -> Any:
+def insertion(connection: Connection, table: Table) -> Any:
     """An INSERT that knows ON CONFLICT, which both dialects spell in the same way."""
     is_sqlite = connection.dialect.name == "sqlite"
     made: Insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)

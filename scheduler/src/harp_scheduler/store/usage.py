@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from harp_scheduler.store.database import Database
+from harp_scheduler.store.records import insertion
 from harp_scheduler.store.schema import usage
 
 SUMS = ("device_seconds", "compute_seconds", "byte_seconds")
@@ -39,8 +39,7 @@ def add(connection: Connection, rows: Sequence[UsageRow]) -> None:
     """Adds to what is stored of the same tenants and hours."""
     if not rows:
         return
-    is_sqlite = connection.dialect.name == "sqlite"
-    insert: Any = sqlite.insert(usage) if is_sqlite else postgresql.insert(usage)
+    insert = insertion(connection, usage)
     values: dict[str, Any] = {name: usage.c[name] + insert.excluded[name] for name in SUMS}
     values["until"] = insert.excluded.until
     statement = insert.on_conflict_do_update(index_elements=["tenant", "hour"], set_=values)

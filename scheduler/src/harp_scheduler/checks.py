@@ -10,9 +10,10 @@ from sqlalchemy import select
 
 from harp_client.errors import HarpError
 from harp_client.finding import Finding, certificate, failed
+from harp_scheduler.commands import url_of
 from harp_scheduler.store import audit, schema
 from harp_scheduler.store.database import Database
-from harp_scheduler.store.migrate import configuration, revision
+from harp_scheduler.store.migrate import revision, revisions
 from harp_server.checks import disk
 
 BACK = datetime.timedelta(seconds=5)
@@ -21,7 +22,8 @@ BACK = datetime.timedelta(seconds=5)
 
 def scheduler(folder: Path, url: str) -> Iterator[Finding]:
     """The authority, the database, its audit, the disk. Changes nothing: an older database is not
-    brought to this version's schema. `url`: of the database, where it is not in the folder."""
+    brought to this version's schema. `url`: of the database, or its file, where that is not in the
+    folder."""
     authority = folder / "ca" if (folder / "ca").is_dir() else folder
     how = "harp restore from a backup; a new authority means that everybody joins anew"
     yield from certificate("authority", authority, "ca", how=how)
@@ -33,7 +35,7 @@ def scheduler(folder: Path, url: str) -> Iterator[Finding]:
         yield Finding("database", True, text, "the scheduler's first start makes it")
         return
     try:
-        database = Database(url if "://" in url else f"sqlite:///{(url or path)}")
+        database = Database(url_of(url, folder))
         try:
             yield from stored(database)
         finally:
@@ -45,12 +47,9 @@ def scheduler(folder: Path, url: str) -> Iterator[Finding]:
 
 def stored(database: Database) -> Iterator[Finding]:
     """What the database says of itself. Raises HarpError."""
-    from alembic.script import ScriptDirectory
-
-    head = ScriptDirectory.from_config(configuration()).get_current_head()
+    head, known = revisions()
     now = revision(database)
     if now != head:
-        known = {s.revision for s in ScriptDirectory.from_config(configuration()).walk_revisions()}
         is_older = now is None or now in known
         following = (
             "the scheduler's start brings it to this version's"

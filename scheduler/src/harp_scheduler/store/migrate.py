@@ -28,10 +28,7 @@ def upgrade(database: Database, seat: Seat, patience: float = PATIENCE) -> None:
 
     Raises WrongDatabase where the database is newer than this version, or where another scheduler
     leads on the older schema."""
-    config = configuration()
-    scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
-    known = {script.revision for script in scripts.walk_revisions()}
+    head, known = revisions()
     database.make_file()
     deadline = time.monotonic() + patience
     while (now := revision(database)) != head:
@@ -45,7 +42,7 @@ def upgrade(database: Database, seat: Seat, patience: float = PATIENCE) -> None:
             try:
                 # Whoever had the seat may have done it.
                 if revision(database) == now:
-                    _upgrade(database, config, now)
+                    _upgrade(database, now)
             finally:
                 seat.leave()
         elif time.monotonic() > deadline:
@@ -65,13 +62,19 @@ def configuration() -> Config:
     return config
 
 
+def revisions() -> tuple[str | None, set[str]]:
+    """The schema of this version, and all that it can bring to that."""
+    scripts = ScriptDirectory.from_config(configuration())
+    return scripts.get_current_head(), {script.revision for script in scripts.walk_revisions()}
+
+
 def revision(database: Database) -> str | None:
     """The schema that a database has; None: none yet."""
     with database.reading() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def _upgrade(database: Database, config: Config, now: str | None) -> None:
+def _upgrade(database: Database, now: str | None) -> None:
     if database.path is not None:
         if now is not None:
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -85,6 +88,7 @@ def _upgrade(database: Database, config: Config, now: str | None) -> None:
             raw.execute("PRAGMA journal_mode=WAL")
     with database.writing() as connection:
         database.take_time(connection)
+        config = configuration()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 

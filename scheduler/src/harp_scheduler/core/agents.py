@@ -136,13 +136,8 @@ def sessions_left(book: Book, lease: Lease, server: str) -> int | None:
     tenant = book.tenants.get(lease.tenant)
     if tenant is None or tenant.quota.sessions is None:
         return None
-    elsewhere = book.sessions_of(lease.tenant) - link_sessions(book.links[server], lease)
+    elsewhere = book.sessions_of(lease.tenant) - book.links[server].sessions(lease)
     return max(0, tenant.quota.sessions - elsewhere)
-
-
-def link_sessions(link: Link, lease: Lease) -> int:
-    """Sessions of a lease on one server, by its last report."""
-    return sessions_in(link.held.get(lease.epoch))
 
 
 def says_the_same(report: agent.Report, last: agent.Report) -> bool:
@@ -159,19 +154,14 @@ def _tell_of_sessions(
     book: Book, before: dict[int, agent.Held], after: dict[int, agent.Held]
 ) -> None:
     """Has servers know how many sessions are left for a tenant whose quota counts them."""
-    changed = {
-        held.lease
-        for epoch in before.keys() | after.keys()
-        for held in (before.get(epoch), after.get(epoch))
-        if held is not None and sessions_in(before.get(epoch)) != sessions_in(after.get(epoch))
-    }
+    used = (
+        {(held.epoch, held.lease, held.sessions) for held in reported.values() if held.sessions}
+        for reported in (before, after)
+    )
+    changed = {lease for _, lease, _ in set.symmetric_difference(*used)}
     for tenant in {book.leases[name].tenant for name in changed if name in book.leases}:
         if book.tenants[tenant].quota.sessions is not None:
             book.reorder(tenant)
-
-
-def sessions_in(held: agent.Held | None) -> int:
-    return held.sessions if held is not None else 0
 
 
 def settle_server(book: Book, name: str, now: float) -> None:

@@ -70,6 +70,11 @@ class Link:
     fenced: bool = False
     """It has been silent for so long that it has ended all that it held."""
 
+    def sessions(self, lease: Lease) -> int:
+        """Programs that use a lease there, by the last report."""
+        held = self.held.get(lease.epoch)
+        return held.sessions if held is not None else 0
+
 
 @dataclass(slots=True)
 class Usage:
@@ -311,14 +316,13 @@ class Book:
         """Why a lease is as it is; empty where nothing is to be said."""
         return self.waits_for.get(lease.id, "") if lease.waits else lease.reason
 
+    def sessions(self, lease: Lease) -> int:
+        """Programs that use a lease, by the last reports; a session of each server counts."""
+        return sum(self.links[server].sessions(lease) for server in lease.servers)
+
     def sessions_of(self, tenant: str) -> int:
         """Sessions that use a tenant's leases, by the servers' last reports."""
-        held = (
-            self.links[server].held.get(self.leases[name].epoch)
-            for name in self.leases_of[tenant]
-            for server in self.leases[name].servers
-        )
-        return sum(one.sessions for one in held if one is not None)
+        return sum(self.sessions(self.leases[name]) for name in self.leases_of[tenant])
 
     def reorder(self, tenant: str) -> None:
         """Has the servers of a tenant's leases get new orders."""

@@ -37,10 +37,10 @@ def settle(book: Book, name: str, now: float) -> None:
     if lease is None or not lease.slices:
         return
     if lease.closing in (Closing.IF_UNUSED, Closing.DRAIN) and is_closed_everywhere(book, lease):
-        if sessions(book, lease) == 0:
+        number = book.sessions(lease)
+        if number == 0:
             withdraw(book, lease, lease.after, lease.reason)
         elif lease.closing is Closing.IF_UNUSED:
-            number = sessions(book, lease)
             what = "a program uses it" if number == 1 else f"{number} programs use it"
             lease = book.change(
                 name, closing=None, after=After.GONE, reason=f"not detached: {what}"
@@ -65,7 +65,7 @@ def settle(book: Book, name: str, now: float) -> None:
     elif not all(is_admitted(book, server, lease) for server in lease.servers):
         if lease.state is not State.STARTING:
             book.change(name, state=State.ATTACHING, reason="")
-    elif sessions(book, lease):
+    elif book.sessions(lease):
         reason = lease.reason if lease.reason.startswith("not detached") else ""
         book.change(name, state=State.IN_USE, reason=reason)
     else:
@@ -102,12 +102,6 @@ def has_said(book: Book, server: str, lease: Lease, state: agent.Held.State) -> 
     return held is not None and held.state == state
 
 
-def sessions(book: Book, lease: Lease) -> int:
-    """Programs that use a lease, by the last reports; a session of each server counts."""
-    held = (book.links[server].held.get(lease.epoch) for server in lease.servers)
-    return sum(one.sessions for one in held if one is not None)
-
-
 def is_closed_everywhere(book: Book, lease: Lease) -> bool:
     """Whether every server's report was made after it had been told to begin no more sessions."""
     for server in lease.servers:
@@ -142,7 +136,7 @@ def expire(book: Book, now: float) -> None:
         if lease.ttl and now - book.renewed.setdefault(name, now) > lease.ttl:
             if not lease.slices:
                 book.drop(lease)
-            elif lease.closing is None and not sessions(book, lease):
+            elif lease.closing is None and not book.sessions(lease):
                 # A program that begins now, or uses it still, keeps it: its holder lives.
                 reason = "its holder has not renewed it"
                 close(book, lease, Closing.IF_UNUSED, After.GONE, reason)

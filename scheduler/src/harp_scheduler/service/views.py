@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
 from harp_api.control.v1 import pool_pb2 as api
-from harp_scheduler.core import leases, model
+from harp_scheduler.core import model
 from harp_scheduler.core.book import Book, place_in_queue, unusable
 from harp_scheduler.core.placement.model import Demand
 
@@ -37,7 +37,7 @@ def lease(book: Book, known: model.Lease) -> api.Lease:
         state=known.state.value,
         reason=book.reason(known),
         epoch=known.epoch,
-        sessions=leases.sessions(book, known) if known.slices else 0,
+        sessions=book.sessions(known),
         place=place(book, known),
         ttl=known.ttl,
     )
@@ -90,7 +90,7 @@ def hosts(book: Book, wanted: Iterable[model.Lease]) -> list[api.Host]:
                 host.left_out.append(
                     f"{known.name}: {known.state.value}" + (f", {reason}" if reason else "")
                 )
-            host.sessions += leases.sessions(book, known) if known.slices else 0
+            host.sessions += book.sessions(known)
     return [host for _, host in sorted(found.items())]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import Certificate
 
 from harp_client.credentials import certificate
+from harp_scheduler.service.members import KEPT, SWEEP, Lives, Members, Signed
 from harp_scheduler.service.process import Certificate as Shown
+from harp_scheduler.store.store import Store
 from harp_server.ca import Authority, save_user
 from scheduler.cluster import Cluster, end, first_line
 from scheduler.test_joining import refused
@@ -22,6 +25,23 @@ LIFE = "40s"
 
 HOUR = datetime.timedelta(hours=1)
 ALICE = "spiffe://lab/tenant/default/user/alice"
+
+
+def test_what_has_long_expired_is_forgotten(tmp_path: Path) -> None:
+    store, authority = Store.open(f"sqlite:///{tmp_path / 'pool.db'}"), Authority.create("lab")
+    members = Members(authority, store, ThreadPoolExecutor(1), Lives())
+    now = datetime.datetime.now(datetime.UTC)
+    for name, until in (("old", now - KEPT - HOUR), ("late", now - KEPT + HOUR)):
+        store.record_certificate(name, ALICE, until)
+        store.create_token("user", expires=until, now=until - HOUR, creator=ALICE, name=name)
+    signed = Signed(b"", authority.issue_user("default", "alice").certificate, None)
+    for swept, kept in ((now, ["old", "late"]), (now - SWEEP - HOUR, ["late"])):
+        members._swept = swept
+        members.record(signed, ())
+        assert [token.name for token in store.tokens()] == kept
+        assert [known.serial for known in store.certificates()][: len(kept)] == kept
+        signed = Signed(b"", authority.issue_user("default", "alice").certificate, None)
+    store.close()
 
 
 @pytest.fixture

@@ -40,11 +40,11 @@ ADMIN = "admin"
 """Name of the user of it that a new pool's first admin is."""
 
 SWEEP = datetime.timedelta(days=1)
-"""How often certificates that have expired are forgotten."""
+"""How often certificates and tokens that have expired are forgotten."""
 
 KEPT = datetime.timedelta(days=30)
 """How long after its end a certificate is known, and refused where it was revoked: a clock that was
-ahead for a while brings none back."""
+ahead for a while brings none back. A token is as long in the list of them."""
 
 Result = TypeVar("Result")
 
@@ -164,6 +164,7 @@ class Members:
         if now() - self._swept > SWEEP:
             self._swept = now()
             self.store.forget_certificates(now() - KEPT)
+            self.store.forget_tokens(now() - KEPT)
         for certificate in signed.certificates:
             self._known.add(serial(certificate))
             self._note(certificate, audit)

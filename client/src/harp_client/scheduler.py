@@ -8,6 +8,7 @@ gRPC's library is loaded only by who needs it: `harp-run` has to be soon over.
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import os
 import time
@@ -115,7 +116,7 @@ class Scheduler:
         return parts
 
     def reload(self) -> None:
-        """Uses what the folder holds now, from the next call on."""
+        """Uses what the folder holds now, from the next call on. Raises HarpError as `__init__`."""
         self._credentials = self._load()
         self.close()
 
@@ -126,11 +127,8 @@ class Scheduler:
 
     def again(self) -> Scheduler:
         """The same, over a connection of its own: for another thread."""
-        other = object.__new__(Scheduler)
-        other.addresses, other.credentials = self.addresses, self.credentials
-        other._credentials = self._credentials
-        other._channel, other._turn = None, self._turn
-        other._brief_until = self._brief_until
+        other = copy.copy(self)
+        other._channel = None
         return other
 
     def close(self) -> None:
@@ -157,7 +155,7 @@ class Scheduler:
         """The answers of a call that streams; goes on at another scheduler when one is lost.
 
         `may_repeat`: what was answered last may be answered again soon, so that the first answers
-        can come sooner.
+        can come sooner. Raises HarpError.
         """
         asked = method(name)
         if may_repeat:

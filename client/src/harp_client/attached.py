@@ -26,6 +26,7 @@ class LeftOut(NamedTuple):
 
     @property
     def line(self) -> str:
+        """What to tell of it: its name, and why."""
         return f"{self.lease.name}: {self.reason}"
 
 

@@ -96,6 +96,7 @@ class Door:
         return answer
 
     def close(self) -> None:
+        """Closes the connection."""
         self._channel.close()
 
     def _call(self, method: Any, request: Any) -> Any:

@@ -106,7 +106,8 @@ def preload(library: str, environ: dict[str, str]) -> None:
     """Puts `library` (a libcuda.so.1) before everything else that a program would load.
 
     Both variables are needed: LD_PRELOAD answers the link-time and dlopen references, the folder on
-    LD_LIBRARY_PATH those clients that look for the file.
+    LD_LIBRARY_PATH those clients that look for the file. Raises HarpError (125) for a path that the
+    loader cannot be told.
     """
     if any(c in library for c in " :;"):
         raise HarpError(

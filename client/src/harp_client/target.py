@@ -90,7 +90,9 @@ def choose(flags: Flags, environ: Mapping[str, str] = os.environ) -> Target | No
 
 
 def schedulers(flags: Flags, environ: Mapping[str, str] = os.environ) -> Schedulers | None:
-    """The pool's schedulers, or None where none is named, or a flag names a server itself."""
+    """The pool's schedulers, or None where none is named, or a flag names a server itself.
+
+    Raises HarpError (125) when one is named but the way to it is not complete."""
     if flags.server:
         return None
     context = _context(flags.context or settings.HARP_CONTEXT.get(environ), environ)

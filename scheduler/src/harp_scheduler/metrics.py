@@ -65,6 +65,7 @@ class Timings:
         )
 
     def register(self, registry: CollectorRegistry) -> None:
+        """Has them told with all else that a registry holds."""
         for one in (self.decision, self.commit, self.joins_refused):
             registry.register(one)
 

@@ -164,11 +164,13 @@ class Book:
         return now + self._ahead
 
     def next_epoch(self) -> int:
+        """The number of another grant, above all that were given."""
         self.epoch += 1
         self.numbers["epoch"] = Number("epoch", self.epoch)
         return self.epoch
 
     def next_order(self) -> int:
+        """The place of another request among all that ever came."""
         self.order += 1
         self.numbers["order"] = Number("order", self.order)
         return self.order
@@ -330,11 +332,13 @@ class Book:
             self.reordered.update(self.leases[name].servers)
 
     def is_reachable(self, server: str) -> bool:
+        """Whether its agent is connected."""
         link = self.links.get(server)
         return link is not None and link.connected
 
 
 def place_in_queue(lease: Lease) -> tuple[int, int, str]:
+    """By what the queue is sorted: higher priority, then who came first."""
     return -lease.priority, lease.order, lease.id
 
 

@@ -75,6 +75,7 @@ class Caller:
 
     @property
     def name(self) -> str:
+        """Of the server, the host or the user."""
         return self.server or self.host or self.user
 
     def role(self, tenant: str) -> Role:

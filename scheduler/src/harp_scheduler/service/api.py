@@ -312,6 +312,7 @@ async def answered(leader: Leader, caller: Caller, request: str) -> str | None:
 
 
 def may_see(caller: Caller, lease: Lease) -> bool:
+    """Whether a lease is the caller's, for him, or of a tenant that he may look at."""
     return (
         caller.identity in (lease.owner, *lease.users) or caller.role(lease.tenant) >= Role.VIEWER
     )
@@ -388,6 +389,7 @@ def request_id(text: str) -> str:
 
 
 def checked_name(text: str, what: str) -> str:
+    """A name that somebody chose. `what`: it is for. Raises Invalid."""
     if not NAME.fullmatch(text):
         # Not all of it: its length was the caller's choice, and the log may be told.
         raise Invalid(f"{text[:64]!r} cannot name a {what}", LETTERS)
@@ -421,6 +423,7 @@ def demand(asked: api.Demand) -> Demand:
 
 
 def quota(asked: api.Quota) -> Quota:
+    """A quota out of a message; what is not set is not limited. Raises Invalid."""
     values = {
         name: getattr(asked, name)
         for name in ("devices", "memory", "compute", "leases", "longest", "sessions")

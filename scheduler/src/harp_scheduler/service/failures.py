@@ -44,6 +44,7 @@ class Bucket:
         return max(0.0, self._level(now) + 1 - self.room) / self.rate
 
     def add(self, now: float) -> None:
+        """One more failure."""
         self.level, self.at = self._level(now) + 1, now
 
     def _level(self, now: float) -> float:

@@ -52,7 +52,8 @@ class Durable(Protocol):
         audit: Sequence[AuditEntry] = (),
         usage: Sequence[UsageRow] = (),
         happened: Sequence[Happening] = (),
-    ) -> None: ...
+    ) -> None:
+        """See `Store.commit`."""
 
 
 @dataclass(slots=True)
@@ -79,6 +80,7 @@ class Batch:
     answers: list[tuple[Pending, Outcome]] = field(default_factory=list)
 
     def add(self, pending: Pending, outcome: Outcome) -> None:
+        """Takes what one event has led to; later changes of a record replace earlier ones."""
         self.changes |= outcome.changes
         self.numbers.update((number.name, number) for number in outcome.numbers)
         self.orders |= outcome.orders
@@ -89,6 +91,7 @@ class Batch:
 
     @property
     def is_to_be_stored(self) -> bool:
+        """Whether there is anything for a transaction."""
         return bool(self.changes or self.numbers or self.audit or self.usage or self.happened)
 
 

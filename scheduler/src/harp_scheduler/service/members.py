@@ -77,6 +77,7 @@ class Members:
 
     @property
     def pool(self) -> str:
+        """The pool's name."""
         return self.authority.pool
 
     @property
@@ -185,6 +186,7 @@ class Signed:
 
     @property
     def certificates(self) -> list[x509.Certificate]:
+        """All of them."""
         return [self.client] if self.server is None else [self.client, self.server]
 
     def message(self, port: int) -> api.Credentials:
@@ -199,6 +201,7 @@ class Signed:
 
 
 def serial(certificate: x509.Certificate) -> str:
+    """Its serial number, in hexadecimal digits as the store has it."""
     return f"{certificate.serial_number:x}"
 
 
@@ -209,4 +212,5 @@ def serial_of(shown: bytes) -> str:
 
 
 def now() -> datetime.datetime:
+    """The time by which certificates and tokens are valid, UTC."""
     return datetime.datetime.now(datetime.UTC)

@@ -39,6 +39,7 @@ class Held:
     memory: int = 0
 
     def is_nothing(self) -> bool:
+        """Whether there is nothing to count."""
         return not (self.devices or self.compute or self.memory)
 
 

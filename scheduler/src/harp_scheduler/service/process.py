@@ -389,4 +389,5 @@ def bind(
 
 
 def port_of(address: str) -> int:
+    """The port of `HOST:PORT`."""
     return int(address.rpartition(":")[2])

@@ -13,6 +13,7 @@ from harp_scheduler.core.placement.model import Demand
 
 
 def demand(known: Demand) -> api.Demand:
+    """What a lease or a profile asks for."""
     return api.Demand(
         kind=known.kind,
         count=known.count,
@@ -25,6 +26,7 @@ def demand(known: Demand) -> api.Demand:
 
 
 def lease(book: Book, known: model.Lease) -> api.Lease:
+    """A lease, and where its slices are."""
     view = api.Lease(
         id=known.id,
         name=known.name,
@@ -100,6 +102,7 @@ def place(book: Book, known: model.Lease) -> int:
 
 
 def server(book: Book, known: model.Server) -> api.Server:
+    """A server, and what is known of its agent."""
     link = book.links[known.name]
     return api.Server(
         name=known.name,
@@ -114,6 +117,7 @@ def server(book: Book, known: model.Server) -> api.Server:
 
 
 def devices(book: Book, wanted: Iterable[model.Accelerator]) -> list[api.Accelerator]:
+    """Devices, and what leases hold of each."""
     views = {}
     for known in wanted:
         views[known.id] = api.Accelerator(
@@ -143,6 +147,7 @@ def fault(known: model.Accelerator) -> str:
 
 
 def quota(known: model.Quota) -> api.Quota:
+    """A quota; what is not limited stays unset."""
     return api.Quota(
         devices=known.devices,
         memory=known.memory,
@@ -154,6 +159,7 @@ def quota(known: model.Quota) -> api.Quota:
 
 
 def tenant(book: Book, known: model.Tenant) -> api.Tenant:
+    """A tenant, its quota, and what its leases hold of it."""
     used = book.usage[known.name]
     return api.Tenant(
         name=known.name,
@@ -169,4 +175,5 @@ def tenant(book: Book, known: model.Tenant) -> api.Tenant:
 
 
 def profile(known: model.Profile) -> api.Profile:
+    """A size that has a name."""
     return api.Profile(name=known.name, demand=demand(known.demand))

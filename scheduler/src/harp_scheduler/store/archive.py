@@ -111,6 +111,7 @@ def restore(source: Database, target: Database, connection: Connection) -> None:
 
 
 def being_used(database: Database) -> NoBackup:
+    """What to raise where somebody leads on a database that is to be filled."""
     return NoBackup(f"a scheduler leads on {database.name}", "stop it: harp restore goes first")
 
 

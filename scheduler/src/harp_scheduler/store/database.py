@@ -85,6 +85,7 @@ class Database:
 
     @property
     def is_postgresql(self) -> bool:
+        """Else it is a file of SQLite."""
         return self.path is None
 
     def make_file(self) -> None:
@@ -144,6 +145,7 @@ class Database:
             raise StoreUnavailable(self.name, first_line(error.orig)) from error
 
     def close(self) -> None:
+        """Closes all connections."""
         self.engine.dispose()
 
 

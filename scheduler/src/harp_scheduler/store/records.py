@@ -42,10 +42,12 @@ class Kind:
 
     @property
     def key(self) -> Column[Any]:
+        """The column that says which record a row is."""
         (column,) = self.table.primary_key.columns
         return column
 
     def row(self, record: Record) -> Row:
+        """The values of a record's columns."""
         return {name: getattr(record, name) for name in self.columns}
 
     def read(self, connection: Connection) -> Iterator[Record]:

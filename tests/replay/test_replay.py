@@ -82,6 +82,22 @@ def test_what_is_no_libcuda_is_told(stage: Stage, path: str, told: str) -> None:
     assert ". Next: name " in last
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--server", "gpu1:7443/0"), "a replay uses all devices of its server, not some: "),
+        (("--server", "gpu1:7443,gpu2:7443"), "a replay uses one server, and these are several: "),
+        (("--server", "gpu1:7443", "--lease", "mine"), "--lease is for a pool with a scheduler. "),
+        (("--lease", "mine", "--device", os.devnull), "/dev/null uses no running pool. "),
+    ],
+)
+def test_what_is_not_one_place_is_told(stage: Stage, words: tuple[str, ...], told: str) -> None:
+    done = stage.replay(Path(__file__), *stage.pool[2:], *words, here=False)
+    assert (done.status, done.result) == (2, {})
+    assert told in done.told
+    assert " Next: " in done.told
+
+
 @pytest.fixture
 def changed(stage: Stage) -> Path:
     """What a program computed with one kernel, with another kernel in its place."""

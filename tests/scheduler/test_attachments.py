@@ -17,6 +17,7 @@ from pool.standins import HARP
 from scheduler.cluster import BOUND, Cluster, end, first_line
 
 OBEDIENT = [sys.executable, str(Path(__file__).parents[1] / "pool" / "obedient_program.py")]
+TRACE = Path(__file__).parents[1] / "replay" / "golden" / "v1.1" / "timed_add.htrace"
 ALICE, BOB = (f"spiffe://lab/tenant/default/user/{name}" for name in ("alice", "bob"))
 
 
@@ -176,3 +177,31 @@ def test_leases_that_wait_or_are_for_others_are_left_out() -> None:
     # The host's own certificate may use all of them.
     owned = attached(leases, "web1", "spiffe://lab/host/web1")
     assert [one.name for one in owned.usable] == ["bobs", "b", "a"]
+
+
+def test_a_trace_is_replayed_on_what_is_attached(cluster: Cluster) -> None:
+    command = [sys.executable, "-c", "from harp_replay.cli import main; main()", "run", str(TRACE)]
+    environ = cluster.environ_of("alice") | {"HARP_HOST": "web1"}
+
+    def replay(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*command, "--device", "pool", *words],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    status, told = replay()
+    assert status == 2
+    assert "harp-replay: the pool has no device for the replay, as is said above" in told
+    attach(cluster, "one")
+    status, told = replay()
+    assert (status, "different 0\n" in told) == (0, True), told
+    attach(cluster, "two")
+    status, told = replay()
+    assert status == 2
+    assert "a replay uses one server, and these are several: " in told
+    status, told = replay("--lease", "two")
+    assert (status, "different 0\n" in told) == (0, True), told

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from harp_client import settings
-from harp_client.attendant import Attendant, NotReady
+from harp_client.attendant import Attendant
 from harp_client.device_kind import SOFT_NAME
 from harp_client.errors import HarpError
 from harp_client.quantities import per_mille, seconds, size
@@ -54,6 +54,8 @@ class RunLease:
 
     Without a wish it is what is attached to this host, which stays as it is: all leases that can
     be used, or the `named` ones. `left_out` are the others, a line for each.
+
+    Raises NotReady where there is none, which has been said on stderr.
     """
 
     def __init__(
@@ -76,10 +78,7 @@ class RunLease:
                 return lease_holder.use_attached(lifeline, ready, pool, host, named)
             return lease_holder.hold(lifeline, ready, pool, request, queue_seconds)
 
-        try:
-            self._holder = Attendant(work, "the lease")
-        except NotReady:
-            raise SystemExit(125) from None
+        self._holder = Attendant(work, "the lease")
         answer = self._holder.answer
         targets = answer["targets"]
         # A session is under one lease, with one server, and has all of the lease's devices there.

@@ -344,11 +344,15 @@ def _record_local(
 def _run_leased(
     pool: Schedulers, options: Options, parts: native.NativeParts, environ: dict[str, str]
 ) -> int:
+    from harp_client.attendant import NotReady
     from harp_client.lease import RunLease, Wish
 
     if options.device is not None:
         raise HarpError("--device is for the embedded pool", "add --embedded or drop --device", 125)
-    lease = RunLease(pool, Wish(*options.wish), options.leases, environ)
+    try:
+        lease = RunLease(pool, Wish(*options.wish), options.leases, environ)
+    except NotReady:
+        raise SystemExit(125) from None
     for line in lease.left_out:
         _say(options, f"not used, though attached to this host: lease {line}")
     try:

@@ -20,6 +20,8 @@ class Where(NamedTuple):
     """`soft`, `pool`, or the path of a libcuda.so.1."""
     flags: Flags
     """Any of them makes `soft` mean `pool`."""
+    lease: str | None = None
+    """Of what is attached to this host. So does this."""
 
     @contextmanager
     def target(self) -> Iterator[Target]:
@@ -27,13 +29,15 @@ class Where(NamedTuple):
 
         Raises HarpError where there is none.
         """
+        from harp_client.attendant import NotReady
+
         environ = native.without_preload(os.environ)
-        is_pool = self.device == "pool" or (self.device == "soft" and any(self.flags))
+        is_told = any((*self.flags, self.lease))
+        is_pool = self.device == "pool" or (self.device == "soft" and is_told)
         if not is_pool:
-            if any(self.flags):
+            if is_told:
                 cause = f"--device {self.device} uses no running pool"
                 raise HarpError(cause, "use --device pool", 2)
-            from harp_client.attendant import NotReady
             from harp_client.pool import EmbeddedPool
 
             if self.device != "soft" and not os.path.isfile(self.device):
@@ -53,12 +57,22 @@ class Where(NamedTuple):
         if scheduled is not None:
             from harp_client.lease import RunLease, Wish
 
-            lease = RunLease(scheduled, Wish(), [], environ)
+            try:
+                lease = RunLease(
+                    scheduled, Wish(), [] if self.lease is None else [self.lease], environ
+                )
+            except NotReady as error:
+                cause = "the pool has no device for the replay, as is said above"
+                raise HarpError(
+                    cause, "attach one to this host, or drop --device pool", 2
+                ) from error
             try:
                 yield lease.target
             finally:
                 lease.close()
             return
+        if self.lease is not None:
+            raise HarpError("--lease is for a pool with a scheduler", "add --scheduler", 2)
         target = choose(self.flags, environ)
         if target is None:
             raise HarpError("no pool is configured", "add --server HOST:PORT, or drop --device", 2)
@@ -80,13 +94,14 @@ def where_options(help_of_device: str) -> Callable[[Callable[..., Any]], Callabl
             metavar="HOST:PORT",
             help="What this pool's scheduler has attached to this host.",
         ),
+        click.option("--lease", metavar="NAME", help="Of that, the devices of this lease."),
     )
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def placed(device: str, **rest: Any) -> Any:
+        def placed(device: str, lease: str | None, **rest: Any) -> Any:
             flags = Flags(**{name: rest.pop(name) for name in Flags._fields})
-            return command(where=Where(device, flags), **rest)
+            return command(where=Where(device, flags, lease), **rest)
 
         for option in reversed(options):
             placed = option(placed)
@@ -96,9 +111,19 @@ def where_options(help_of_device: str) -> Callable[[Callable[..., Any]], Callabl
 
 
 def arguments_of(target: Target) -> list[str]:
-    """How `harp-trace` is told of the server."""
+    """How `harp-trace` is told of the server.
+
+    Raises HarpError where the target is not all devices of one server.
+    """
+    if "," in target.server:
+        cause = f"a replay uses one server, and these are several: {target.server}"
+        raise HarpError(cause, "name one with --server, or one lease with --lease", 2)
+    lease, _, address = target.server.rpartition("@")
+    if "/" in address:
+        cause = f"a replay uses all devices of its server, not some: {address}"
+        raise HarpError(cause, "name the server without the slash", 2)
     return [
-        *("--server", target.server),
+        *("--server", address),
         *("--credentials", target.credentials),
-        *("--server-name", target.server_name),
+        *("--server-name", f"{lease}.lease.{target.server_name}" if lease else target.server_name),
     ]

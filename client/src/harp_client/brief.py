@@ -31,7 +31,8 @@ from h2.events import (
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes, Settings
 
-from harp_client.target import CREDENTIAL_FILES, SCHEDULER_NAME
+from harp_client import endpoint
+from harp_client.target import CREDENTIAL_FILES, EXAMPLE, SCHEDULER_NAME
 
 CONNECT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
@@ -87,7 +88,7 @@ class Refused(Exception):
 
 def answers(address: str, credentials: str, path: str, request: bytes) -> Iterator[bytes]:
     """The messages that answer a call to `path` (`/SERVICE/METHOD`). `credentials`: the user's
-    folder. Raises Unclear, Refused."""
+    folder. Raises Unclear, Refused; HarpError for an address that is none."""
     if len(request) > LARGEST_FRAME - MESSAGE_HEAD.size:
         raise Unclear("a long request")
     if any(name in os.environ for name in PROXIES):
@@ -108,8 +109,7 @@ def _connected(address: str, credentials: str) -> ssl.SSLSocket:
     context.load_verify_locations(trusted)
     # A password, so that nobody is asked for one.
     context.load_cert_chain(certificate, key, password="")
-    host, _, port = address.rpartition(":")
-    plain = socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS)
+    plain = socket.create_connection(endpoint.parse(address, EXAMPLE), CONNECT_SECONDS)
     plain.settimeout(SILENCE_SECONDS)
     connection = context.wrap_socket(plain, server_hostname=SCHEDULER_NAME)  # closes it, failing
     if connection.selected_alpn_protocol() != "h2":

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from harp_client import endpoint
 from harp_client.errors import HarpError
+from harp_client.target import EXAMPLE
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -93,11 +95,12 @@ def validity(name: str, found: x509.Certificate, how: str) -> Finding:
 
 def reachable(name: str, address: str) -> Finding:
     """Whether something listens at `HOST:PORT`."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        cause = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        socket.create_connection(endpoint.parse(address, EXAMPLE), CONNECT_SECONDS).close()
+    except HarpError as error:
+        return failed(name, error)
+    except OSError as error:
+        cause = os.strerror(error.errno) if error.errno else error
         return Finding(
             name, False, f"nothing answers at {address}: {cause}", "does it run there? a firewall?"
         )

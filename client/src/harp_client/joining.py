@@ -23,11 +23,15 @@ from OpenSSL import SSL
 
 from harp_api.control.v1 import join_pb2 as api
 from harp_api.control.v1 import join_pb2_grpc
+from harp_client import endpoint
 from harp_client.errors import HarpError
 from harp_client.scheduler import OPTIONS, told
 
 PORT = 7441
 """Where members join, unless the command says otherwise."""
+
+EXAMPLE = f"pool.example:{PORT}"
+"""Of an address where members join."""
 
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """How long before it is made the certificate of a join port is valid: who joins reads the
@@ -111,13 +115,13 @@ def shown_chain(address: str) -> list[x509.Certificate]:
 
     Raises HarpError.
     """
-    host, _, port = address.rpartition(":")
+    where = endpoint.parse(address, EXAMPLE)
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_min_proto_version(SSL.TLS1_3_VERSION)
     context.set_verify(SSL.VERIFY_NONE)
     context.set_alpn_protos([b"h2"])
     try:
-        plain = socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS)
+        plain = socket.create_connection(where, CONNECT_SECONDS)
     except OSError as error:
         raise HarpError(
             f"cannot reach {address}: {error.strerror or error}",

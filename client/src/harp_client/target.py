@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from harp_client import settings
+from harp_client import endpoint, settings
 from harp_client.errors import HarpError
 
 CREDENTIAL_FILES = ("ca.pem", "client.pem", "client.key")
@@ -15,6 +15,9 @@ own name before it and a dot is what its client asks for to resume it."""
 
 SCHEDULER_NAME = "harp-scheduler"
 """DNS name in every scheduler's certificate: what agents and people check, wherever it runs."""
+
+EXAMPLE = "gpu1.example:7443"
+"""Of `HOST:PORT`."""
 
 ONE_SERVER = re.compile(r"([^/,@]+@)?[^/,@]+:\d+(/\d+(\+\d+)*)?")
 """`HOST:PORT`, after a slash the numbers of the devices wanted there: `gpu1:7443/0+2`; before an @
@@ -104,7 +107,7 @@ def schedulers(flags: Flags, environ: Mapping[str, str] = os.environ) -> Schedul
         return None
     addresses = [address.strip() for address in str(found).split(",")]
     for address in addresses:
-        _check_address(address)
+        endpoint.parse(address, EXAMPLE, 125)
     credentials = _credentials(flags, context, environ)
     _check_credentials(credentials, addresses[0])
     return Schedulers(addresses, credentials)
@@ -124,15 +127,9 @@ def _check_servers(servers: str) -> None:
         if not ONE_SERVER.fullmatch(one.strip()):
             raise HarpError(
                 f"server {one!r} is not HOST:PORT",
-                "write it like gpu1.example:7443, or gpu1.example:7443/0+2 for two of its devices",
+                f"write it like {EXAMPLE}, or {EXAMPLE}/0+2 for two of its devices",
                 125,
             )
-
-
-def _check_address(address: str) -> None:
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise HarpError(f"{address!r} is not HOST:PORT", "write it like gpu1.example:7443", 125)
 
 
 def config_folder(environ: Mapping[str, str] = os.environ) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from harp_client import endpoint
 from harp_client.errors import HarpError, printable
 from harp_client.native import NativeParts
 from harp_client.target import SERVER_NAME
@@ -48,6 +49,9 @@ LAST_WORD_SECONDS = 1.0
 
 REFUSALS_AT_ONCE = 4
 """Clients that may be told at a time why there is no session for them; others are cut off."""
+
+EXAMPLE = "127.0.0.1:7443"
+"""Of an address to listen on."""
 
 CORES = len(os.sched_getaffinity(0))
 """Cores that the workers have together."""
@@ -171,7 +175,7 @@ class Agent:
     def address(self) -> str:
         """`HOST:PORT` that clients connect to."""
         host, port = self._listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return endpoint.joined(host, port)
 
     @property
     def running(self) -> int:
@@ -534,8 +538,9 @@ def lease_of(name: str) -> str | None:
 
 
 def listen(address: str) -> socket.socket:
-    """A listening socket for `HOST:PORT` (`[V6]:PORT`; port 0 picks a free one)."""
-    host, port = parse_address(address)
+    """A listening socket for `HOST:PORT` (`[V6]:PORT`; port 0 picks a free one). Raises
+    HarpError."""
+    host, port = endpoint.parse(address, EXAMPLE)
     try:
         family, kind, proto, _name, where = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -550,17 +555,6 @@ def listen(address: str) -> socket.socket:
             "choose another --listen HOST:PORT",
         ) from error
     return listener
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """Splits `HOST:PORT`. Raises HarpError when it is not one."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise HarpError(
-            f"{address!r} is not an address", "write HOST:PORT, such as 127.0.0.1:7443", 2
-        )
-    return host, int(port)
 
 
 def worker_environ(environ: dict[str, str]) -> dict[str, str]:

@@ -28,9 +28,11 @@ from prometheus_client.core import InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from harp_client import __version__
+from harp_client import __version__, endpoint
 from harp_client.errors import HarpError
-from harp_server.agent import parse_address
+
+EXAMPLE = "127.0.0.1:9440"
+"""Of an address for this port."""
 
 ANSWER_SECONDS = 5.0
 """Longest that the event loop may take to say what it knows."""
@@ -86,7 +88,7 @@ class Exposition:
         """Listens on `HOST:PORT`; to be made on the event loop that `health` is called on.
 
         Raises HarpError where that cannot be done."""
-        host, port = parse_address(listen)
+        host, port = endpoint.parse(listen, EXAMPLE)
         loop = asyncio.get_running_loop()
         page = _page(metrics, lambda: called(loop, health))
         try:
@@ -98,7 +100,7 @@ class Exposition:
                 "choose another --metrics HOST:PORT",
             ) from error
         bound = self._server.server_address[1]
-        self.address = f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+        self.address = endpoint.joined(host, bound)
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     async def close(self) -> None:

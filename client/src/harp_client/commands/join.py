@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 
-from harp_client import credentials
+from harp_client import credentials, endpoint
 from harp_client.contexts import add_context
 from harp_client.errors import HarpError
-from harp_client.joining import PORT, TOKEN_MAX, Door, JoinToken
+from harp_client.joining import EXAMPLE, PORT, TOKEN_MAX, Door, JoinToken
 from harp_client.state import kept
 from harp_client.target import config_folder
 
@@ -85,11 +85,9 @@ def following(role: str, pool: str, scheduler: str, folder: Path) -> str:
 
 def with_port(address: str) -> str:
     """`HOST:PORT` of HOST[:PORT]. Raises HarpError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
+    if ":" not in address or address.endswith("]"):
         return f"{address}:{PORT}"
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise HarpError(f"{address!r} is no address", "write it like pool.example:7441", 2)
+    endpoint.parse(address, EXAMPLE)
     return address
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harp_client import endpoint
 from harp_client.errors import HarpError
-from harp_client.target import EXAMPLE
+from harp_client.target import EXAMPLE, open_key
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -65,9 +65,8 @@ def certificate(
         yield Finding(name, False, f"{pem} was not issued by {folder / root}", how)
         return
     yield validity(name, found, how)
-    if mode := (folder / f"{file}.key").stat().st_mode & 0o077:
-        path = folder / f"{file}.key"
-        yield Finding(name, False, f"others can read {path} (mode {mode:03o})", f"chmod 600 {path}")
+    if warning := open_key(str(folder), f"{file}.key"):
+        yield failed(name, warning)
 
 
 def validity(name: str, found: x509.Certificate, how: str) -> Finding:

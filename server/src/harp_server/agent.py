@@ -494,11 +494,8 @@ class Agent:
     def _end_if_revoked(self, session: Session) -> None:
         if session.serial not in self._revoked:
             return
-        ending = asyncio.create_task(
-            self.end_session(session.id, "the certificate of its user was revoked")
-        )
-        self._refusals.add(ending)
-        ending.add_done_callback(self._refusals.discard)
+        reason = "the certificate of its user was revoked"
+        _keep(self._refusals, self.end_session(session.id, reason))
 
     async def end_session(self, session_id: str, reason: str) -> None:
         """Ends a session whose lease is over; the program is told the reason."""

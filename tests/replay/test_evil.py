@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from harp_client import native
 from programs import build
-from replay.stage import Replayed, Stage, calls_of, lines_of
+from replay.stage import LONGEST, Replayed, Stage, calls_of, lines_of
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 MUTANTS = int(os.environ.get("HOSTILE_TRACES", "16"))
@@ -124,6 +125,18 @@ def of_a_later_format(trace: Path) -> None:
     manifest.write_text(json.dumps(fields | {"min_reader": 9}))
 
 
+def from_the_middle(trace: Path) -> None:
+    """As a server records it that has been told to in the middle of a session."""
+    events = lines_of("events", trace, "--full")
+    (process,) = (event for event in events if event["type"] == "process")
+    process["from_start"] = False
+    lines = trace.with_suffix(".jsonl")
+    lines.write_text("".join(json.dumps(event) + "\n" for event in events))
+    shutil.rmtree(trace)
+    command = [native.find().trace, "assemble", lines, "--out", trace]
+    subprocess.run(command, check=True, timeout=LONGEST)
+
+
 def upload_of(trace: Path) -> Path:
     """The file with the first thing that the program sent."""
     events = lines_of("events", trace)
@@ -143,6 +156,7 @@ def flip_in_the_middle(file: Path) -> None:
         (without_content, ": the trace does not hold this content. "),
         (with_another_content, " at byte 0: the content has another hash than its name. "),
         (with_other_calls, "calls.zst at byte 0: the frame does not decompress: "),
+        (from_the_middle, "the trace lacks the beginning of its session. "),
         (of_a_later_format, " needs a reader of version 9; this one has version 1. "),
     ],
 )

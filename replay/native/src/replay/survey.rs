@@ -182,6 +182,12 @@ struct Looking {
     found: Survey,
 }
 
+/// What a block of JSON says of `name`.
+fn said(json: &[u8], name: &str) -> Option<serde_json::Value> {
+    let mut told: serde_json::Value = serde_json::from_slice(json).ok()?;
+    told.get_mut(name).map(serde_json::Value::take)
+}
+
 impl Looking {
     fn take(&mut self, block: &Block, event: &Event) -> Result<(), Refused> {
         match (block, event) {
@@ -213,9 +219,15 @@ impl Looking {
                 let last = self.reader.calls().saturating_sub(1);
                 told.map_err(|why| Refused(format!("after call {last}: {why}")))?;
             }
+            (Block::Process(json), _) if said(json, "from_start") == Some(false.into()) => {
+                return Err(Refused(
+                    "the trace lacks the beginning of its session; record all of it, with harp-run --trace or by a \
+                     server's --record"
+                        .to_owned(),
+                ));
+            }
             (Block::Annotation(json), _) => {
-                let said: Option<serde_json::Value> = serde_json::from_slice(json).ok();
-                self.found.trimmed |= said.is_some_and(|said| said.get("trimmed").is_some());
+                self.found.trimmed |= said(json, "trimmed").is_some();
             }
             (Block::Snapshot { payload, .. }, _) if payload.policy != Policy::Full => {
                 *self.missing.entry("snapshots").or_default() += 1;

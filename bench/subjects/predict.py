@@ -20,7 +20,7 @@ from harp_replay.events import events
 from harp_replay.network import Model, Network, Recorded
 from programs import build
 
-RECORDED, RUNS = 3, 3
+RECORDED, RUNS = 5, 5
 """How often a program is recorded, and run through each link."""
 
 NETWORKS = {"1ms": (1, 0), "10ms": (10, 0), "10ms_100mbit": (10, 100_000_000)}

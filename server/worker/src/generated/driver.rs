@@ -5,7 +5,7 @@
 //! convention a function may ignore its arguments, so one stand-in serves every signature.
 #![allow(non_snake_case)]
 
-use core::ffi::{c_char, c_void, CStr};
+use core::ffi::{c_char, c_int, c_void, CStr};
 
 use harp_cuda_abi::types::*;
 
@@ -251,6 +251,7 @@ pub struct Driver {
     pub cuTensorMapReplaceAddress: unsafe extern "C" fn(*mut CUtensorMap, *mut c_void) -> CUresult,
     move_windows: unsafe extern "C" fn(u64) -> CUresult,
     reach: unsafe extern "C" fn(CUdeviceptr, usize, CUstream, *mut *mut c_void) -> CUresult,
+    gather: unsafe extern "C" fn(c_int) -> CUresult,
 }
 
 impl Driver {
@@ -966,6 +967,9 @@ impl Driver {
                         *mut *mut c_void,
                     ) -> CUresult,
                 >(library.symbol(&[c"harp_soft_reach"])),
+                gather: core::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> CUresult>(
+                    library.symbol(&[c"harp_soft_gather"]),
+                ),
             }
         })
     }
@@ -993,6 +997,13 @@ impl Driver {
         // SAFETY: a soft GPU takes any numbers and says what is wrong with them; the pointer is to a live variable.
         let status = unsafe { (self.reach)(address, bytes, stream, &mut at) };
         core::ptr::NonNull::new(at.cast()).filter(|_| status == 0)
+    }
+
+    /// Tells a soft GPU whether more calls of this thread's are about to follow: until none are, or one waits, it wakes
+    /// nobody for what they put in. Other drivers do not ask.
+    pub fn gather(&self, more: bool) {
+        // SAFETY: a soft GPU takes any number.
+        unsafe { (self.gather)(more.into()) };
     }
 }
 

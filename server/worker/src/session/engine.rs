@@ -30,6 +30,10 @@ const GATHERED: usize = 64 << 10;
 /// A payload of at least this many bytes goes out from where it lies rather than through the gathering buffer.
 const OWN_FRAME: usize = 16 << 10;
 
+/// So many calls in a row may be made before the device begins with the first: it is woken once for all of them, or not
+/// at all where one of them waits.
+const CALLS_AT_A_TIME: u32 = 32;
+
 /// The status of a call whose time on the device is not known.
 const UNTIMED: u32 = u32::MAX;
 
@@ -59,6 +63,8 @@ pub struct Engine {
     is_timed: bool,
     /// The call that is being made, if it is timed.
     begun: Option<Begun>,
+    /// Calls since the device was last told that more follow.
+    gathered: u32,
 }
 
 /// A call that waits for the device, and the ticket that its reply names.
@@ -97,11 +103,14 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
         || engine.session.callbacks.any()
         || engine.intake.has_input_at_hand();
     let staging = engine.session.staging.clone();
+    // The device has this thread's help in the wait, which ends the gathering for whatever else there is.
+    engine.gathered = 0;
     shared.relay.lay_down(engine, others_wait);
     if others_wait {
         Relay::call_follower(shared);
     }
     let outcome = wait.perform(shared.driver, &staging);
+    shared.driver.gather(false);
     if let Some(mut engine) = shared.relay.pick_up() {
         if let Err(error) = engine.answer(ticket, outcome) {
             end(shared, &mut engine, error.into());
@@ -151,6 +160,7 @@ impl Engine {
             lent: None,
             is_timed,
             begun: None,
+            gathered: 0,
         }
     }
 
@@ -178,6 +188,7 @@ impl Engine {
                     return Ok(pending);
                 }
             }
+            self.let_device_begin();
             self.publish();
             if !self.out.is_empty() && (self.out.len() >= GATHERED || !self.intake.has_input()) {
                 self.flush()?;
@@ -189,7 +200,11 @@ impl Engine {
     /// Executes the next record of the frame.
     #[inline]
     fn execute_record(&mut self) -> Result<Option<Pending>, Stopped> {
+        if self.intake.at_hand() < RECORD_HEAD_BYTES {
+            self.let_device_begin();
+        }
         let head = self.intake.record_head()?;
+        self.gather(RECORD_HEAD_BYTES + head.argument_bytes);
         self.calls += 1;
         if self.lent.is_some() && head.call != CallId::cuMemcpyDtoH_v2 {
             self.lent = None;
@@ -289,6 +304,27 @@ impl Engine {
         }
         self.conclude(head, start, status)?;
         Ok(None)
+    }
+
+    /// A call is about to be made whose record has so many bytes. The device may wait for it if nothing else does.
+    #[inline]
+    fn gather(&mut self, bytes: usize) {
+        if self.intake.at_hand() < bytes || self.gathered == CALLS_AT_A_TIME {
+            return self.let_device_begin();
+        }
+        if self.gathered == 0 {
+            self.shared.driver.gather(true);
+        }
+        self.gathered += 1;
+    }
+
+    /// Nothing follows at once.
+    #[inline]
+    fn let_device_begin(&mut self) {
+        if self.gathered > 0 {
+            self.gathered = 0;
+            self.shared.driver.gather(false);
+        }
     }
 
     /// The call that was begun has been queued, unless its status says otherwise.
@@ -446,6 +482,8 @@ impl Engine {
 
     fn flush(&mut self) -> Result<(), LinkError> {
         if !self.out.is_empty() {
+            // The client may be in no hurry to take them.
+            self.let_device_begin();
             self.shared.replies.send(self.out.as_slice())?;
             self.out.clear();
         }

@@ -70,6 +70,12 @@ impl Intake {
         self.start < self.end || self.outside > 0
     }
 
+    /// Bytes of the current frame that can be had without waiting for the client.
+    #[inline]
+    pub fn at_hand(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Whether there is something to do without waiting for the client.
     pub fn has_input(&mut self) -> bool {
         self.in_frame() || self.receiver.readable_now()

@@ -1,10 +1,11 @@
 //! What a worker asks of the soft GPU, and no driver has.
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 
 use harp_cuda_abi::types::*;
 
 use crate::device::move_windows;
+use crate::execution::executor::executor;
 use crate::stream::Stream;
 use crate::transfer;
 
@@ -46,5 +47,18 @@ pub unsafe extern "C" fn harp_soft_reach(
             }
             Err(code) => code,
         }
+    })
+}
+
+/// Says that more calls of this thread's are about to follow, or, with 0, that none are: until then no thread is woken for
+/// work that it puts into idle streams, unless it waits itself. A thread that is looking for work finds it at once.
+#[no_mangle]
+pub extern "C" fn harp_soft_gather(more: c_int) -> CUresult {
+    harp_driver_front::guard("harp_soft_gather", || {
+        match more {
+            0 => executor().release(),
+            _ => executor().gather(),
+        }
+        CUDA_SUCCESS
     })
 }

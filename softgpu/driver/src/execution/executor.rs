@@ -75,6 +75,19 @@ pub struct Executor {
     start: Once,
 }
 
+/// When a thread of the executor is woken for what the calling thread makes ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wakes {
+    AtOnce,
+    Later,
+    /// Later, and there is something.
+    Owed,
+}
+
+thread_local! {
+    static WAKES: Cell<Wakes> = const { Cell::new(Wakes::AtOnce) };
+}
+
 /// The executor of this process.
 pub fn executor() -> &'static Executor {
     static EXECUTOR: OnceLock<Executor> = OnceLock::new();
@@ -108,7 +121,7 @@ pub fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
 }
 
 impl Executor {
-    /// Takes a queue that has work.
+    /// Takes a queue that has work. A thread is woken for it, later if the calling thread [gathers](Self::gather).
     pub fn ready(&'static self, queue: Arc<Queue>) {
         self.start.call_once(|| self.start_threads());
         {
@@ -120,7 +133,33 @@ impl Executor {
             }
             self.ready_count.store(ready.len(), Ordering::SeqCst);
         }
-        self.notify();
+        match WAKES.get() {
+            Wakes::AtOnce => self.notify(),
+            Wakes::Later | Wakes::Owed => WAKES.set(Wakes::Owed),
+        }
+    }
+
+    /// Until [`release`](Self::release) nobody is woken for what the calling thread makes ready: it knows that more
+    /// comes, perhaps a wait, and then does the work itself. Where sessions outnumber cores that spares two changes of
+    /// threads for each wait.
+    pub fn gather(&self) {
+        if WAKES.get() == Wakes::AtOnce {
+            WAKES.set(Wakes::Later);
+        }
+    }
+
+    /// Ends that, and wakes whom it owes.
+    pub fn release(&self) {
+        if WAKES.replace(Wakes::AtOnce) == Wakes::Owed {
+            self.notify_if_more();
+        }
+    }
+
+    /// Takes a queue off the list that a synchronising thread has claimed.
+    pub fn withdraw(&self, queue: &Arc<Queue>) {
+        let mut ready = lock(&self.ready);
+        ready.retain(|other| !Arc::ptr_eq(other, queue));
+        self.ready_count.store(ready.len(), Ordering::SeqCst);
     }
 
     /// Whether more than one thread could and may work on `launch`.
@@ -203,7 +242,7 @@ impl Executor {
                 self.ready_count.store(ready.len(), Ordering::SeqCst);
                 queue?
             };
-            // A synchronising thread may have claimed it since.
+            // A synchronising thread may have claimed it just now.
             if queue.claim() {
                 return Some(queue);
             }

@@ -201,6 +201,7 @@ impl Queue {
     #[cold]
     fn hold_back(self: &Arc<Self>) {
         const PAUSE: Duration = Duration::from_micros(100);
+        executor().release();
         loop {
             let backlog = self.submitted() - self.completed();
             if backlog <= BACKLOG_MAX / 2 && (Stored::bytes() <= STORED_MAX / 2 || backlog == 0) {
@@ -225,6 +226,7 @@ impl Queue {
     pub fn submit_and_wait(self: &Arc<Self>, command: Command) {
         let (count, was_idle) = self.push(command, Phase::Running);
         if was_idle {
+            executor().release();
             with_scratch(|scratch| self.run(scratch, count));
         }
         self.wait(count);
@@ -252,7 +254,12 @@ impl Queue {
     pub fn wait(self: &Arc<Self>, count: u64) {
         let mut spins = 0;
         while self.completed() < count {
-            if self.claim() {
+            let claimed = self.claim();
+            if claimed {
+                executor().withdraw(self);
+            }
+            executor().release();
+            if claimed {
                 with_scratch(|scratch| self.run(scratch, count));
             } else if executor().help(Some((self, count))) {
                 spins = 0;

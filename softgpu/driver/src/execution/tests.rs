@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::busy::Busy;
 use super::command::{Command, Marker, Stored, Work};
+use super::executor::executor;
 use super::host_calls::{self, HostCall, HostFunction};
 use super::queue::{Queue, BACKLOG_MAX};
 use crate::console::Fifo;
@@ -302,4 +303,35 @@ fn who_queues_behind_what_it_has_to_do_itself_does_not_wait() {
     first.end().wait();
     second.end().wait();
     assert_eq!(list.lock().unwrap().len() as u64, 4 * BACKLOG_MAX);
+}
+
+#[test]
+fn what_a_gathering_thread_puts_in_is_done_once_it_waits_or_no_longer_gathers() {
+    let done = |queue: &Arc<Queue>| {
+        let patience = Instant::now() + Duration::from_secs(20);
+        while !queue.is_drained() {
+            assert!(Instant::now() < patience, "nobody was woken");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for _ in 0..20 {
+        let (waited_for, other, list) = (queue(), queue(), Arc::default());
+        // Long enough for every thread to go to sleep.
+        std::thread::sleep(Duration::from_millis(2));
+        executor().gather();
+        waited_for.submit(note(&list, 1));
+        other.submit(note(&list, 2));
+        waited_for.end().wait();
+        done(&other);
+
+        executor().gather();
+        other.submit(note(&list, 3));
+        executor().release();
+        done(&other);
+
+        executor().gather();
+        waited_for.submit(note(&list, 4));
+        other.submit_and_wait(note(&list, 5));
+        done(&waited_for);
+    }
 }

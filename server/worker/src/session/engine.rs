@@ -190,7 +190,9 @@ impl Engine {
             }
             self.let_device_begin();
             self.publish();
-            if !self.out.is_empty() && (self.out.len() >= GATHERED || !self.intake.has_input()) {
+            if !self.out.is_empty()
+                && (self.out.len() >= GATHERED || !self.intake.has_input_at_hand())
+            {
                 self.flush()?;
             }
             self.intake.next_frame()?;

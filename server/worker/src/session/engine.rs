@@ -190,9 +190,9 @@ impl Engine {
             }
             self.let_device_begin();
             self.publish();
-            if !self.out.is_empty()
-                && (self.out.len() >= GATHERED || !self.intake.has_input_at_hand())
-            {
+            // Without asking the socket, where nothing has come with what was last read. What has may be no frame of calls.
+            let more = self.intake.has_input_at_hand() && self.intake.has_input();
+            if self.out.len() >= GATHERED || !more {
                 self.flush()?;
             }
             self.intake.next_frame()?;

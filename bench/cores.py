@@ -1,7 +1,8 @@
 """On which cores the two ends of a connection run.
 
-Left alone, a kernel puts both on one core or each on its own as it pleases, and changes its mind within a run: the
-same exchange then takes up to twice as long, which says nothing about either side of a comparison."""
+Left alone, a kernel puts both on one core or each on its own as it pleases, and changes its mind
+within a run: the same exchange then takes up to twice as long, which says nothing about either side
+of a comparison."""
 
 from __future__ import annotations
 
@@ -13,9 +14,10 @@ from pathlib import Path
 
 @contextmanager
 def apart(near: Iterable[int], far: Iterable[int]) -> Iterator[None]:
-    """Keeps the threads of two groups of processes each on half of the cores, until the end of the block.
+    """Keeps the threads of two groups of processes each on half of the cores, for the block.
 
-    Nothing happens where there is one core. Threads that start meanwhile stay where their creators are.
+    Nothing happens where there is one core. Threads that start meanwhile stay where their creators
+    are.
 
     Raises: OSError if a process has ended or is somebody else's.
     """
@@ -33,7 +35,7 @@ def apart(near: Iterable[int], far: Iterable[int]) -> Iterator[None]:
 
 
 def _keep_on(processes: Iterable[int], cores: list[int]) -> None:
-    """Of the processes, and of those that they have started: `harp-run` stays beside its program."""
+    """Theirs, and of what they have started: `harp-run` stays beside its program."""
     for process in processes:
         for thread in Path(f"/proc/{process}/task").iterdir():
             # A thread may end between the two.

@@ -15,8 +15,8 @@ from pool.standins import Pool
 
 @contextmanager
 def raw_sockets(baseline: Path, pool: Pool, folder: Path) -> Iterator[tuple[Driven, int]]:
-    """The baseline's two processes, with a certificate of the same authority: the one that is driven, and the
-    number of the one that serves it."""
+    """The baseline's two processes, with a certificate of the same authority: the one that is
+    driven, and the number of the one that serves it."""
     chain, key = pool.authority.issue_server("baseline").issue("baseline")
     (folder / "chain.pem").write_text(chain)
     (folder / "key.pem").write_text(key)

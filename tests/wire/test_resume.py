@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from harp_server.ca import save_user
 from harp_spec.spec.all import REGISTRY
 from pool.standins import Server, wait_until
-from weather.proxy import Proxy
+from weather.proxy import UP, Proxy
 from wire.stock import SERVER_NAME, Session, channel
 
 CALL = REGISTRY.calls["cuMemGetInfo_v2"].id
@@ -125,6 +126,19 @@ def test_a_session_that_was_cut_goes_on_in_order(owner: Owner) -> None:
     wait_until(lambda: bool(server.lines("session end")), "the end")
     (end,) = server.lines("session end")
     assert (end["level"], end["calls"]) == ("info", 14)
+
+
+def test_an_answer_waits_for_nothing_that_comes_with_its_question(owner: Owner) -> None:
+    for token in range(1, 4):
+        owner.proxy.stall(UP)
+        ticket = owner.ask()
+        # No call, but there when the server has to decide whether more calls follow.
+        owner.send(ping=owner.messages.Ping(token=token))
+        time.sleep(0.3)
+        owner.proxy.flow()
+        frames = [owner.receive(), owner.receive()]
+        assert {frame.WhichOneof("body") for frame in frames} == {"replies", "pong"}
+        assert answer(ticket) in [frame.replies for frame in frames]
 
 
 def test_a_session_is_cut_again_and_again(owner: Owner) -> None:

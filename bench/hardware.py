@@ -89,7 +89,7 @@ def main() -> int:
         native, pooled = (Driven([*before, *client], environ) for before, environ in sides)
         stack.callback(native.close)
         stack.callback(pooled.close)
-        raw = stack.enter_context(raw_sockets(OUT / "harp-baseline", pool, folder))
+        raw, _ = stack.enter_context(raw_sockets(OUT / "harp-baseline", pool, folder))
         wrapper = [*HARP_RUN, "--local", "--libcuda", libcuda(), "--"]
         local = Driven([*wrapper, *client], ours)
         stack.callback(local.close)

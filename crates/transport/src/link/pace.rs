@@ -17,6 +17,11 @@ const ALONE: Duration = Duration::from_micros(12);
 
 /// A turn of others that took so long was one: a call of the system that switches to nobody is back sooner.
 const TURN: Duration = Duration::from_micros(3);
+/// So many waits after one the core is taken to be shared still.
+const SHARED: u32 = 32;
+/// There a thread that looks for so long after the last turn of others sleeps: the kernel gives no turn to one that has
+/// itself given away many, and the peer may be that.
+const UNSHARED_MAX: Duration = Duration::from_micros(10);
 
 /// A thread that does not get to look again for so long has had its core taken from it.
 const TAKEN: Duration = Duration::from_micros(500);
@@ -35,8 +40,8 @@ pub struct Pace {
     /// Waits that are not to spin, and how many they are to be the next time.
     modest: u32,
     next_modest: u32,
-    /// Whether another thread has used the last turn that was given to it.
-    shares: bool,
+    /// So many waits are taken to be on a core that others use too.
+    shared: u32,
 }
 
 impl Pace {
@@ -46,23 +51,36 @@ impl Pace {
             in_vain: 0,
             modest: 0,
             next_modest: MODEST,
-            shares: false,
+            shared: 0,
         }
     }
 
     /// How long to look before others of the core have a turn: where one of them uses it, all that this thread
     /// looks for before is what the other could have done by then.
     pub fn alone(&self) -> Duration {
-        if self.shares {
+        if self.shared > 0 {
             Duration::ZERO
         } else {
             ALONE
         }
     }
 
-    /// Says how long others had their turn.
-    pub fn gave_way(&mut self, turn: Duration) {
-        self.shares = turn > TURN;
+    /// How long to look without a turn of others.
+    pub fn patience(&self) -> Duration {
+        if self.shared > 0 {
+            UNSHARED_MAX
+        } else {
+            Duration::MAX
+        }
+    }
+
+    /// Says how long others had their turn. True if there was one.
+    pub fn gave_way(&mut self, turn: Duration) -> bool {
+        let used = turn > TURN;
+        if used {
+            self.shared = SHARED;
+        }
+        used
     }
 
     /// Says how long it took between two looks while spinning. True if another thread wants the core.
@@ -78,6 +96,7 @@ impl Pace {
     /// A wait has taken so long. One that spinning would have shortened makes the next spin longer, any longer one
     /// makes it as short as it was, and several of those in a row end it until a wait is short again.
     pub fn learn(&mut self, waited: Duration, tuning: &Tuning) {
+        self.shared = self.shared.saturating_sub(1);
         if self.modest > 0 {
             self.modest -= 1;
             self.spin = Duration::ZERO;
@@ -163,15 +182,20 @@ mod tests {
 
     #[test]
     fn a_core_that_another_thread_uses_is_given_to_it_at_once() {
-        let mut pace = Pace::new(&Tuning::default());
-        let mut after = |turn| {
-            pace.gave_way(Duration::from_nanos(turn));
-            pace.alone()
-        };
-        assert_eq!(after(700), ALONE);
-        assert_eq!(after(9_000), Duration::ZERO);
-        assert_eq!(after(9_000), Duration::ZERO);
-        assert_eq!(after(700), ALONE);
+        let tuning = Tuning::default();
+        let mut pace = Pace::new(&tuning);
+        assert!(!pace.gave_way(Duration::from_nanos(700)));
+        assert_eq!((pace.alone(), pace.patience()), (ALONE, Duration::MAX));
+        assert!(pace.gave_way(Duration::from_micros(9)));
+        for _ in 0..SHARED {
+            assert_eq!(
+                (pace.alone(), pace.patience()),
+                (Duration::ZERO, UNSHARED_MAX)
+            );
+            assert!(!pace.gave_way(Duration::from_nanos(700)));
+            pace.learn(Duration::from_micros(5), &tuning);
+        }
+        assert_eq!((pace.alone(), pace.patience()), (ALONE, Duration::MAX));
     }
 
     #[test]

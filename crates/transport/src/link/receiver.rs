@@ -186,6 +186,8 @@ impl Receiver {
                 continue;
             }
             let mut looked = None;
+            // Since when this thread has had the core.
+            let mut by_itself = None;
             let found = loop {
                 let found = act(&mut receiving, link);
                 if !matches!(found, Ok(None)) {
@@ -201,12 +203,15 @@ impl Receiver {
                     || now >= end
                     || deadline.is_some_and(|deadline| now >= deadline)
                     || link.sender_waits.load(Ordering::SeqCst)
+                    || now - *by_itself.get_or_insert(now) >= self.pace.patience()
                 {
                     break found;
                 }
                 if now - (end - spin) >= self.pace.alone() {
                     std::thread::yield_now();
-                    self.pace.gave_way(now.elapsed());
+                    if self.pace.gave_way(now.elapsed()) {
+                        by_itself = None;
+                    }
                 } else {
                     let between = match receiving.body_left() {
                         ..LONG => Duration::ZERO,

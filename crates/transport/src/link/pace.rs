@@ -23,23 +23,10 @@ const SHARED: u32 = 32;
 /// itself given away many, and the peer may be that.
 const UNSHARED_MAX: Duration = Duration::from_micros(10);
 
-/// A thread that does not get to look again for so long has had its core taken from it.
-const TAKEN: Duration = Duration::from_micros(500);
-
-/// So many waits after that do not spin, and twice as many each time that it happens again soon: where others want the
-/// core, who spins takes turns from them, and is ahead of equals that do not.
-const MODEST: u32 = 256;
-const MODEST_MAX: u32 = 2 << 10;
-/// By this share of what they are more than [`MODEST`] they become fewer with each wait that was not too long for spinning.
-const FORGET: u32 = 32;
-
 pub struct Pace {
     pub spin: Duration,
     /// Waits in a row that were too long for it.
     in_vain: u32,
-    /// Waits that are not to spin, and how many they are to be the next time.
-    modest: u32,
-    next_modest: u32,
     /// So many waits are taken to be on a core that others use too.
     shared: u32,
 }
@@ -49,8 +36,6 @@ impl Pace {
         Pace {
             spin: tuning.spin,
             in_vain: 0,
-            modest: 0,
-            next_modest: MODEST,
             shared: 0,
         }
     }
@@ -83,26 +68,12 @@ impl Pace {
         used
     }
 
-    /// Says how long it took between two looks while spinning. True if another thread wants the core.
-    pub fn is_contended(&mut self, between: Duration) -> bool {
-        let taken = between > TAKEN;
-        if taken {
-            self.modest = self.next_modest;
-            self.next_modest = (2 * self.modest).min(MODEST_MAX);
-        }
-        taken
-    }
-
     /// A wait has taken so long. One that spinning would have shortened makes the next spin longer, any longer one
     /// makes it as short as it was, and several of those in a row end it until a wait is short again.
     pub fn learn(&mut self, waited: Duration, tuning: &Tuning) {
         self.shared = self.shared.saturating_sub(1);
-        if self.modest > 0 {
-            self.modest -= 1;
-            self.spin = Duration::ZERO;
-        } else if waited < tuning.spin_max + LATE {
+        if waited < tuning.spin_max + LATE {
             self.in_vain = 0;
-            self.next_modest -= (self.next_modest - MODEST).div_ceil(FORGET);
             self.spin = (2 * waited).clamp(tuning.spin, tuning.spin_max);
         } else {
             self.in_vain = self.in_vain.saturating_add(1);
@@ -153,31 +124,6 @@ mod tests {
         // A sleeping thread has found its answer as late as it is woken.
         assert_eq!(after(50), 100);
         assert_eq!(after(5_000), 30);
-    }
-
-    #[test]
-    fn who_loses_the_core_while_spinning_does_not_spin_for_a_while() {
-        let tuning = Tuning {
-            spin: Duration::from_micros(30),
-            spin_max: Duration::from_micros(120),
-            ..Tuning::default()
-        };
-        let mut pace = Pace::new(&tuning);
-        let wait = |pace: &mut Pace| {
-            pace.learn(Duration::from_micros(5), &tuning);
-            pace.spin.as_micros()
-        };
-        let mut lose_it = |waits_before| {
-            (0..waits_before).for_each(|_| assert_eq!(wait(&mut pace), 30));
-            assert!(!pace.is_contended(Duration::from_micros(20)));
-            assert!(pace.is_contended(Duration::from_millis(3)));
-            (0..).take_while(|_| wait(&mut pace) == 0).count() as u32
-        };
-        assert_eq!(lose_it(1), MODEST);
-        let (again, and_again) = (lose_it(1), lose_it(1));
-        assert!(again > MODEST * 3 / 2 && and_again > again * 3 / 2);
-        (0..10).for_each(|_| assert!(lose_it(0) <= MODEST_MAX));
-        assert_eq!(lose_it(20 * FORGET), MODEST);
     }
 
     #[test]

@@ -185,7 +185,6 @@ impl Receiver {
                 }
                 continue;
             }
-            let mut looked = None;
             // Since when this thread has had the core.
             let mut by_itself = None;
             let found = loop {
@@ -198,9 +197,7 @@ impl Receiver {
                 }
                 let now = Instant::now();
                 let end = *begun.get_or_insert(now) + spin;
-                let before = looked.replace(now).unwrap_or(now);
-                if self.pace.is_contended(now - before)
-                    || now >= end
+                if now >= end
                     || deadline.is_some_and(|deadline| now >= deadline)
                     || link.sender_waits.load(Ordering::SeqCst)
                     || now - *by_itself.get_or_insert(now) >= self.pace.patience()

@@ -16,7 +16,7 @@ const IN_VAIN: u32 = 4;
 const ALONE: Duration = Duration::from_micros(12);
 
 /// A turn of others that took so long was one: a call of the system that switches to nobody is back sooner.
-const TURN: Duration = Duration::from_micros(3);
+pub const TURN: Duration = Duration::from_micros(3);
 /// So many waits after one the core is taken to be shared still.
 const SHARED: u32 = 32;
 /// There a thread that looks for so long after the last turn of others sleeps: the kernel gives no turn to one that has
@@ -59,13 +59,9 @@ impl Pace {
         }
     }
 
-    /// Says how long others had their turn. True if there was one.
-    pub fn gave_way(&mut self, turn: Duration) -> bool {
-        let used = turn > TURN;
-        if used {
-            self.shared = SHARED;
-        }
-        used
+    /// What was waited for has come in a turn of others.
+    pub fn shares(&mut self) {
+        self.shared = SHARED;
     }
 
     /// A wait has taken so long. One that spinning would have shortened makes the next spin longer, any longer one
@@ -127,18 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_another_thread_uses_is_given_to_it_at_once() {
+    fn a_core_that_the_peer_uses_is_given_to_it_at_once_for_a_while() {
         let tuning = Tuning::default();
         let mut pace = Pace::new(&tuning);
-        assert!(!pace.gave_way(Duration::from_nanos(700)));
         assert_eq!((pace.alone(), pace.patience()), (ALONE, Duration::MAX));
-        assert!(pace.gave_way(Duration::from_micros(9)));
+        pace.shares();
         for _ in 0..SHARED {
             assert_eq!(
                 (pace.alone(), pace.patience()),
                 (Duration::ZERO, UNSHARED_MAX)
             );
-            assert!(!pace.gave_way(Duration::from_nanos(700)));
             pace.learn(Duration::from_micros(5), &tuning);
         }
         assert_eq!((pace.alone(), pace.patience()), (ALONE, Duration::MAX));

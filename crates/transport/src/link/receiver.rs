@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pace::Pace;
+use super::pace::{Pace, TURN};
 use super::receiving::{Arrival, Receiving};
 use super::socket::Interest;
 use super::{lock, Link};
@@ -187,9 +187,13 @@ impl Receiver {
             }
             // Since when this thread has had the core.
             let mut by_itself = None;
+            let mut gave_way = false;
             let found = loop {
                 let found = act(&mut receiving, link);
                 if !matches!(found, Ok(None)) {
+                    if gave_way {
+                        self.pace.shares();
+                    }
                     break found;
                 }
                 if link.has_unsaid(&connection) {
@@ -206,7 +210,8 @@ impl Receiver {
                 }
                 if now - (end - spin) >= self.pace.alone() {
                     std::thread::yield_now();
-                    if self.pace.gave_way(now.elapsed()) {
+                    gave_way = now.elapsed() > TURN;
+                    if gave_way {
                         by_itself = None;
                     }
                 } else {

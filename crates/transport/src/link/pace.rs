@@ -17,8 +17,10 @@ const ALONE: Duration = Duration::from_micros(12);
 
 /// A turn of others that took so long was one: a call of the system that switches to nobody is back sooner.
 pub const TURN: Duration = Duration::from_micros(3);
-/// So many waits after one the core is taken to be shared still.
-const SHARED: u32 = 32;
+/// What it counts for that a wait ended in such a turn, which may be chance; each wait takes one off, and with so much
+/// the core is taken to be shared.
+const IN_TURN: u32 = 12;
+const SHARED: u32 = 2 * IN_TURN;
 /// There a thread that looks for so long after the last turn of others sleeps: the kernel gives no turn to one that has
 /// itself given away many, and the peer may be that.
 const UNSHARED_MAX: Duration = Duration::from_micros(10);
@@ -27,7 +29,7 @@ pub struct Pace {
     pub spin: Duration,
     /// Waits in a row that were too long for it.
     in_vain: u32,
-    /// So many waits are taken to be on a core that others use too.
+    /// What speaks for a core that the peer uses too.
     shared: u32,
 }
 
@@ -43,7 +45,7 @@ impl Pace {
     /// How long to look before others of the core have a turn: where one of them uses it, all that this thread
     /// looks for before is what the other could have done by then.
     pub fn alone(&self) -> Duration {
-        if self.shared > 0 {
+        if self.shared > SHARED {
             Duration::ZERO
         } else {
             ALONE
@@ -52,7 +54,7 @@ impl Pace {
 
     /// How long to look without a turn of others.
     pub fn patience(&self) -> Duration {
-        if self.shared > 0 {
+        if self.shared > SHARED {
             UNSHARED_MAX
         } else {
             Duration::MAX
@@ -61,7 +63,7 @@ impl Pace {
 
     /// What was waited for has come in a turn of others.
     pub fn shares(&mut self) {
-        self.shared = SHARED;
+        self.shared = (self.shared + IN_TURN).min(SHARED + IN_TURN);
     }
 
     /// A wait has taken so long. One that spinning would have shortened makes the next spin longer, any longer one
@@ -126,16 +128,19 @@ mod tests {
     fn a_core_that_the_peer_uses_is_given_to_it_at_once_for_a_while() {
         let tuning = Tuning::default();
         let mut pace = Pace::new(&tuning);
-        assert_eq!((pace.alone(), pace.patience()), (ALONE, Duration::MAX));
-        pace.shares();
-        for _ in 0..SHARED {
-            assert_eq!(
-                (pace.alone(), pace.patience()),
-                (Duration::ZERO, UNSHARED_MAX)
-            );
-            pace.learn(Duration::from_micros(5), &tuning);
-        }
-        assert_eq!((pace.alone(), pace.patience()), (ALONE, Duration::MAX));
+        let mut after = |waits_in_turns: u32, others: u32| {
+            for _ in 0..waits_in_turns {
+                pace.shares();
+                pace.learn(Duration::from_micros(5), &tuning);
+            }
+            (0..others).for_each(|_| pace.learn(Duration::from_micros(5), &tuning));
+            pace.patience() < Duration::MAX
+        };
+        assert!(!after(1, 0));
+        assert!(!after(0, IN_TURN));
+        assert!(after(3, 0));
+        assert!(after(100, IN_TURN / 2));
+        assert!(!after(0, IN_TURN));
     }
 
     #[test]

@@ -252,6 +252,7 @@ pub struct Driver {
     move_windows: unsafe extern "C" fn(u64) -> CUresult,
     reach: unsafe extern "C" fn(CUdeviceptr, usize, CUstream, *mut *mut c_void) -> CUresult,
     gather: unsafe extern "C" fn(c_int) -> CUresult,
+    is_one: bool,
 }
 
 impl Driver {
@@ -970,13 +971,14 @@ impl Driver {
                 gather: core::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> CUresult>(
                     library.symbol(&[c"harp_soft_gather"]),
                 ),
+                is_one: library.find(&[c"cuInit"]).is_some(),
             }
         })
     }
 
     /// Whether the library is a driver's at all.
     pub fn is_one(&self) -> bool {
-        self.cuInit as *const c_void != missing as *const c_void
+        self.is_one
     }
 
     /// Has a soft GPU's device addresses start at `first`; `CUDA_ERROR_NOT_SUPPORTED` from any other driver.
@@ -1029,12 +1031,15 @@ impl Library {
 
     /// The first of `names` that the library has, or the stand-in.
     fn symbol(&self, names: &[&CStr]) -> *mut c_void {
+        self.find(names).unwrap_or(missing as *mut c_void)
+    }
+
+    fn find(&self, names: &[&CStr]) -> Option<*mut c_void> {
         names
             .iter()
             // SAFETY: an open library and C strings.
             .map(|name| unsafe { libc::dlsym(self.0, name.as_ptr()) })
             .find(|address| !address.is_null())
-            .unwrap_or(missing as *mut c_void)
     }
 }
 

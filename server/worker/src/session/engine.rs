@@ -179,6 +179,12 @@ impl Engine {
         self.intake.has_input()
     }
 
+    /// Whether more has come with what was last read. The socket is asked only where something is in memory, which may
+    /// be no frame of calls.
+    fn has_more(&mut self) -> bool {
+        self.intake.has_input_at_hand() && self.intake.has_input()
+    }
+
     /// Executes calls until one has to wait for the device.
     fn run(&mut self) -> Result<Pending, Stopped> {
         loop {
@@ -190,9 +196,7 @@ impl Engine {
             }
             self.let_device_begin();
             self.publish();
-            // Without asking the socket, where nothing has come with what was last read. What has may be no frame of calls.
-            let more = self.intake.has_input_at_hand() && self.intake.has_input();
-            if self.out.len() >= GATHERED || !more {
+            if !self.out.is_empty() && (self.out.len() >= GATHERED || !self.has_more()) {
                 self.flush()?;
             }
             self.intake.next_frame()?;

@@ -15,7 +15,7 @@ use crate::h2::Side;
 /// Of a body of which so much is still to come, nobody needs the next bytes at once.
 const LONG: usize = 64 << 10;
 /// Each look takes the lock of the socket, which the bytes that arrive need too: a receiver that is faster than its
-/// peer and looks all the time makes it slower (1 MiB over the loopback: 2.5 GB/s, and 4.1 with this pause).
+/// peer and looks all the time makes it slower (docs/performance.md).
 const BETWEEN_LOOKS: Duration = Duration::from_micros(8);
 
 /// How long to wait for a frame.

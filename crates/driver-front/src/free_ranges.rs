@@ -1,11 +1,13 @@
 //! Best-fit bookkeeping of free address ranges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+
+use crate::address_map::AddressMap;
 
 /// Free ranges by start and by length; neighbours are joined.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FreeRanges {
-    by_start: BTreeMap<u64, u64>,
+    by_start: AddressMap<u64>,
     by_length: BTreeSet<(u64, u64)>,
 }
 
@@ -33,7 +35,7 @@ impl FreeRanges {
 
     /// Takes exactly this range out; false where it is not entirely free.
     pub fn take_at(&mut self, start: u64, length: u64) -> bool {
-        let Some((&free_start, &free)) = self.by_start.range(..=start).next_back() else {
+        let Some((free_start, &free)) = self.by_start.at_or_below(start) else {
             return false;
         };
         let fits = start
@@ -47,14 +49,14 @@ impl FreeRanges {
 
     /// Gives a range back and joins it with its neighbours.
     pub fn insert(&mut self, mut start: u64, mut length: u64) {
-        if let Some((&before, &before_length)) = self.by_start.range(..start).next_back() {
+        if let Some((before, &before_length)) = self.by_start.at_or_below(start) {
             assert!(before + before_length <= start, "freed twice");
             if before + before_length == start {
                 self.remove(before, before_length);
                 (start, length) = (before, before_length + length);
             }
         }
-        if let Some(&after_length) = self.by_start.get(&(start + length)) {
+        if let Some(&after_length) = self.by_start.get(start + length) {
             self.remove(start + length, after_length);
             length += after_length;
         }
@@ -65,11 +67,13 @@ impl FreeRanges {
     #[cfg(test)]
     /// Length of the free range that starts at `start`.
     pub fn length_at(&self, start: u64) -> Option<u64> {
-        self.by_start.get(&start).copied()
+        self.by_start.get(start).copied()
     }
 
     fn split(&mut self, start: u64, taken: u64, length: u64) {
-        let free = self.by_start[&start];
+        let Some(&free) = self.by_start.get(start) else {
+            return;
+        };
         self.remove(start, free);
         if taken > start {
             self.by_start.insert(start, taken - start);
@@ -83,7 +87,7 @@ impl FreeRanges {
     }
 
     fn remove(&mut self, start: u64, length: u64) {
-        self.by_start.remove(&start);
+        self.by_start.remove(start);
         self.by_length.remove(&(length, start));
     }
 }

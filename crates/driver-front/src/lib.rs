@@ -8,7 +8,7 @@
 //! * [`lifecycle`]: initialised, forked, exited;
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
-//! * [`free_ranges`]: which addresses are free;
+//! * [`address_map`]: what is at which address; [`free_ranges`]: which addresses are free;
 //! * [`host_memory`]: page-locked memory of the process;
 //! * [`managed`]: managed memory without page tables in common;
 //! * [`threads`]: a library's manners in threads, the program's and its own;
@@ -16,6 +16,7 @@
 //!
 //! A driver registers itself once with [`install`].
 
+pub mod address_map;
 pub mod context_stack;
 pub mod context_storage;
 mod default_stream;

@@ -213,12 +213,12 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
     if pointer == 0 {
         return CUDA_SUCCESS;
     }
-    if sessions.addresses.find_managed(pointer, 0).is_some() {
+    let known = sessions.addresses.find(pointer);
+    if known.is_some_and(|range| matches!(range.owner, Owner::Managed { .. })) {
         let is_managed = |owner: &Owner| matches!(owner, Owner::Managed { .. });
         return super::managed::free(sessions, pointer, is_managed);
     }
     let _visit = Visit::to_memory(sessions, pointer);
-    let known = sessions.addresses.find(pointer);
     // Forgotten before the server frees it: from then on another thread may get this address.
     let Some(context) = sessions.addresses.remove_device(pointer) else {
         return CUDA_ERROR_INVALID_VALUE;

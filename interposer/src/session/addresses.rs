@@ -4,11 +4,11 @@
 //! device address from a host one, and must know an allocation's bounds to predict the errors of
 //! copies that do not wait for the server.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::address_map::AddressMap;
 
 use super::handles::session_of;
 use crate::recording::recorder;
@@ -51,18 +51,23 @@ impl Range {
 /// Allocations by base address.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    ranges: RwLock<BTreeMap<u64, Range>>,
+    ranges: RwLock<AddressMap<Range>>,
     last_buffer: AtomicU64,
     managed_made: AtomicU64,
 }
 
 impl Addresses {
+    fn read(&self) -> RwLockReadGuard<'_, AddressMap<Range>> {
+        self.ranges.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, AddressMap<Range>> {
+        self.ranges.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Remembers an allocation; one that was known at `base` is replaced.
     pub fn insert(&self, base: u64, size: u64, owner: Owner) {
-        let mut ranges = self
-            .ranges
-            .write()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let mut ranges = self.write();
         self.put(&mut ranges, base, size, owner);
     }
 
@@ -77,25 +82,22 @@ impl Addresses {
         owner: Owner,
         in_the_way: impl Fn(&Range) -> bool,
     ) -> Result<(), Range> {
-        let mut ranges = self
-            .ranges
-            .write()
-            .unwrap_or_else(|poison| poison.into_inner());
-        let taken = overlapping(&ranges, base, size).find(|range| in_the_way(range));
-        if let Some(taken) = taken {
-            return Err(*taken);
+        let mut ranges = self.write();
+        let taken = overlapping(&ranges, base, size).filter(|range| in_the_way(range));
+        if let Some(first) = taken.last() {
+            return Err(*first);
         }
         self.put(&mut ranges, base, size, owner);
         Ok(())
     }
 
-    fn put(&self, ranges: &mut BTreeMap<u64, Range>, base: u64, size: u64, owner: Owner) {
+    fn put(&self, ranges: &mut AddressMap<Range>, base: u64, size: u64, owner: Owner) {
         if matches!(owner, Owner::Device { .. }) {
             // What a driver has given out again is not what it was: a variable of a module that is gone.
             let old = overlapping(ranges, base, size);
             let old = old.filter(|range| matches!(range.owner, Owner::Device { .. }));
             for base in old.map(|range| range.base).collect::<Vec<_>>() {
-                ranges.remove(&base).iter().for_each(record_freed);
+                ranges.remove(base).iter().for_each(record_freed);
             }
         }
         let buffer_id = self.last_buffer.fetch_add(1, Ordering::Relaxed) + 1;
@@ -120,14 +122,8 @@ impl Addresses {
 
     /// Forgets the allocation that starts at `base`, if its owner is such a one.
     pub fn remove(&self, base: u64, is_wanted: impl Fn(&Owner) -> bool) -> Option<Range> {
-        let mut ranges = self
-            .ranges
-            .write()
-            .unwrap_or_else(|poison| poison.into_inner());
-        if !is_wanted(&ranges.get(&base)?.owner) {
-            return None;
-        }
-        ranges.remove(&base).inspect(record_freed)
+        let removed = self.write().remove_if(base, |range| is_wanted(&range.owner));
+        removed.inspect(record_freed)
     }
 
     /// Forgets the device allocation that starts at `base`; the context that it was made in, none when
@@ -149,11 +145,8 @@ impl Addresses {
     /// `CUDA_ERROR_INVALID_VALUE` where there is no such allocation, `CUDA_ERROR_OUT_OF_MEMORY` where
     /// `place` has nothing to say.
     pub fn seen_at(&self, base: u64, place: impl FnOnce() -> Option<u64>) -> Result<u64, CUresult> {
-        let mut ranges = self
-            .ranges
-            .write()
-            .unwrap_or_else(|poison| poison.into_inner());
-        let range = ranges.get_mut(&base).ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let mut ranges = self.write();
+        let range = ranges.get_mut(base).ok_or(CUDA_ERROR_INVALID_VALUE)?;
         if range.seen_at.is_none() {
             range.seen_at = place();
         }
@@ -162,10 +155,7 @@ impl Addresses {
 
     /// Forgets all memory of a context that ended.
     pub fn remove_context(&self, ended: u64) {
-        let mut ranges = self
-            .ranges
-            .write()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let mut ranges = self.write();
         ranges.retain(|_, range| {
             let stays = context_of(range) != Some(ended);
             if !stays {
@@ -177,25 +167,20 @@ impl Addresses {
 
     /// The allocation that holds `address`.
     pub fn find(&self, address: u64) -> Option<Range> {
-        let ranges = self
-            .ranges
-            .read()
-            .unwrap_or_else(|poison| poison.into_inner());
-        let (_, range) = ranges.range(..=address).next_back()?;
+        let ranges = self.read();
+        let (_, range) = ranges.at_or_below(address)?;
         (address - range.base < range.size.max(1)).then_some(*range)
     }
 
     /// The allocation that devices see at `address`, where it is registered memory.
     pub fn find_as_seen(&self, address: u64) -> Option<Range> {
-        let ranges = self
-            .ranges
-            .read()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let ranges = self.read();
         let is_seen_there = |range: &&Range| {
             let start = range.seen_at.filter(|at| *at != range.base);
             start.is_some_and(|start| address.wrapping_sub(start) < range.size)
         };
-        ranges.values().find(is_seen_there).copied()
+        let found = ranges.values().find(is_seen_there);
+        found.copied()
     }
 
     /// How many managed allocations have been made so far.
@@ -205,10 +190,7 @@ impl Addresses {
 
     /// The managed allocations.
     pub fn managed(&self) -> Vec<Range> {
-        let ranges = self
-            .ranges
-            .read()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let ranges = self.read();
         let is_managed = |range: &&Range| matches!(range.owner, Owner::Managed { .. });
         ranges.values().filter(is_managed).copied().collect()
     }
@@ -257,17 +239,16 @@ fn record_freed(range: &Range) {
     }
 }
 
-/// The allocations that have addresses in `address..address + bytes`.
+/// The allocations that have addresses in `address..address + bytes`, the last one first.
 fn overlapping(
-    ranges: &BTreeMap<u64, Range>,
+    ranges: &AddressMap<Range>,
     address: u64,
     bytes: u64,
 ) -> impl Iterator<Item = &Range> {
-    // The one before may reach into it.
-    let before = ranges.range(..address).next_back();
-    let before = before.filter(|(_, range)| range.remaining(address) > 0);
-    let within = ranges.range(address..address.saturating_add(bytes.max(1)));
-    before.into_iter().chain(within).map(|(_, range)| range)
+    let below = ranges.below(address.saturating_add(bytes.max(1)));
+    let below = below.map(|(_, range)| range);
+    // The one that starts before it may reach into it.
+    below.take_while(move |range| range.base >= address || range.remaining(address) > 0)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Device memory: what is allocated where, by whom, and how much is left.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
@@ -11,6 +10,7 @@ use harp_softgpu_engine::DeviceMemory;
 use super::host;
 use super::window::{Window, PAGE, WINDOW_SIZE};
 use crate::call::Outcome;
+use harp_driver_front::address_map::AddressMap;
 use harp_driver_front::free_ranges::FreeRanges;
 
 /// Alignment and unit of allocations; accesses are checked to this boundary.
@@ -69,7 +69,7 @@ pub struct Heap {
     window: Window,
     total: u64,
     space: Mutex<Space>,
-    allocations: RwLock<BTreeMap<u64, Allocation>>,
+    allocations: RwLock<AddressMap<Allocation>>,
 }
 
 impl Heap {
@@ -168,17 +168,13 @@ impl Heap {
     /// # Errors
     /// `CUDA_ERROR_INVALID_VALUE` where no such allocation starts at `start`.
     pub fn free(&self, start: u64) -> Outcome<Allocation> {
-        let allocation = {
-            let mut allocations = self
-                .allocations
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
-            match allocations.get(&start) {
-                Some(found) if found.origin != Origin::Mapped => allocations.remove(&start),
-                _ => None,
-            }
-        }
-        .ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let is_freed_here = |found: &Allocation| found.origin != Origin::Mapped;
+        let allocation = self
+            .allocations
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove_if(start, is_freed_here)
+            .ok_or(CUDA_ERROR_INVALID_VALUE)?;
         let charged = allocation.size.next_multiple_of(GRANULE);
         let mut space = self.space();
         space.used -= charged;
@@ -216,7 +212,7 @@ impl Heap {
             .allocations
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let (_, allocation) = allocations.range(..=address).next_back()?;
+        let (_, allocation) = allocations.at_or_below(address)?;
         allocation.range().contains(&address).then_some(*allocation)
     }
 
@@ -304,7 +300,7 @@ impl Heap {
         self.allocations
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&start)
+            .remove(start)
     }
 
     fn take_piece(&self, space: &mut Space, charged: u64) -> Outcome<u64> {

@@ -122,7 +122,9 @@ impl Addresses {
 
     /// Forgets the allocation that starts at `base`, if its owner is such a one.
     pub fn remove(&self, base: u64, is_wanted: impl Fn(&Owner) -> bool) -> Option<Range> {
-        let removed = self.write().remove_if(base, |range| is_wanted(&range.owner));
+        let removed = self
+            .write()
+            .remove_if(base, |range| is_wanted(&range.owner));
         removed.inspect(record_freed)
     }
 

@@ -8,6 +8,7 @@ from itertools import count
 import pytest
 
 from harp_api.control.v1 import agent_pb2 as agent
+from harp_scheduler.core.agents import DEVICES_MAX
 from harp_scheduler.core.book import PATIENCE, Number, unusable
 from harp_scheduler.core.events import (
     Asked,
@@ -426,6 +427,28 @@ def test_an_incident_is_of_the_device_and_not_of_its_number() -> None:
     assert [devices[key].incident for key in ("s1/0", "s1/1")] == ["", "Xid 79"]
     bench.connect("s1", uuids=("GPU-b", "GPU-c"))
     assert [devices[key].incident for key in ("s1/0", "s1/1")] == ["", ""]
+
+
+def test_a_server_that_has_other_devices_each_time_is_known_by_a_bounded_number_of_them() -> None:
+    bench = Bench("s1", "s2", devices=3)
+    lease = bench.ask(count=4)
+    held = {part.device for part in bench.lease(lease).slices if part.device.startswith("s1/")}
+    assert held
+    server = bench.agents["s1"]
+    server.incidents = {1: agent.Incident(number=7, cause="Xid 79")}
+    bench.report("s1")
+    bench.do(Cordoned("s1/2", True))
+    known = bench.pool.book.devices_of["s1"]
+    for start in range(1000, 1000 + 3 * DEVICES_MAX, DEVICES_MAX):
+        register = agent.Register(report=server.register(bench.now))
+        for ordinal in range(start, start + 2 * DEVICES_MAX):
+            register.devices.add(ordinal=ordinal, kind="gpu", model="m", memory=GIB)
+        bench.do(Connected("s1", register))
+        assert len(known) == DEVICES_MAX
+        assert f"s1/{start}" in known
+        # What outlives their absence: leases, and what an admin did or is to see to.
+        assert held | {"s1/1", "s1/2"} <= known
+    assert bench.lease(lease).slices
 
 
 def test_names_are_unique_in_a_tenant_and_unknown_things_are_said_to_be(bench: Bench) -> None:

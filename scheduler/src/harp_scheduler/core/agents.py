@@ -23,7 +23,7 @@ NUMBER_MOST = (1 << 63) - 1
 """Of an incident; the store's numbers end there."""
 
 DEVICES_MAX = 256
-"""Devices of one server; more are not taken into the inventory."""
+"""Devices of one server, with those that it has no more; others are not taken up."""
 
 
 def connect(book: Book, event: Connected, now: float) -> None:
@@ -65,10 +65,14 @@ def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
     seen = set()
     before = [book.accelerators[key] for key in book.devices_of[name]]
     by_uuid = {uuid: known for known in before if (uuid := _uuid(known))}
-    for device in register.devices[:DEVICES_MAX]:
+    said = register.devices[:DEVICES_MAX]
+    _make_room(book, name, {f"{name}/{device.ordinal}" for device in said})
+    for device in said:
         key = f"{name}/{device.ordinal}"
-        seen.add(key)
         old = book.accelerators.get(key)
+        if old is None and len(book.devices_of[name]) >= DEVICES_MAX:
+            continue
+        seen.add(key)
         new = Accelerator(
             id=key,
             server=name,
@@ -91,6 +95,20 @@ def _take_inventory(book: Book, name: str, register: agent.Register) -> None:
         if gone.present:
             book.put(replace(gone, present=False))
     book.arrange(name)
+
+
+def _make_room(book: Book, name: str, wanted: set[str]) -> None:
+    """Forgets as many devices that a server has no more as it takes for those wanted to have room:
+    of which nothing is held, and nothing known that is to outlive their absence."""
+    known = book.devices_of[name]
+    too_many = len(known | wanted) - DEVICES_MAX
+    if too_many <= 0:
+        return
+    held = {part.device for lease in book.leases_on[name] for part in book.leases[lease].slices}
+    gone = [book.accelerators[key] for key in sorted(known - wanted - held)]
+    forgotten = [device for device in gone if not device.cordoned and not device.incident_number]
+    for device in forgotten[:too_many]:
+        book.drop(device)
 
 
 def _take_report(book: Book, name: str, link: Link, said: agent.Report, now: float) -> None:

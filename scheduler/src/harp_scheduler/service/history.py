@@ -104,6 +104,8 @@ class History:
                     self._tell(kind.lower(), key, "Set")
                 case None if kind == "Lease":
                     self._lease_gone(key, isinstance(event, Ticked))
+                case None if kind == "Accelerator":
+                    self._devices.pop(key, None)
                 case None if kind in ("Server", "Profile"):
                     self._tell(kind.lower(), key, GONE)
 

@@ -40,6 +40,7 @@ BOUND = 30.0
 DEVICES = 3
 ALICE = "spiffe://lab/tenant/research/user/alice"
 BOB = "spiffe://lab/tenant/other/user/bob"
+SERVER = "spiffe://lab/server/s1"
 ADMIN = "spiffe://lab/tenant/system/user/admin"
 
 
@@ -230,6 +231,18 @@ def test_leases_of_others_are_not_seen_nor_touched(service: Service) -> None:
             service.call(call, request, BOB)
         assert refused.value.code is grpc.StatusCode.NOT_FOUND
     assert service.call("Get", api.GetRequest(), ADMIN).leases[0].id == lease.id
+
+
+@pytest.mark.parametrize(
+    ("identity", "seen"), [(ALICE, ["secret"]), (ADMIN, ["secret"]), (BOB, []), (SERVER, [])]
+)
+def test_that_a_device_is_taken_is_seen_by_all_and_by_whose_lease_by_those_who_see_the_lease(
+    service: Service, identity: str, seen: list[str]
+) -> None:
+    service.attach(name="secret")
+    devices = service.call("Get", api.GetRequest(), identity).devices
+    (taken,) = [device for device in devices if device.compute_leased]
+    assert list(taken.leases) == seen
 
 
 def test_nobody_sees_what_is_not_stored(service: Service) -> None:

@@ -36,7 +36,8 @@ def grant_waiting(book: Book, now: float) -> None:
         since = book.waiting_since.setdefault(name, now)
         # Who waits for its tenant's own quota keeps nobody back.
         if now - since >= book.patience and reason == refused.get(lease.demand):
-            blocked.setdefault(kind, f"{lease.name} has waited for longer and comes first")
+            # Without its name, which may be another tenant's.
+            blocked.setdefault(kind, "a lease that has waited for longer comes first")
         book.waits_because(name, reason)
 
 

@@ -39,8 +39,10 @@ class Role(IntEnum):
     """What somebody may do in a tenant; each may also do all that those before it may."""
 
     NONE = 0
+    """See the pool's servers, devices and profiles, as every member may."""
+
     VIEWER = 1
-    """See the tenant's leases, and the pool's devices."""
+    """See the tenant, its leases and what it uses."""
 
     USER = 2
     """Have leases of his own."""

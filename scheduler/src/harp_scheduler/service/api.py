@@ -341,6 +341,7 @@ def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Thing
         views.devices(
             book,
             [known for name, known in sorted(book.accelerators.items()) if takes("devices", name)],
+            lambda lease: may_see(caller, lease),
         )
     )
     of_leases = not wanted or wanted & {"leases", "hosts", "sessions"}

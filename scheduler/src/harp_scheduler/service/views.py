@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_scheduler.core import model
@@ -116,8 +116,10 @@ def server(book: Book, known: model.Server) -> api.Server:
     )
 
 
-def devices(book: Book, wanted: Iterable[model.Accelerator]) -> list[api.Accelerator]:
-    """Devices, and what leases hold of each."""
+def devices(
+    book: Book, wanted: Iterable[model.Accelerator], may_see: Callable[[model.Lease], bool]
+) -> list[api.Accelerator]:
+    """Devices, what leases hold of each, and the names of those leases that may be seen."""
     views = {}
     for known in wanted:
         views[known.id] = api.Accelerator(
@@ -136,7 +138,8 @@ def devices(book: Book, wanted: Iterable[model.Accelerator]) -> list[api.Acceler
             if (view := views.get(part.device)) is not None:
                 view.memory_leased += part.memory
                 view.compute_leased += part.compute
-                view.leases.append(held.name)
+                if may_see(held):
+                    view.leases.append(held.name)
     return list(views.values())
 
 

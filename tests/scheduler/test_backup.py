@@ -52,5 +52,10 @@ def test_without_a_pool_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, is_new=True)
     done = cluster.harp("backup", str(tmp_path / "file"), "--state", str(tmp_path / "none"))
     refused(done, 3, "there is no pool in")
+    backup = tmp_path / "pool.backup"
+    backup.write_text("the last one")
+    done = cluster.harp("backup", str(backup), "--database", str(tmp_path / "typo.db"))
+    refused(done, 3, "there is no pool in")
+    assert backup.read_text() == "the last one"
     done = cluster.harp("restore", str(tmp_path / "file"), "--state", str(tmp_path / "new"))
     refused(done, 1, "there is no backup")

@@ -124,6 +124,12 @@ def test_state_that_is_not_there(tmp_path: Path) -> None:
     status, found = doctor(cluster, "--scheduler-state", str(cluster.ca))
     assert status == 0
     assert found["database"]["next_step"] == "the scheduler's first start makes it"
+    typo = tmp_path / "typo.db"
+    named = ("--scheduler-state", str(cluster.ca), "--database", str(typo))
+    status, found = doctor(cluster, *named)
+    assert status == 1
+    assert found["database"]["text"] == f"there is no {typo}"
+    assert not typo.exists()
 
 
 @pytest.fixture

@@ -29,20 +29,23 @@ def scheduler(folder: Path, url: str) -> Iterator[Finding]:
     yield from certificate("authority", authority, "ca", how=how)
     if (folder / "admin").is_dir():
         yield from certificate("admin", folder / "admin", "client", how="harp ca user CA_DIR admin")
-    path = folder / "pool.db"
-    if not url and not path.exists():
-        text = f"there is no {path}"
-        yield Finding("database", True, text, "the scheduler's first start makes it")
-        return
     try:
         database = Database(url_of(url, folder))
         try:
-            yield from stored(database)
+            yield from missing(database, bool(url)) if database.is_missing else stored(database)
         finally:
             database.close()
     except HarpError as error:
         yield failed("database", error)
     yield disk("disk", folder)
+
+
+def missing(database: Database, is_named: bool) -> Iterator[Finding]:
+    """Nothing has been started on it yet; one that was named may also have another name."""
+    following = "the scheduler's first start makes it"
+    if is_named:
+        following = f"is that its name? {following}"
+    yield Finding("database", not is_named, f"there is no {database.path}", following)
 
 
 def stored(database: Database) -> Iterator[Finding]:

@@ -220,10 +220,7 @@ def backup(file: Path, database: str, state: Path | None) -> None:
     from harp_client.state import kept
     from harp_scheduler.store.store import Store
 
-    folder = state or Path(kept())
-    if not database and not (folder / "pool.db").exists():
-        raise HarpError(f"there is no pool in {folder}", "--state DIR, or --database URL", 3)
-    store = Store.open(url_of(database, folder))
+    store = Store.open(url_of(database, state or Path(kept())), is_new=False)
     try:
         store.backup(file.absolute())
     finally:

@@ -14,6 +14,7 @@ import pytest
 from harp_scheduler.core.book import Number
 from harp_scheduler.store import archive
 from harp_scheduler.store.audit import AuditEntry
+from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import NoBackup, WrongDatabase
 from harp_scheduler.store.store import Store
 from scheduler.store.samples import POOL, changes, key_of
@@ -103,6 +104,20 @@ def test_a_backup_is_one_private_file_that_replaces_the_last_one(
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     with pytest.raises(NoBackup):
         filled.backup(folder / "none" / "backup.db")
+
+
+def test_no_pool_is_made_where_there_has_to_be_one(url: str, tmp_path: Path, filled: Store) -> None:
+    Store.open(url, is_new=False).close()
+    with pytest.raises(WrongDatabase, match="there is no pool in"):
+        Store.open(f"sqlite:///{tmp_path}/typo.db", is_new=False)
+    assert not list(tmp_path.glob("typo*"))
+
+
+def test_an_empty_database_is_no_pool(dialect: str, new_database: Callable[[str], str]) -> None:
+    url = new_database(dialect)
+    Database(url).make_file()
+    with pytest.raises(WrongDatabase, match="there is no pool in"):
+        Store.open(url, is_new=False)
 
 
 def test_only_an_empty_database_is_restored_into(

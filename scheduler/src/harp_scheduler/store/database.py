@@ -88,6 +88,11 @@ class Database:
         """Else it is a file of SQLite."""
         return self.path is None
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it is a file of SQLite that is not there; to connect would make it."""
+        return self.path is not None and not self.path.exists()
+
     def make_file(self) -> None:
         """Makes an SQLite file that only its owner can read, where there is none."""
         if self.path is None:

@@ -23,15 +23,25 @@ PATIENCE = 30.0
 """Seconds that an upgrade waits for the scheduler that leads to stop."""
 
 
-def upgrade(database: Database, seat: Seat, patience: float = PATIENCE) -> None:
+def upgrade(
+    database: Database, seat: Seat, patience: float = PATIENCE, is_new: bool = True
+) -> None:
     """Upgrades, in one transaction, while nobody leads; an SQLite file is copied before.
 
-    Raises WrongDatabase where the database is newer than this version, or where another scheduler
-    leads on the older schema."""
+    `is_new`: whether the pool may be new, and is made then. Raises WrongDatabase where the database
+    is newer than this version, where another scheduler leads on the older schema, or where there
+    is no pool that had to be there."""
     head, known = revisions()
-    database.make_file()
+    if is_new:
+        database.make_file()
     deadline = time.monotonic() + patience
-    while (now := revision(database)) != head:
+    while (now := None if database.is_missing else revision(database)) != head:
+        if now is None and not is_new:
+            raise WrongDatabase(
+                f"there is no pool in {database.path or database.name}",
+                "--state DIR, or --database URL",
+                3,
+            )
         if now is not None and now not in known:
             raise WrongDatabase(
                 f"the database {database.name} has revision {now} of a newer version; "

@@ -56,14 +56,15 @@ class Store(Identities):
         self._shelf = Shelf()
 
     @classmethod
-    def open(cls, url: str) -> Store:
+    def open(cls, url: str, is_new: bool = True) -> Store:
         """Opens `sqlite:///PATH` or `postgresql://…`, and brings it to this version's schema.
 
-        Raises WrongDatabase (not a database of ours, or a newer one), StoreUnavailable."""
+        `is_new`: whether the pool may be new, and is made then. Raises WrongDatabase (not a
+        database of ours, a newer one, or without the pool), StoreUnavailable."""
         database = Database(url)
         seat = seat_of(database)
         try:
-            upgrade(database, seat)
+            upgrade(database, seat, is_new=is_new)
         except BaseException:
             database.close()
             raise

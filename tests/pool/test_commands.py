@@ -1,13 +1,17 @@
 """The command `harp`: help with examples everywhere, and the authority as the README shows it."""
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
 
 from harp_client.cli import COMMANDS
+from harp_server.commands import asked_or_failed
 from pool.standins import BOUND, HARP
 
 
@@ -94,6 +98,25 @@ def test_doctor_finds_what_is_wrong(environ: dict[str, str], native_dir: Path) -
     assert not findings["embedded pool"]["ok"]
     text = harp(environ, "doctor").stdout
     assert "FAIL  native parts" in text
+
+
+def test_a_server_does_not_outlive_what_holds_its_leases() -> None:
+    async def told(task: Coroutine[None, None, None], *signals: int) -> str | None:
+        stop: asyncio.Queue[int] = asyncio.Queue()
+        for number in signals:
+            stop.put_nowait(number)
+        linked = asyncio.create_task(task)
+        try:
+            async with asyncio.timeout(BOUND):
+                return await asked_or_failed(stop, [linked])
+        finally:
+            linked.cancel()
+
+    async def fails() -> None:
+        raise RuntimeError("broken")
+
+    assert asyncio.run(told(fails())) == "RuntimeError('broken')"
+    assert asyncio.run(told(asyncio.sleep(3600), signal.SIGTERM)) is None
 
 
 def test_light_start() -> None:

@@ -167,3 +167,18 @@ def test_a_report_tells_of_so_many_programs_and_counts_them_all(
     admission.leave("s0")
     (held,) = admission.report(2.0).leases
     assert "s0" not in {running.session for running in held.running}
+
+
+def test_what_orders_ask_to_be_stored_is_known_before_they_are_taken(admission: Admission) -> None:
+    admission.take_orders(orders(1, order("lease", 1)))
+    admission.enter("lease", "session")
+    before = (admission.stored(), states(admission), admission.revision)
+    following = orders(2, order("new", 2), order("other", 3, ordinal=1), term=2)
+    stored = admission.stored_with(following)
+    assert (admission.stored(), states(admission), admission.revision) == before
+    assert not admission.to_end
+    admission.take_orders(following)
+    assert (
+        admission.stored() == stored == {"term": 2, "highest": {"0": 2, "1": 3}, "held": [1, 2, 3]}
+    )
+    assert admission.stored_with(following) is None

@@ -174,6 +174,22 @@ def test_a_killed_agent_takes_its_sessions_along_and_its_lease_comes_back(cluste
     cluster.wait(lambda: states(cluster) == {"work": "Available"}, "it is back")
 
 
+def test_orders_that_cannot_be_stored_are_taken_when_they_can_be(cluster: Cluster) -> None:
+    state = cluster.folder / "servers" / "gpu1" / "state"
+    program = cluster.run("--gpus", "1")
+    assert first_line(program).startswith("using")
+    stored = (state / "leases.json").read_text()
+    in_the_way = state / ".leases.json.new"
+    in_the_way.mkdir()
+    waiting = cluster.run("--gpus", "1")
+    cluster.wait(lambda: '"orders not taken"' in cluster.log("gpu1"), "the server says why")
+    assert len(cluster.get("session")) == 1, "no other session begins, and this one goes on"
+    assert (state / "leases.json").read_text() == stored
+    in_the_way.rmdir()
+    assert first_line(waiting).startswith("using")
+    assert [end(running)[0] for running in (program, waiting)] == [0, 0]
+
+
 def test_only_operators_steer_and_what_is_not_there_is_said_to_be(cluster: Cluster) -> None:
     denied = cluster.harp("cordon", "gpu1", user="alice")
     assert denied.returncode == 4

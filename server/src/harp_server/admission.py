@@ -11,8 +11,9 @@ part of a device serves two leases at one time.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from harp_api.control.v1 import agent_pb2 as agent
@@ -107,8 +108,8 @@ class Admission:
         """What has happened to devices, the last of each."""
 
     def take_orders(self, orders: agent.Orders) -> bool:
-        """Takes orders unless they are old; says whether they were taken. What `stored` gives has
-        to be on disk before anything is reported or begun."""
+        """Takes orders unless they are old; says whether they were taken. What `stored_with` gives
+        of them has to be on disk before."""
         if self.is_revoked or (orders.term, orders.revision) <= (self.term, self.revision):
             return False
         self.term, self.revision = orders.term, orders.revision
@@ -273,6 +274,15 @@ class Admission:
             "highest": {str(ordinal): epoch for ordinal, epoch in self.highest.items()},
             "held": sorted(self.returning | self.holds.keys()),
         }
+
+    def stored_with(self, orders: agent.Orders) -> dict[str, object] | None:
+        """What `stored` will give once these orders are taken; None: they are old. Nothing is
+        changed by asking."""
+        tried = copy.copy(self)
+        tried.highest, tried.returning = dict(self.highest), set(self.returning)
+        tried.holds = {epoch: replace(hold) for epoch, hold in self.holds.items()}
+        tried.to_end = {}
+        return tried.stored() if tried.take_orders(orders) else None
 
     def restore(self, stored: Mapping[str, object]) -> None:
         """Takes what an earlier process of this server has stored. Its sessions are dead."""

@@ -6,6 +6,7 @@ import datetime
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -285,8 +286,11 @@ def server(
         )
         print(f"harp server: ready on {agent.address}", flush=True)
         tell_ready(ready_fd, agent.address)
-        await stop.get()
-        stopping = asyncio.create_task(agent.stop(drain))
+        patience = drain
+        if (failed := await asked_or_failed(stop, linked)) is not None:
+            log.error("server failed", cause=failed)
+            patience = 0.0  # nobody fences the sessions any more
+        stopping = asyncio.create_task(agent.stop(patience))
         again = asyncio.create_task(stop.get())
         await asyncio.wait({stopping, again}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
@@ -313,6 +317,19 @@ def stop_signals() -> "asyncio.Queue[int]":
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.put_nowait, number)
     return asked
+
+
+async def asked_or_failed(
+    stop: "asyncio.Queue[int]", tasks: Sequence[asyncio.Task[None]]
+) -> str | None:
+    """Waits until somebody asks to stop (None) or one of the tasks, which go on for ever, has not
+    (why)."""
+    asked = asyncio.create_task(stop.get())
+    await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    if asked.done():
+        return None
+    asked.cancel()
+    return next(repr(task.exception()) for task in tasks if task.done())
 
 
 @click.group()

@@ -185,7 +185,7 @@ class SchedulerLink:
         delay = RETRY[0]
         while True:
             for address in self._schedulers:
-                began = time.monotonic()
+                began, event = time.monotonic(), "scheduler out of reach"
                 try:
                     await self._hold(address)
                     cause = "the scheduler ended the connection"
@@ -196,9 +196,13 @@ class SchedulerLink:
                     cause = disagreement(details) or details
                 except TimeoutError:
                     cause = "no word from the scheduler"
+                except OSError as error:
+                    # A full disk, say. What could not be stored was not taken either: it comes
+                    # again with the next connection.
+                    event, cause = "orders not taken", f"{self._state}: {error.strerror or error}"
                 if time.monotonic() - began > SILENCE:
                     delay = RETRY[0]
-                self._say("scheduler out of reach", address, cause)
+                self._say(event, address, cause)
             await asyncio.sleep(delay)
             delay = min(2 * delay, RETRY[1])
 
@@ -285,17 +289,24 @@ class SchedulerLink:
             yield control.FromAgent(report=self._admission.report(boot_time()))
 
     def _take(self, message: control.ToAgent) -> None:
+        """Does what the scheduler says. Raises OSError where that cannot be stored."""
         self.heard = time.monotonic()
         if message.HasField("heard"):
             self._admission.heard(message.heard)
         elif message.HasField("revoked"):
             self._revoked = list(message.revoked.serials)
-            self._store()
             self._take_revoked()
+            self._store(self._admission.stored())
         elif message.HasField("record"):
             self._record(message.record.session, message.record.payload)
-        elif message.HasField("orders") and self._admission.take_orders(message.orders):
-            self._store()
+        elif message.HasField("orders"):
+            self._take_orders(message.orders)
+
+    def _take_orders(self, orders: control.Orders) -> None:
+        stored = self._admission.stored_with(orders)
+        if stored is not None:
+            self._store(stored)
+            self._admission.take_orders(orders)
             self._end_sessions()
             self._news.set()
 
@@ -311,10 +322,10 @@ class SchedulerLink:
             self._admission.revoke()
             self._end_sessions()
 
-    def _store(self) -> None:
+    def _store(self, admission: Mapping[str, object]) -> None:
         partial = self._state.with_name(f".{self._state.name}.new")
         with partial.open("w") as file:
-            json.dump(self._admission.stored() | {"revoked": self._revoked}, file)
+            json.dump({**admission, "revoked": self._revoked}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, self._state)

@@ -1,6 +1,7 @@
 """The certificate authority: who its certificates let in, by an independent verifier."""
 
 import datetime
+import os
 import stat
 from pathlib import Path
 
@@ -8,9 +9,14 @@ import pytest
 from cryptography import x509
 from cryptography.x509 import verification
 
+from harp_client.credentials import write
 from harp_client.errors import HarpError
 from harp_client.target import SERVER_NAME
+from harp_server import rotation
 from harp_server.ca import Authority, SessionIssuer, identity, save_user
+
+OWNER = 60_000
+"""Whose folder it is: nobody of this machine."""
 
 
 def chain_of(text: str) -> list[x509.Certificate]:
@@ -106,6 +112,21 @@ def test_files_are_private_and_load_again(authority: Authority, tmp_path: Path) 
     for file in tmp_path.rglob("*.*"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700, file.parent
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_writes_is_its_folders_owners(authority: Authority, tmp_path: Path) -> None:
+    authority.save(tmp_path)
+    for path in (tmp_path, *tmp_path.iterdir()):
+        os.chown(path, OWNER, OWNER)
+    rotation.begin(tmp_path)
+    rotation.switch(tmp_path, datetime.timedelta())
+    assert {path.stat().st_uid for path in tmp_path.iterdir()} == {OWNER}
+    # Nor does it follow what the owner puts in its way.
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / f".trusted.pem.{os.getpid()}"
+    link.symlink_to(elsewhere)
+    write(tmp_path / "trusted.pem", b"new")
+    assert not elsewhere.exists()
 
 
 def test_an_authority_is_not_overwritten(authority: Authority, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import signal
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509 import Certificate
 
 from harp_client.credentials import certificate
+from harp_scheduler.service import process
 from harp_scheduler.service.members import KEPT, SWEEP, Lives, Members, Signed
 from harp_scheduler.service.process import Certificate as Shown
 from harp_scheduler.store.store import Store
+from harp_server import rotation
 from harp_server.ca import Authority, save_user
-from scheduler.cluster import Cluster, end, first_line
+from scheduler.cluster import BOUND, Cluster, end, first_line
 from scheduler.test_joining import refused
 
 LIFE = "40s"
@@ -251,6 +254,48 @@ def test_grpc_is_given_a_certificate_only_where_it_has_to_be_another() -> None:
     lasting.use(authority)
     assert lasting.another() is not None
     assert lasting.another() is None
+
+
+class Said:
+    """A log of which a test sees what was said."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.changed = asyncio.Event()
+
+    def error(self, event: str, cause: str, **_: object) -> None:
+        self.errors.append(f"{event}: {cause}")
+
+    def info(self, event: str, **_: object) -> None:
+        self.changed.set()
+
+
+def test_an_authority_that_cannot_be_read_is_said_once_and_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "AUTHORITY_AGAIN", 0.0)
+    authority, ca = Authority.create("lab"), tmp_path / "ca"
+    authority.save(ca)
+    store, log = Store.open(f"sqlite:///{tmp_path / 'pool.db'}"), Said()
+    settings = process.Settings("127.0.0.1:0", authority, ca=ca)
+    scheduler = process.Scheduler(settings, store, log)  # type: ignore[arg-type]
+    (ca / "trusted.pem").mkdir()
+
+    async def run() -> None:
+        watching = asyncio.create_task(scheduler._watch_authority())
+        async with asyncio.timeout(BOUND):
+            while not log.errors:
+                await asyncio.sleep(0)
+            for _ in range(3 * process.AUTHORITY_FAILS):
+                await asyncio.sleep(0)
+            (ca / "trusted.pem").rmdir()
+            rotation.begin(ca)
+            await log.changed.wait()
+        watching.cancel()
+
+    asyncio.run(run())
+    store.close()
+    assert log.errors == [f"authority not read: cannot read {ca / 'trusted.pem'}: Is a directory"]
 
 
 def test_only_admins_revoke(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ that do not belong together.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from pathlib import Path
@@ -105,12 +106,20 @@ def rest(found: x509.Certificate) -> float:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file that only its owner reads, whole or not at all, in a folder of mode 0700."""
+    """Writes a file that only its owner reads, whole or not at all, in a folder of mode 0700.
+
+    Its owner is who writes it; where that is root, the folder's owner, whose service reads it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    partial.unlink(missing_ok=True)
+    # Never through a link that the folder's owner has put there.
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            if os.geteuid() == 0:
+                owner = path.parent.stat()
+                with contextlib.suppress(PermissionError):  # a container's root may not
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(data)
         os.replace(partial, path)
     except OSError:

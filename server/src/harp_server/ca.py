@@ -190,13 +190,18 @@ class Authority:
 
     @classmethod
     def load(cls, folder: Path) -> "Authority":
-        """Reads ca.pem and ca.key."""
+        """Reads ca.pem, ca.key and, while a root takes the place of another, trusted.pem. Raises
+        HarpError."""
         try:
             root = KeyPair.load(folder / "ca.pem", folder / "ca.key")
         except HarpError as error:
             raise HarpError(error.cause, f"harp ca create {folder}") from error
         other = folder / "trusted.pem"
-        return cls(_pool_of(root.certificate), root, other.read_bytes() if other.exists() else b"")
+        try:
+            also_trusted = other.read_bytes() if other.exists() else b""
+        except OSError as error:
+            raise HarpError(f"cannot read {other}: {error.strerror}") from error
+        return cls(_pool_of(root.certificate), root, also_trusted)
 
     def save(self, folder: Path) -> None:
         """Writes ca.pem and ca.key; refuses to overwrite another authority."""

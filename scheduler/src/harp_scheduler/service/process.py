@@ -57,6 +57,9 @@ LEAD_AGAIN = 0.5
 AUTHORITY_AGAIN = 2.0
 """Seconds between looks at the authority's folder."""
 
+AUTHORITY_FAILS = 5
+"""Looks one after the other that fail before it is said."""
+
 COMING_SECONDS = 6.0
 """Longest that an agent is kept waiting without a word: less than it takes for silence."""
 
@@ -275,12 +278,18 @@ class Scheduler:
     async def _watch_authority(self) -> None:
         """Takes another root when `harp ca rotate` has changed the folder."""
         folder, known = self._settings.ca, self._settings.authority
+        failed = 0
         while folder is not None:
             await asyncio.sleep(AUTHORITY_AGAIN)
             try:
                 found = Authority.load(folder)
-            except HarpError:
-                continue  # it is just being changed
+            except HarpError as error:
+                failed += 1
+                # Once, it is just being changed.
+                if failed == AUTHORITY_FAILS:
+                    self._log.error("authority not read", cause=error.cause, next=error.next_step)
+                continue
+            failed = 0
             if found.trusted_pem() != known.trusted_pem():
                 known = self._members.authority = found
                 for certificate in self._certificates:

@@ -1,5 +1,6 @@
 """The certificate authority: who its certificates let in, by an independent verifier."""
 
+import contextlib
 import datetime
 import os
 import stat
@@ -127,6 +128,41 @@ def test_what_root_writes_is_its_folders_owners(authority: Authority, tmp_path: 
     link.symlink_to(elsewhere)
     write(tmp_path / "trusted.pem", b"new")
     assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize("cut_off", range(5))
+def test_both_roots_are_trusted_at_any_moment_of_a_switch(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: int
+) -> None:
+    authority.save(tmp_path)
+    rotation.begin(tmp_path)
+    both = roots(Authority.load(tmp_path).trusted_pem())
+    for name in (rotation.TRUSTED, rotation.NEXT_CERTIFICATE, rotation.NEXT_KEY):
+        os.utime(tmp_path / name, (0, 0))
+    left = [write] * cut_off
+
+    def write_or_end(path: Path, data: bytes) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()(path, data)
+
+    monkeypatch.setattr(rotation, "write", write_or_end)
+    with contextlib.suppress(KeyboardInterrupt):
+        rotation.switch(tmp_path, datetime.timedelta(days=7))
+    signing = (tmp_path / "ca.pem").read_bytes() + (tmp_path / rotation.TRUSTED).read_bytes()
+    assert roots(signing) == both
+    monkeypatch.undo()
+    if (tmp_path / rotation.NEXT_KEY).exists():
+        rotation.switch(tmp_path, datetime.timedelta(days=7))
+    switched = Authority.load(tmp_path)
+    assert switched.root.certificate != authority.root.certificate
+    assert switched.also_trusted == authority.root.certificate_pem()
+    rotation.finish(tmp_path, datetime.timedelta())
+    assert Authority.load(tmp_path).trusted_pem() == switched.root.certificate_pem()
+
+
+def roots(pem: bytes) -> set[x509.Certificate]:
+    return set(x509.load_pem_x509_certificates(pem))
 
 
 def test_an_authority_is_not_overwritten(authority: Authority, tmp_path: Path) -> None:

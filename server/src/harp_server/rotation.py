@@ -8,7 +8,8 @@ there were before it have been renewed or have expired:
 Whoever trusts is told with each renewal. In the authority's folder:
 
     ca.pem, ca.key        the root that signs
-    trusted.pem           the other one that is trusted, between `begin` and `finish`
+    trusted.pem           the other one that is trusted, between `begin` and `finish`; while
+                          `switch` is at it, both
     next.pem, next.key    the new root, between `begin` and `switch`
 """
 
@@ -16,6 +17,8 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+
+from cryptography import x509
 
 from harp_client.credentials import certificate, write
 from harp_client.errors import HarpError
@@ -45,15 +48,21 @@ def switch(folder: Path, wait: datetime.timedelta) -> None:
     """Lets the new root sign. Raises HarpError: none is there, or it has been for less than `wait`.
 
     Done again where it was cut off."""
-    if not (folder / NEXT_KEY).exists():
+    if not (folder / NEXT_KEY).exists() or not (folder / TRUSTED).exists():
         raise HarpError(f"no rotation was begun in {folder}", f"harp ca rotate {folder}", 5)
-    _check_age(folder, wait)
+    # Not that of the one that is trusted, which is written here too.
+    _check_age(folder / NEXT_CERTIFICATE, wait)
     following = KeyPair.load(folder / NEXT_CERTIFICATE, folder / NEXT_KEY)
     signing = certificate(folder / "ca.pem")
     if signing != following.certificate:
-        write(folder / TRUSTED, pem(signing))
-    write(folder / "ca.pem", following.certificate_pem())
+        # Whichever of them signs meanwhile, both are trusted.
+        write(folder / TRUSTED, following.certificate_pem() + pem(signing))
+        write(folder / "ca.pem", following.certificate_pem())
     write(folder / "ca.key", following.key_pem())
+    trusted = x509.load_pem_x509_certificates((folder / TRUSTED).read_bytes())
+    write(
+        folder / TRUSTED, b"".join(pem(each) for each in trusted if each != following.certificate)
+    )
     (folder / NEXT_KEY).unlink()
     (folder / NEXT_CERTIFICATE).unlink()
 
@@ -63,13 +72,13 @@ def finish(folder: Path, wait: datetime.timedelta) -> None:
     than `wait`."""
     if not (folder / TRUSTED).exists() or (folder / NEXT_KEY).exists():
         raise HarpError(f"no new root signs in {folder} yet", "harp ca rotate, then --switch", 5)
-    _check_age(folder, wait)
+    _check_age(folder / TRUSTED, wait)
     (folder / TRUSTED).unlink()
 
 
-def _check_age(folder: Path, wait: datetime.timedelta) -> None:
-    """Raises HarpError where the last step was too short a while ago."""
-    made = datetime.datetime.fromtimestamp((folder / TRUSTED).stat().st_mtime, datetime.UTC)
+def _check_age(written: Path, wait: datetime.timedelta) -> None:
+    """Raises HarpError where the last step, which wrote a file, was too short a while ago."""
+    made = datetime.datetime.fromtimestamp(written.stat().st_mtime, datetime.UTC)
     if datetime.datetime.now(datetime.UTC) < made + wait:
         raise HarpError(
             f"not everybody has renewed before {made + wait:%F %T} UTC",

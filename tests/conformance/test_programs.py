@@ -48,6 +48,13 @@ def test_program(columns: Columns, name: str, variant: str, column: str) -> None
         assert outcome.complaints == expected.complaints, outcome.told()
 
 
+@pytest.mark.parametrize("column", ["direct", "pool", *NATIVE])
+def test_a_million_events_leave_no_memory_behind(columns: Columns, column: str) -> None:
+    binary = build.build("come_and_go", build.programs()["come_and_go"].variants[0])
+    outcome = columns.run(column, [binary, "1000000"])
+    assert outcome.status == 0, outcome.told()
+
+
 @pytest.mark.parametrize("name", ["vector_add", "host_callback", "driver_api"])
 def test_embedded_pool(columns: Columns, name: str) -> None:
     """With no pool configured, harp-run brings its own: the same output again."""

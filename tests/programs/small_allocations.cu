@@ -62,6 +62,21 @@ int main(int argc, char **argv) {
     for (const Piece &piece : pieces) MUST(cudaFree(piece.data));
     expect_error("freed twice", cudaErrorInvalidValue, cudaFree(pieces[count / 2].data));
     cudaGetLastError();
+
+    // Of neighbours that were not allocated in stream order, one is freed in it.
+    unsigned char *first, *second;
+    std::vector<unsigned char> bytes(1000);
+    MUST(cudaMalloc(&first, 1000));
+    MUST(cudaMalloc(&second, 1000));
+    MUST(cudaMemset(second, 7, 1000));
+    MUST(cudaFreeAsync(first, nullptr));
+    MUST(cudaDeviceSynchronize());
+    MUST(cudaMemcpy(bytes.data(), second, 1000, cudaMemcpyDeviceToHost));
+    expect("what lies beside memory that was freed in a stream stays", bytes == std::vector<unsigned char>(1000, 7));
+    expect_error("freed twice, once in a stream", cudaErrorInvalidValue, cudaFree(first));
+    cudaGetLastError();
+    MUST(cudaFree(second));
+
     MUST(cudaMemGetInfo(&free_now, &total));
     expect("as much as before is free", free_now + (4 << 20) >= free_before);
     MUST(cudaFree(on_device));

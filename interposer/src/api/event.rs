@@ -1,6 +1,7 @@
 //! Events: recorded without waiting, so the client must know which context each belongs to.
 
 use std::ffi::c_uint;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harp_cuda_abi::types::*;
@@ -10,14 +11,14 @@ use super::context::current_context;
 use super::outputs::put;
 use super::stream::context_of;
 use crate::generated::forward;
-use crate::session::handles::session_of;
+use crate::session::handles::{session_of, Renewed};
 use crate::session::watches::{Progress, Watch};
 use crate::session::{because, checks, handles, sessions, Session};
 
 /// What is known of an event.
 struct Event {
     /// The context that it was made in.
-    context: u64,
+    context: AtomicU64,
     /// Of its last record, where the server tells of it.
     watch: Mutex<Option<Watch>>,
 }
@@ -25,6 +26,15 @@ struct Event {
 impl Event {
     fn watch(&self) -> MutexGuard<'_, Option<Watch>> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Renewed for Event {
+    fn renew(&self, new: Event) {
+        self.context
+            .store(new.context.into_inner(), Ordering::Relaxed);
+        // Its last watch has ended with the event that it was.
+        *self.watch() = None;
     }
 }
 
@@ -48,8 +58,15 @@ pub unsafe fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CUresult {
         Err(code) => return code,
     };
     let made = handles::create(HandleKind::Event, session_of(context));
-    let watch = Mutex::default();
-    handles::attach(made, Event { context, watch });
+    if made == 0 {
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    let known = Event {
+        context: AtomicU64::new(context),
+        watch: Mutex::default(),
+    };
+    // SAFETY: an Event, as every event handle is given.
+    unsafe { handles::attach_again(made, known) };
     let status = unsafe { forward::cuEventCreate(made as CUevent, flags) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Event, made as CUevent);
@@ -62,15 +79,21 @@ pub unsafe fn cuEventDestroy_v2(event: CUevent) -> CUresult {
     if let Ok((session, _, known)) = live(event) {
         session.watches.end(known.watch().take());
     }
-    unsafe { forward::cuEventDestroy_v2(event) }
+    let status = unsafe { forward::cuEventDestroy_v2(event) };
+    if status == CUDA_SUCCESS {
+        handles::destroy(HandleKind::Event, event);
+    }
+    status
 }
 
 /// Records an event. Refuses one on a stream of another context, as CUDA does at once. Where the program
 /// will ask how far it is, the server is to tell.
 fn recorded(event: CUevent, stream: CUstream, record: impl FnOnce() -> CUresult) -> CUresult {
-    let checked = live(event).and_then(|found| match found.2.context == context_of(stream)? {
-        true => Ok(found),
-        false => Err(CUDA_ERROR_INVALID_HANDLE),
+    let checked = live(event).and_then(|found| {
+        match found.2.context.load(Ordering::Relaxed) == context_of(stream)? {
+            true => Ok(found),
+            false => Err(CUDA_ERROR_INVALID_HANDLE),
+        }
     });
     let (session, id, known) = match checked {
         Ok(found) => found,

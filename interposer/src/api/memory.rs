@@ -235,19 +235,22 @@ pub unsafe fn cuMemFree_v2(pointer: CUdeviceptr) -> CUresult {
         _ => CUDA_SUCCESS,
     };
     // What it has waited for may have failed: the memory goes even so.
-    let unused = match credit {
-        None => Some(pointer),
-        Some((range, credit)) => {
-            credit.give_back(range.base, range.size);
-            // One unused block is kept, so that who allocates and frees where a block ends does not ask each time.
-            credit.take_unused(1)
-        }
+    let freed = match credit {
+        None => free(session, context, pointer),
+        Some((range, credit)) => give_back(session, context, &range, credit),
     };
-    let freed = unused.map_or(CUDA_SUCCESS, |address| free(session, context, address));
     match waited {
         CUDA_SUCCESS => freed,
         code => code,
     }
+}
+
+/// Gives memory back to the credit of the current context that it was taken from, once nothing uses it.
+fn give_back(session: &Session, context: u64, range: &Range, credit: &Credit) -> CUresult {
+    credit.give_back(range.base, range.size);
+    // One unused block is kept, so that who allocates and frees where a block ends does not ask each time.
+    let unused = credit.take_unused(1);
+    unused.map_or(CUDA_SUCCESS, |address| free(session, context, address))
 }
 
 /// Frees memory of the current context, which needs no answer where nothing uses it.
@@ -301,11 +304,25 @@ pub unsafe fn cuMemFreeAsync(pointer: CUdeviceptr, stream: CUstream) -> CUresult
             // The memory of another server's device is not this stream's to free.
             checks::device_span(session, pointer, 0)?;
         }
-        let known = sessions.addresses.remove_device(pointer);
-        known.map(drop).ok_or(CUDA_ERROR_INVALID_VALUE)
+        let known = sessions.addresses.find(pointer);
+        let context = sessions.addresses.remove_device(pointer);
+        let context = context.ok_or(CUDA_ERROR_INVALID_VALUE)?;
+        let credit = known.and_then(|range| Some((range, credit_behind(&range)?)));
+        Ok((session, context, credit))
     };
     match freed() {
-        Ok(()) => unsafe { forward::cuMemFreeAsync(pointer, stream) },
+        // The server knows nothing of it: it is free when the stream gets here.
+        Ok((session, context, Some((range, credit)))) => {
+            let waited = because(Because::Free, || unsafe {
+                forward::cuStreamSynchronize(stream)
+            });
+            let _visit = Visit::of(context);
+            match give_back(session, context, &range, credit) {
+                CUDA_SUCCESS => waited,
+                code => code,
+            }
+        }
+        Ok((_, _, None)) => unsafe { forward::cuMemFreeAsync(pointer, stream) },
         Err(code) => code,
     }
 }

@@ -1,6 +1,7 @@
 //! Streams: made with handles of the client's choosing; what they were made with is known here.
 
 use std::ffi::{c_int, c_uint, c_ulonglong};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::OnceLock;
 
 use harp_cuda_abi::types::*;
@@ -9,7 +10,7 @@ use harp_wire::HandleKind;
 use super::context::{current_context, current_device};
 use super::outputs::{put, put_if_wanted};
 use crate::generated::forward;
-use crate::session::handles::session_of;
+use crate::session::handles::{session_of, Renewed};
 use crate::session::{handles, sessions};
 
 /// What a stream was made with.
@@ -18,6 +19,48 @@ struct Stream {
     priority: c_int,
     context: u64,
     device: CUdevice,
+}
+
+/// The same, of a stream that was created.
+struct Created {
+    flags: AtomicU32,
+    priority: AtomicI32,
+    context: AtomicU64,
+    device: AtomicI32,
+}
+
+impl Created {
+    fn new(stream: Stream) -> Created {
+        Created {
+            flags: AtomicU32::new(stream.flags),
+            priority: AtomicI32::new(stream.priority),
+            context: AtomicU64::new(stream.context),
+            device: AtomicI32::new(stream.device),
+        }
+    }
+
+    fn context(&self) -> u64 {
+        self.context.load(Ordering::Relaxed)
+    }
+
+    fn stream(&self) -> Stream {
+        Stream {
+            flags: self.flags.load(Ordering::Relaxed),
+            priority: self.priority.load(Ordering::Relaxed),
+            context: self.context(),
+            device: self.device.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Renewed for Created {
+    fn renew(&self, new: Created) {
+        let new = new.stream();
+        self.flags.store(new.flags, Ordering::Relaxed);
+        self.priority.store(new.priority, Ordering::Relaxed);
+        self.context.store(new.context, Ordering::Relaxed);
+        self.device.store(new.device, Ordering::Relaxed);
+    }
 }
 
 /// A priority within the range of the current device, which is of that session, as its driver clamps it.
@@ -50,21 +93,21 @@ fn known(stream: CUstream) -> Result<Stream, CUresult> {
             device: current_device()?,
         });
     }
-    Ok(Stream { ..*made(id)? })
+    made(id).map(Created::stream)
 }
 
 /// The context that a stream argument belongs to.
 pub fn context_of(stream: CUstream) -> Result<u64, CUresult> {
     match handles::live_stream(stream)? {
         id if id <= handles::STREAM_PER_THREAD => current_context().map(|context| context as u64),
-        id => made(id).map(|stream| stream.context),
+        id => made(id).map(Created::context),
     }
 }
 
 /// What is known of a created stream.
-fn made(id: u64) -> Result<&'static Stream, CUresult> {
-    // SAFETY: every stream handle is given a Stream when it is made.
-    unsafe { handles::attached::<Stream>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)
+fn made(id: u64) -> Result<&'static Created, CUresult> {
+    // SAFETY: every stream handle is given one when it is made.
+    unsafe { handles::attached::<Created>(id) }.ok_or(CUDA_ERROR_INVALID_HANDLE)
 }
 
 fn with(stream: CUstream, act: impl FnOnce(Stream) -> CUresult) -> CUresult {
@@ -94,15 +137,17 @@ pub unsafe fn cuStreamCreateWithPriority(
     let session = session_of(context);
     let priority = clamped(priority, session);
     let made = handles::create(HandleKind::Stream, session);
-    handles::attach(
-        made,
-        Stream {
-            flags,
-            priority,
-            context,
-            device,
-        },
-    );
+    if made == 0 {
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    let known = Created::new(Stream {
+        flags,
+        priority,
+        context,
+        device,
+    });
+    // SAFETY: as every stream handle is given.
+    unsafe { handles::attach_again(made, known) };
     let status = unsafe { forward::cuStreamCreateWithPriority(made as CUstream, flags, priority) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Stream, made as CUstream);

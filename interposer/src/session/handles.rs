@@ -21,6 +21,9 @@ const INDEX_SHIFT: u32 = 4;
 const GENERATION_MASK: u64 = (1 << (SESSION_SHIFT - GENERATION_SHIFT)) - 1;
 const SESSION_SHIFT: u32 = 50;
 
+/// Kinds of handles, and 0, which is none.
+const KINDS: usize = HandleKind::ALL.len() + 1;
+
 /// Sessions that a process can have.
 pub const MOST_SESSIONS: usize = 64;
 
@@ -33,20 +36,23 @@ struct Record {
     id: AtomicU64,
     /// What the client knows about it (leaked, see [`attach`]); null when nothing.
     data: AtomicPtr<()>,
+    /// What it knew about the record's last handle, which was of the same kind: the next may be given it
+    /// ([`attach_again`]).
+    last: AtomicPtr<()>,
 }
 
 /// All records, and which may be used again.
 struct Table {
     chunks: [AtomicPtr<Record>; CHUNKS],
     used: AtomicUsize,
-    /// (index, last generation) of destroyed handles.
-    free: Mutex<Vec<(usize, u64)>>,
+    /// (index, last generation) of destroyed handles, by kind.
+    free: Mutex<[Vec<(usize, u64)>; KINDS]>,
 }
 
 static TABLE: Table = Table {
     chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
     used: AtomicUsize::new(0),
-    free: Mutex::new(Vec::new()),
+    free: Mutex::new([const { Vec::new() }; KINDS]),
 };
 
 impl Table {
@@ -68,6 +74,7 @@ impl Table {
                 .map(|_| Record {
                     id: AtomicU64::new(0),
                     data: AtomicPtr::new(ptr::null_mut()),
+                    last: AtomicPtr::new(ptr::null_mut()),
                 })
                 .collect();
             chunk.store(
@@ -86,16 +93,14 @@ pub fn session_of(id: u64) -> usize {
     (id >> SESSION_SHIFT) as usize % MOST_SESSIONS
 }
 
-/// Makes a live handle of `kind` in the session of that number.
-///
-/// Never fails in practice: four million live handles exhaust the table, after which 0 is returned
-/// and the server refuses the create.
+/// Makes a live handle of `kind` in the session of that number. Four million live handles exhaust the table,
+/// after which 0 is returned, which is none: who goes on with it ends the session.
 pub fn create(kind: HandleKind, session: usize) -> u64 {
     let mut free = TABLE
         .free
         .lock()
         .unwrap_or_else(|poison| poison.into_inner());
-    let (index, generation) = match free.pop() {
+    let (index, generation) = match free[kind as usize].pop() {
         Some((index, last)) => (index, last + 1),
         None => match TABLE.grow() {
             Some(index) => (index, 1),
@@ -108,7 +113,8 @@ pub fn create(kind: HandleKind, session: usize) -> u64 {
         | generation << GENERATION_SHIFT
         | (index as u64) << INDEX_SHIFT;
     if let Some(record) = TABLE.record(index) {
-        record.data.store(ptr::null_mut(), Ordering::Relaxed);
+        let last = record.data.swap(ptr::null_mut(), Ordering::Relaxed);
+        record.last.store(last, Ordering::Relaxed);
         record.id.store(id, Ordering::Release);
     }
     id
@@ -174,7 +180,7 @@ pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
             .free
             .lock()
             .unwrap_or_else(|poison| poison.into_inner());
-        free.push((index_of(id), generation));
+        free[kind as usize].push((index_of(id), generation));
     }
 }
 
@@ -190,6 +196,31 @@ pub fn attach<T: Send + Sync + 'static>(id: u64, data: T) -> &'static T {
         record.data.store(pointer.cast(), Ordering::Release);
     }
     leaked
+}
+
+/// What is known of a handle whose like comes and goes all the time.
+pub trait Renewed: Send + Sync + 'static {
+    /// Becomes what `new` is. Another thread may still read it as what was known of the handle before.
+    fn renew(&self, new: Self);
+}
+
+/// As [`attach`], in the place of what was attached to the record's last handle.
+///
+/// # Safety
+/// `T` must be the type that handles of this id's kind are given.
+pub unsafe fn attach_again<T: Renewed>(id: u64, data: T) {
+    let last = find(id).map_or(ptr::null_mut(), |record| {
+        record.last.swap(ptr::null_mut(), Ordering::Relaxed)
+    });
+    // SAFETY: the caller's promise about T, which holds for all handles of a record; the data was leaked.
+    let Some(known) = (unsafe { last.cast::<T>().as_ref() }) else {
+        attach(id, data);
+        return;
+    };
+    known.renew(data);
+    if let Some(record) = find(id) {
+        record.data.store(last, Ordering::Release);
+    }
 }
 
 /// What [`attach`] gave the handle.
@@ -260,6 +291,39 @@ mod tests {
             assert_eq!(session_of(id), session);
             assert_eq!(live(HandleKind::Event, id as *mut CUevent_st), Ok(id));
         }
+    }
+
+    #[test]
+    fn what_was_known_of_the_last_handle_of_a_record_becomes_what_is_known_of_the_next() {
+        impl Renewed for AtomicU64 {
+            fn renew(&self, new: Self) {
+                self.store(new.into_inner(), Ordering::Relaxed);
+            }
+        }
+        let known = |value| {
+            let id = create(HandleKind::Link, 0);
+            // SAFETY: tests attach nothing else to this kind.
+            let known = unsafe {
+                attach_again(id, AtomicU64::new(value));
+                attached::<AtomicU64>(id)
+            };
+            assert_eq!(
+                known.map(|known| known.load(Ordering::Relaxed)),
+                Some(value)
+            );
+            destroy(HandleKind::Link, id as *mut CUlinkState_st);
+            known.map(ptr::from_ref)
+        };
+        let first = known(1);
+        assert!((2..100).all(|value| known(value) == first));
+        // Nor is a record used for another kind.
+        let of_another_kind = create(HandleKind::Pool, 0);
+        assert_ne!(known(100), None);
+        // SAFETY: nothing is attached to it.
+        assert_eq!(
+            unsafe { attached::<AtomicU64>(of_another_kind) }.map(|_| ()),
+            None
+        );
     }
 
     #[test]

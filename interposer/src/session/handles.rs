@@ -237,6 +237,12 @@ pub unsafe fn attached<T: Send + Sync + 'static>(id: u64) -> Option<&'static T> 
 mod tests {
     use super::*;
 
+    impl Renewed for AtomicU64 {
+        fn renew(&self, new: Self) {
+            self.store(new.into_inner(), Ordering::Relaxed);
+        }
+    }
+
     #[test]
     fn a_handle_is_live_until_it_is_destroyed() {
         let id = create(HandleKind::Event, 0);
@@ -295,11 +301,6 @@ mod tests {
 
     #[test]
     fn what_was_known_of_the_last_handle_of_a_record_becomes_what_is_known_of_the_next() {
-        impl Renewed for AtomicU64 {
-            fn renew(&self, new: Self) {
-                self.store(new.into_inner(), Ordering::Relaxed);
-            }
-        }
         let known = |value| {
             let id = create(HandleKind::Link, 0);
             // SAFETY: tests attach nothing else to this kind.

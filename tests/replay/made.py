@@ -27,7 +27,7 @@ class Made:
             snapshot={"devices": [{"name": "HARP Soft GPU"}]},
         )
 
-    def add(self, kind: str, **fields: Any) -> None:
+    def add(self, kind: str, /, **fields: Any) -> None:
         self.lines.append({"type": kind, **fields})
 
     def enter(self, name: str) -> int:

@@ -70,6 +70,10 @@ class Run:
                     if event.call is not None and event.call < len(self.answers):
                         self.answers[event.call] = _number(digest(content)) | 1
 
+    def answer(self, number: int) -> int:
+        """What a call was answered: a trace may number its calls as it likes."""
+        return self.answers[number] if number < len(self.answers) else NO_ANSWER
+
     def _add(self, lane: int, step: Step, last: dict[int, Step]) -> None:
         while len(self.kinds) <= lane:
             self.kinds.append(array("Q"))
@@ -146,7 +150,7 @@ def compare(a: Run, b: Run) -> tuple[Counter[str], list[Difference]]:
                 numbers = a.numbers[lane][one], b.numbers[lane][other]
                 if a.contents[lane][one] != b.contents[lane][other]:
                     note("call", *numbers)
-                if a.answers[numbers[0]] != b.answers[numbers[1]]:
+                if a.answer(numbers[0]) != b.answer(numbers[1]):
                     note("answer", *numbers)
     found.sort(key=_place)
     return counts, found[:SHOWN]

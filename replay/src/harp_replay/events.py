@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from harp_client.errors import HarpError
+from harp_replay.json_line import object_of
 
 SUFFIXES = (".jsonl", ".ndjson")
 """Files with these names are lines, not traces."""
@@ -206,6 +207,18 @@ def _text(of: Fields, key: str) -> str:
     return value
 
 
+def _text_if_said(of: Fields, key: str) -> str:
+    """What may not be said, as it is of calls and pushes that the recorder did not know."""
+    return _text(of, key) if key in of else ""
+
+
+def _texts(of: Fields, key: str) -> tuple[str, ...]:
+    values = of[key]
+    if type(values) is not list or any(type(value) is not str for value in values):
+        raise TypeError(key)
+    return tuple(values)
+
+
 def _object(of: Fields, key: str) -> Fields:
     value = of.get(key, {})
     if type(value) is not dict:
@@ -251,9 +264,9 @@ def _reply(of: Fields) -> Reply:
         _maybe(of, "call"),
         _number(of, "time"),
         _number(of, "session"),
-        of.get("name", ""),
+        _text_if_said(of, "name"),
         _number(of, "status"),
-        of.get("deferred", 0),
+        _number(of, "deferred") if "deferred" in of else 0,
         _object(of, "outs"),
         payload,
         _size(of, payload),
@@ -277,12 +290,12 @@ READERS: dict[str, Callable[[Fields], Event]] = {
     ),
     "call": _call,
     "reply": _reply,
-    "push": lambda of: Push(_number(of, "time"), _number(of, "session"), of.get("kind", "")),
+    "push": lambda of: Push(_number(of, "time"), _number(of, "session"), _text_if_said(of, "kind")),
     "wait": lambda of: Wait(
         _maybe(of, "call"),
-        of.get("name", ""),
+        _text_if_said(of, "name"),
         _number(of, "thread"),
-        of.get("session", 0),
+        _number(of, "session") if "session" in of else 0,
         _number(of, "began"),
         _number(of, "ended"),
         _text(of, "because"),
@@ -290,7 +303,7 @@ READERS: dict[str, Callable[[Fields], Event]] = {
     "allocation": _numbers(Allocation, "number", "time", "session", "device", "address", "bytes"),
     "free": lambda of: Free(_maybe(of, "allocation"), _number(of, "time")),
     "loss": lambda of: Loss(
-        _number(of, "time"), tuple(of["reasons"]), _number(of, "blocks"), _number(of, "bytes")
+        _number(of, "time"), _texts(of, "reasons"), _number(of, "blocks"), _number(of, "bytes")
     ),
     "thread": lambda of: Thread(_number(of, "thread"), _number(of, "tid"), _text(of, "name")),
     "device_time": _numbers(DeviceTime, "session", "call", "began", "ended"),
@@ -376,13 +389,11 @@ def _lines_of_file(path: str) -> Iterator[dict[str, Any]]:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    found = json.loads(line)
+                    found = object_of(line)
                 except ValueError as error:
-                    if not line.endswith("\n"):
+                    if isinstance(error, json.JSONDecodeError) and not line.endswith("\n"):
                         return  # whoever wrote it was killed there
                     raise _no_event(path, number) from error
-                if type(found) is not dict:
-                    raise _no_event(path, number)
                 yield found
     except (OSError, UnicodeDecodeError) as error:
         raise HarpError(f"cannot read {path}: {error}", "name a trace", 2) from error

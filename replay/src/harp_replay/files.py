@@ -10,6 +10,11 @@ from typing import IO, Any
 from harp_client.errors import HarpError
 
 
+def utf8(text: str) -> str:
+    """`text` without halves of characters, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @contextlib.contextmanager
 def written(path: str, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write into. It has its name once it is whole; what fails before leaves none.

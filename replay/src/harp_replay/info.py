@@ -52,7 +52,6 @@ def summary(tally: Tally) -> dict[str, Any]:
     process = tally.told.get("process", {})
     whole = tally.whole
     manifest = whole.manifest if whole is not None else {}
-    counts = manifest.get("counts", {})
     unique = sum(tally.names.values())
     return {
         "program": process.get("program", manifest.get("program")),
@@ -108,8 +107,15 @@ def summary(tally: Tally) -> dict[str, Any]:
             "different_bytes": unique,
             "dedupe_ratio": tally.named_bytes / unique if unique else None,
         },
-        "blobs": {"count": counts.get("blobs"), "bytes": counts.get("blob_bytes")},
+        "blobs": {"count": count_of(manifest, "blobs"), "bytes": count_of(manifest, "blob_bytes")},
     }
+
+
+def count_of(manifest: Mapping[str, Any], name: str) -> int | None:
+    """One of a manifest's `counts`, if it is a number that a trace can come to."""
+    counts = manifest.get("counts")
+    found = counts.get(name) if isinstance(counts, Mapping) else None
+    return found if type(found) is int and 0 <= found < 1 << 64 else None
 
 
 def by_launches(tally: Tally) -> list[tuple[str, Any]]:

@@ -14,6 +14,9 @@ from harp_replay.events import Call, DeviceTime, Enter, Event, Leave, Told, devi
 NEVER = (1 << 64) - 1
 """Stands for a time that the trace does not tell."""
 
+DEVICE_MOST = (1 << 31) - 1
+"""No device has a higher number."""
+
 CONTEXTS = ("cuDevicePrimaryCtxRetain", "cuCtxCreate_v2")
 """Calls that make a context of a device."""
 
@@ -95,7 +98,9 @@ class Launches:
         elif call.name in CONTEXTS:
             device = call.args.get("dev")
             made = _serial(call.args.get("pctx"))
-            self._contexts[call.session, made] = device if type(device) is int else 0
+            if type(device) is not int or not 0 <= device <= DEVICE_MOST:
+                device = 0
+            self._contexts[call.session, made] = device
 
     def _launch(self, call: Call) -> None:
         opened = None if call.enter is None else self._open.get(call.enter)

@@ -11,6 +11,7 @@ from typing import IO, Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from harp_replay.clocks import LAST
+from harp_replay.files import utf8
 from harp_replay.timeline import Begin, Count, End, Instant, Mark, Named, Track
 
 SLICE_BEGIN, SLICE_END, INSTANT, COUNTER = 1, 2, 3, 4
@@ -146,11 +147,11 @@ class Writer:
 
     @staticmethod
     def _words(name: str, category: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        words: dict[str, Any] = {"name": _utf8(name), "categories": [category]} if name else {}
+        words: dict[str, Any] = {"name": utf8(name), "categories": [category]} if name else {}
         words["debug_annotations"] = [
             {"name": key, "int_value": min(value, LAST)}
             if isinstance(value, int)
-            else {"name": key, "string_value": _utf8(str(value))}
+            else {"name": key, "string_value": utf8(str(value))}
             for key, value in args.items()
         ]
         return words
@@ -163,7 +164,7 @@ class Writer:
         return self._uuids[track.key]
 
     def _describe(self, track: Track, tid: int) -> None:
-        name = _utf8(track.name)
+        name = utf8(track.name)
         if track.kind == "process":
             process = {"pid": self._pid, "process_name": name}
             self._packet(track_descriptor={"uuid": PROCESS_UUID, "process": process})
@@ -171,14 +172,9 @@ class Writer:
         uuid = self._uuids.setdefault(track.key, PROCESS_UUID + 1 + len(self._uuids))
         described: dict[str, Any] = {"uuid": uuid, "parent_uuid": PROCESS_UUID}
         if track.kind == "thread":
-            described["thread"] = {"pid": self._pid, "tid": tid, "thread_name": name}
+            described["thread"] = {"pid": self._pid, "tid": min(tid, LAST), "thread_name": name}
         else:
             described["name"] = name
         if track.kind == "counter":
             described["counter"] = {"unit": UNIT_SIZE_BYTES}
         self._packet(track_descriptor=described)
-
-
-def _utf8(text: str) -> str:
-    """`text` without halves of characters, which JSON can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from harp_client.errors import printable
+from harp_replay.files import utf8
 
 NUMBERED = ("PID", "TID", "DevId")
 """Columns of numbers that are names."""
@@ -85,7 +86,7 @@ def as_csv(table: Table) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     writer.writerows([_rounded(value) for value in row] for row in table.rows)
-    return text.getvalue()
+    return utf8(text.getvalue())
 
 
 def as_json(tables: Sequence[Table]) -> str:

@@ -115,6 +115,21 @@ def test_files_are_private_and_load_again(authority: Authority, tmp_path: Path) 
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700, file.parent
 
 
+def test_credentials_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: list[tuple[bool, str]] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").resolve()
+        is_named = (tmp_path / "ca.key").exists()
+        stored.append((is_named, path.read_text() if path.is_file() else path.name))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(tmp_path / "ca.key", b"secret")
+    assert stored == [(False, "secret"), (True, tmp_path.name)]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_what_root_writes_is_its_folders_owners(authority: Authority, tmp_path: Path) -> None:
     authority.save(tmp_path)

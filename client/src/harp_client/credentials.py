@@ -16,6 +16,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from harp_client.durable import put_in_place
 from harp_client.errors import HarpError
 from harp_client.leaf import Leaf
 
@@ -105,10 +106,11 @@ def rest(found: x509.Certificate) -> float:
     return life.total_seconds() / 8
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, lasts: bool = True) -> None:
     """Writes a file that only its owner reads, whole or not at all, in a folder of mode 0700.
 
-    Its owner is who writes it; where that is root, the folder's owner, whose service reads it."""
+    Its owner is who writes it; where that is root, the folder's owner, whose service reads it.
+    `lasts`: whether it is to be there after the power has failed, which takes time."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
@@ -121,7 +123,10 @@ def write(path: Path, data: bytes) -> None:
                 with contextlib.suppress(PermissionError):  # a container's root may not
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
             file.write(data)
-        os.replace(partial, path)
+        if lasts:
+            put_in_place(partial, path)
+        else:
+            partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise

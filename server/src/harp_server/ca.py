@@ -320,11 +320,11 @@ def requested_key(request: bytes) -> PublicKey:
     return key
 
 
-def save_user(folder: Path, root_pem: bytes, user: KeyPair) -> None:
-    """Writes a user's credentials folder: ca.pem, client.pem, client.key."""
-    write(folder / "ca.pem", root_pem)
-    write(folder / "client.pem", user.certificate_pem())
-    write(folder / "client.key", user.key_pem())
+def save_user(folder: Path, root_pem: bytes, user: KeyPair, lasts: bool = True) -> None:
+    """Writes a user's credentials folder: ca.pem, client.pem, client.key. `lasts`: see `write`."""
+    write(folder / "ca.pem", root_pem, lasts)
+    write(folder / "client.pem", user.certificate_pem(), lasts)
+    write(folder / "client.key", user.key_pem(), lasts)
 
 
 def identity(certificate: x509.Certificate) -> str:

@@ -53,7 +53,7 @@ async def _run(arguments: argparse.Namespace) -> int:
         issuer = authority.issue_server("embedded")
         user = authority.issue_user("local", "local")
         credentials = state.path / "credentials"
-        save_user(credentials, issuer.root_pem, user)
+        save_user(credentials, issuer.root_pem, user, lasts=False)
         offer = Offer(
             parts=parts,
             device=Device.resolve(arguments.device, parts),

@@ -12,9 +12,10 @@ from pathlib import Path
 from sqlalchemy import Connection, Table, delete, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
+from harp_client.durable import put_in_place
 from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import NoBackup, StoreUnavailable
-from harp_scheduler.store.migrate import copy_sqlite, finish_file, upgrade
+from harp_scheduler.store.migrate import copy_sqlite, upgrade
 from harp_scheduler.store.schema import metadata, numbers, pool
 from harp_scheduler.store.seat import seat_of
 
@@ -45,7 +46,7 @@ def backup(database: Database, path: Path) -> None:
             copy.close()
         with closing(sqlite3.connect(partial)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE")
-        finish_file(partial, path)
+        put_in_place(partial, path)
 
 
 def _folder(path: Path) -> Path:

@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from harp_client.durable import put_in_place
 from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import NoBackup, WrongDatabase
 from harp_scheduler.store.seat import Seat
@@ -115,21 +116,9 @@ def copy_sqlite(database: Database, target: Path) -> None:
         ):
             source.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
-        finish_file(partial, target)
+        put_in_place(partial, target)
     except (OSError, sqlite3.Error) as error:
         partial.unlink(missing_ok=True)
         raise NoBackup(
             f"{database.name} cannot be copied to {target}: {error}", "choose another place"
         ) from None
-
-
-def finish_file(partial: Path, target: Path) -> None:
-    """Gives a file that was written whole its name, durably."""
-    for path in (partial, target.parent):
-        file = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-        if path is partial:
-            partial.replace(target)

@@ -81,7 +81,7 @@ class Channel:
             messages = [json.loads(line) for line in data.splitlines() if line.strip()]
             if not all(isinstance(message, dict) for message in messages):
                 raise ValueError("not an object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             for descriptor in descriptors:
                 os.close(descriptor)
             self._end(f"unreadable message: {error}")

@@ -1,6 +1,7 @@
 """One native child of the agent: started with its control channel, watched, ended in time."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -123,7 +124,8 @@ class Process:
     def signal(self, number: int) -> None:
         """Signals the child if it still lives."""
         if self.alive:
-            signal.pidfd_send_signal(self._pidfd, number)
+            with contextlib.suppress(ProcessLookupError):  # it has just died
+                signal.pidfd_send_signal(self._pidfd, number)
 
     async def end(self, seconds: float = END_SECONDS) -> int:
         """Asks the child to end, kills it after `seconds`; returns its exit status."""
@@ -142,10 +144,12 @@ class Process:
     def _reap(self) -> None:
         status = self._child.wait()
         self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._channel.drain()
-        self._lines.close()
-        self.exited.set_result(status)
+        # Whatever its last words do here, those who wait for its end must hear of that.
+        with contextlib.ExitStack() as ending:
+            ending.callback(os.close, self._pidfd)
+            ending.callback(self.exited.set_result, status)
+            ending.callback(self._lines.close)
+            self._channel.drain()
 
 
 def how_it_ended(status: int) -> str:

@@ -9,12 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from harp_client.errors import printable
 from harp_server.channel import Message
 from harp_server.logs import Log
 from harp_server.process import how_it_ended
 from harp_server.workers import Worker
 
 COUNTERS = ("calls", "waits", "bytes_in", "bytes_out")
+
+FIELDS = (
+    *("peer", "serial", "program", "pid", "tls", "cipher", "cause", "after"),
+    *("call", "code", "name", "number"),
+    *("waits_unasked", "waited_for", "bytes_cached", *COUNTERS),
+)
+"""What the log has of what a worker says."""
+
+COUNT_MAX = 1 << 63
+"""No count is as high."""
+
+PID_MAX = 1 << 31
+"""No process has as high a number."""
 
 
 @dataclass(slots=True)
@@ -81,9 +95,10 @@ class Session:
             case "start":
                 self.started = True
                 self.serial = str(message.get("serial", ""))
-                self.user, self.program = str(message.get("peer")), str(message.get("program"))
+                self.user = printable(str(message.get("peer")))
+                self.program = printable(str(message.get("program")))
                 pid = message.get("pid")
-                self.pid = pid if isinstance(pid, int) else 0
+                self.pid = pid if isinstance(pid, int) and 0 <= pid < PID_MAX else 0
                 self.totals.started += 1
                 self.on_start(self)
                 self.log.info(
@@ -137,7 +152,9 @@ class Session:
         self.death = max(0, -status)
         how = "lost" if self.interrupted is not None else "ended" if self.went_well else "failed"
         self.totals.ended[how] += 1
-        self.totals.counted.update({k: v for k, v in counts.items() if isinstance(v, int)})
+        self.totals.counted.update(
+            {k: v for k, v in counts.items() if isinstance(v, int) and 0 <= v < COUNT_MAX}
+        )
         self.totals.seconds += time.monotonic() - self.began
         write = self.log.info if self.went_well else self.log.error
         write(
@@ -151,6 +168,14 @@ class Session:
 
 
 def _fields(message: Message) -> dict[str, Any]:
-    """The message's own fields, without names that the log line uses itself."""
-    taken = {"event", "session", "address", "worker", "kind", "seconds", "level", "timestamp"}
-    return {key: value for key, value in message.items() if key not in taken}
+    """What the log has of a message. A worker may say anything, under any name and however deep."""
+    found: dict[str, Any] = {}
+    for key in FIELDS:
+        match message.get(key):
+            case None | list():
+                pass
+            case dict() as counts:
+                found[key] = {k: v for k, v in counts.items() if isinstance(v, int)}
+            case value:
+                found[key] = value
+    return found

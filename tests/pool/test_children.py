@@ -1,0 +1,96 @@
+"""What a child of the agent can do to it: its last words, and what a worker says of its session."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harp_api.control.v1 import agent_pb2 as control
+from harp_server.logs import Log
+from harp_server.process import Process
+from harp_server.session import Session, Totals
+from pool.standins import BOUND
+
+SAYS = """
+import json, socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+for packet in json.loads(sys.argv[2]):
+    control.send(packet.encode())
+"""
+
+
+def said_at_once(*packets: str, refused: str = "") -> tuple[int, list[Any], list[str]]:
+    """Has a child say something and end before the agent comes to hear it. Its exit status, what
+    was heard, and what has failed; `refused`: a message that whoever hears it fails at."""
+    heard: list[Any] = []
+    failed: list[str] = []
+
+    def hear(message: dict[str, Any], _: int | None) -> None:
+        if json.dumps(message) == refused:
+            raise RuntimeError(refused)
+        heard.append(message)
+
+    async def run() -> int:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: failed.append(str(context.get("exception")))
+        )
+        process = Process(
+            lambda control: [sys.executable, "-c", SAYS, str(control), json.dumps(packets)],
+            os.environ,
+            hear,
+            lambda line: failed.append(line),
+        )
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        async with asyncio.timeout(BOUND):
+            return await process.exited
+
+    return asyncio.run(run()), heard, failed
+
+
+@pytest.mark.parametrize("nonsense", ["no JSON", "[1]", "[" * 60_000])
+def test_the_end_of_a_child_is_seen_though_its_last_words_are_nonsense(nonsense: str) -> None:
+    assert said_at_once("{}", nonsense) == (0, [{}], [])
+
+
+def test_the_end_of_a_child_is_seen_though_its_last_words_cannot_be_taken() -> None:
+    last = '{"event": "end"}'
+    assert said_at_once("{}", last, refused=last) == (0, [{}], [last])
+
+
+HOSTILE: tuple[dict[str, Any], ...] = (
+    *({"pid": -1}, {"pid": 1 << 40}, {"pid": "1"}, {"peer": "\ud800"}, {"program": ["\udfff"]}),
+    *({"self": 1}, {"level": 1}, {"exc_info": 1}, {"stack": 1}, {"": 1}),
+    *({"cause": {"a": [[1]]}}, {"code": [[[]]]}, {"calls": 1 << 9999}, {"waits": -1}),
+)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_worker_may_say_anything_of_its_session(
+    form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def run() -> None:
+        for fields in HOSTILE:
+            exited = asyncio.get_running_loop().create_future()
+            worker: Any = SimpleNamespace(process=SimpleNamespace(pid=1, exited=exited))
+            told: list[control.Running] = []
+
+            def tell(session: Session, told: list[control.Running] = told) -> None:
+                about = {"user": session.user, "program": session.program}
+                told.append(control.Running(session=session.id, pid=session.pid, **about))
+
+            session = Session("s", "here", worker, Log(form, "debug"), Totals(), tell)
+            for event in ("start", "interrupted", "resumed", "not_resumed", "other", "end"):
+                session.event({"event": event} | fields)
+            exited.set_result(0)
+            await session.run()
+            assert len(told) == 1
+            assert 0 <= sum(session.totals.counted.values()) < 1 << 63
+
+    asyncio.run(run())
+    assert capsys.readouterr().err.count("session end") == len(HOSTILE)

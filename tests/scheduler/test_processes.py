@@ -101,6 +101,20 @@ def test_a_run_uses_devices_of_several_servers_at_once(cluster: Cluster) -> None
     assert not states(cluster)
 
 
+def test_a_server_lends_only_the_devices_that_it_offers(cluster: Cluster) -> None:
+    cluster.server("gpu2", 3, "--devices", "2,1", "--metrics", "127.0.0.1:0")
+    offered = [found["id"] for found in cluster.get("device")]
+    assert sorted(offered) == ["gpu1/0", "gpu1/1", "gpu2/1", "gpu2/2"]
+    _, told = cluster.metrics("gpu2")
+    assert [number for number in range(3) if f'gpu="{number}"' in told] == [1, 2]
+    program = cluster.run("--gpus", "4", program=OBEDIENT)
+    assert first_line(program) == "init 0"
+    assert tell(program, "devices").startswith("4 ")
+    for device in range(4):
+        assert tell(program, f"kernel {device}") == "0"
+    assert end(program)[0] == 0
+
+
 def tell(program: subprocess.Popen[str], line: str) -> str:
     """Has a program do something; what it answers."""
     assert program.stdin is not None

@@ -22,7 +22,8 @@ KIND = "gpu"
 async def take(
     offer: Offer, address: str, labels: Sequence[str], nvml: Nvml | None = None
 ) -> Inventory:
-    """Asks the driver, in a process of its own: the agent itself never loads a libcuda.
+    """Asks the driver, in a process of its own: the agent itself never loads a libcuda. What is not
+    offered is not told; numbers are the driver's, as leases and workers have them.
 
     `labels` are NAME=VALUE: an admin's, which count where the machine says otherwise. `nvml`: for
     real devices. Raises HarpError.
@@ -65,6 +66,7 @@ async def take(
             },
         )
         for ordinal, device in enumerate(found["devices"])
+        if offer.devices is None or ordinal in offer.devices
     ]
     given = as_labels(labels)
     if offer.device.jail != "soft":

@@ -39,6 +39,16 @@ def test_usage_errors_are_status_2(environ: dict[str, str]) -> None:
     assert harp(environ, "server").returncode == 2
 
 
+def test_what_harp_run_cannot_do_is_a_usage_error_of_harp(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text("no table")
+    environ = environ | {"HARP_CONFIG": str(tmp_path / "config.toml")}
+    for command in ("context list", "get devices"):
+        done = harp(environ, *command.split())
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+
+
 def test_the_readmes_authority(environ: dict[str, str], tmp_path: Path) -> None:
     for line in (
         "ca create pool-ca --pool lab",

@@ -151,6 +151,9 @@ def status_of(command: click.Command, name: str) -> int:
         status = 130
     except BrokenPipeError:
         status = 1
+    # 125 is for `harp-run`: there the program's own statuses are the others.
+    if status == 125:
+        status = 2
     return status if isinstance(status, int) else 0
 
 

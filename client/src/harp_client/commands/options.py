@@ -30,11 +30,7 @@ def pool_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def connect(scheduler: str | None, credentials: str | None, context: str | None) -> Scheduler:
     """The scheduler that flags, environment or configuration name. Raises HarpError."""
-    try:
-        pool = schedulers(Flags(None, credentials, None, context, scheduler))
-    except HarpError as error:
-        # 125 is for `harp-run`: there the program's own statuses are the others.
-        raise HarpError(error.cause, error.next_step, 2) from error
+    pool = schedulers(Flags(None, credentials, None, context, scheduler))
     if pool is None:
         raise HarpError(
             "no scheduler is named",

@@ -39,6 +39,25 @@ def test_usage_errors_are_status_2(environ: dict[str, str]) -> None:
     assert harp(environ, "server").returncode == 2
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ca create FILE/ca",
+        "restore backup --state FILE/state",
+        "ca show FILE/ca.pem",
+        "scheduler --state FILE/state",
+    ],
+)
+def test_files_that_cannot_be_used_are_told_without_a_traceback(
+    environ: dict[str, str], tmp_path: Path, command: str
+) -> None:
+    (tmp_path / "file").touch()
+    done = harp(environ, *command.replace("FILE", str(tmp_path / "file")).split())
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert f"{tmp_path}/file/" in done.stderr.splitlines()[-1]
+
+
 def test_what_harp_run_cannot_do_is_a_usage_error_of_harp(
     environ: dict[str, str], tmp_path: Path
 ) -> None:

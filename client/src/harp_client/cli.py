@@ -151,6 +151,10 @@ def status_of(command: click.Command, name: str) -> int:
         status = 130
     except BrokenPipeError:
         status = 1
+    except OSError as error:
+        # Of a file whose name came from the command line, as any command may meet.
+        place = f"{error.filename}: " if error.filename else ""
+        status = tell(name, HarpError(f"{place}{error.strerror or error}"))
     # 125 is for `harp-run`: there the program's own statuses are the others.
     if status == 125:
         status = 2

@@ -14,7 +14,7 @@ import pytest
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.logs import Log
 from harp_server.process import Process
-from harp_server.session import Session, Totals
+from harp_server.session import EVENTS_MAX, Session, Totals
 from pool.standins import BOUND
 
 SAYS = """
@@ -63,6 +63,13 @@ def test_the_end_of_a_child_is_seen_though_its_last_words_cannot_be_taken() -> N
     assert said_at_once("{}", last, refused=last) == (0, [{}], [last])
 
 
+def worker() -> Any:
+    """What a session knows of a worker, which has ended well."""
+    exited = asyncio.get_running_loop().create_future()
+    exited.set_result(0)
+    return SimpleNamespace(process=SimpleNamespace(pid=1, exited=exited))
+
+
 HOSTILE: tuple[dict[str, Any], ...] = (
     *({"pid": -1}, {"pid": 1 << 40}, {"pid": "1"}, {"peer": "\ud800"}, {"program": ["\udfff"]}),
     *({"self": 1}, {"level": 1}, {"exc_info": 1}, {"stack": 1}, {"": 1}),
@@ -76,21 +83,39 @@ def test_a_worker_may_say_anything_of_its_session(
 ) -> None:
     async def run() -> None:
         for fields in HOSTILE:
-            exited = asyncio.get_running_loop().create_future()
-            worker: Any = SimpleNamespace(process=SimpleNamespace(pid=1, exited=exited))
             told: list[control.Running] = []
 
             def tell(session: Session, told: list[control.Running] = told) -> None:
                 about = {"user": session.user, "program": session.program}
                 told.append(control.Running(session=session.id, pid=session.pid, **about))
 
-            session = Session("s", "here", worker, Log(form, "debug"), Totals(), tell)
+            session = Session("s", "here", worker(), Log(form, "debug"), Totals(), tell)
             for event in ("start", "interrupted", "resumed", "not_resumed", "other", "end"):
                 session.event({"event": event} | fields)
-            exited.set_result(0)
             await session.run()
             assert len(told) == 1
             assert 0 <= sum(session.totals.counted.values()) < 1 << 63
 
     asyncio.run(run())
     assert capsys.readouterr().err.count("session end") == len(HOSTILE)
+
+
+def test_a_session_stays_whose_it_is_and_does_not_fill_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def run() -> None:
+        starts: list[Session] = []
+        session = Session("s", "here", worker(), Log("json"), Totals(), starts.append)
+        for name in ("alice", "bob"):
+            session.event({"event": "start", "serial": name, "peer": name, "program": name})
+        assert (session.serial, session.user, session.program) == ("alice",) * 3
+        assert (len(starts), session.totals.started) == (1, 1)
+        for _ in range(EVENTS_MAX):
+            session.event({"event": "interrupted", "cause": "none"})
+            session.event({"event": "resumed"})
+        await session.run()
+
+    asyncio.run(run())
+    events = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert (events[0], events[-2:]) == ("session start", ["session says too much", "session end"])
+    assert len(events) == 1 + EVENTS_MAX + 2

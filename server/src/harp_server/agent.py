@@ -424,11 +424,10 @@ class Agent:
         """What a worker says of its session."""
         is_first = not session.started
         session.event(message)
-        if message.get("event") == "start":
+        if is_first and session.started:
             self._end_if_revoked(session)
-            if is_first:
-                self._bind_recorder(session)
-                self._bind_cache(session)
+            self._bind_recorder(session)
+            self._bind_cache(session)
 
     def _bind_recorder(self, session: Session) -> None:
         """Tells the worker whether its session is recorded, where some are."""
@@ -467,8 +466,7 @@ class Agent:
             self._log.warning("session not recorded", session=printable(name), cause=cause)
 
     def _bind_cache(self, session: Session) -> None:
-        """Gives the worker the way to its tenant's cache. Once, as soon as the client has been let
-        in: what a client makes its worker say later leads to no other tenant's."""
+        """Gives the worker the way to its tenant's cache."""
         if self._cache is None:
             return
         is_owner = not session.owners or session.user in session.owners

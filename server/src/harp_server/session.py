@@ -24,6 +24,9 @@ FIELDS = (
 )
 """What the log has of what a worker says."""
 
+EVENTS_MAX = 1000
+"""Lines of the log about a session between its start and its end: its client has a say in them."""
+
 COUNT_MAX = 1 << 63
 """No count is as high."""
 
@@ -74,6 +77,9 @@ class Session:
     death: int = 0
     """The signal that its worker died of; 0: of none, or it lives."""
 
+    events: int = 0
+    """What was to be logged of it, apart from its start and its end."""
+
     interrupted: float | None = None
     end_event: Message | None = None
     recorded: bool = False
@@ -92,7 +98,8 @@ class Session:
     def event(self, message: Message) -> None:
         """Takes one event of the worker."""
         match message.get("event"):
-            case "start":
+            case "start" if not self.started:
+                # Once: whoever has a client make its worker say more stays who it is.
                 self.started = True
                 self.serial = str(message.get("serial", ""))
                 self.user = printable(str(message.get("peer")))
@@ -110,27 +117,31 @@ class Session:
                 )
             case "interrupted":
                 self.interrupted = time.monotonic()
-                self.log.info("session interrupted", session=self.id, **_fields(message))
+                self._say(self.log.info, "session interrupted", **_fields(message))
             case "resumed":
                 self.interrupted = None
-                self.log.info("session resumed", session=self.id, **_fields(message))
+                self._say(self.log.info, "session resumed", **_fields(message))
             case "not_resumed":
-                self.log.warning(
-                    "connection refused",
-                    session=self.id,
-                    address=str(message.get("peer", "?")),
-                    cause=str(message.get("cause", "?")),
-                )
+                address, cause = str(message.get("peer", "?")), str(message.get("cause", "?"))
+                self._say(self.log.warning, "connection refused", address=address, cause=cause)
             case "not_recorded":
                 cause = str(message.get("cause", "?"))
-                self.log.warning("session not recorded", session=self.id, cause=cause)
+                self._say(self.log.warning, "session not recorded", cause=cause)
             case "refused_call":
-                number = message.get("number")
-                self.log.error("system call refused", session=self.id, number=number)
+                self._say(self.log.error, "system call refused", **_fields(message))
             case "end":
                 self.end_event = message
             case name:
                 self.log.debug("worker event", session=self.id, kind=str(name), **_fields(message))
+
+    def _say(self, write: Callable[..., None], event: str, **fields: Any) -> None:
+        """Logs something that its worker says, unless that has said too much."""
+        self.events += 1
+        if self.events <= EVENTS_MAX:
+            write(event, session=self.id, **fields)
+        elif self.events == EVENTS_MAX + 1:
+            cause = f"more than {EVENTS_MAX} events of it: the rest is not logged"
+            self.log.warning("session says too much", session=self.id, cause=cause)
 
     async def run(self) -> None:
         """Waits for the end of the session and logs it with its counts."""

@@ -18,6 +18,8 @@ pub enum DecodeError {
     MalformedText,
     /// A record or reply head with impossible fields.
     MalformedHead,
+    /// Parameters of a kernel that overlap, or reach further than any may.
+    ImpossibleParameters,
     /// A call number that the spec does not have.
     UnknownCall(u16),
 }
@@ -32,6 +34,9 @@ impl fmt::Display for DecodeError {
             }
             DecodeError::MalformedText => write!(f, "a string is not terminated where it ends"),
             DecodeError::MalformedHead => write!(f, "a record's head is malformed"),
+            DecodeError::ImpossibleParameters => {
+                write!(f, "no kernel has parameters that lie like these")
+            }
             DecodeError::UnknownCall(number) => write!(f, "there is no call number {number:#06x}"),
         }
     }
@@ -77,7 +82,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn fail(&mut self, error: DecodeError) {
+    pub(crate) fn fail(&mut self, error: DecodeError) {
         self.error.get_or_insert(error);
         self.rest = &[];
     }

@@ -1,9 +1,12 @@
 //! What a client learns of a kernel when it looks one up, so that launches need no questions.
 
-use crate::{Decoder, Encoder};
+use crate::{DecodeError, Decoder, Encoder};
 
 /// The `CUfunction_attribute` values 0 to 15 travel with a function.
 pub const FUNCTION_ATTRIBUTE_COUNT: usize = 16;
+
+/// The most bytes that the parameters of a kernel take on any device.
+pub const PARAMETER_BYTES_MAX: u32 = 32764;
 
 /// Where one kernel parameter lies in the parameter buffer, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +34,17 @@ impl FunctionInfo {
         self.attributes.iter().for_each(|value| e.i32(*value));
     }
 
+    /// A layout that no kernel has is refused: a launch copies what it says from the program's memory.
     pub fn read(d: &mut Decoder) -> FunctionInfo {
-        let params = d.list(Self::PARAMETER_BYTES, |d| Parameter {
-            offset: d.u32(),
-            size: d.u32(),
+        let mut end = 0;
+        let params = d.list(Self::PARAMETER_BYTES, |d| {
+            let (offset, size) = (d.u32(), d.u32());
+            let starts_behind = offset >= end;
+            end = offset.saturating_add(size);
+            if !starts_behind || end > PARAMETER_BYTES_MAX {
+                d.fail(DecodeError::ImpossibleParameters);
+            }
+            Parameter { offset, size }
         });
         FunctionInfo {
             params,

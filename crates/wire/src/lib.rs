@@ -18,7 +18,7 @@ pub mod windows;
 
 pub use decoder::{DecodeError, Decoder, SYNCHRONOUS};
 pub use encoder::Encoder;
-pub use function_info::{FunctionInfo, Parameter, FUNCTION_ATTRIBUTE_COUNT};
+pub use function_info::{FunctionInfo, Parameter, FUNCTION_ATTRIBUTE_COUNT, PARAMETER_BYTES_MAX};
 pub use generated::call_ids::{Because, CallId};
 pub use generated::calls;
 pub use generated::handle_kinds::HandleKind;

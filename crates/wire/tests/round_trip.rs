@@ -3,7 +3,9 @@
 use harp_wire::calls::*;
 use harp_wire::record::{records, Record};
 use harp_wire::reply::{replies, ReplyHead, REPLY_HEAD_BYTES};
-use harp_wire::{CallId, DecodeError, Decoder, Encoder, FunctionInfo, HandleKind, Parameter};
+use harp_wire::{
+    CallId, DecodeError, Decoder, Encoder, FunctionInfo, HandleKind, Parameter, PARAMETER_BYTES_MAX,
+};
 
 fn launch(e: &mut Encoder) {
     let function = HandleKind::Kernel.handle(5);
@@ -50,6 +52,32 @@ fn texts_and_infos_arrive_as_they_were_sent() {
     let bytes = encoded(|e| encode_harp_module_functions_reply(e, &names));
     let reply = HarpModuleFunctionsReply::decode(&mut Decoder::new(&bytes)).unwrap();
     assert_eq!(reply.names, names);
+}
+
+#[test]
+fn parameters_that_no_kernel_has_are_refused() {
+    let read = |params: &[(u32, u32)]| {
+        let param = |&(offset, size)| Parameter { offset, size };
+        let info = FunctionInfo {
+            params: params.iter().map(param).collect(),
+            ..FunctionInfo::default()
+        };
+        let bytes = encoded(|e| encode_cuLibraryGetKernel_reply(e, &info));
+        CuLibraryGetKernelReply::decode(&mut Decoder::new(&bytes))
+            .map(|reply| reply.info.params.len())
+    };
+    assert_eq!(read(&[(0, 4), (8, 0), (8, PARAMETER_BYTES_MAX - 8)]), Ok(3));
+    for params in [
+        &[(0, PARAMETER_BYTES_MAX + 1)][..],
+        &[(PARAMETER_BYTES_MAX, 1)],
+        &[(8, u32::MAX)],
+        &[(u32::MAX, u32::MAX)],
+        &[(0, 8), (4, 4)],
+        &[(8, 8), (0, 4)],
+    ] {
+        let refused = Err(DecodeError::ImpossibleParameters);
+        assert_eq!(read(params), refused, "{params:?}");
+    }
 }
 
 #[test]

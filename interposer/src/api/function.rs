@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use harp_cuda_abi::types::*;
-use harp_wire::{calls, CallId, FunctionInfo, HandleKind, Parameter};
+use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::{current_device, current_life};
 use super::copy::check;
@@ -116,12 +116,6 @@ impl Function {
         if let Some(slot) = self.attributes.get(number as usize) {
             slot.store(value, Ordering::Relaxed);
         }
-    }
-
-    /// The bytes that its parameters take, laid out.
-    pub fn param_bytes(&self) -> usize {
-        let end = |param: &Parameter| param.offset as usize + param.size as usize;
-        self.info.params.iter().map(end).max().unwrap_or(0)
     }
 }
 

@@ -50,7 +50,7 @@ impl Parameters {
     /// Lays the parameters out as the kernel's parameter space holds them.
     unsafe fn gather(&self, function: &Function, into: &mut Vec<u8>) -> Result<(), CUresult> {
         into.clear();
-        into.resize(function.param_bytes(), 0);
+        into.resize(function.info.param_bytes(), 0);
         if !self.kernel.is_null() {
             if !self.extra.is_null() {
                 return Err(CUDA_ERROR_INVALID_VALUE);
@@ -82,7 +82,7 @@ impl Parameters {
         // SAFETY: the program says that `size` bytes are there.
         let given = unsafe { std::slice::from_raw_parts(buffer, size) };
         into.clear();
-        into.extend_from_slice(&given[..function.param_bytes()]);
+        into.extend_from_slice(&given[..function.info.param_bytes()]);
         Ok(())
     }
 

@@ -164,3 +164,17 @@ fn deep_and_long_texts_end_soon() {
         }
     }
 }
+
+#[test]
+fn parameters_take_as_many_bytes_as_on_a_device_at_most() {
+    let with = |bytes: u32| {
+        let text = format!(
+            ".version 8.1\n.target sm_70\n.address_size 64\n\
+             .visible .entry k(.param .u64 first, .param .b8 rest[{bytes}]) {{ ret; }}"
+        );
+        let module = Module::parse(text.into_bytes()).unwrap();
+        module.signature("k").map(|signature| signature.param_bytes)
+    };
+    assert_eq!(with(32764 - 8), Some(32764));
+    assert_eq!(with(32764 - 7), None);
+}

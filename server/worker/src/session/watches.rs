@@ -95,6 +95,12 @@ impl Watches {
         self.count.store(events.len(), Ordering::Release);
     }
 
+    /// A context may end, and its events with it: the driver is asked nothing more about any once this returns. The client
+    /// is told with the next reply that it has to ask itself about those which go on.
+    pub fn end(&self) {
+        self.lock().iter_mut().for_each(|watched| watched.event = None);
+    }
+
     /// What there is to tell the client of events that have completed since it was last asked for; `None` for nothing.
     /// Who may not ask the driver has no answer to any.
     pub fn completed(&self, driver: Option<&Driver>) -> Option<Encoder> {

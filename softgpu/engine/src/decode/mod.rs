@@ -33,6 +33,9 @@ use crate::ptx::{expression, PtxError};
 pub use scope::FrameSpan;
 pub use slots::Storage;
 
+/// The most bytes that a kernel's parameters may take, as on every device since compute capability 7.0.
+const PARAMETERS_MAX: u64 = 32764;
+
 /// What a kernel takes, known without decoding its body.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Signature {
@@ -48,8 +51,8 @@ pub struct Signature {
 }
 
 impl Module {
-    /// The parameters and launch bounds of `kernel`; `None` if there is no such kernel or its
-    /// declaration cannot be read.
+    /// The parameters and launch bounds of `kernel`; `None` if there is no such kernel, its
+    /// declaration cannot be read, or its parameters are too many bytes.
     pub fn signature(&self, kernel: &str) -> Option<Signature> {
         let function = &self.functions[self.function(kernel)?];
         if !function.entry {
@@ -72,7 +75,10 @@ impl Module {
                 });
                 top = u64::from(offset) + u64::from(size);
             }
-            signature.param_bytes = u32::try_from(top).ok()?;
+            if top > PARAMETERS_MAX {
+                return None;
+            }
+            signature.param_bytes = top as u32;
         }
         self.attributes(function.attributes, &mut signature).ok()?;
         Some(signature)
@@ -99,8 +105,12 @@ impl Module {
             ));
         };
         let line = self.functions[index].attributes.line;
-        let unreadable =
-            || PtxError::new(line, format!("the declaration of `{name}` is malformed"));
+        let unreadable = || {
+            PtxError::new(
+                line,
+                format!("the declaration of `{name}` is malformed or too long"),
+            )
+        };
         let signature = self.signature(name).ok_or_else(unreadable)?;
         link::kernel(self, index, signature, address_of).map(Arc::new)
     }

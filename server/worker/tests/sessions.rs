@@ -395,3 +395,42 @@ fn a_certificate_that_is_no_users_gets_no_session() {
     assert!(matches!(refused, ConnectError::SessionRefused(ref text) if text.contains("no user")));
     assert!(worker.end()["cause"].as_str().unwrap().contains("no user"));
 }
+
+#[test]
+fn a_watched_event_is_not_asked_about_when_its_context_has_ended() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let block = client.function(1, "block");
+    client.launch(1, block, 0, &[]);
+    let event = HandleKind::Event.handle(1);
+    client.tell(1, CallId::cuEventCreate, &|e| {
+        encode_cuEventCreate(e, event, 0)
+    });
+    client.tell(1, CallId::cuEventRecord, &|e| {
+        encode_cuEventRecord(e, event, 0)
+    });
+    client.tell(1, CallId::harp_event_watch, &|e| {
+        encode_harp_event_watch(e, event, 7)
+    });
+    let context = HandleKind::Context.handle(1);
+    let reset = client.post(1, CallId::cuDevicePrimaryCtxReset_v2, &|e| {
+        encode_cuDevicePrimaryCtxReset_v2(e, context, 0);
+    });
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        for reply in client.replies() {
+            told.push(match reply.ticket {
+                0 => Push::decode(&mut Decoder::new(&reply.body)).unwrap(),
+                ticket => {
+                    assert_eq!((ticket, reply.status), (reset, 0));
+                    None
+                }
+            });
+        }
+    }
+    let unclear = Push::Event {
+        number: 7,
+        over: false,
+    };
+    assert_eq!(told, [Some(unclear), None], "before the reply");
+}

@@ -258,6 +258,7 @@ impl Engine {
             if let Some(mut times) = self.shared.replies.device_times() {
                 times.forget_contexts();
             }
+            self.shared.replies.watches.may_end();
             self.session.uploads.drain(self.shared.driver);
         }
         if self.is_timed {

@@ -26,7 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// One event.
 struct Watched {
-    event: CUevent,
+    /// `None` from when the driver may not be asked about it any more.
+    event: Option<CUevent>,
     /// What the client calls this watch.
     number: u64,
 }
@@ -55,12 +56,13 @@ impl Watches {
         number: u64,
     ) -> Result<(), Violation> {
         let mut events = self.lock();
-        events.retain(|watched| watched.event != event);
+        events.retain(|watched| watched.event != Some(event));
         if events.len() == MOST_WATCHED {
             return Err(Violation::new(format!(
                 "more than {MOST_WATCHED} events are watched"
             )));
         }
+        let event = Some(event);
         events.push(Watched { event, number });
         self.count.store(events.len(), Ordering::Release);
         drop(events);
@@ -91,14 +93,16 @@ impl Watches {
             return;
         }
         let mut events = self.lock();
-        events.retain(|watched| watched.event != event);
+        events.retain(|watched| watched.event != Some(event));
         self.count.store(events.len(), Ordering::Release);
     }
 
     /// A context may end, and its events with it: the driver is asked nothing more about any once this returns. The client
     /// is told with the next reply that it has to ask itself about those which go on.
-    pub fn end(&self) {
-        self.lock().iter_mut().for_each(|watched| watched.event = None);
+    pub fn may_end(&self) {
+        self.lock()
+            .iter_mut()
+            .for_each(|watched| watched.event = None);
     }
 
     /// What there is to tell the client of events that have completed since it was last asked for; `None` for nothing.
@@ -110,8 +114,9 @@ impl Watches {
         let mut told = Encoder::new();
         let mut events = self.lock();
         events.retain(|watched| {
-            // SAFETY: `forget` comes before the event's end.
-            let status = driver.map(|driver| unsafe { (driver.cuEventQuery)(watched.event) });
+            // SAFETY: `forget` or `may_end` comes before the event's end.
+            let ask = |(driver, event): (&Driver, CUevent)| unsafe { (driver.cuEventQuery)(event) };
+            let status = driver.zip(watched.event).map(ask);
             if status == Some(CUDA_ERROR_NOT_READY) {
                 return true;
             }

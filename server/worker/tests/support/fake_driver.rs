@@ -53,6 +53,9 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
+/// Events, and the stream that each was last recorded in.
+static EVENTS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+
 /// First addresses and sizes of device memory.
 static MEMORY: Mutex<Vec<(u64, usize)>> = Mutex::new(Vec::new());
 
@@ -137,6 +140,12 @@ pub unsafe extern "C" fn cuDevicePrimaryCtxRetain(context: *mut usize, _: i32) -
     *context = 0x100;
     0
 }
+/// The context's events end; what else it has is of no interest to a test.
+#[no_mangle]
+pub unsafe extern "C" fn cuDevicePrimaryCtxReset_v2(_: i32) -> Result {
+    EVENTS.lock().unwrap().clear();
+    0
+}
 #[no_mangle]
 pub unsafe extern "C" fn cuCtxCreate_v2(context: *mut usize, _: u32, _: i32) -> Result {
     *context = fresh();
@@ -181,6 +190,29 @@ pub unsafe extern "C" fn cuStreamQuery(stream: usize) -> Result {
 #[no_mangle]
 pub unsafe extern "C" fn cuStreamSynchronize(stream: usize) -> Result {
     wait(|busy| busy.contains(&stream))
+}
+
+#[no_mangle]
+pub unsafe extern "C" fn cuEventCreate(event: *mut usize, _: u32) -> Result {
+    *event = fresh();
+    EVENTS.lock().unwrap().push((*event, 0));
+    0
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventRecord(event: usize, stream: usize) -> Result {
+    let mut events = EVENTS.lock().unwrap();
+    let known = events.iter_mut().find(|known| known.0 == event);
+    known.expect("a live event").1 = stream;
+    0
+}
+#[no_mangle]
+pub unsafe extern "C" fn cuEventQuery(event: usize) -> Result {
+    let events = EVENTS.lock().unwrap();
+    match events.iter().find(|known| known.0 == event) {
+        Some((_, stream)) => cuStreamQuery(*stream),
+        // A real driver would look into memory that is not its own any more.
+        None => std::process::abort(),
+    }
 }
 
 #[no_mangle]

@@ -215,6 +215,37 @@ static void link_with_driver() {
     printf("linked\n");
 }
 
+static size_t free_memory(CUdevice device) {
+    CUcontext context;
+    size_t free = 0, total = 0;
+    MUST(cuDevicePrimaryCtxRetain(&context, device));
+    MUST(cuCtxPushCurrent(context));
+    MUST(cuMemGetInfo(&free, &total));
+    MUST(cuCtxPopCurrent(&context));
+    MUST(cuDevicePrimaryCtxRelease(device));
+    return free;
+}
+
+static void retains_and_a_reset(CUdevice device) {
+    const size_t bytes = 64 << 20;
+    CUcontext context;
+    CUdeviceptr pointer;
+    unsigned flags = 0;
+    int active = -1;
+    size_t before = free_memory(device);
+    MUST(cuDevicePrimaryCtxRetain(&context, device));
+    MUST(cuDevicePrimaryCtxReset(device));
+    MUST(cuDevicePrimaryCtxRetain(&context, device));
+    MUST(cuCtxPushCurrent(context));
+    MUST(cuMemAlloc(&pointer, bytes));
+    MUST(cuCtxPopCurrent(&context));
+    MUST(cuDevicePrimaryCtxRelease(device));
+    MUST(cuDevicePrimaryCtxRelease(device));
+    MUST(cuDevicePrimaryCtxGetState(device, &flags, &active));
+    expect_equal("active after as many releases", 0, active);
+    expect("its memory is free again", free_memory(device) + bytes / 2 > before);
+}
+
 int main() {
     expect_result("before init", CUDA_ERROR_NOT_INITIALIZED, driver.cuDeviceGetCount(nullptr));
     expect_result("init with a flag", CUDA_ERROR_INVALID_VALUE, driver.cuInit(1));
@@ -260,5 +291,6 @@ int main() {
     MUST(cuDevicePrimaryCtxRelease(device));
     MUST(cuDevicePrimaryCtxGetState(device, &flags, &active));
     expect_equal("active after its release", 0, active);
+    retains_and_a_reset(device);
     return verdict();
 }

@@ -34,14 +34,15 @@ pub fn cuDevicePrimaryCtxRetain(
     Ok(status)
 }
 
-/// Ends everything in a device's primary context, which stays the same context.
+/// Ends everything in a device's primary context. The client has it retained once, and retains it again before its next
+/// use, so what a driver still counts of that is let go of: what came into the context later would not end otherwise.
 pub fn cuDevicePrimaryCtxReset_v2(
     d: &mut Decoder,
     cx: &mut Session,
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuDevicePrimaryCtxReset_v2Args::decode(d)?;
-    let context = live!(cx.handles.get(HandleKind::Context, args.context));
+    let _context: CUcontext = live!(cx.handles.get(HandleKind::Context, args.context));
     let device = match cx.device(args.dev) {
         Ok(device) => device,
         Err(code) => return Ok(code),
@@ -49,7 +50,9 @@ pub fn cuDevicePrimaryCtxReset_v2(
     // SAFETY: a number; the driver checks it.
     let status = unsafe { (cx.driver.cuDevicePrimaryCtxReset_v2)(device) };
     if status == 0 {
-        cx.handles.context_ended(context);
+        cx.handles.remove(HandleKind::Context, args.context);
+        // SAFETY: as above. A reset leaves the retains as they were.
+        unsafe { (cx.driver.cuDevicePrimaryCtxRelease_v2)(device) };
     }
     Ok(status)
 }

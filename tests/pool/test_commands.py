@@ -68,6 +68,38 @@ def test_what_harp_run_cannot_do_is_a_usage_error_of_harp(
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "cause"),
+    [
+        ("--listen nowhere", "'nowhere' is not HOST:PORT. Next: write it like"),
+        ("--listen 127.0.0.1:0 --join-listen x:y", "'x:y' is not HOST:PORT. Next: write it like"),
+        (
+            "--database postgresql://u:word@h:port/x",
+            "'postgresql://***@h:port/x' is not the URL of a",
+        ),
+    ],
+)
+def test_addresses_of_a_scheduler_that_are_none(
+    environ: dict[str, str], tmp_path: Path, command: str, cause: str
+) -> None:
+    done = harp(environ, "scheduler", "--state", str(tmp_path / "state"), *command.split())
+    assert done.stderr.startswith(f"harp: {cause}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["server", "credentials", "scheduler"])
+def test_a_context_that_says_something_else_than_words(
+    environ: dict[str, str], tmp_path: Path, key: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f"[contexts.mine]\n{key} = 5\n")
+    done = harp(environ | {"HARP_CONFIG": str(path)}, "get", "devices", "--context", "mine")
+    assert done.stderr == (
+        f"harp: {path}: {key} = 5 of context mine is no text. Next: put it in quotes\n"
+    )
+    assert done.returncode == 2
+
+
 def test_the_readmes_authority(environ: dict[str, str], tmp_path: Path) -> None:
     for line in (
         "ca create pool-ca --pool lab",

@@ -24,6 +24,10 @@ ONE_SERVER = re.compile(r"([^/,@]+@)?[^/,@]+:\d+(/\d+(\+\d+)*)?")
 the lease that it is used under, which `harp-run` takes from the scheduler."""
 
 
+TEXTS = ("server", "credentials", "server_name", "scheduler")
+"""What a context may say in words; of servers also a list of them."""
+
+
 class Target(NamedTuple):
     """Running servers of a pool and how to be let in."""
 
@@ -177,6 +181,14 @@ def _context(name: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
         known = ", ".join(sorted(found)) or "none"
         raise HarpError(f"no context {name!r} in the configuration file", f"known: {known}", 125)
     context: dict[str, Any] = found[name]
+    for key in TEXTS:
+        value = context.get(key, "")
+        is_list = key == "server" and isinstance(value, list)
+        if not is_list and not isinstance(value, str):
+            path = configuration_file(environ)
+            raise HarpError(
+                f"{path}: {key} = {value} of context {name} is no text", "put it in quotes", 125
+            )
     return context
 
 

@@ -28,7 +28,7 @@ from harp_api.control.v1 import (
     join_pb2_grpc,
     pool_pb2_grpc,
 )
-from harp_client import joining
+from harp_client import endpoint, joining
 from harp_client.credentials import CLOCK_SKEW
 from harp_client.errors import HarpError
 from harp_scheduler.core.events import TenantSet, Ticked
@@ -80,6 +80,9 @@ OPTIONS = [
 JOIN_OPTIONS = [("grpc.max_receive_message_length", 64 << 10), ("grpc.so_reuseport", 0)]
 JOINING_AT_ONCE = 32
 """Calls of strangers that are answered at one time; more are refused."""
+
+EXAMPLE = "0.0.0.0:7440"
+"""Of `HOST:PORT`."""
 
 FIRST_TENANT = "default"
 
@@ -227,8 +230,8 @@ class Scheduler:
         join_pb2_grpc.add_JoiningServicer_to_server(join, door)
         own = Certificate(authority, self._name)
         self.address = bind(server, self._settings.listen, own.credentials(True))
-        host, _, port = self._settings.listen.rpartition(":")
-        after = f"{host}:{int(port) + 1 if int(port) else 0}"
+        host, port = endpoint.parse(self._settings.listen, EXAMPLE)
+        after = endpoint.joined(host, port + 1 if port else 0)
         shown = Certificate(authority, self._name, Certificate.JOIN_AGE, joining.CLOCK_SKEW)
         self.join_address = bind(
             door, self._settings.join_listen or after, shown.credentials(False), "--join-listen"
@@ -390,9 +393,9 @@ def bind(
     flag: str = "--listen",
 ) -> str:
     """Opens a port of a server; where that is. Raises HarpError."""
-    host, _, _ = listen.rpartition(":")
+    host, _ = endpoint.parse(listen, EXAMPLE)
     try:
-        return f"{host}:{server.add_secure_port(listen, credentials)}"
+        return endpoint.joined(host, server.add_secure_port(listen, credentials))
     except RuntimeError as error:
         raise HarpError(f"cannot listen on {listen}", f"choose another {flag} HOST:PORT") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -49,9 +50,11 @@ class Database:
         Raises WrongDatabase for any other URL; connects to nothing yet."""
         try:
             self.url = make_url(url)
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # the second for a port that is no number
+            shown = re.sub(r"(?<=//).*@", "***@", url)  # there is a password before the @
             raise WrongDatabase(
-                f"{url!r} is not the URL of a database", "sqlite:///PATH or postgresql://HOST/NAME"
+                f"{shown!r} is not the URL of a database",
+                "sqlite:///PATH or postgresql://HOST/NAME",
             ) from None
         self.name = self.url.set(query={}).render_as_string(hide_password=True)
         """For people: without the password and what else may be secret."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.logs import Log
-from harp_server.process import Process
+from harp_server.process import Process, allow_files
 from harp_server.session import EVENTS_MAX, Session, Totals
 from pool.standins import BOUND
 
@@ -61,6 +63,36 @@ def test_the_end_of_a_child_is_seen_though_its_last_words_are_nonsense(nonsense:
 def test_the_end_of_a_child_is_seen_though_its_last_words_cannot_be_taken() -> None:
     last = '{"event": "end"}'
     assert said_at_once("{}", last, refused=last) == (0, [{}], [last])
+
+
+def test_a_child_that_cannot_be_watched_is_not_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def run() -> None:
+        monkeypatch.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(OSError, match="Too many open files"):
+            Process(lambda _: ["sleep", "3600"], os.environ, lambda *_: None, lambda _: None)
+        await asyncio.sleep(0)  # its output is at its end
+
+    before = set(os.listdir("/proc/self/fd"))
+    asyncio.run(run())
+    assert set(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0], 0)
+
+
+def test_no_more_files_are_asked_for_than_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(256, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    assert allow_files(200) == 200
+    assert limits == [(256, 4096)]
+    assert allow_files(8000) == 4096
+    assert limits[-1] == (4096, 4096)
 
 
 def worker() -> Any:

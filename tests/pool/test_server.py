@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harp_server.agent import FILES, SESSION_FILES
 from pool.standins import BOUND, HARP, Pool, Server, processes_with, wait_until
 
 StartServer = Callable[..., Server]
@@ -174,6 +176,31 @@ def test_a_killed_server_leaves_nothing(start_server: StartServer, native_dir: P
         os.kill(server.process.pid, signal.SIGKILL)
         wait_until(lambda: not processes_with(str(native_dir / "bin")), "nothing is left", 10)
         assert stream.recv(1) == b""
+
+
+def test_a_server_may_open_the_files_that_its_sessions_need(start_server: StartServer) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        server = start_server("--max-sessions", "20")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    most, _ = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    assert most == FILES + 20 * SESSION_FILES
+
+
+def test_a_client_whose_socket_does_not_come_along_is_logged(
+    start_server: StartServer, native_dir: Path
+) -> None:
+    gate = native_dir / "bin" / "harp-gate"
+    gate.write_text(gate.read_text().replace(", [connection.fileno()])", ", [])"))
+    server = start_server()
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=BOUND) as client:
+        assert client.recv(1) == b""
+    wait_until(lambda: bool(server.lines("connection dropped")), "it is logged")
+    (dropped,) = server.lines("connection dropped")
+    assert "no more files" in str(dropped["cause"])
 
 
 def test_a_lost_gate_is_replaced(start_server: StartServer, native_dir: Path) -> None:

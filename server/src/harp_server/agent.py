@@ -53,6 +53,12 @@ REFUSALS_AT_ONCE = 4
 EXAMPLE = "127.0.0.1:7443"
 """Of an address to listen on."""
 
+FILES = 1024
+"""Files that the agent has open beside those of its sessions, with much to spare."""
+
+SESSION_FILES = 8
+"""Files that the agent has open for one session, at most."""
+
 CORES = len(os.sched_getaffinity(0))
 """Cores that the workers have together."""
 
@@ -275,6 +281,13 @@ class Agent:
                     address=str(message.get("peer", "?")),
                     cause=str(message.get("reason", "?")),
                     unreported=message.get("unreported", 0),
+                )
+            elif "sni" in message:
+                self._log.error(
+                    "connection dropped",
+                    address=str(message.get("peer", "?")),
+                    cause="no more files can be opened here for its socket",
+                    next="a higher limit of open files, or a lower --max-sessions",
                 )
             return
         address = str(message.get("peer", "?"))

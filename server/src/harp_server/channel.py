@@ -23,21 +23,14 @@ class Channel:
     it then owns); `on_close` is called once when the other end is gone or talks nonsense."""
 
     def __init__(self, on_message: OnMessage, on_close: Callable[[str], None]) -> None:
-        self._socket, self._child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket, self.child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """The other end, for a child to inherit; to be closed as soon as that has it."""
+
         self._socket.setblocking(False)
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._on_close = on_close
         self._loop.add_reader(self._socket, self._readable)
-
-    @property
-    def child_fd(self) -> int:
-        """The descriptor for the child to inherit; valid until `started`."""
-        return self._child_end.fileno()
-
-    def started(self) -> None:
-        """The child runs (or failed to): its end is not needed here any more."""
-        self._child_end.close()
 
     def send(self, message: Message, descriptor: int | None = None) -> None:
         """Sends one message. Raises OSError when the other end is gone or takes nothing more."""

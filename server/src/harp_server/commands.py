@@ -177,11 +177,19 @@ def server(
     ready_fd: int | None,
 ) -> None:
     from harp_client.target import open_key
-    from harp_server.agent import Agent, Device, Offer, worker_environ
+    from harp_server.agent import (
+        FILES,
+        SESSION_FILES,
+        Agent,
+        Device,
+        Offer,
+        worker_environ,
+    )
     from harp_server.agent import listen as open_port
     from harp_server.ca import SessionIssuer
     from harp_server.content_cache import Place
     from harp_server.logs import Log
+    from harp_server.process import allow_files
     from harp_server.recordings import Recording
     from harp_server.recordings import rules as recording_rules
 
@@ -232,6 +240,10 @@ def server(
     )
     if warning := open_key(str(credentials), "server.key"):
         log.warning("open key", cause=warning.cause, next=warning.next_step)
+    files = FILES + SESSION_FILES * max_sessions
+    if (allowed := allow_files(files)) < files:
+        cause = f"{allowed} files may be open, {max_sessions} sessions may need {files}"
+        log.warning("few files", cause=cause, next="raise the limit (ulimit -Hn, LimitNOFILE=)")
     port = open_port(listen)
 
     async def run() -> None:

@@ -86,7 +86,11 @@ class ContentCache:
         self.start()
         if self._process is None or not self._process.alive:
             return None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._log.warning("a session has no cache", cause=str(error))
+            return None
         with theirs:
             try:
                 label = self._place.label or tenant_label(identity)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,18 @@ class _Lines:
         self._say(self._partial)
 
 
+def allow_files(wanted: int) -> int:
+    """Lets this process have so many files open, where the system's own limit is not lower. Returns
+    how many it may have. Children begin with the same."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY or allowed >= wanted:
+        return wanted
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return wanted
+
+
 class Process:
     """A running child. Children also set PR_SET_PDEATHSIG themselves: none outlives the agent.
 
@@ -90,26 +103,28 @@ class Process:
     ) -> None:
         """Starts `command(control_fd)`. Raises OSError when it cannot be executed."""
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._channel = Channel(on_message, self._channel_closed)
-        self._lines = _Lines(on_line)
-        try:
-            self._child = subprocess.Popen(
-                list(command(self._channel.child_fd)),
-                env=dict(environ),
-                pass_fds=[self._channel.child_fd, *inherit],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._lines.write,
-                start_new_session=True,
-            )
-        except OSError:
-            self._channel.close()
-            raise
-        finally:
-            self._channel.started()
-            self._lines.started()
-        self.pid = self._child.pid
-        self._pidfd = os.pidfd_open(self.pid)
+        with contextlib.ExitStack() as failed:
+            self._channel = Channel(on_message, self._channel_closed)
+            failed.callback(self._channel.close)
+            with self._channel.child_end:
+                self._lines = _Lines(on_line)
+                try:
+                    self._child = subprocess.Popen(
+                        list(command(self._channel.child_end.fileno())),
+                        env=dict(environ),
+                        pass_fds=[self._channel.child_end.fileno(), *inherit],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=self._lines.write,
+                        start_new_session=True,
+                    )
+                finally:
+                    self._lines.started()
+            failed.callback(self._child.wait)
+            failed.callback(self._child.kill)
+            self.pid = self._child.pid
+            self._pidfd = os.pidfd_open(self.pid)
+            failed.pop_all()
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pidfd, self._reap)
 

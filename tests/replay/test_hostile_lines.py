@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,64 @@ def test_what_only_python_takes_for_json_is_refused(
         ended = look(*words)
         assert (ended.status, ended.out) == (2, "")
         assert ended.err.startswith(f"harp-replay: line 1 of the events of {path} is no event. ")
+
+
+def workload() -> Lines:
+    """Two jobs for one machine: each kind of line, with all of its fields."""
+    device = {"kind": "gpu", "model": "A", "memory": 1 << 30, "labels": {"link": "1"}}
+    demand = {"count": 1, "compute": 500, "kind": "gpu", "memory": 5, "models": ["A"]}
+    demand |= {"labels": {"rack": "r"}, "same_server": "require"}
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("machine", {"name": "m", "labels": {"rack": "r"}, "devices": [device]}),
+        ("arrival", {"lease": "a", "tenant": "ml", "priority": 1, "demand": demand}),
+        ("arrival", {"lease": "b", "demand": demand}),
+        ("grant", {"lease": "a", "slices": [{"device": "m/0", "memory": 5, "compute": 500}]}),
+        ("end", {"lease": "a"}),
+        ("gone", {"name": "m"}),
+    ]
+    return [
+        {"type": "annotation", "workload": what, "time": at * 10**9, **fields}
+        for at, (what, fields) in enumerate(told)
+    ]
+
+
+def test_odd_fields_of_a_workload_are_driven_or_refused(look: Look, tmp_path: Path) -> None:
+    lines = workload()
+    path = tmp_path / "odd.jsonl"
+    statuses = Counter[int]()
+    for at, line in enumerate(lines):
+        for place, (name, odd) in product(places(line), ODD.items()):
+            write(path, [*lines[:at], with_odd(line, place, odd), *lines[at + 1 :]])
+            ended = look("workload", path, "--policy", "spread", "--json")
+            assert_driven_or_refused(ended, (at, place, name))
+            statuses[ended.status] += 1
+    assert min(statuses[0], statuses[2]) > 100
+
+
+ODD_CELLS = ("", "x", "-1", "nan", "inf", "1e300", "9" * 30, "9" * 5_000, "half \udcff")
+
+
+def test_odd_cells_of_a_list_are_driven_or_refused(look: Look, tmp_path: Path) -> None:
+    machines = ["sn,gpu,model,gpu_memory", "m,2,A,1000"]
+    jobs = ["name,num_gpu,gpu_milli,gpu_spec,creation_time,deletion_time,scheduled_time"]
+    jobs += ["a,1,500,A,0,9,0", "b,1,1000,,1,9,1"]
+    paths = [tmp_path / "machines.csv", tmp_path / "jobs.csv"]
+    for rows in (machines, jobs):
+        last = rows[-1]
+        cells = last.split(",")
+        for at, odd in product(range(len(cells)), (*ODD_CELLS, None)):
+            # None ends the row there.
+            changed = cells[:at] if odd is None else [*cells[:at], odd, *cells[at + 1 :]]
+            rows[-1] = ",".join(changed)
+            for path, of in zip(paths, (machines, jobs), strict=True):
+                path.write_text("\n".join(of) + "\n", errors="surrogateescape")
+            words = ("--machines", paths[0], "--policy", "spread", "--json")
+            ended = look("workload", paths[1], *words)
+            assert_driven_or_refused(ended, (rows[0].split(",")[at], odd))
+        rows[-1] = last
+
+
+def assert_driven_or_refused(ended: Any, case: object) -> None:
+    assert ended.status in (0, 2), (case, ended)
+    assert ended.err.count("\n") == ended.status // 2, (case, ended)
+    assert "NaN" not in ended.out, (case, ended)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,19 @@ from typing import Any, NamedTuple
 from harp_client.errors import HarpError
 from harp_replay.events import Told, events
 from harp_scheduler import openb
-from harp_scheduler.core.placement.model import Demand, Machine, Slice
-from harp_scheduler.workload_trace import demand_of, machine_of
+from harp_scheduler.core.agents import DEVICES_MAX
+from harp_scheduler.core.model import MEMORY_MOST
+from harp_scheduler.core.placement.model import WHOLE, Demand, Machine, Slice
+from harp_scheduler.workload_trace import NUMBER_MOST, demand_of, machine_of, whole, word
 
 NODES = "openb_node_list_gpu_node.csv"
 """Where the machines of openb's lists are."""
+
+LAST_NS = (1 << 63) - 1
+"""No time of a trace is later."""
+
+LAST = 1e12
+"""No time of a list is later, in seconds."""
 
 Slices = tuple[Slice, ...]
 
@@ -102,7 +111,7 @@ def _of_trace(path: str) -> Jobs:
     for event in events(path):
         if isinstance(event, Told) and event.kind == "annotation" and "workload" in event.fields:
             said = event.fields
-            time = int(said["time"]) / 1e9
+            time = whole(said["time"], LAST_NS) / 1e9
             found.last = max(found.last, time)
             _take(found, jobs, said, time)
     return found
@@ -114,20 +123,25 @@ def _take(found: Jobs, jobs: dict[str, Job], said: Mapping[str, Any], time: floa
             machine = machine_of(said)
             found.machines.append(Change(time, machine.name, machine))
         case "gone":
-            found.machines.append(Change(time, str(said["name"]), None))
-        case "arrival" if str(said["lease"]) not in jobs:
-            name = str(said["lease"])
+            found.machines.append(Change(time, word(said["name"]), None))
+        case "arrival" if word(said["lease"]) not in jobs:
+            name = said["lease"]
             demand = demand_of(said["demand"])
-            tenant, priority = str(said.get("tenant", "default")), int(said.get("priority", 0))
+            tenant = word(said.get("tenant", "default"))
+            priority = whole(said.get("priority", 0), NUMBER_MOST, -NUMBER_MOST)
             jobs[name] = Job(f"{name}#{len(found.jobs)}", time, demand, tenant, priority)
             found.jobs.append(jobs[name])
-        case "grant" if (job := jobs.get(str(said["lease"]))) is not None:
+        case "grant" if (job := jobs.get(word(said["lease"]))) is not None:
             job.granted = time
             job.slices = tuple(
-                Slice(str(part["device"]), int(part["memory"]), int(part["compute"]))
+                Slice(
+                    word(part["device"]),
+                    whole(part["memory"], MEMORY_MOST),
+                    whole(part["compute"], WHOLE),
+                )
                 for part in said["slices"]
             )
-        case "end" if (job := jobs.pop(str(said["lease"]), None)) is not None:
+        case "end" if (job := jobs.pop(word(said["lease"]), None)) is not None:
             job.ended = time
 
 
@@ -140,8 +154,12 @@ def _of_list(path: str, machines: str | None) -> Jobs:
     found = Jobs()
     with open(nodes, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
+            whole(int(row["gpu"]), DEVICES_MAX)
             machine = openb.machine_of(row)
-            found.machines.append(Change(0.0, machine.name, machine))
+            for device in machine.devices:
+                word(device.model)
+                whole(device.memory, MEMORY_MOST)
+            found.machines.append(Change(0.0, word(machine.name), machine))
     with open(path, newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
             if int(row["num_gpu"]):
@@ -156,12 +174,19 @@ def _of_list(path: str, machines: str | None) -> Jobs:
 
 def _job(row: Mapping[str, str]) -> Job:
     demand = openb.without_host(openb.demand_of(row))
-    arrived = float(row["creation_time"])
-    granted, ended = (float(row[key]) if row.get(key) else None for key in TIMES)
-    return Job(row["name"], arrived, demand, granted=granted, ended=ended)
+    arrived = _time(row["creation_time"])
+    granted, ended = (_time(row[key]) if row.get(key) else None for key in TIMES)
+    return Job(word(row["name"]), arrived, demand, granted=granted, ended=ended)
 
 
 TIMES = ("scheduled_time", "deletion_time")
+
+
+def _time(text: str) -> float:
+    time = float(text)
+    if not math.fabs(time) <= LAST:  # nor is it not a number
+        raise ValueError(f"there is no time {text}")
+    return time
 
 
 def faster(jobs: Jobs, times: float) -> Jobs:

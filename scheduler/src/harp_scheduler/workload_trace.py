@@ -18,8 +18,8 @@ from typing import Any
 
 from harp_client import __version__
 from harp_scheduler.core.book import Book
-from harp_scheduler.core.model import Accelerator, Lease, Server, server_of
-from harp_scheduler.core.placement.model import Demand, Device, Machine
+from harp_scheduler.core.model import MEMORY_MOST, Accelerator, Lease, Server, server_of
+from harp_scheduler.core.placement.model import WHOLE, Demand, Device, Machine
 from harp_scheduler.core.pool import Outcome
 
 QUEUED_MOST = 10_000
@@ -28,9 +28,33 @@ QUEUED_MOST = 10_000
 CLOSE_SECONDS = 5.0
 """What a slow disk gets when the scheduler stops."""
 
+NUMBER_MOST = (1 << 31) - 1
+"""Of devices that are asked for, and of priorities; so many bits the wire has for them."""
+
 WAITS = -1
 
 Line = dict[str, Any]
+
+
+def whole(value: Any, most: int, least: int = 0) -> int:
+    """A number that JSON says. Raises ValueError where it says none in these bounds."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"a number of at most {most} is wanted")
+    return value
+
+
+def word(value: Any) -> str:
+    """A name that JSON says. Raises ValueError where it says none that messages can carry."""
+    if type(value) is not str:
+        raise ValueError("a name is wanted")
+    value.encode()  # JSON may have halves of characters
+    return value
+
+
+def _labels(value: Any) -> dict[str, str]:
+    if type(value) is not dict:
+        raise ValueError("labels are wanted")
+    return {word(name): word(each) for name, each in value.items()}
 
 
 def demand_as_data(demand: Demand) -> Line:
@@ -49,15 +73,15 @@ def demand_as_data(demand: Demand) -> Line:
 
 def demand_of(data: Mapping[str, Any]) -> Demand:
     """The demand that JSON says. Raises ValueError, TypeError or KeyError where it says none."""
-    labels = data.get("labels", {})
+    said = {"memory": 0, "models": (), "labels": {}, "same_server": "prefer", **data}
     return Demand(
-        kind=str(data["kind"]),
-        count=int(data["count"]),
-        models=tuple(map(str, data.get("models", ()))),
-        memory=int(data.get("memory", 0)),
-        compute=int(data["compute"]),
-        labels=tuple(sorted((str(name), str(value)) for name, value in labels.items())),
-        same_server="require" if data.get("same_server") == "require" else "prefer",
+        kind=word(said["kind"]),
+        count=whole(said["count"], NUMBER_MOST),
+        models=tuple(map(word, said["models"])),
+        memory=whole(said["memory"], MEMORY_MOST),
+        compute=whole(said["compute"], WHOLE),
+        labels=tuple(sorted(_labels(said["labels"]).items())),
+        same_server="require" if said["same_server"] == "require" else "prefer",
     )
 
 
@@ -80,19 +104,19 @@ def machine_as_data(machine: Machine) -> Line:
 
 def machine_of(data: Mapping[str, Any]) -> Machine:
     """The machine that JSON says. Raises ValueError, TypeError or KeyError where it says none."""
-    name = str(data["name"])
+    name = word(data["name"])
     devices = (
         Device(
             f"{name}/{number}",
             name,
-            str(each["kind"]),
-            str(each["model"]),
-            int(each["memory"]),
-            dict(each.get("labels", {})),
+            word(each["kind"]),
+            word(each["model"]),
+            whole(each["memory"], MEMORY_MOST),
+            _labels(each.get("labels", {})),
         )
         for number, each in enumerate(data["devices"])
     )
-    return Machine(name, tuple(devices), dict(data.get("labels", {})))
+    return Machine(name, tuple(devices), _labels(data.get("labels", {})))
 
 
 def _phase(lease: Lease | None) -> int | None:

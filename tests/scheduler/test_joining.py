@@ -7,11 +7,13 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from harp_client import credentials
 from harp_client.errors import HarpError
 from harp_client.joining import Door, JoinToken
 from pool.standins import HARP_RUN, wait_until
@@ -120,6 +122,30 @@ def test_a_token_lets_in_as_often_and_as_long_as_it_says(pool: Cluster) -> None:
     refused(pool.join(JoinCommand(once.address, "K10abc"), "h3"), 2, "this is no join token")
     assert not (pool.folder / "h3").exists()
     assert pool.log("scheduler").count("joining refused") >= 4
+
+
+def test_a_token_is_not_used_up_where_nothing_can_be_written(pool: Cluster) -> None:
+    token = pool.token("--role", "host")
+    (pool.folder / "file").touch()
+    refused(pool.join(token, "file/h4", "--name", "h4"), 1, "cannot write into")
+    assert pool.join(token, "h4", "--name", "h4").returncode == 0
+    assert {path.name for path in (pool.folder / "h4").iterdir()} == {
+        *("ca.pem", "client.key", "client.pem")
+    }
+
+
+def test_credentials_are_replaced_all_or_none(tmp_path: Path) -> None:
+    def replace_in(folder: Path, failure: OSError | None = None) -> dict[str, str]:
+        with suppress(OSError), credentials.prepared(folder) as partial:
+            credentials.write(partial / "client.key", b"new")
+            if failure is not None:
+                raise failure
+        return {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    (tmp_path / "client.key").write_text("old")
+    for folder in (tmp_path, tmp_path / "none"):
+        assert replace_in(folder, OSError("the disk is full")) == {"client.key": "old"}
+    assert replace_in(tmp_path) == {"client.key": "new"}
 
 
 def test_a_name_is_one_members_unless_a_token_says_otherwise(pool: Cluster) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -81,6 +82,28 @@ def save(folder: Path, role: str, signed: api.Credentials) -> None:
     write(folder / f"{CLIENT[role]}.pem", signed.client)
 
 
+@contextlib.contextmanager
+def prepared(folder: Path) -> Iterator[Path]:
+    """A folder within `folder`, whose files get into that at the end; where anything goes wrong
+    before, `folder` stays as it was. Raises OSError, at once where nothing can be written there."""
+    import shutil
+    import tempfile  # slow to load, and who only reads a folder needs none
+
+    is_new = not folder.exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        _give_to_owner_of(folder, partial)
+        yield partial
+        for path in sorted(partial.iterdir()):
+            put_in_place(path, folder / path.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if is_new:
+            with contextlib.suppress(OSError):  # there is something in it, as there should be
+                folder.rmdir()
+
+
 def certificate(path: Path) -> x509.Certificate:
     """Reads one. Raises HarpError."""
     from cryptography import x509
@@ -118,10 +141,7 @@ def write(path: Path, data: bytes, lasts: bool = True) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            if os.geteuid() == 0:
-                owner = path.parent.stat()
-                with contextlib.suppress(PermissionError):  # a container's root may not
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            _give_to_owner_of(path.parent, descriptor)
             file.write(data)
         if lasts:
             put_in_place(partial, path)
@@ -130,6 +150,14 @@ def write(path: Path, data: bytes, lasts: bool = True) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _give_to_owner_of(folder: Path, made: int | Path) -> None:
+    """Where root has made something in a folder, which others than root may use."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        with contextlib.suppress(PermissionError):  # a container's root may not
+            os.chown(made, owner.st_uid, owner.st_gid)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

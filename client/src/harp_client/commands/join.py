@@ -58,14 +58,15 @@ def join(
             )
         keys = credentials.Keys.new(role)
         chosen = name or allowed.name or default_name(role)
-        signed = door.join(chosen, keys.requests(), replace)
-    finally:
-        door.close()
-    try:
-        keys.save(folder, role)
-        credentials.save(folder, role, signed)
+        # A token may be good for one member alone: it is used when the keys are written.
+        with credentials.prepared(folder) as partial:
+            keys.save(partial, role)
+            signed = door.join(chosen, keys.requests(), replace)
+            credentials.save(partial, role, signed)
     except OSError as error:
         raise HarpError(f"cannot write into {folder}: {error.strerror}", "--into DIR") from error
+    finally:
+        door.close()
     click.echo(f"{signed.identity}: credentials in {folder}")
     main = f"{address.rpartition(':')[0]}:{signed.port}"
     click.echo(following(role, allowed.pool, main, folder))
@@ -100,8 +101,9 @@ def read_token(file: str | None) -> str:
             with open(file) as opened:
                 return opened.read(TOKEN_MAX)
     except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is no text"
         raise HarpError(
-            f"cannot read the token from {file}: {error}", "--token-file FILE"
+            f"cannot read the token from {file}: {cause}", "--token-file FILE"
         ) from error
     if not sys.stdin.isatty():
         raise HarpError("there is no token", "--token-file FILE, or - for standard input", 2)

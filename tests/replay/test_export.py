@@ -8,6 +8,7 @@ their track, flows by number. They need nothing else; `test_processor.py` asks t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -231,3 +232,22 @@ def test_a_file_that_cannot_be_written_is_told(look: Look, untimed: Path, tmp_pa
     assert ended.status == 1
     assert ended.err.startswith(f"harp-replay: cannot write {tmp_path}/no/out: No such file")
     assert ended.err.count("\n") == 1
+
+
+def test_a_pipe_or_link_that_is_named_stays_one(look: Look, timed: Path, tmp_path: Path) -> None:
+    plain, pipe, link = (tmp_path / name for name in ("plain", "pipe", "link"))
+    assert look("export", timed, "-o", plain).status == 0
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "linked")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for out in (pipe, link):
+            assert look("export", timed, "-o", out).status == 0
+        content = plain.read_bytes()
+        assert os.read(reader, len(content) + 1) == content
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert (tmp_path / "linked").read_bytes() == content
+    assert not list(tmp_path.glob("*.part"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from harp_server import checks, topology
-from harp_server.nvml import Events, Nvml
+from harp_server import checks, health, nvml, topology
+from harp_server.nvml import NAMES, Events, Nvml
 from harp_server.xids import XIDS, Action, xid
 from pool.nvml_standin import Board, StandIn
 
@@ -183,4 +185,28 @@ def test_doctor_goes_on_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.ok
     assert "pip install nvidia-ml-py" in finding.next_step
     monkeypatch.setitem(sys.modules, "pynvml", StandIn([], is_ready=False))
-    assert [one.ok for one in checks.devices(0)] == [True]
+    (finding,) = checks.devices(0)
+    assert (finding.ok, finding.next_step) == (True, "is the driver loaded (nvidia-smi)?")
+
+
+@pytest.mark.parametrize("missing", NAMES)
+def test_a_module_that_is_too_old_is_said_to_be(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = StandIn([board(1)])
+    old = SimpleNamespace(**{name: getattr(api, name) for name in NAMES if name != missing})
+    monkeypatch.setitem(sys.modules, "pynvml", old)
+    (finding,) = checks.devices(0)
+    assert finding.ok
+    assert f"nvidia-ml-py is too old: its module pynvml has no {missing}" in finding.text
+    assert "pip install --upgrade nvidia-ml-py" in finding.next_step
+
+
+def test_all_that_is_asked_for_is_looked_for_at_the_start() -> None:
+    used: set[str] = set()
+    for module in (nvml, topology, health, checks):
+        text = Path(module.__file__).read_text()
+        for pair in re.findall(r'\b_?api\.(n\w+|c_\w+|N\w+)|"(nvml\w+)"', text):
+            used.update(filter(None, pair))
+    assert used <= set(NAMES)
+    assert {"nvmlDeviceGetUUID", "nvmlEventSetWait", "NVML_SUCCESS"} <= used

@@ -77,12 +77,14 @@ def worker(credentials: Path, device: str) -> Finding:
 def devices(seconds: float) -> Iterator[Finding]:
     """What NVML says of each device: who it is, where, how it is, and what happens to it in the
     next seconds. Numbers are NVML's."""
-    from harp_server.nvml import NVML_NEXT, Nvml, text
+    from harp_server.nvml import Nvml, text
     from harp_server.topology import topology
 
-    nvml = Nvml.open()
-    if nvml is None:
-        yield Finding("nvml", True, "there is none: nothing watches the devices", NVML_NEXT)
+    try:
+        nvml = Nvml.open()
+    except HarpError as error:
+        cause = f"nothing watches the devices: {error.cause}"
+        yield Finding("nvml", True, cause, error.next_step)
         return
     gpus = nvml.all()
     version = text(nvml.asked("nvmlSystemGetNVMLVersion"))

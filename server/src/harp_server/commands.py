@@ -257,9 +257,15 @@ def server(
             offered = await agent.start()
             if link is not None or metrics:
                 from harp_server.inventory import named, take
-                from harp_server.nvml import NVML_NEXT, Nvml
+                from harp_server.nvml import Nvml
 
-                nvml = await asyncio.to_thread(Nvml.open) if device != "soft" else None
+                nvml = None
+                if device != "soft":
+                    try:
+                        nvml = await asyncio.to_thread(Nvml.open)
+                    except HarpError as error:
+                        cause, following = error.cause, error.next_step
+                        log.warning("devices are not watched", cause=cause, next=following)
                 inventory = await take(offer, advertise or agent.address, labels, nvml)
             if link is not None:
                 from harp_server.renewal import Renewal
@@ -269,8 +275,6 @@ def server(
                     from harp_server.health import DeviceWatch
 
                     watch = DeviceWatch(nvml, named(inventory.devices), link.health, log)
-                elif device != "soft":
-                    log.warning("devices are not watched", cause="no NVML", next=NVML_NEXT)
 
                 def use(issuer: SessionIssuer) -> None:
                     agent.use(issuer)

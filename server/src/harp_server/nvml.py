@@ -13,10 +13,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from harp_client.errors import HarpError
 from harp_server.xids import Action
 
-NVML_NEXT = "pip install nvidia-ml-py, and is the driver loaded (nvidia-smi)?"
-"""What to do where there is no NVML."""
+NAMES = (
+    *("NVMLError", "NVML_SUCCESS", "NVML_ERROR_TIMEOUT"),
+    *("NVML_ERROR_GPU_IS_LOST", "NVML_ERROR_RESET_REQUIRED"),
+    *("NVML_FI_DEV_GET_GPU_RECOVERY_ACTION", "NVML_MEMORY_ERROR_TYPE_UNCORRECTED"),
+    *("NVML_VOLATILE_ECC", "NVML_NVLINK_MAX_LINKS", "NVML_TOPOLOGY_MULTIPLE"),
+    *("NVML_GPU_FABRIC_STATE_COMPLETED", "c_nvmlGpuFabricInfoV_t"),
+    *("nvmlEventTypeDoubleBitEccError", "nvmlEventTypeXidCriticalError"),
+    *("nvmlInit", "nvmlSystemGetDriverVersion", "nvmlSystemGetNVMLVersion"),
+    *("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetHandleByUUID"),
+    *("nvmlDeviceGetHandleByPciBusId", "nvmlDeviceGetName", "nvmlDeviceGetUUID"),
+    *("nvmlDeviceGetPciInfo", "nvmlDeviceGetFieldValues", "nvmlDeviceGetRemappedRows"),
+    *("nvmlDeviceGetRetiredPagesPendingStatus", "nvmlDeviceGetTotalEccErrors"),
+    *("nvmlDeviceGetNvLinkState", "nvmlDeviceGetNvLinkRemotePciInfo"),
+    *("nvmlDeviceGetGpuFabricInfoV", "nvmlDeviceGetTopologyCommonAncestor"),
+    *("nvmlDeviceGetSupportedEventTypes", "nvmlDeviceRegisterEvents"),
+    *("nvmlEventSetCreate", "nvmlEventSetWait", "nvmlEventSetFree"),
+)
+"""What the module has to have, apart from what metrics ask it for."""
 
 RECOVERY_ACTIONS = {
     1: Action.RESET.value,
@@ -67,16 +84,22 @@ class Nvml:
         self.api = module
 
     @classmethod
-    def open(cls) -> Nvml | None:
-        """None where the module, the driver's library or the driver is missing."""
+    def open(cls) -> Nvml:
+        """Raises HarpError where the module, the driver's library or the driver is missing, or the
+        module is too old."""
         try:
             module = importlib.import_module("pynvml")
-        except ImportError:
-            return None
+        except ImportError as error:
+            raise HarpError(f"there is no NVML: {error}", "pip install nvidia-ml-py") from error
+        if missing := [name for name in NAMES if not hasattr(module, name)]:
+            raise HarpError(
+                f"nvidia-ml-py is too old: its module pynvml has no {missing[0]}",
+                "pip install --upgrade nvidia-ml-py, and pip uninstall what else has a pynvml",
+            )
         try:
             module.nvmlInit()
-        except module.NVMLError:
-            return None
+        except module.NVMLError as error:
+            raise HarpError(f"NVML: {error}", "is the driver loaded (nvidia-smi)?") from error
         return cls(module)
 
     def asked(self, function: str, *arguments: Any) -> Any:

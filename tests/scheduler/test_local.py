@@ -7,9 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harp_client.commands import local
+from harp_client.errors import HarpError
 from pool.standins import HARP, HARP_RUN, processes_with
 
 
@@ -65,6 +68,36 @@ def test_a_device_that_is_not_there_is_said_to_be_and_nothing_is_left(machine: M
     assert "the server did not start: " in up.stderr
     assert "no such library" in up.stderr
     assert not processes_with(str(machine.folder / "state" / "up"))
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("exec sleep 600", "it was not ready after 0 s"),
+        ("printf half >/proc/self/fd/$READY; exec sleep 600", "it was not ready after 0 s"),
+        ("echo the reason >&2", "the reason"),
+    ],
+)
+def test_a_part_that_does_not_get_ready_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
+) -> None:
+    part = tmp_path / "part"
+    part.write_text(f"#!/bin/sh\neval READY=\\${{$#}}\n{script}\n")
+    part.chmod(0o755)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def popen(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start_process(*arguments, **options))
+        return started[-1]
+
+    start_process = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    monkeypatch.setattr(sys, "executable", str(part))
+    if why != "the reason":
+        monkeypatch.setattr(local, "READY_SECONDS", 0.1)
+    with pytest.raises(HarpError, match=f"the server did not start: {why}"):
+        local.start(tmp_path, "server", [])
+    assert [process.returncode is not None for process in started] == [True]
 
 
 def test_the_users_configuration_keeps_what_was_in_it(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def up(device: str, devices: int) -> None:
         command = ["--credentials", str(place / "server"), "--listen", "127.0.0.1:0"]
         command += ["--device", device, "--scheduler", scheduler.address]
         start(place, SERVER, command, HARP_SOFT_DEVICES=str(devices))
-    except HarpError:
+    except BaseException:  # Ctrl-C too
         stop_all(place)
         raise
     values = {"scheduler": scheduler.address, "credentials": str(place / "user")}
@@ -126,18 +127,39 @@ def start(place: Path, name: str, options: list[str], **environ: str) -> Running
             start_new_session=True,
         )
     os.close(ready_write)
-    with os.fdopen(ready_read) as ready:
-        address = ready.readline().strip()
-    if not address:
-        process.wait(READY_SECONDS)
-        lines = (place / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        raise HarpError(
-            f"the {name} did not start: {lines[-1] if lines else 'it said nothing'}",
-            f"see {place / f'{name}.log'}",
-        )
+    try:
+        address = ready_line(ready_read, READY_SECONDS)
+        if not address:
+            why = f"it was not ready after {READY_SECONDS:.0f} s"
+            if address is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_SECONDS)
+                lines = (place / f"{name}.log").read_text(errors="replace").strip().splitlines()
+                why = lines[-1] if lines else "it said nothing"
+            raise HarpError(f"the {name} did not start: {why}", f"see {place / f'{name}.log'}")
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
     running = Running(process.pid, start_time(process.pid), address)
     (place / "running.json").write_text(json.dumps(known(place) | {name: running}))
     return running
+
+
+def ready_line(descriptor: int, seconds: float) -> str | None:
+    """What a part says when it is ready; empty where it ends before, None where it is too slow."""
+    deadline = time.monotonic() + seconds
+    said = b""
+    with os.fdopen(descriptor, "rb", buffering=0) as ready:
+        while not said.endswith(b"\n"):
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([ready], [], [], left)[0]:
+                return None
+            part = ready.read(4096)
+            if not part:
+                return ""
+            said += part
+    return said.decode().strip()
 
 
 def stop_all(place: Path) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harp_client import run as harp_run
 from pool.standins import BOUND, HARP_RUN, Pool, Server, processes_with, wait_until
 
 SHOW = "import json, os, sys; print(json.dumps([dict(os.environ), sys.argv[1:]]))"
@@ -113,6 +114,59 @@ def test_own_failures_are_125_with_cause_and_next_step(
     assert done.returncode == 125
     assert_one_line(done.stderr.splitlines()[-1], part)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied", "/etc/x"), "/etc/x: Permission denied"),
+        (BrokenPipeError(32, "Broken pipe"), "Broken pipe"),
+        (ValueError("two\nlines"), "ValueError: two lines. Next: report this"),
+    ],
+)
+def test_no_failure_of_its_own_has_a_status_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, told: str
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["harp-run", "--", "true"])
+    monkeypatch.setattr(harp_run, "_run", fail)
+    with pytest.raises(SystemExit) as ended:
+        harp_run.main()
+    assert ended.value.code == 125
+    assert capsys.readouterr().err == f"harp-run: {told}\n"
+
+
+def recorder_that(native_dir: Path, tells: str) -> None:
+    """Has `harp-run --trace` start a recorder that hears of the program's end, and then `tells`."""
+    recorder = native_dir / "bin" / "harp-trace"
+    recorder.write_text(f"#!/bin/sh\necho ready\ncat >/dev/null\n{tells}\n")
+    recorder.chmod(0o755)
+
+
+def test_the_status_is_the_programs_though_nobody_reads_what_is_told(
+    environ: dict[str, str], native_dir: Path, tmp_path: Path
+) -> None:
+    recorder_that(native_dir, "true")
+    reader, stderr = os.pipe()
+    os.close(reader)
+    words = ["--embedded", "--trace", str(tmp_path / "out.htrace"), "--", "sh", "-c", "exit 7"]
+    try:
+        done = subprocess.run([*HARP_RUN, *words], env=environ, stderr=stderr, timeout=BOUND)
+    finally:
+        os.close(stderr)
+    assert done.returncode == 7
+
+
+def test_the_status_is_the_programs_though_its_recorder_is_killed(
+    environ: dict[str, str], native_dir: Path, tmp_path: Path
+) -> None:
+    recorder_that(native_dir, """printf '{"type":"tra'; kill -KILL $$""")
+    out = str(tmp_path / "out.htrace")
+    done = run(environ, "--embedded", "--trace", out, "--", "sh", "-c", "exit 7")
+    told = "harp-run: the recorder was ended before it had said what it has recorded\n"
+    assert (done.returncode, done.stderr) == (7, told)
 
 
 def test_everything_after_the_separator_is_untouched(environ: dict[str, str]) -> None:

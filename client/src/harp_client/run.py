@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from harp_client import __version__, native, program, settings
-from harp_client.errors import HarpError, tell
+from harp_client.errors import HarpError
 from harp_client.target import Flags, Schedulers, Target, choose, open_key, schedulers
 
 HELP = """\
@@ -131,10 +131,29 @@ def main() -> NoReturn:
         _fill_standard_streams()
         status = _run(_parse(sys.argv[1:]))
     except HarpError as error:
-        status = tell("harp-run", error)
+        status = _failed(error)
     except KeyboardInterrupt:
         status = 130
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        status = _failed(HarpError(f"{place}{error.strerror or error}", "", 125))
+    except Exception as error:  # 1 would be a status of the program
+        status = _failed(HarpError(f"{type(error).__name__}: {error}", "report this", 125))
     sys.exit(status)
+
+
+def _failed(error: HarpError) -> int:
+    _tell(error.line("harp-run"))
+    return error.exit_code
+
+
+def _tell(line: str) -> None:
+    """Prints a line on stderr, if it can be written into: the program's status is not up to it."""
+    try:
+        print(line, file=sys.stderr)
+    except OSError:
+        # The line is still in its buffer. Written once more at the end, it would fail there.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  it is never closed
 
 
 def _fill_standard_streams() -> None:
@@ -279,7 +298,7 @@ def _run(options: Options) -> int:
         return _run_leased(pool, options, parts, environ)
     if target is not None:
         if warning := open_key(target.credentials):
-            print(warning.line("harp-run"), file=sys.stderr)
+            _tell(warning.line("harp-run"))
         return _run_at(target, options, parts, environ)
     return _run_embedded(options.device or "soft", options, parts, environ)
 
@@ -335,7 +354,7 @@ def _record_local(
         raise HarpError("--memory is not kept while a trace is recorded", "drop one of them", 125)
     soft = os.path.samefile(driver, parts.softgpu)
     shown = "the soft GPU" if soft else driver
-    print(f"harp-run: recording on a pool for this run alone, over {shown}", file=sys.stderr)
+    _tell(f"harp-run: recording on a pool for this run alone, over {shown}")
     environ.pop(settings.HARP_LIBCUDA.name, None)
     _ask_for_words(options, environ)
     return _run_embedded("soft" if soft else driver, options, parts, environ)
@@ -394,8 +413,12 @@ def _run_recorded(
         more = {settings.HARP_DEVICE_TIMES.name: "1"} if options.device_times else {}
         return program.run(options.command, environ | recorder.environment | more)
     finally:
-        for line in recorder.close():
-            print(f"harp-run: {line}", file=sys.stderr)
+        try:
+            lines = recorder.close()
+        except (OSError, ValueError):  # it was killed, and what it said is cut off
+            lines = ["the recorder was ended before it had said what it has recorded"]
+        for line in lines:
+            _tell(f"harp-run: {line}")
 
 
 def _is_soft(
@@ -433,4 +456,4 @@ def _ask_for_ptx(options: Options, environ: dict[str, str], soft: Callable[[], b
 
 def _say(options: Options, text: str) -> None:
     if options.verbose:
-        print(f"harp-run: {text}", file=sys.stderr)
+        _tell(f"harp-run: {text}")

@@ -9,7 +9,6 @@ from typing import IO, Any
 
 from harp_client.errors import HarpError
 
-
 OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 """Names of files that are open, and that somebody goes on writing into."""
 

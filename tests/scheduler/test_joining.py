@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import stat
 import subprocess
@@ -10,17 +11,24 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harp_client import credentials
 from harp_client.errors import HarpError
 from harp_client.joining import Door, JoinToken
+from harp_client.scheduler import OPTIONS
+from harp_scheduler.service import process
+from harp_scheduler.store.store import Store
+from harp_server.ca import Authority
+from harp_server.logs import Log
 from pool.standins import HARP_RUN, wait_until
 from scheduler.clock import WallClock
-from scheduler.cluster import PROGRAM, Cluster, JoinCommand
+from scheduler.cluster import BOUND, PROGRAM, Cluster, JoinCommand
 
 HOUR = 3600
+PLACES = process.JOINING_AT_ONCE
 
 
 @pytest.fixture
@@ -253,6 +261,43 @@ def test_who_is_refused_again_and_again_has_to_wait(tmp_path: Path) -> None:
         member.close()
     finally:
         cluster.close()
+
+
+def test_calls_that_say_nothing_do_not_keep_others_out_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_age(name: str) -> bool:
+        return name.startswith("grpc.max_connection_age")
+
+    options = [(name, 1000 if is_age(name) else value) for name, value in process.JOIN_OPTIONS]
+    monkeypatch.setattr(process, "JOIN_OPTIONS", options)
+    authority, store = Authority.create("lab"), Store.open(f"sqlite:///{tmp_path / 'pool.db'}")
+    trusted = grpc.ssl_channel_credentials(authority.trusted_pem())
+
+    async def look(address: str, stranger: int = 0) -> grpc.StatusCode:
+        """What a stranger is told; one who has a number says nothing after the call's name."""
+        own = ("grpc.use_local_subchannel_pool", 1)
+        async with grpc.aio.secure_channel(address, trusted, [*OPTIONS, own]) as channel:
+            path = "/harp.control.v1.Joining/Look"
+            call = channel.stream_unary(path)() if stranger else channel.unary_unary(path)(b"")
+            return await call.code()
+
+    async def run() -> None:
+        log = Log("plain", "error")
+        scheduler = process.Scheduler(process.Settings("127.0.0.1:0", authority), store, log)
+        await scheduler.start()
+        address = scheduler.join_address
+        holding = [asyncio.create_task(look(address, number)) for number in range(1, 1 + PLACES)]
+        async with asyncio.timeout(BOUND):
+            while await look(address) is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                await asyncio.sleep(0.01)
+            while await look(address) is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                await asyncio.sleep(0.1)
+            await asyncio.gather(*holding)
+        await scheduler.stop()
+
+    asyncio.run(run())
+    store.close()
 
 
 def test_the_token_is_not_taken_from_the_command_line(pool: Cluster) -> None:

@@ -77,7 +77,16 @@ OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 
-JOIN_OPTIONS = [("grpc.max_receive_message_length", 64 << 10), ("grpc.so_reuseport", 0)]
+JOIN_OPTIONS = [
+    ("grpc.max_receive_message_length", 64 << 10),
+    ("grpc.max_concurrent_streams", 4),
+    # A call that never says what it wants has a place until its connection ends.
+    ("grpc.max_connection_age_ms", 30_000),
+    ("grpc.max_connection_age_grace_ms", 5_000),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.so_reuseport", 0),
+]
 JOINING_AT_ONCE = 32
 """Calls of strangers that are answered at one time; more are refused."""
 

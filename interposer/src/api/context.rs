@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use harp_cuda_abi::types::*;
 use harp_driver_front::context_stack as stack;
 use harp_wire::calls::encode_cuDevicePrimaryCtxRetain;
-use harp_wire::{CallId, HandleKind};
+use harp_wire::{Because, CallId, HandleKind};
 
 use super::device::device;
 use super::outputs::{put, put_if_wanted};
@@ -18,7 +18,7 @@ use crate::session::credit::Credit;
 use crate::session::handles::session_of;
 use crate::session::settings::settings;
 use crate::session::snapshot::Device;
-use crate::session::{self, handles, sessions, Sessions};
+use crate::session::{self, because, handles, sessions, Sessions};
 
 /// What the client knows of a context.
 pub struct Context {
@@ -223,6 +223,18 @@ pub fn credit_of(context: u64) -> Option<&'static Credit> {
     Some(&device(sessions().ok()?, known.device).ok()?.credit)
 }
 
+/// Before a call for which the server's driver waits for all of a context: while a host function of the program may still
+/// run there, the server could not hear that it has returned.
+pub fn wait_for_functions_in(context: CUcontext) {
+    let any = sessions().is_ok_and(|all| all.of(context as u64).callbacks.any());
+    if any {
+        let _visit = Visit::of(context as u64);
+        // What has failed is told by what comes next.
+        // SAFETY: no arguments.
+        because(Because::Order, || unsafe { forward::cuCtxSynchronize() });
+    }
+}
+
 /// What the client forgets when a context ends.
 fn ended(context: CUcontext) {
     if let Some(credit) = credit_of(context as u64) {
@@ -289,7 +301,9 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
     let _transition = lock(&primary.retains.transition);
     match count.load(Ordering::Relaxed) {
         0 => CUDA_ERROR_INVALID_CONTEXT,
-        1 if active.swap(false, Ordering::Relaxed) => {
+        1 if active.load(Ordering::Relaxed) => {
+            wait_for_functions_in(primary.handle);
+            active.store(false, Ordering::Relaxed);
             count.store(0, Ordering::Relaxed);
             ended(primary.handle);
             // The handle stays live: it is the same primary context's when retained again.
@@ -310,9 +324,11 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
         Err(code) => return code,
     };
     let _transition = lock(&primary.retains.transition);
-    if !primary.retains.active.swap(false, Ordering::Relaxed) {
+    if !primary.retains.active.load(Ordering::Relaxed) {
         return CUDA_SUCCESS;
     }
+    wait_for_functions_in(primary.handle);
+    primary.retains.active.store(false, Ordering::Relaxed);
     ended(primary.handle);
     unsafe { forward::cuDevicePrimaryCtxReset_v2(primary.handle, primary.ordinal) }
 }
@@ -402,6 +418,7 @@ pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
         Ok(_) => (),
         Err(code) => return code,
     }
+    wait_for_functions_in(ctx);
     if stack::current() == ctx {
         stack::pop();
     }

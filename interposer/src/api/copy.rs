@@ -23,6 +23,10 @@ pub const PIECE: usize = 1 << 20;
 /// Pieces asked for ahead of the one being received.
 const PIECES_AHEAD: usize = 8;
 
+/// A larger copy of pageable memory may wait for its stream: no program relies on the opposite (CUDA's API
+/// synchronization behavior).
+const TAKEN_AT_ONCE: usize = 64 << 10;
+
 /// Whether an address is a device's.
 pub fn is_device(sessions: &Sessions, address: CUdeviceptr) -> bool {
     match sessions.addresses.find(address) {
@@ -60,6 +64,9 @@ pub unsafe fn to_device(
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
     wait_for_writers(&way, source)?;
+    if bytes > TAKEN_AT_ONCE {
+        wait_for_functions(&way, destination)?;
+    }
     // SAFETY: the caller passes `bytes` readable bytes.
     let source = unsafe { std::slice::from_raw_parts(source.cast::<u8>(), bytes) };
     // Most of a large copy has been acknowledged when the last piece leaves: only the rest is copied.
@@ -146,6 +153,29 @@ pub fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult
         })),
         None => Ok(()),
     }
+}
+
+/// Where a stream may wait for a host function, a copy to `address` for which the server's driver waits would keep the
+/// server from hearing that the function has returned: it is sent when the stream has got there.
+pub fn wait_for_functions(way: &Way, address: CUdeviceptr) -> Result<(), CUresult> {
+    if !way.session.callbacks.any() {
+        return Ok(());
+    }
+    check(because(Because::Order, || match way.stream {
+        // Behind the streams that the copy comes behind are bytes that are asked for in its place.
+        SYNCHRONOUS => {
+            let mut byte = 0_u8;
+            let one = Piece {
+                destination: &raw mut byte,
+                source: address,
+                bytes: 1,
+            };
+            // SAFETY: the byte outlives the call.
+            result(unsafe { receive(way, std::iter::once(one)) })
+        }
+        // SAFETY: plain values.
+        stream => unsafe { forward::cuStreamSynchronize(stream as CUstream) },
+    }))
 }
 
 /// Bytes that come back: where they land, where they are, how many.

@@ -10,8 +10,8 @@ use harp_wire::{CallId, Encoder, SYNCHRONOUS};
 
 use super::context::Visit;
 use super::copy::{
-    before_moving, check, cuMemcpy, cuMemcpyAsync, is_device, landed, result, wait_for_writers,
-    PIECE,
+    before_moving, check, cuMemcpy, cuMemcpyAsync, is_device, landed, result, wait_for_functions,
+    wait_for_writers, PIECE,
 };
 use super::copy_between::{before_program, is_within_one, Way, HELD};
 use crate::session::{checks, handles, sessions, Session};
@@ -180,6 +180,7 @@ unsafe fn through_program(
 unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
     let way = Way::to(to.address, to.span(shape), stream)?;
     wait_for_writers(&way, from.address as *const c_void)?;
+    wait_for_functions(&way, to.address)?;
     let mut packed = Vec::new();
     for (z, first, rows) in runs(shape) {
         if rows == 1 {

@@ -7,7 +7,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls;
 use harp_wire::{CallId, HandleKind};
 
-use super::context::{current_context, current_life};
+use super::context::{current_context, current_life, wait_for_functions_in};
 use super::foretold::Foretold;
 use super::function;
 use super::image::{self, Refusal};
@@ -173,6 +173,9 @@ pub unsafe fn cuLibraryLoadFromFile(
 }
 
 pub unsafe fn cuLibraryUnload(library: CUlibrary) -> CUresult {
+    if let Ok(context) = current_context() {
+        wait_for_functions_in(context);
+    }
     let status = unsafe { forward::cuLibraryUnload(library) };
     if let Ok(known) = Library::known(library as u64) {
         for other in std::mem::take(&mut *lock(&known.elsewhere)) {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, Encoder, FunctionInfo, HandleKind};
 
-use super::context::{current_context, lives_of};
+use super::context::{current_context, lives_of, wait_for_functions_in};
 use super::foretold::{self, Foretold};
 use super::function;
 use super::image::{self, Refusal};
@@ -149,6 +149,9 @@ pub unsafe fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> CUresu
 }
 
 pub unsafe fn cuModuleUnload(module: CUmodule) -> CUresult {
+    if let Ok(context) = current_context() {
+        wait_for_functions_in(context);
+    }
     let status = unsafe { forward::cuModuleUnload(module) };
     handles::destroy(HandleKind::Module, module);
     status

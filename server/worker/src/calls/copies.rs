@@ -8,6 +8,10 @@ use super::live;
 use crate::generated::driver::Driver;
 use crate::session::{Intake, Reached, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
 
+/// Pageable memory up to this size a driver takes at once, whatever the stream has to do before (CUDA's API
+/// synchronization behavior).
+const TAKEN_AT_ONCE: usize = 64 << 10;
+
 /// The arguments of an upload in front of its payload: address, stream, length.
 pub const UPLOAD_HEAD_BYTES: usize = 24;
 
@@ -98,7 +102,8 @@ fn upload_staged(
     }
 }
 
-/// Copies to the device. The driver has taken pageable memory, which this is, before it returns.
+/// Copies to the device. The driver has taken pageable memory, which this is, before it returns. It waits for the
+/// stream of a larger copy; where that may wait for the client, the client has waited for it before.
 pub(super) fn upload(
     driver: &Driver,
     address: CUdeviceptr,
@@ -113,7 +118,7 @@ pub(super) fn upload(
     let source = bytes.as_ptr().cast();
     // SAFETY: see the module.
     unsafe {
-        if stream_id == SYNCHRONOUS {
+        if stream_id == SYNCHRONOUS && bytes.len() > TAKEN_AT_ONCE {
             (driver.cuMemcpyHtoD_v2)(address, source, bytes.len())
         } else {
             (driver.cuMemcpyHtoDAsync_v2)(address, source, bytes.len(), stream)

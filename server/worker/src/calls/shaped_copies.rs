@@ -9,7 +9,7 @@ use harp_wire::{Decoder, Encoder, SYNCHRONOUS};
 
 use super::copies::{copy_stream, reply_bytes};
 use super::live;
-use crate::session::{Session, Violation};
+use crate::session::{Session, Violation, Wait};
 
 /// One side of a box: where it begins, bytes from row to row, rows from slice to slice.
 #[derive(Clone, Copy)]
@@ -90,19 +90,15 @@ fn rows(pitch: u64, slice_pitch: u64) -> Result<usize, CUresult> {
     }
 }
 
-/// Issues a copy. Host memory in it is the worker's and pageable: the driver has taken or filled it when this returns,
-/// for which a copy to the host waits.
+/// Issues a copy that is not to the host. Host memory in it is the worker's and pageable: the driver has taken it when
+/// this returns, for which it may wait for the stream; where that may wait for the client, the client has waited before.
 fn issue(cx: &Session, copy: &CUDA_MEMCPY3D, stream_id: u64, stream: CUstream) -> CUresult {
     // SAFETY: see the module.
     unsafe {
-        if stream_id == SYNCHRONOUS {
-            return (cx.driver.cuMemcpy3D_v2)(copy);
+        match stream_id {
+            SYNCHRONOUS => (cx.driver.cuMemcpy3D_v2)(copy),
+            _ => (cx.driver.cuMemcpy3DAsync_v2)(copy, stream),
         }
-        let status = (cx.driver.cuMemcpy3DAsync_v2)(copy, stream);
-        if status == 0 && copy.dstMemoryType == CU_MEMORYTYPE_HOST {
-            return (cx.driver.cuStreamSynchronize)(stream);
-        }
-        status
     }
 }
 
@@ -141,7 +137,7 @@ pub fn harp_copy_box_to_device(
 pub fn harp_copy_box_to_host(
     d: &mut Decoder,
     cx: &mut Session,
-    out: &mut Encoder,
+    _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = HarpCopyBoxToHostArgs::decode(d)?;
     let extent = Extent {
@@ -151,23 +147,24 @@ pub fn harp_copy_box_to_host(
     };
     let bytes = reply_bytes(extent.packed().unwrap_or(u64::MAX))?;
     let stream = live!(copy_stream(cx, args.stream));
-    let mut packed = vec![0; bytes];
     let from = Side::Device {
         address: args.src,
         pitch: args.src_pitch,
         slice_pitch: args.src_slice_pitch,
     };
-    let status = match extent.copy(
-        from,
-        Side::Host {
-            address: packed.as_mut_ptr(),
-        },
-    ) {
-        Ok(copy) => issue(cx, &copy, args.stream, stream),
-        Err(code) => code,
+    // Where the wait finds room for it.
+    let to = Side::Host {
+        address: std::ptr::null_mut(),
     };
-    encode_harp_copy_box_to_host_reply(out, &packed);
-    Ok(status)
+    let copy = match extent.copy(from, to) {
+        Ok(copy) => Box::new(copy),
+        Err(code) => return Ok(code),
+    };
+    cx.wait_for(Wait::CopyBox {
+        copy,
+        bytes,
+        stream: (args.stream != SYNCHRONOUS).then_some(stream),
+    })
 }
 
 pub fn harp_copy_box_on_device(

@@ -373,9 +373,15 @@ impl Engine {
             ..
         } = &*self.shared;
         let staging = &self.session.staging;
-        let from = (source, bytes);
-        let place = (driver as &Driver, staging);
-        let outcome = match landings::begin(place, (replies, ending), ticket, from, stream) {
+        let buffer = if self.session.callbacks.any() {
+            staging.take_behind(driver, bytes)
+        } else {
+            staging.take(driver, bytes)
+        };
+        let begun = buffer.map(|buffer| {
+            landings::begin(driver, (replies, ending), ticket, (source, buffer), stream)
+        });
+        let outcome = match begun {
             Some(0) => return Ok(true),
             Some(code) => Outcome::without_bytes(code),
             None => wait.perform(driver, staging),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use harp_cuda_abi::types::{CUdeviceptr, CUresult, CUstream};
 
 use super::replies::Replies;
-use super::staging::{Buffer, Staging};
+use super::staging::Buffer;
 use super::waits::Outcome;
 use super::Ending;
 use crate::generated::driver::Driver;
@@ -21,20 +21,20 @@ struct Landing {
     buffer: Buffer,
 }
 
-/// Queues a copy of `bytes` bytes from `source` in `stream`, and that they are sent as the answer to `ticket`. `None`
-/// if all buffers are in use.
+/// Queues a copy of as many bytes as `buffer` has from `source` in `stream`, and that they are sent as the answer to
+/// `ticket`.
 pub fn begin(
-    (driver, staging): (&Driver, &Staging),
+    driver: &Driver,
     (replies, ending): (&Arc<Replies>, &Arc<Ending>),
     ticket: u32,
-    (source, bytes): (CUdeviceptr, usize),
+    (source, buffer): (CUdeviceptr, Buffer),
     stream: CUstream,
-) -> Option<CUresult> {
-    let buffer = staging.take(driver, bytes)?;
+) -> CUresult {
+    let bytes = buffer.as_ref().len();
     // SAFETY: the buffer has room for the bytes, and stays until the stream has passed the copy.
     let status = unsafe { (driver.cuMemcpyDtoHAsync_v2)(buffer.start(), source, bytes, stream) };
     if status != 0 {
-        return Some(status);
+        return status;
     }
     let landing = Box::into_raw(Box::new(Landing {
         replies: replies.clone(),
@@ -44,7 +44,7 @@ pub fn begin(
     }));
     // SAFETY: the driver calls the function once with what it is given here, or not at all; then what it is given stays
     // for ever, because the driver may still write the buffer.
-    Some(unsafe { (driver.cuLaunchHostFunc)(stream, Some(reached), landing.cast()) })
+    unsafe { (driver.cuLaunchHostFunc)(stream, Some(reached), landing.cast()) }
 }
 
 /// Called by the driver, on a thread of its own, when the bytes are there.

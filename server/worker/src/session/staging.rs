@@ -16,6 +16,8 @@ use crate::generated::driver::Driver;
 pub const BUFFER_BYTES: usize = 1 << 20;
 /// Large buffers of a session: what is kept for a connection that may break, and those that are being filled.
 const MOST: usize = 12;
+/// The same where the stream of a copy may wait for the client, which goes on meanwhile.
+const MOST_BEHIND: usize = 128;
 /// Small buffers are this long; all of a session's are [`BUFFER_BYTES`].
 const SMALL_BYTES: usize = 16 << 10;
 /// Buffers that uploads may have of them.
@@ -75,9 +77,10 @@ pub struct Buffer {
 }
 
 impl Home {
-    fn take(&mut self, driver: &Driver, len: usize) -> Option<Place> {
+    fn take(&mut self, driver: &Driver, len: usize, most: usize) -> Option<Place> {
         if len > SMALL_BYTES {
-            return self.large.pop().or_else(|| self.make_large(driver));
+            let large = self.large.pop();
+            return large.or_else(|| self.make_large(driver, most));
         }
         let make_small = || {
             let starts = registered(driver).into_iter();
@@ -90,8 +93,8 @@ impl Home {
         self.small.get_or_insert_with(make_small).pop()
     }
 
-    fn make_large(&mut self, driver: &Driver) -> Option<Place> {
-        if self.made == MOST || self.exhausted {
+    fn make_large(&mut self, driver: &Driver, most: usize) -> Option<Place> {
+        if self.made >= most || self.exhausted {
             return None;
         }
         let start = registered(driver);
@@ -104,11 +107,21 @@ impl Home {
 impl Staging {
     /// A buffer for `len` bytes, which a context must be current for; `None` if all are in use.
     pub fn take(&self, driver: &Driver, len: usize) -> Option<Buffer> {
+        self.take_of(driver, len, MOST)
+    }
+
+    /// As [`take`](Self::take), for a copy whose stream may have to wait for the client: nobody else may wait for the
+    /// copy, who might be what the client needs.
+    pub fn take_behind(&self, driver: &Driver, len: usize) -> Option<Buffer> {
+        self.take_of(driver, len, MOST_BEHIND)
+    }
+
+    fn take_of(&self, driver: &Driver, len: usize, most: usize) -> Option<Buffer> {
         if len > BUFFER_BYTES {
             return None;
         }
         let mut home = lock(&self.0);
-        let place = home.take(driver, len)?;
+        let place = home.take(driver, len, most)?;
         home.in_use += 1;
         Some(Buffer {
             place,

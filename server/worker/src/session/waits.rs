@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use harp_cuda_abi::types::{CUdeviceptr, CUevent, CUresult, CUstream};
+use harp_cuda_abi::types::{CUdeviceptr, CUevent, CUresult, CUstream, CUDA_MEMCPY3D};
 use harp_transport::Buffer;
 use harp_wire::reply::{ReplyHead, REPLY_HEAD_BYTES};
 
@@ -17,6 +17,12 @@ pub enum Wait {
     /// Device memory that the reply carries: waits for the stream, or for the legacy stream if there is none.
     Copy {
         source: CUdeviceptr,
+        bytes: usize,
+        stream: Option<CUstream>,
+    },
+    /// A box of device memory that the reply carries packed. Of the copy's description only the host's address is missing.
+    CopyBox {
+        copy: Box<CUDA_MEMCPY3D>,
         bytes: usize,
         stream: Option<CUstream>,
     },
@@ -49,6 +55,11 @@ impl Wait {
                     bytes,
                     stream,
                 } => return copy_to_host(driver, staging, source, bytes, stream),
+                Wait::CopyBox {
+                    ref copy,
+                    bytes,
+                    stream,
+                } => return copy_box_to_host(driver, copy, bytes, stream),
                 Wait::Landing {
                     source,
                     bytes,
@@ -142,5 +153,34 @@ fn copy_to_host(
     Outcome {
         status,
         payload: (status == 0).then_some(payload),
+    }
+}
+
+/// Copies a box of `bytes` bytes of device memory and waits for them.
+fn copy_box_to_host(
+    driver: &Driver,
+    copy: &CUDA_MEMCPY3D,
+    bytes: usize,
+    stream: Option<CUstream>,
+) -> Outcome {
+    // Zeroed, because a reply may never carry what others left there.
+    let mut packed = vec![0_u8; bytes];
+    let copy = CUDA_MEMCPY3D {
+        dstHost: packed.as_mut_ptr().cast(),
+        ..*copy
+    };
+    // SAFETY: `packed` has room for what the driver writes.
+    let status = unsafe {
+        match stream {
+            None => (driver.cuMemcpy3D_v2)(&copy),
+            Some(stream) => match (driver.cuMemcpy3DAsync_v2)(&copy, stream) {
+                0 => (driver.cuStreamSynchronize)(stream),
+                code => code,
+            },
+        }
+    };
+    Outcome {
+        status,
+        payload: (status == 0).then(|| Box::new(packed) as Buffer),
     }
 }

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import pytest
 
+from harp_client import native
 from harp_replay.cli import harp_replay
+from replay.made import small
 from replay.test_export import seen
 
 Look = Callable[..., Any]
@@ -78,6 +81,26 @@ def test_a_damaged_trace_is_told_with_what_is_wrong(look: Look, tmp_path: Path) 
         assert ended.err.startswith("harp-replay: calls.zst at byte 0: ")
         assert ended.err.count("\n") == 1
     assert not list(tmp_path.glob("r.html*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("info",), ("stats",), ("predict",), ("verify",), ("trim", "--kernel", "add", "-o", "OUT")],
+    ids=lambda words: words[0],
+)
+def test_a_reader_that_is_killed_in_the_middle_of_a_line_is_told(
+    look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    program = tmp_path / "harp-trace"
+    first = small().lines[0]
+    program.write_text(
+        f"#!/bin/sh\necho '{json.dumps(first)}'\nprintf '{{\"type\":\"pro'\nkill -KILL $$\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(native, "find", lambda: SimpleNamespace(trace=str(program)))
+    ended = look(words[0], FOLDER, *words[1:])
+    told = "harp-replay: harp-trace was ended by signal 9. Next: see what the system says\n"
+    assert (ended.status, ended.out, ended.err) == (6, "", told)
 
 
 def test_a_trace_is_packed_and_unpacked(look: Look, tmp_path: Path) -> None:

@@ -46,11 +46,15 @@ class NativeTrace:
         self.process.communicate()
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The objects that it prints, as they come."""
+        """The objects that it prints, as they come; `end` says why they end.
+
+        A line that is cut off is none: it was killed there.
+        """
         assert self.process.stdout is not None
         decode = json.JSONDecoder().decode  # json.loads() looks for the encoding of each line
         for line in self.process.stdout:
-            yield decode(line.decode())
+            if line.endswith(b"\n"):
+                yield decode(line.decode())
 
     def end(self, status_of_failure: int = 1) -> int:
         """Waits for its end; its exit status.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from harp_scheduler.service import process
 from harp_scheduler.store.store import Store
 from harp_server.ca import Authority
 from harp_server.logs import Log
-from pool.standins import HARP_RUN, wait_until
+from pool.standins import HARP, HARP_RUN, wait_until
 from scheduler.clock import WallClock
 from scheduler.cluster import BOUND, PROGRAM, Cluster, JoinCommand
 
@@ -102,6 +103,29 @@ def test_a_second_start_is_the_same_pool_and_another_name_is_refused(new: Cluste
     assert (new.ca / "ca.pem").read_bytes() == ca
     other = new.harp("scheduler", "--state", str(new.folder), "--pool", "other")
     refused(other, 2, "is that of pool lab, not of other")
+
+
+def test_a_first_start_that_fails_leaves_nothing_in_the_way_of_the_next(tmp_path: Path) -> None:
+    workload = ["--workload", str(tmp_path / "workload.jsonl")]
+    command = [*HARP, "scheduler", "--state", str(tmp_path / "pool"), *workload]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HARP_", "XDG_"))}
+    for wrong in (("--database", str(tmp_path / "none" / "pool.db")), ("--join-listen", "x:1")):
+        listen = ["--listen", "127.0.0.1:0", *wrong]
+        done = subprocess.run([*command, *listen], env=kept, capture_output=True, text=True)
+        assert done.returncode, done.stdout
+        assert "Next: " in done.stderr
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0"], env=kept, stdout=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout is not None
+        said = [started.stdout.readline() for _ in range(2)]
+        started.terminate()
+    assert f"its admin's credentials are in {tmp_path / 'pool' / 'admin'}" in said[1]
+    store = Store.open(f"sqlite:///{tmp_path / 'pool' / 'pool.db'}")
+    assert [known.identity for known in store.certificates()] == [
+        "spiffe://harp/tenant/system/user/admin"
+    ]
+    store.close()
 
 
 def test_another_authority_is_sent_nothing(pool: Cluster) -> None:

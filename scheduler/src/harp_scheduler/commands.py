@@ -118,45 +118,43 @@ def scheduler(
     lives = Lives(life(member_life), life(member_life), life(user_life))
     opened = open_authority(authority or place / "ca", place / "admin", pool, make=not authority)
     ca = authority or place / "ca"
-    recording = recording_to(workload) if workload else None
-    settings = Settings(
-        listen, opened.authority, name, grace, metrics, join_listen, ca, lives, recording
-    )
+    settings = Settings(listen, opened.authority, name, grace, metrics, join_listen, ca, lives)
     store = Store.open(url_of(database, authority if authority and not state else place))
 
-    async def run() -> None:
+    async def run(is_new: bool) -> None:
         stop = stop_signals()
         process = Scheduler(settings, store, log)
         await process.start()
-        log.info(
-            "scheduler ready",
-            address=process.address,
-            joining=process.join_address,
-            pool=settings.authority.pool,
-        )
-        print(f"harp scheduler: ready on {process.address}", flush=True)
-        if opened.admin:
-            print(opened.welcome(process.address), flush=True)
-        tell_ready(ready_fd, process.address)
-        running = asyncio.create_task(process.run())
-        stopping = asyncio.create_task(stop.get())
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done() and (error := running.exception()) is not None:
-            raise HarpError(f"the scheduler failed: {error}") from error
-        running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-        await process.stop()
+        async with contextlib.AsyncExitStack() as ending:
+            ending.push_async_callback(process.stop)
+            # Only now: where it cannot start, it can be started again with the same file.
+            recording = recording_to(workload) if workload else None
+            if recording is not None:
+                ending.callback(recording.close)
+            log.info(
+                "scheduler ready",
+                address=process.address,
+                joining=process.join_address,
+                pool=settings.authority.pool,
+            )
+            print(f"harp scheduler: ready on {process.address}", flush=True)
+            if is_new:
+                print(opened.welcome(process.address), flush=True)
+            tell_ready(ready_fd, process.address)
+            running = asyncio.create_task(process.run(recording))
+            stopping = asyncio.create_task(stop.get())
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done() and (error := running.exception()) is not None:
+                raise HarpError(f"the scheduler failed: {error}") from error
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
         log.info("scheduler stopped")
 
     try:
-        if opened.admin:
-            opened.record(store)
-        asyncio.run(run())
+        asyncio.run(run(opened.is_new(store)))
     finally:
         store.close()
-        if recording is not None:
-            recording.close()
 
 
 def recording_to(path: str) -> "WorkloadFile":

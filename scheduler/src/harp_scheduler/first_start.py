@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harp_client.credentials import certificate
 from harp_client.errors import HarpError
 from harp_scheduler.service.members import ADMIN, SYSTEM, serial
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.store import Store
-from harp_server.ca import Authority, KeyPair, identity, save_user
+from harp_server.ca import Authority, identity, save_user
 
 POOL = "harp"
 """Name of a new pool, where none is given."""
@@ -17,20 +18,25 @@ POOL = "harp"
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A pool's authority; with the admin's credentials where it has just been made."""
+    """A pool's authority, and the folder for its admin's credentials."""
 
     authority: Authority
     folder: Path
-    admin: KeyPair | None = None
 
-    def record(self, store: Store) -> None:
-        """Notes the admin's certificate, so that it can be revoked."""
-        assert self.admin is not None
-        certificate = self.admin.certificate
-        entry = AuditEntry(caller="first start", verb="join", subject=identity(certificate))
-        store.record_certificate(
-            serial(certificate), entry.subject, certificate.not_valid_after_utc, [entry]
-        )
+    def is_new(self, store: Store) -> bool:
+        """Whether nobody has led the pool yet, though somebody may have tried to start it: then it
+        is to be said where its admin's credentials are. Notes their certificate, so that it can be
+        revoked. Raises HarpError."""
+        if store.leader().term or not (self.folder / "client.pem").exists():
+            return False
+        admin = certificate(self.folder / "client.pem")
+        entry = AuditEntry(caller="first start", verb="join", subject=identity(admin))
+        known = {each.serial for each in store.certificates(entry.subject)}
+        if serial(admin) not in known:
+            store.record_certificate(
+                serial(admin), entry.subject, admin.not_valid_after_utc, [entry]
+            )
+        return True
 
     def welcome(self, address: str) -> str:
         """What to say to whoever started it first."""
@@ -56,7 +62,7 @@ def open_authority(ca: Path, admin: Path, pool: str | None, make: bool) -> Opene
             raise HarpError(
                 f"cannot make the pool's authority in {ca}: {error.strerror}", "--state DIR"
             ) from error
-        return Opened(authority, admin, first)
+        return Opened(authority, admin)
     authority = Authority.load(ca)
     if pool and pool != authority.pool:
         raise HarpError(

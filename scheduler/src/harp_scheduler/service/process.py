@@ -114,8 +114,6 @@ class Settings:
     """The authority's folder, which is read again when it changes; None: it does not."""
 
     lives: Lives = field(default_factory=Lives)
-    workload: WorkloadFile | None = None
-    """Where what arrives is recorded."""
 
 
 class Certificate:
@@ -183,6 +181,7 @@ class Scheduler:
         self._log = log
         self._thread = ThreadPoolExecutor(1, "store")
         self._leader: Leader | None = None
+        self._workload: WorkloadFile | None = None
         self._settled = asyncio.Event()
         """Unset while what a new leader has to know is read."""
 
@@ -279,8 +278,10 @@ class Scheduler:
             return Health(True, f"leads, in term {known.term}")
         return Health(True, f"follows {known.holder or 'nobody yet'}, of term {known.term}")
 
-    async def run(self) -> None:
-        """Leads whenever it can, until it is cancelled."""
+    async def run(self, workload: WorkloadFile | None = None) -> None:
+        """Leads whenever it can, until it is cancelled. `workload`: where what arrives is
+        recorded."""
+        self._workload = workload
         watching = asyncio.create_task(self._watch_authority())
         try:
             await self._run()
@@ -347,8 +348,9 @@ class Scheduler:
         measured = await loop.run_in_executor(self._thread, self._store.measured)
         before = await loop.run_in_executor(self._thread, self._store.events)
         await self._members.load()
-        workload = self._settings.workload
-        leader = Leader(pool, self._store, self._thread, self._timings, measured, before, workload)
+        leader = Leader(
+            pool, self._store, self._thread, self._timings, measured, before, self._workload
+        )
         leader.history.leads(self._name, term)
         running = asyncio.create_task(leader.run())
         losing = asyncio.create_task(lost.wait())

@@ -7,10 +7,15 @@ import subprocess
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
+from google.protobuf.message import Message
 
-from harp_client.cli import COMMANDS
+from harp_api.control.v1 import pool_pb2 as api
+from harp_client import cli
+from harp_client.cli import COMMANDS, status_of
+from harp_client.commands import admin, get, leases, record
 from harp_server.commands import asked_or_failed
 from pool.standins import BOUND, HARP
 
@@ -98,6 +103,37 @@ def test_a_context_that_says_something_else_than_words(
         f"harp: {path}: {key} = 5 of context mine is no text. Next: put it in quotes\n"
     )
     assert done.returncode == 2
+
+
+EVIL = "\x1b[2Jgone"
+SESSION = api.Session(name=EVIL, server="gpu1", tenant=EVIL)
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "answer"),
+    [
+        (admin, "uncordon gpu1/0", api.Things(devices=[api.Accelerator(fault=EVIL)])),
+        (record, "record 5d41", SESSION),
+        (get, "get sessions -o name", api.Things(sessions=[SESSION])),
+        (get, "get sessions", api.Things(sessions=[SESSION])),
+        (get, "describe session 5d41", api.Things(sessions=[SESSION])),
+        (leases, "start work", api.Lease(name="work", state="Pending", reason=EVIL)),
+    ],
+)
+def test_what_servers_say_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    module: ModuleType,
+    command: str,
+    answer: Message,
+) -> None:
+    pool = SimpleNamespace(call=lambda *_: answer)
+    monkeypatch.setattr(module, "connect", lambda **_: pool)
+    monkeypatch.setattr(sys, "argv", ["harp", *command.split()])
+    assert status_of(cli.harp, "harp") == 0
+    said = "".join(capsys.readouterr())
+    assert "2Jgone" in said
+    assert "\x1b" not in said
 
 
 def test_the_readmes_authority(environ: dict[str, str], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import click
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.commands.demand import demand, demand_options
 from harp_client.commands.options import connect, pool_options
+from harp_client.errors import printable
 from harp_client.quantities import per_mille, seconds, size
 from harp_client.scheduler import request_id
 
@@ -42,7 +43,7 @@ def uncordon(subject: str, **pool: str | None) -> None:
     asked = api.GetRequest(kinds=["devices"], name=subject)
     for device in connect(**pool).call("Get", asked).devices:
         if device.fault:  # its server says so still
-            click.echo(f"{subject}: faulty: {device.fault}")
+            click.echo(printable(f"{subject}: faulty: {device.fault}"))
             return
     click.echo(f"{subject}: ready")
 

@@ -61,7 +61,7 @@ def show(kind: Kind, things: Sequence[Any], output: str, headers: bool) -> None:
     """Prints things in one of the forms of `-o`; says on stderr that a table has no rows."""
     if output == "name":
         for thing in things:
-            click.echo(f"{kind.name.lower()}/{kind.key(thing)}")
+            click.echo(printable(f"{kind.name.lower()}/{kind.key(thing)}"))
     elif output in ("json", "yaml"):
         items = [as_data(kind, thing) for thing in things]
         whole = {"apiVersion": API_VERSION, "kind": f"{kind.name}List", "items": items}

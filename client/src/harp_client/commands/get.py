@@ -11,7 +11,7 @@ from harp_client.commands.access import show_tokens
 from harp_client.commands.forms import Column, Kind, as_data, as_yaml, output_option, show, when
 from harp_client.commands.history import EVENTS, show_audit, show_events
 from harp_client.commands.options import connect, pool_options
-from harp_client.errors import HarpError
+from harp_client.errors import HarpError, printable
 
 GIB = 1 << 30
 
@@ -221,7 +221,7 @@ def get(
         if changed or before is None:
             show(wanted, changed, output, not no_headers and not before)
         for key in (before or {}).keys() - now.keys():
-            click.echo(f"{key}: gone", err=True)
+            click.echo(printable(f"{key}: gone"), err=True)
         before = dict(now)
 
 

@@ -11,7 +11,7 @@ import click
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.commands.demand import demand, demand_options
 from harp_client.commands.options import connect, pool_options
-from harp_client.errors import HarpError
+from harp_client.errors import HarpError, printable
 from harp_client.quantities import as_labels, seconds
 from harp_client.scheduler import USABLE, Scheduler, request_id
 
@@ -212,4 +212,4 @@ def told(lease: api.Lease) -> str:
     place = f", place {lease.place} in the queue" if lease.place else ""
     reason = f" ({lease.reason})" if lease.reason else ""
     where = f" on {devices}" if devices else ""
-    return f"{lease.name or lease.id}: {lease.state}{where}{place}{reason}"
+    return printable(f"{lease.name or lease.id}: {lease.state}{where}{place}{reason}")

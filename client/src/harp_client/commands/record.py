@@ -6,6 +6,7 @@ import click
 
 from harp_api.control.v1 import pool_pb2 as api
 from harp_client.commands.options import connect, pool_options
+from harp_client.errors import printable
 from harp_client.recorder import policies
 from harp_client.scheduler import request_id
 
@@ -36,8 +37,7 @@ def record(session: str, payload: str, **pool: str | None) -> None:
     policies(payload)
     asked = api.RecordRequest(request_id=request_id(), session=session, payload=payload)
     found = connect(**pool).call("Record", asked)
-    click.echo(
-        f"{found.name}: recorded on {found.server} (traces/{found.tenant}/{found.name}.htrace)"
-    )
+    trace = f"traces/{found.tenant}/{found.name}.htrace"
+    click.echo(printable(f"{found.name}: recorded on {found.server} ({trace})"))
     if "full" in payload:
         click.echo("The trace holds the program's data: mind whom you give it.", err=True)

@@ -5,6 +5,10 @@ from collections.abc import Iterable
 
 from harp_client.errors import HarpError
 
+GIB = 1 << 30
+WHOLE = 1000
+"""Per mille of compute that a device has."""
+
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 NANOSECONDS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
 BITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -43,10 +47,10 @@ def bit_rate(text: str) -> float:
     return float(found[1]) * BITS[found[2]]
 
 
-def per_mille(text: str, most: float = 1000) -> int:
+def per_mille(text: str, most: float = WHOLE) -> int:
     """Per mille of a device of `50%` or `0.5`. Raises HarpError (2), also above `most`."""
     try:
-        value = float(text[:-1]) * 10 if text.endswith("%") else float(text) * 1000
+        value = float(text[:-1]) * 10 if text.endswith("%") else float(text) * WHOLE
     except ValueError:
         value = 0.0
     if not 1 <= value <= most:

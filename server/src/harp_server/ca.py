@@ -42,7 +42,8 @@ REQUEST_MAX = 4096
 """Bytes of a request for a certificate."""
 
 PublicKey = ec.EllipticCurvePublicKey
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+"""What can stand in an identity: of a pool, its members, its tenants and what they name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,7 +437,7 @@ def _pool_of(certificate: x509.Certificate) -> str:
 
 def _label(text: str, what: str) -> str:
     """`text` if it can stand in a SPIFFE path or trust domain."""
-    if not _LABEL.fullmatch(text):
+    if not NAME.fullmatch(text):
         raise HarpError(
             f"{text!r} cannot name a {what}",
             "use lower-case letters and digits, and '.', '_' or '-' between them",

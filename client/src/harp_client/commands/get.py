@@ -12,8 +12,7 @@ from harp_client.commands.forms import Column, Kind, as_data, as_yaml, output_op
 from harp_client.commands.history import EVENTS, show_audit, show_events
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError, printable
-
-GIB = 1 << 30
+from harp_client.quantities import GIB
 
 
 def _share(compute: int) -> str:

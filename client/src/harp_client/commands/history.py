@@ -13,11 +13,10 @@ from harp_api.control.v1 import history_pb2 as api
 from harp_client.commands.forms import Column, Kind, as_data, output_option, show, when
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import HarpError, printable
-from harp_client.quantities import seconds
+from harp_client.quantities import GIB, seconds
 from harp_client.scheduler import Scheduler
 
 HOUR = 3600.0
-GIB = 1 << 30
 
 EVENTS = Kind(
     "Event",

@@ -12,15 +12,12 @@ from harp_api.control.v1 import pool_pb2 as api
 from harp_client.commands.get import KINDS, found, server_state, wants
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import printable
+from harp_client.quantities import GIB, WHOLE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-WHOLE = 1000
-"""Per mille of compute that a device has."""
-
-GIB = 1 << 30
 BAR = 16
 """Characters of a bar."""
 

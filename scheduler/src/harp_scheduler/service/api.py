@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -46,8 +45,8 @@ from harp_scheduler.service.answers import Invalid, answering
 from harp_scheduler.service.leader import Leader
 from harp_scheduler.service.members import Members
 from harp_scheduler.store.audit import AuditEntry
+from harp_server.ca import NAME
 
-NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 LETTERS = "use a-z, 0-9, '.', '-' and '_'"
 KINDS = ("gpu", "fpga", "npu", "cpu")
 TTL = 30.0

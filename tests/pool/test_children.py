@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import resource
+import signal
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.logs import Log
-from harp_server.process import Process, allow_files
+from harp_server.process import Process, allow_files, end_all
 from harp_server.session import EVENTS_MAX, Session, Totals
 from pool.standins import BOUND
 
@@ -83,6 +84,25 @@ def test_a_child_that_cannot_be_watched_is_not_left(monkeypatch: pytest.MonkeyPa
     assert set(os.listdir("/proc/self/fd")) == before
     with pytest.raises(ChildProcessError):
         os.waitpid(started[0], 0)
+
+
+def test_a_child_that_cannot_be_killed_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but a driver makes one: here no signal reaches it for a while."""
+
+    async def run() -> None:
+        stuck, other = (
+            Process(lambda _: ["sleep", "3600"], os.environ, lambda *_: None, lambda _: None)
+            for _ in range(2)
+        )
+        monkeypatch.setattr(stuck, "signal", lambda _: None)
+        assert await end_all([stuck, other]) == [stuck]
+        assert (stuck.alive, other.alive) == (True, False)
+        os.kill(stuck.pid, signal.SIGKILL)
+        async with asyncio.timeout(BOUND):
+            assert await stuck.exited == -signal.SIGKILL
+
+    monkeypatch.setattr("harp_server.process.KILL_SECONDS", 0.1)
+    asyncio.run(run())
 
 
 def test_no_more_files_are_asked_for_than_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:

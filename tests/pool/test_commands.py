@@ -16,7 +16,7 @@ from harp_api.control.v1 import pool_pb2 as api
 from harp_client import cli
 from harp_client.cli import COMMANDS, status_of
 from harp_client.commands import admin, get, leases, record
-from harp_server.commands import asked_or_failed
+from harp_server.commands import first_failure
 from pool.standins import BOUND, HARP
 
 
@@ -198,22 +198,21 @@ def test_doctor_finds_what_is_wrong(environ: dict[str, str], native_dir: Path) -
 
 
 def test_a_server_does_not_outlive_what_holds_its_leases() -> None:
-    async def told(task: Coroutine[None, None, None], *signals: int) -> str | None:
-        stop: asyncio.Queue[int] = asyncio.Queue()
-        for number in signals:
-            stop.put_nowait(number)
-        linked = asyncio.create_task(task)
-        try:
-            async with asyncio.timeout(BOUND):
-                return await asked_or_failed(stop, [linked])
-        finally:
-            linked.cancel()
+    async def told(
+        asking: Coroutine[None, None, int], work: Coroutine[None, None, None]
+    ) -> str | None:
+        asked, linked = asyncio.create_task(asking), asyncio.create_task(work)
+        async with asyncio.timeout(BOUND):
+            return await first_failure(asked, [linked])
+
+    async def for_ever() -> None:
+        await asyncio.sleep(3600)
 
     async def fails() -> None:
         raise RuntimeError("broken")
 
-    assert asyncio.run(told(fails())) == "RuntimeError('broken')"
-    assert asyncio.run(told(asyncio.sleep(3600), signal.SIGTERM)) is None
+    assert asyncio.run(told(asyncio.sleep(3600, 0), fails())) == "RuntimeError('broken')"
+    assert asyncio.run(told(asyncio.sleep(0, signal.SIGTERM), for_ever())) is None
 
 
 def test_light_start() -> None:

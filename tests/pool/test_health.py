@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -215,3 +217,43 @@ def test_a_driver_without_events_is_asked_all_the_same(monkeypatch: pytest.Monke
         await until(lambda: "uncorrectable" in bench.faults.get(0, ""))
 
     watched(test)
+
+
+def test_a_driver_that_does_not_come_back_is_a_fault_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harp_server.health.SILENT_SECONDS", 0.2)
+    answers = threading.Event()
+    answers.set()
+    uuid = StandIn.nvmlDeviceGetUUID
+
+    def hang(self: StandIn, handle: Any) -> str:
+        answers.wait()
+        return uuid(self, handle)
+
+    async def test(_: StandIn, bench: Bench) -> None:
+        answers.clear()
+        await until(lambda: "the driver does not answer" in bench.faults.get(1, ""))
+        assert list(bench.faults) == [0, 1]
+        answers.set()
+        await until(lambda: bench.faults == {0: "", 1: ""})
+
+    monkeypatch.setattr(StandIn, "nvmlDeviceGetUUID", hang)
+    try:
+        watched(test)
+    finally:
+        answers.set()
+
+
+def test_a_watch_that_fails_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def run() -> None:
+        nvml = Nvml(StandIn([Board("GPU-1", "0000:1b:00.0")]))
+        monkeypatch.delattr(StandIn, "nvmlDeviceGetUUID")
+        watch = DeviceWatch(nvml, [(0, "GPU-1", "")], Bench().health, Log("json"))
+        await until(lambda: not watch.is_alive)
+        await watch.close()
+
+    asyncio.run(run())
+    assert "devices are not watched" in capsys.readouterr().err

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from harp_client.errors import HarpError
 from harp_server import checks, health, nvml, topology
 from harp_server.nvml import NAMES, Events, Nvml
 from harp_server.xids import XIDS, Action, xid
@@ -210,3 +213,19 @@ def test_all_that_is_asked_for_is_looked_for_at_the_start() -> None:
             used.update(filter(None, pair))
     assert used <= set(NAMES)
     assert {"nvmlDeviceGetUUID", "nvmlEventSetWait", "NVML_SUCCESS"} <= used
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvml, "DRIVER_SECONDS", 0.05)
+    hangs = threading.Event()
+    try:
+        with pytest.raises(HarpError, match="the driver does not answer"):
+            asyncio.run(nvml.answered(hangs.wait))
+    finally:
+        hangs.set()
+
+
+def test_what_the_driver_answers_is_passed_on() -> None:
+    assert asyncio.run(nvml.answered(lambda: 5)) == 5
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(nvml.answered(lambda: 1 // 0))

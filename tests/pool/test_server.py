@@ -203,6 +203,20 @@ def test_a_client_whose_socket_does_not_come_along_is_logged(
     assert "no more files" in str(dropped["cause"])
 
 
+def test_a_server_that_waits_for_its_driver_can_be_stopped(
+    pool: Pool, environ: dict[str, str], native_dir: Path
+) -> None:
+    worker = native_dir / "bin" / "harp-worker"
+    started = native_dir / "started"
+    worker.write_text(f"#!/bin/sh\ntouch {started}\nexec sleep 3600\n")
+    command = [*HARP, "server", "--listen", "127.0.0.1:0", "--credentials", str(pool.server)]
+    server = subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    wait_until(started.exists, "a worker is started")
+    server.send_signal(signal.SIGTERM)
+    _, said = server.communicate(timeout=BOUND)
+    assert (server.returncode, "server stopped" in said) == (0, True), said
+
+
 def test_a_lost_gate_is_replaced(start_server: StartServer, native_dir: Path) -> None:
     server = start_server()
     (gate,) = processes_with(str(native_dir / "bin" / "harp-gate"))

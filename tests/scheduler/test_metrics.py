@@ -6,7 +6,9 @@ import datetime
 import json
 import re
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +26,7 @@ from harp_server.logs import Log
 from harp_server.metrics import ServerCollector, Snapshot, nvml_figures
 from harp_server.nvml import Nvml
 from harp_server.session import Totals
-from scheduler.cluster import DEVICE_MEMORY, Cluster, end, first_line
+from scheduler.cluster import BOUND, DEVICE_MEMORY, Cluster, end, first_line
 from scheduler.store.postgres import Postgres
 
 ROOT = Path(__file__).parents[2]
@@ -320,6 +322,35 @@ def test_the_last_xid_of_each_device_is_told_where_somebody_waits_for_them() -> 
 
     assert told({1: 79}) == [("0", "580.105.08", 0), ("1", "580.105.08", 79)]
     assert told(None) == []
+
+
+def test_who_asks_while_the_driver_hangs_gets_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harp_server.metrics.ASK_SECONDS", 0.05)
+    asked, answers = threading.Event(), threading.Event()
+
+    class Hanging(FakeNvml):
+        def nvmlDeviceGetPowerUsage(self, device: str) -> int:  # noqa: N802
+            asked.set()
+            answers.wait()
+            return 1000
+
+    labels = {"uuid": "GPU-1", "pci-bus-id": "0000:1b:00.0"}
+    devices = [agent.Device(ordinal=0, model="m", labels=labels)]
+    seen = Snapshot(0, Totals(), {}, None, None)
+    collector = ServerCollector(lambda: seen, devices, Nvml(Hanging()))
+
+    def names() -> set[str]:
+        return {family.name for family in collector.collect()}
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(names)
+        try:
+            assert asked.wait(BOUND)
+            without = names()
+        finally:
+            answers.set()
+        assert "harp_server_sessions" in without
+        assert first.result(BOUND) - without == names() - without != set()
 
 
 def test_every_metric_of_the_dashboard_is_in_a_scrape(cluster: Cluster) -> None:

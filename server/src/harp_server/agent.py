@@ -27,7 +27,7 @@ from harp_server.ca import SessionIssuer
 from harp_server.channel import Message
 from harp_server.content_cache import ContentCache, Place
 from harp_server.logs import Log
-from harp_server.process import Process, how_it_ended
+from harp_server.process import Process, end_all, how_it_ended
 from harp_server.recordings import Recorders, Recording, normal_policy
 from harp_server.session import Session, Totals
 from harp_server.workers import IdleWorkers, WorkerCommand
@@ -46,6 +46,9 @@ WAITING_AT_ONCE = 64
 
 LAST_WORD_SECONDS = 1.0
 """What a worker gets to tell its client why the session ends."""
+
+STUCK_SECONDS = 2.0
+"""What the other sessions get to be over when a worker cannot be killed."""
 
 REFUSALS_AT_ONCE = 4
 """Clients that may be told at a time why there is no session for them; others are cut off."""
@@ -233,13 +236,19 @@ class Agent:
                 self._log.info("draining", sessions=len(self._sessions), seconds=drain_seconds)
             await asyncio.wait(self._tasks, timeout=drain_seconds)
         self._ending = True
-        await asyncio.gather(*(s.worker.process.end() for s in list(self._sessions.values())))
-        await asyncio.gather(*self._tasks, *self._waiting)
-        await asyncio.gather(*self._refusals)
+        stuck = await end_all([session.worker.process for session in self._sessions.values()])
+        if stuck:
+            pids = [process.pid for process in stuck]
+            self._log.error("workers do not end", workers=pids, cause="the driver holds them")
+        # What waits for those is left as it is: their part of the device is not free.
+        patience = STUCK_SECONDS if stuck else None
+        for tasks in (self._tasks | self._waiting, self._refusals):
+            if tasks:
+                await asyncio.wait(tasks, timeout=patience)
         if self._cache is not None:
             await self._cache.end()
         if self._recorders is not None:
-            await self._recorders.end()
+            await self._recorders.end(patience)
 
     def _start_gate(self) -> None:
         listener = self._listener.fileno()

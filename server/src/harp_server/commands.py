@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,12 @@ from harp_client import native
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 from harp_client.quantities import size
+
+if TYPE_CHECKING:
+    from harp_server.agent import Agent
+    from harp_server.channel import Message
+    from harp_server.exposition import Exposition
+    from harp_server.health import DeviceWatch
 
 SERVER_HELP = """Offer this machine's devices to a pool.
 
@@ -246,48 +253,66 @@ def server(
         log.warning("few files", cause=cause, next="raise the limit (ulimit -Hn, LimitNOFILE=)")
     port = open_port(listen)
 
+    exposition: Exposition | None = None
+    watch: DeviceWatch | None = None
+    linked: list[asyncio.Task[None]] = []
+
+    async def begin(agent: "Agent") -> "Message":
+        """Starts all parts; returns what a worker says of the devices. Raises HarpError."""
+        nonlocal exposition, watch
+        offered = await agent.start()
+        nvml = None
+        if link is None and not metrics:
+            return offered
+        from harp_server.inventory import named, take
+        from harp_server.nvml import Nvml, answered
+
+        if device != "soft":
+            try:
+                nvml = await answered(Nvml.open)
+            except HarpError as error:
+                cause, following = error.cause, error.next_step
+                log.warning("devices are not watched", cause=cause, next=following)
+        inventory = await take(offer, advertise or agent.address, labels, nvml)
+        if link is not None:
+            from harp_server.renewal import Renewal
+
+            link.offer(inventory)
+            if nvml is not None:
+                from harp_server.health import DeviceWatch
+
+                watch = DeviceWatch(nvml, named(inventory.devices), link.health, log)
+
+            def use(issuer: SessionIssuer) -> None:
+                agent.use(issuer)
+                link.use(issuer)
+
+            renewal = Renewal(credentials, issuer, link.renew, use, log)
+            linked.extend((asyncio.create_task(link.run()), asyncio.create_task(renewal.run())))
+        if metrics:
+            from harp_server.watching import expose
+
+            xids = watch.xids if watch is not None else None
+            exposition = expose(metrics, agent, link, inventory.devices, nvml, xids)
+            log.info("metrics", address=exposition.address)
+        return offered
+
     async def run() -> None:
         stop = stop_signals()
+        asked = asyncio.create_task(stop.get())
         agent = Agent(offer, port, log)
         agents.append(agent)
-        exposition = None
-        watch = None
-        linked: list[asyncio.Task[None]] = []
+        beginning = asyncio.create_task(begin(agent))
+        # A driver may keep it waiting for long.
+        await asyncio.wait({asked, beginning}, return_when=asyncio.FIRST_COMPLETED)
+        if not beginning.done():
+            beginning.cancel()
+            await asyncio.wait({beginning})
+            await agent.stop(0)
+            log.info("server stopped")
+            return
         try:
-            offered = await agent.start()
-            if link is not None or metrics:
-                from harp_server.inventory import named, take
-                from harp_server.nvml import Nvml
-
-                nvml = None
-                if device != "soft":
-                    try:
-                        nvml = await asyncio.to_thread(Nvml.open)
-                    except HarpError as error:
-                        cause, following = error.cause, error.next_step
-                        log.warning("devices are not watched", cause=cause, next=following)
-                inventory = await take(offer, advertise or agent.address, labels, nvml)
-            if link is not None:
-                from harp_server.renewal import Renewal
-
-                link.offer(inventory)
-                if nvml is not None:
-                    from harp_server.health import DeviceWatch
-
-                    watch = DeviceWatch(nvml, named(inventory.devices), link.health, log)
-
-                def use(issuer: SessionIssuer) -> None:
-                    agent.use(issuer)
-                    link.use(issuer)
-
-                renewal = Renewal(credentials, issuer, link.renew, use, log)
-                linked = [asyncio.create_task(link.run()), asyncio.create_task(renewal.run())]
-            if metrics:
-                from harp_server.watching import expose
-
-                xids = watch.xids if watch is not None else None
-                exposition = expose(metrics, agent, link, inventory.devices, nvml, xids)
-                log.info("metrics", address=exposition.address)
+            offered = beginning.result()
         except HarpError:
             await agent.stop(0)
             raise
@@ -303,7 +328,7 @@ def server(
         print(f"harp server: ready on {agent.address}", flush=True)
         tell_ready(ready_fd, agent.address)
         patience = drain
-        if (failed := await asked_or_failed(stop, linked)) is not None:
+        if (failed := await first_failure(asked, linked)) is not None:
             log.error("server failed", cause=failed)
             patience = 0.0  # nobody fences the sessions any more
         stopping = asyncio.create_task(agent.stop(patience))
@@ -335,12 +360,11 @@ def stop_signals() -> "asyncio.Queue[int]":
     return asked
 
 
-async def asked_or_failed(
-    stop: "asyncio.Queue[int]", tasks: Sequence[asyncio.Task[None]]
+async def first_failure(
+    asked: asyncio.Task[int], tasks: Sequence[asyncio.Task[None]]
 ) -> str | None:
     """Waits until somebody asks to stop (None) or one of the tasks, which go on for ever, has not
     (why)."""
-    asked = asyncio.create_task(stop.get())
     await asyncio.wait({asked, *tasks}, return_when=asyncio.FIRST_COMPLETED)
     if asked.done():
         return None

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from harp_api.control.v1 import agent_pb2 as control
 from harp_server.admission import Admission
 from harp_server.logs import Log
-from harp_server.nvml import Events, Fault, Gpu, Nvml
+from harp_server.nvml import NO_ANSWER, Events, Fault, Gpu, Nvml
 from harp_server.xids import Action, xid
 
 POLL_SECONDS = 5.0
@@ -32,6 +32,9 @@ WAIT_SECONDS = 1.0
 
 JOIN_SECONDS = 5.0
 """A driver that has lost a device may not come back from a call: the thread is then left."""
+
+SILENT_SECONDS = 60.0
+"""Without a look that came back after which the driver counts as gone: several are missing."""
 
 CRASHES = 3
 """Sessions of a device that crash one after the other before it counts as faulty."""
@@ -156,10 +159,8 @@ class DeviceWatch:
     ) -> None:
         """`devices`: numbers, UUIDs and PCI bus ids."""
         self._nvml = nvml
-        self._gpus = nvml.find(devices)
-        if unknown := {ordinal for ordinal, *_ in devices} - {gpu.ordinal for gpu in self._gpus}:
-            cause = "NVML does not know them"
-            log.warning("devices are not watched", devices=sorted(unknown), cause=cause)
+        self._devices = devices
+        self._gpus: list[Gpu] = []
         self.xids: dict[int, int] = {}
         """The last Xid of each device, by ordinal."""
 
@@ -168,7 +169,9 @@ class DeviceWatch:
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="nvml", daemon=True)
+        self._looked = time.monotonic()
         self._thread.start()
+        self._hearing = self._loop.call_later(WAIT_SECONDS, self._hear)
 
     @property
     def is_alive(self) -> bool:
@@ -177,10 +180,26 @@ class DeviceWatch:
 
     async def close(self) -> None:
         """Ends the thread."""
+        self._hearing.cancel()
         self._stop.set()
         await asyncio.to_thread(self._thread.join, JOIN_SECONDS)
 
+    def _hear(self) -> None:
+        """Whether the thread still comes back from the driver. On the event loop."""
+        is_silent = self.is_alive and time.monotonic() - self._looked > SILENT_SECONDS
+        self._health.everywhere("driver", str(NO_ANSWER) if is_silent else "")
+        if self.is_alive:
+            self._hearing = self._loop.call_later(WAIT_SECONDS, self._hear)
+
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:
+            cause = repr(error)
+            self._on_loop(lambda: self._log.error("devices are not watched", cause=cause))
+
+    def _watch(self) -> None:
+        self._find()
         events = None
         with contextlib.suppress(self._nvml.api.NVMLError):
             events = Events(self._nvml, self._gpus)
@@ -195,11 +214,21 @@ class DeviceWatch:
         if events is not None:
             events.close()
 
+    def _find(self) -> None:
+        self._gpus = self._nvml.find(self._devices)
+        known = {gpu.ordinal for gpu in self._gpus}
+        if unknown := sorted(ordinal for ordinal, *_ in self._devices if ordinal not in known):
+            cause = "NVML does not know them"
+            self._on_loop(
+                lambda: self._log.warning("devices are not watched", devices=unknown, cause=cause)
+            )
+
     def _look(self) -> None:
         found = {
             gpu.ordinal: "; ".join(str(fault) for fault in self._nvml.faults(gpu))
             for gpu in self._gpus
         }
+        self._looked = time.monotonic()
         self._on_loop(lambda: self._health.faults("nvml", found))
 
     def _next(self, events: Events | None) -> tuple[Gpu | None, int] | None:

@@ -9,7 +9,7 @@ from harp_api.control.v1 import agent_pb2 as control
 from harp_client.errors import HarpError
 from harp_client.quantities import as_labels
 from harp_server.agent import Offer
-from harp_server.nvml import Nvml
+from harp_server.nvml import Nvml, answered
 from harp_server.scheduler_link import Inventory
 from harp_server.topology import labels_of, topology
 
@@ -41,12 +41,13 @@ async def take(
         async with asyncio.timeout(PROBE_SECONDS):
             out, err = await probe.communicate()
     except TimeoutError:
-        probe.kill()
-        await probe.wait()
         raise HarpError(
             f"{offer.device.libcuda} did not list its devices in {PROBE_SECONDS:.0f} s",
             "harp doctor",
         ) from None
+    finally:
+        if probe.returncode is None:
+            probe.kill()  # it may stay in the driver: nobody waits for it
     if probe.returncode != 0:
         said = err.decode(errors="replace").strip().rpartition("\n")[2]
         raise HarpError(f"{offer.device.libcuda} cannot list its devices: {said}", "harp doctor")
@@ -70,7 +71,7 @@ async def take(
     ]
     given = as_labels(labels)
     if offer.device.jail != "soft":
-        found = await asyncio.to_thread(located, devices, nvml)
+        found = await answered(lambda: located(devices, nvml))
         for device, where in zip(devices, found, strict=True):
             device.labels.update({k: v for k, v in where.items() if k not in given})
     return Inventory(address, devices, given)

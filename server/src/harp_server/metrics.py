@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,6 +49,10 @@ TOTALS = {
     "bytes_in": ("harp_server_received_bytes", "Bytes from programs."),
     "bytes_out": ("harp_server_sent_bytes", "Bytes to programs."),
 }
+ASK_SECONDS = 1.0
+"""How long one who asks for metrics waits for another that asks the driver. A driver may not come
+back: then one waits for it, and the others do without."""
+
 DEVICE_FIELDS = {
     "DCGM_FI_DEV_FB_USED": "Used device memory (MiB).",
     "DCGM_FI_DEV_FB_FREE": "Free device memory (MiB).",
@@ -123,7 +128,7 @@ class ServerCollector(Collector):
         self._devices = devices
         self._nvml, self._xids = nvml, xids
         self._hostname = socket.gethostname()
-        self._driver = nvml.driver() if nvml is not None else ""
+        self._asking = threading.Lock()
 
     def describe(self) -> list[Metric]:
         """Nothing is read to register this."""
@@ -147,9 +152,15 @@ class ServerCollector(Collector):
                 "Since the scheduler was heard last.",
                 value=seen.silence,
             )
-        yield from self._of_devices(seen.leased)
+        if self._nvml is None:
+            yield from self._of_devices(seen.leased, "")
+        elif self._asking.acquire(timeout=ASK_SECONDS):
+            try:
+                yield from list(self._of_devices(seen.leased, self._nvml.driver()))
+            finally:
+                self._asking.release()
 
-    def _of_devices(self, leased: Mapping[int, int] | None) -> Iterator[Metric]:
+    def _of_devices(self, leased: Mapping[int, int] | None, driver: str) -> Iterator[Metric]:
         families = {
             name: GaugeMetricFamily(name, text, labels=LABELS)
             for name, text in DEVICE_FIELDS.items()
@@ -162,7 +173,7 @@ class ServerCollector(Collector):
                 f"nvidia{device.ordinal}",
                 device.model,
                 self._hostname,
-                self._driver,
+                driver,
             ]
             for name, value in self._figures(device, leased).items():
                 families[name].add_metric(labels, value)

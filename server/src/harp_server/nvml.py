@@ -6,12 +6,14 @@ numbers are those of nvml.h. What a device or a driver does not have is left out
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import importlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from harp_client.errors import HarpError
 from harp_server.xids import Action
@@ -47,6 +49,43 @@ RECOVERY_ACTIONS = {
 """What to do, by nvmlDeviceGpuRecoveryAction_t. What is newer than this: restart the machine."""
 
 
+DRIVER_SECONDS = 60.0
+"""What a driver gets to answer while the server starts: it may have to wake its devices."""
+
+Value = TypeVar("Value")
+
+
+async def answered(call: Callable[[], Value]) -> Value:
+    """What a call into the driver returns, which may never come back: a thread makes it that nobody
+    waits for. Raises what the call raises, and HarpError where it takes too long."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Value] = loop.create_future()
+
+    def settle(value: Value | None, error: Exception | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(cast("Value", value))
+
+    def make() -> None:
+        value, failed = None, None
+        try:
+            value = call()
+        except Exception as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            loop.call_soon_threadsafe(settle, value, failed)
+
+    threading.Thread(target=make, name="driver", daemon=True).start()
+    try:
+        async with asyncio.timeout(DRIVER_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise HarpError(*NO_ANSWER) from None
+
+
 class Fault(NamedTuple):
     """Why a device takes no new leases, and what to do about it."""
 
@@ -55,6 +94,9 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.cause}. Next: {self.next_step}" if self.next_step else self.cause
+
+
+NO_ANSWER = Fault("the driver does not answer", "nvidia-smi; if that hangs, restart the machine")
 
 
 @dataclass(frozen=True, slots=True)

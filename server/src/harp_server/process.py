@@ -6,12 +6,18 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from harp_client.errors import printable
 from harp_server.channel import Channel, Message, OnMessage
 
 END_SECONDS = 2.0
+"""What a child gets to end by itself."""
+
+KILL_SECONDS = 10.0
+"""What those that were killed get to be gone, when the agent is to end: their memory may be large,
+but a driver may also never let go of them."""
+
 LINE_MAX = 2000
 
 OnLine = Callable[[str], None]
@@ -165,6 +171,15 @@ class Process:
             ending.callback(self.exited.set_result, status)
             ending.callback(self._lines.close)
             self._channel.drain()
+
+
+async def end_all(processes: Iterable[Process]) -> list[Process]:
+    """Ends children; returns those that cannot even be killed, because a driver holds them."""
+    ends = {asyncio.create_task(process.end()): process for process in processes}
+    if not ends:
+        return []
+    _, pending = await asyncio.wait(ends, timeout=END_SECONDS + KILL_SECONDS)
+    return [ends[task] for task in pending]
 
 
 def how_it_ended(status: int) -> str:

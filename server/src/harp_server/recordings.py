@@ -169,9 +169,10 @@ class Recorders:
                 cause = "its worker has ended, or the recorder has failed"
                 self._log.warning("session not recorded", session=session, cause=cause)
 
-    async def end(self) -> None:
-        """Waits until what sessions have said is written."""
-        await asyncio.gather(*self._running)
+    async def end(self, seconds: float | None = None) -> None:
+        """Waits until what sessions have said is written, for so long at most."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=seconds)
 
 
 def connection() -> tuple[socket.socket, socket.socket]:

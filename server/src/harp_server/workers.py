@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from harp_client.errors import HarpError
 from harp_server.channel import Message
 from harp_server.logs import Log
-from harp_server.process import OnLine, Process, how_it_ended
+from harp_server.process import END_SECONDS, KILL_SECONDS, OnLine, Process, end_all, how_it_ended
 
 LINES_MAX = 200
 """Lines that one worker may write to the log: a client can make a driver say much."""
@@ -113,7 +113,7 @@ class IdleWorkers:
         self._count = count
         self._log = log
         self._workers: deque[Worker] = deque()
-        self._replaced: set[asyncio.Task[int]] = set()
+        self._ending: set[asyncio.Task[int]] = set()
         self._refill_soon: asyncio.TimerHandle | None = None
         self._failures = 0
         # Until one worker has been ready, `probe` tells what is wrong, once.
@@ -146,7 +146,7 @@ class IdleWorkers:
             try:
                 await asyncio.wait_for(asyncio.shield(worker.ready), READY_SECONDS)
             except TimeoutError:
-                await worker.process.end(0)
+                self._end(worker, 0)
                 raise HarpError(f"the worker was not ready in {READY_SECONDS:.0f} s") from None
             if worker.process.alive:
                 self._failures = 0
@@ -172,18 +172,23 @@ class IdleWorkers:
         changed."""
         for worker in list(self._workers):
             self._workers.remove(worker)
-            ending = asyncio.create_task(worker.process.end())
-            self._replaced.add(ending)
-            ending.add_done_callback(self._replaced.discard)
+            self._end(worker)
         self.fill()
+
+    def _end(self, worker: Worker, seconds: float = END_SECONDS) -> None:
+        """Ends a worker; nobody waits for that: it may be stuck in its driver."""
+        ending = asyncio.create_task(worker.process.end(seconds))
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """Ends the idle workers."""
         self._closed = True
         if self._refill_soon is not None:
             self._refill_soon.cancel()
-        workers = list(self._workers)
-        await asyncio.gather(*(worker.process.end() for worker in workers), *self._replaced)
+        await end_all([worker.process for worker in self._workers])
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=KILL_SECONDS)
 
     def _start(self, raising: bool = False) -> Worker | None:
         try:

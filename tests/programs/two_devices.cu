@@ -73,6 +73,26 @@ int main() {
     MUST(cudaEventRecord(event, streams[0]));
     MUST(cudaStreamWaitEvent(streams[1], event, 0));
     MUST(cudaEventDestroy(event));
+    // Copies go by their stream: large ones to and from the other device, while its stream is busy.
+    const size_t large = 5 << 20;
+    std::vector<int> sent(large), found(large);
+    for (size_t i = 0; i < large; ++i) sent[i] = int(i * 7);
+    int *other;
+    MUST(cudaSetDevice(1));
+    MUST(cudaMalloc(&other, large * sizeof(int)));
+    late<<<1, 64, 0, streams[1]>>>(data[1], 1);
+    MUST(cudaGetLastError());
+    MUST(cudaSetDevice(0));
+    MUST(cudaMemcpyAsync(other, sent.data(), large * sizeof(int), cudaMemcpyHostToDevice, streams[1]));
+    MUST(cudaSetDevice(1));
+    late<<<1, 64, 0, streams[1]>>>(data[1], 2);
+    MUST(cudaGetLastError());
+    MUST(cudaSetDevice(0));
+    MUST(cudaMemcpyAsync(found.data(), other, large * sizeof(int), cudaMemcpyDeviceToHost, streams[1]));
+    MUST(cudaStreamSynchronize(streams[1]));
+    expect_same("there and back on the other device's stream", sent, found);
+    MUST(cudaFree(other));
+
     for (int device = 0; device < 2; ++device) {
         MUST(cudaSetDevice(device));
         MUST(cudaStreamDestroy(streams[device]));

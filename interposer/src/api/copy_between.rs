@@ -6,8 +6,9 @@ use std::ffi::c_void;
 use harp_cuda_abi::types::*;
 use harp_wire::{Because, SYNCHRONOUS};
 
-use super::context::{known, Visit};
+use super::context::{current_context, known, Visit};
 use super::copy::{check, result, to_device, to_host};
+use super::stream::context_of;
 use crate::generated::forward;
 use crate::session::addresses::Owner;
 use crate::session::handles::session_of;
@@ -21,7 +22,8 @@ pub struct Way {
     pub session: &'static Session,
     /// The stream there, or [`SYNCHRONOUS`].
     pub stream: u64,
-    /// A context of the memory's server is current meanwhile, where the program's own is another's.
+    /// Another context than the program's is current meanwhile: the stream's, of which the server asks more than the
+    /// copy (when it has passed it), or one of the memory's server.
     _visit: Option<Visit>,
 }
 
@@ -38,7 +40,7 @@ impl Way {
         let mut way = Way {
             session: own,
             stream,
-            _visit: None,
+            _visit: visit_stream(stream)?,
         };
         if sessions.several() {
             let home = home(sessions, address).unwrap_or(own);
@@ -51,11 +53,23 @@ impl Way {
                 }
                 (way.session, way.stream) = (home, SYNCHRONOUS);
             }
-            way._visit = Visit::to_memory(sessions, address);
+            if let Some(visit) = Visit::to_memory(sessions, address) {
+                way._visit = Some(visit);
+            }
         }
         checks::device_span(way.session, address, bytes as u64)?;
         Ok(way)
     }
+}
+
+/// Of the context of a stream that is not the current one's.
+fn visit_stream(stream: u64) -> Result<Option<Visit>, CUresult> {
+    if stream == SYNCHRONOUS {
+        return Ok(None);
+    }
+    let context = context_of(stream as CUstream)?;
+    let is_current = current_context()? as u64 == context;
+    Ok((!is_current).then(|| Visit::of(context)))
 }
 
 /// The session of a copy's stream; a default stream, and what is on none, is the current context's.

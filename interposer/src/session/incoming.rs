@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use harp_cuda_abi::types::CUresult;
+use harp_cuda_abi::types::{CUresult, CUDA_ERROR_DEVICE_UNAVAILABLE};
 use harp_transport::{FrameHead, FrameKind, Next, Receiver, Wait};
 use harp_wire::push::Push;
 use harp_wire::reply::{ReplyHead, PUSH, REPLY_HEAD_BYTES};
@@ -346,14 +346,21 @@ impl Incoming {
                 Some(destination) => destination,
                 None => lock(&self.pending).destination(head.ticket)?,
             };
-            let landed: &[u8] = match &destination {
-                Some(to) if head.status == 0 => read_bytes(receiver, to, body_bytes)?,
+            let read = match &destination {
+                Some(to) if head.status == 0 => read_bytes(receiver, to, body_bytes),
                 _ => {
                     body.resize(body_bytes, 0);
-                    receiver
-                        .read(&mut body)
-                        .map_err(|error| error.to_string())?;
-                    &[]
+                    let read = receiver.read(&mut body);
+                    read.map(|()| &[][..]).map_err(|error| error.to_string())
+                }
+            };
+            let landed = match read {
+                Ok(landed) => landed,
+                Err(cause) => {
+                    // Nothing lands there any more: the memory is the program's again.
+                    let landings = &mut lock(&self.pending).landings;
+                    landings.arrived(head.ticket, CUDA_ERROR_DEVICE_UNAVAILABLE);
+                    return Err(cause);
                 }
             };
             if let Some(recorder) = recorder() {

@@ -95,7 +95,6 @@ const CALLS: &[i64] = &[
     libc::SYS_utimensat,
     libc::SYS_memfd_create,
     libc::SYS_ftruncate,
-    libc::SYS_fcntl,
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_recvmsg,
@@ -131,6 +130,16 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         0,
     )?;
     let rule = SeccompRule::new(vec![without_exec])?;
+    // Not whom a descriptor signals.
+    let commands = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_ADD_SEALS].map(|command| {
+        let (size, op) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
+        let command = SeccompCondition::new(1, size, op, command as u64)?;
+        SeccompRule::new(vec![command])
+    });
+    rules.insert(
+        libc::SYS_fcntl,
+        commands.into_iter().collect::<Result<_, _>>()?,
+    );
     rules.insert(libc::SYS_mmap, vec![rule.clone()]);
     rules.insert(libc::SYS_mprotect, vec![rule]);
     SeccompFilter::new(
@@ -150,12 +159,15 @@ mod tests {
     fn programs_and_sockets_are_out_of_reach() {
         let program = filter().unwrap();
         // SAFETY: calls with valid arguments, refused before they have an effect.
-        let attempts: [(&str, fn()); 2] = [
+        let attempts: [(&str, fn()); 3] = [
             ("execve", || unsafe {
                 libc::execve(c"/bin/true".as_ptr(), std::ptr::null(), std::ptr::null());
             }),
             ("socket", || unsafe {
                 libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+            }),
+            ("a descriptor's signals", || unsafe {
+                libc::fcntl(0, libc::F_SETOWN, libc::getpid());
             }),
         ];
         for (name, attempt) in attempts {

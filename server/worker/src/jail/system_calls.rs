@@ -87,7 +87,6 @@ const PLAIN: &[i64] = &[
     libc::SYS_getpeername,
     libc::SYS_close,
     libc::SYS_dup,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     libc::SYS_ppoll,
     #[cfg(target_arch = "x86_64")]
@@ -124,6 +123,41 @@ const PLAIN: &[i64] = &[
     libc::SYS_clone3,
 ];
 
+/// What may be asked of an open descriptor. Not who gets which signal when something happens to it (`F_SETOWN`,
+/// `F_SETSIG`): that would reach the other processes of this user.
+const DESCRIPTOR_COMMANDS: &[libc::c_int] = &[
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_ADD_SEALS,
+    libc::F_GET_SEALS,
+];
+
+/// What NVIDIA's driver may ask beside: copies, pipes, locks of its files.
+const DESCRIPTOR_COMMANDS_FOR_NVIDIA: &[libc::c_int] = &[
+    libc::F_DUPFD,
+    libc::F_GETPIPE_SZ,
+    libc::F_SETPIPE_SZ,
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+];
+
+/// The requests that do the same as the commands that are missing above, of sockets.
+const SIGNAL_REQUESTS: [u64; 3] = [0x8901, 0x8902, libc::FIOASYNC]; // FIOSETOWN, SIOCSPGRP
+
+fn one_of(argument: u8, values: &[libc::c_int]) -> Result<Vec<SeccompRule>, BackendError> {
+    let values = values.iter().map(|value| *value as u64);
+    values
+        .map(|value| rule(&[(argument, SeccompCmpOp::Eq, value)]))
+        .collect()
+}
+
 fn always_allowed() -> Result<Rules, BackendError> {
     let mut rules: Rules = PLAIN.iter().map(|call| (*call, vec![])).collect();
     let without_exec = (2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
@@ -153,6 +187,7 @@ fn always_allowed() -> Result<Rules, BackendError> {
             rule(&[(1, SeccompCmpOp::Eq, libc::SOL_SOCKET as u64)])?,
         ],
     );
+    rules.insert(libc::SYS_fcntl, one_of(1, DESCRIPTOR_COMMANDS)?);
     rules.insert(
         libc::SYS_ioctl,
         vec![
@@ -173,7 +208,6 @@ fn always_allowed() -> Result<Rules, BackendError> {
 /// What NVIDIA's driver does while it runs, beyond the above. Landlock bounds which files these reach.
 fn allow_for_nvidia(rules: &mut Rules) -> Result<(), BackendError> {
     const MORE: &[i64] = &[
-        libc::SYS_ioctl,
         libc::SYS_mmap,
         libc::SYS_mprotect,
         libc::SYS_msync,
@@ -237,6 +271,10 @@ fn allow_for_nvidia(rules: &mut Rules) -> Result<(), BackendError> {
         libc::SYS_timer_delete,
     ];
     rules.extend(MORE.iter().map(|call| (*call, vec![])));
+    let commands = [DESCRIPTOR_COMMANDS, DESCRIPTOR_COMMANDS_FOR_NVIDIA].concat();
+    rules.insert(libc::SYS_fcntl, one_of(1, &commands)?);
+    let no_signals = SIGNAL_REQUESTS.map(|request| (1, SeccompCmpOp::Ne, request));
+    rules.insert(libc::SYS_ioctl, vec![rule(&no_signals)?]);
     let local = (0, SeccompCmpOp::Eq, libc::AF_UNIX as u64);
     rules.insert(libc::SYS_socket, vec![rule(&[local])?]);
     // Reading limits, not setting them: the third argument is the pointer to new ones.

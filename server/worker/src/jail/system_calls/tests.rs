@@ -88,6 +88,21 @@ fn kill_parent_thread() -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_tgkill, 1, 1, 0) }
 }
 
+fn send_signals() -> libc::c_long {
+    // SAFETY: no pointers; this process is to hear of what happens to its standard input.
+    unsafe { libc::fcntl(0, libc::F_SETOWN, libc::getpid()).into() }
+}
+
+fn send_signals_by_request() -> libc::c_long {
+    // SAFETY: the kernel reads one number, or refuses to.
+    unsafe { libc::ioctl(0, 0x8901, &libc::getpid()).into() }
+}
+
+fn read_flags() -> libc::c_long {
+    // SAFETY: no pointers.
+    unsafe { libc::fcntl(0, libc::F_GETFL).into() }
+}
+
 #[test]
 fn a_soft_worker_can_compute_and_nothing_else() {
     let soft = |attempt| fate(Profile::Soft, attempt);
@@ -113,6 +128,9 @@ fn a_soft_worker_can_compute_and_nothing_else() {
     assert_eq!(soft(|| map(libc::PROT_EXEC)), killed);
     assert_eq!(soft(trace_parent), killed);
     assert_eq!(soft(kill_parent_thread), killed);
+    assert_eq!(soft(read_flags), Fate::Returned);
+    assert_eq!(soft(send_signals), killed);
+    assert_eq!(soft(send_signals_by_request), killed);
     // SAFETY: an ioctl without memory, not in the list.
     assert_eq!(
         soft(|| unsafe { libc::ioctl(0, libc::TIOCSTI, 0).into() }),
@@ -140,6 +158,9 @@ fn a_worker_for_nvidias_driver_opens_files_but_starts_nothing() {
     assert_eq!(nvidia(fork), refused);
     assert_eq!(nvidia(internet_socket), refused);
     assert_eq!(nvidia(trace_parent), refused);
+    assert_eq!(nvidia(read_flags), Fate::Returned);
+    assert_eq!(nvidia(send_signals), refused);
+    assert_eq!(nvidia(send_signals_by_request), refused);
 }
 
 #[test]

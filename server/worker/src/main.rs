@@ -170,7 +170,13 @@ impl Worker {
         }
         let devices = self.snapshot.ordinals();
 
-        let watched = Arc::new(OnceLock::new());
+        let watched: Arc<OnceLock<Arc<Shared>>> = Arc::new(OnceLock::new());
+        let served = watched.clone();
+        ending.comes_with_panics(move |cause| {
+            if let Some(shared) = served.get() {
+                shared.replies.say_goodbye(cause);
+            }
+        });
         let mut tuning = self.tuning;
         if let Some(spin) = assignment.spin_us {
             tuning.spin = Duration::from_micros(spin);

@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use harp_wire::CallId;
 
 use super::recording;
 use crate::control::{Control, Event};
+
+/// What a session ends for whose worker has an error.
+const PANICKED: &str = "the worker has failed: its output says how";
+
+/// How long telling of that may take.
+const PANIC_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Counters of a session. Written by whoever runs the loop, once per frame; read at the end.
 #[derive(Debug)]
@@ -103,6 +109,25 @@ impl Ending {
         let _ = self.cause.set(cause.to_owned());
     }
 
+    /// From now on a panic ends the session, on whichever thread it is: what that thread was to answer nobody else
+    /// would. `goodbye` tells the client.
+    pub fn comes_with_panics(self: &Arc<Self>, goodbye: impl Fn(&str) + Send + Sync + 'static) {
+        let (ending, goodbye) = (self.clone(), Arc::new(goodbye));
+        let note = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            note(panic);
+            // On another thread: this one may hold a lock that is needed for it.
+            let (ending, goodbye) = (ending.clone(), goodbye.clone());
+            let _ = std::thread::Builder::new().spawn(move || {
+                goodbye(PANICKED);
+                ending.end(PANICKED)
+            });
+            std::thread::sleep(PANIC_PATIENCE);
+            // SAFETY: as in `end`.
+            unsafe { libc::_exit(1) }
+        }));
+    }
+
     /// Reports the end and leaves the process. The kernel frees what the driver holds: it does so for a worker that is
     /// killed as well, it cannot hang as a driver's own cleanup can behind an endless kernel, and no other session lives
     /// here. The first cause counts; a thread that comes second waits for the exit of the first.
@@ -134,5 +159,49 @@ impl Ending {
         });
         // SAFETY: ends the process without running destructors, which is the point.
         unsafe { libc::_exit(0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+    #[test]
+    fn a_panic_on_any_thread_ends_the_session() {
+        let mut fds: [RawFd; 2] = [0; 2];
+        // SAFETY: room for two descriptors, each owned once in this process. The child never gets out of its block.
+        let (agent, child) = unsafe {
+            let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+            assert_eq!(
+                libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()),
+                0
+            );
+            let ends = fds.map(|fd| OwnedFd::from_raw_fd(fd));
+            let child = libc::fork();
+            let [agent, control] = ends;
+            if child == 0 {
+                std::panic::set_hook(Box::new(|_| ()));
+                let ending = Arc::new(Ending::new(Control::new(control)));
+                ending.session_begins("s-1");
+                ending.comes_with_panics(|_| ());
+                let _ = std::thread::spawn(|| panic!("as a test wants")).join();
+                libc::_exit(99);
+            }
+            (agent, child)
+        };
+        let mut text = [0u8; 4096];
+        // SAFETY: the buffer is as long as said.
+        let count = unsafe { libc::recv(agent.as_raw_fd(), text.as_mut_ptr().cast(), 4096, 0) };
+        let mut status = 0;
+        // SAFETY: the child of this test.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        let event: serde_json::Value = serde_json::from_slice(&text[..count as usize]).unwrap();
+        assert_eq!(
+            (&event["event"], &event["session"]),
+            (&"end".into(), &"s-1".into())
+        );
+        assert_eq!(event["cause"], PANICKED);
     }
 }

@@ -131,7 +131,13 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     )?;
     let rule = SeccompRule::new(vec![without_exec])?;
     // Not whom a descriptor signals.
-    let commands = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_ADD_SEALS].map(|command| {
+    let commands = [
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_GETFL,
+        libc::F_ADD_SEALS,
+    ]
+    .map(|command| {
         let (size, op) = (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq);
         let command = SeccompCondition::new(1, size, op, command as u64)?;
         SeccompRule::new(vec![command])

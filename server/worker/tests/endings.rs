@@ -72,6 +72,20 @@ fn a_truncated_record_ends_the_session() {
 }
 
 #[test]
+fn names_that_have_no_room_in_a_reply_end_the_session() {
+    let cause = ends_by(|client| {
+        client.function(1, "add");
+        let module = HandleKind::Module.handle(2);
+        let mut e = Encoder::new();
+        let start = e.begin_record(CallId::harp_module_functions, Some(9), 1);
+        encode_harp_module_functions(&mut e, module);
+        e.end_record(start);
+        e.into_bytes()
+    });
+    assert!(cause.ends_with("asked for in one reply"), "{cause}");
+}
+
+#[test]
 fn an_oversize_record_ends_the_session_before_anything_is_allocated() {
     let mut frame = record(CallId::harp_set_current, |e| e.u64(0));
     frame[..4].copy_from_slice(&u32::MAX.to_le_bytes());

@@ -261,6 +261,7 @@ pub fn harp_module_functions(
         }),
         Err(code) => return Ok(code),
     };
+    super::copies::reply_bytes(names_bytes(&names))?;
     encode_harp_module_functions_reply(out, &names);
     Ok(0)
 }
@@ -284,6 +285,7 @@ pub fn harp_library_kernels(
         }),
         Err(code) => return Ok(code),
     };
+    super::copies::reply_bytes(names_bytes(&names))?;
     encode_harp_library_kernels_reply(out, &names);
     Ok(0)
 }
@@ -319,6 +321,9 @@ pub fn harp_describe(
         .iter()
         .map(|one| function_info(cx, *one))
         .collect();
+    let of_info = |info: &FunctionInfo| (size_of_val(info) + size_of_val(&*info.params)) as u64;
+    let bytes = names_bytes(&names) + infos.iter().map(of_info).sum::<u64>();
+    super::copies::reply_bytes(bytes)?;
     // SAFETY: functions of a live module.
     let load = |one: &CUfunction| u8::from(unsafe { (driver.cuFuncLoad)(*one) } == 0);
     let loaded: Vec<u8> = functions.iter().map(load).collect();
@@ -396,6 +401,12 @@ fn names<T>(
         Some(unsafe { CStr::from_ptr(name) })
     };
     all.iter().filter_map(name_of).collect()
+}
+
+/// What names take in a reply, or a little more.
+fn names_bytes(names: &[&CStr]) -> u64 {
+    let of_name = |name: &&CStr| name.count_bytes() as u64 + 8;
+    names.iter().map(of_name).sum()
 }
 
 pub fn cuLinkCreate_v2(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 
 from harp_client.errors import HarpError
 from harp_client.native import find
-from harp_server.recordings import Recording, make_room, rules
+from harp_server.logs import Log
+from harp_server.recordings import Recorders, Recording, make_room, rules
 from pool.standins import ASKING_NOTHING, BOUND, HARP_RUN, Server, wait_until
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("uploading_program.py"))]
@@ -112,14 +114,43 @@ def test_rules_name_tenants_or_everybody() -> None:
             rules((wrong,))
 
 
-def test_the_oldest_finished_traces_make_room(tmp_path: Path) -> None:
-    for age, name in enumerate(("new", "older", "oldest", "unfinished")):
+def test_the_oldest_traces_that_nobody_writes_make_room(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "older", "oldest", "of-a-dead-recorder", "written")):
         trace = tmp_path / "research" / f"{name}.htrace"
         trace.mkdir(parents=True)
         (trace / "calls.zst").write_bytes(bytes(100))
-        manifest = "MANIFEST.json.incomplete" if name == "unfinished" else "MANIFEST.json"
-        (trace / manifest).touch()
+        (trace / ("MANIFEST.json" if age < 3 else "MANIFEST.json.incomplete")).touch()
         os.utime(trace, (1000 - age, 1000 - age))
-    make_room(tmp_path, 150)
-    left = sorted(path.stem for path in tmp_path.glob("*/*"))
-    assert left == ["new", "unfinished"]
+    written = {tmp_path / "research" / "written.htrace"}
+    for most, left in (
+        (400, ["new", "of-a-dead-recorder", "older", "oldest", "written"]),
+        (350, ["new", "older", "oldest", "written"]),
+        (150, ["new", "written"]),
+        (0, ["written"]),
+    ):
+        make_room(tmp_path, most, written)
+        assert sorted(path.stem for path in tmp_path.glob("*/*")) == left
+
+
+def test_a_recorder_that_is_killed_in_the_middle_of_a_line_is_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorder = tmp_path / "recorder"
+    recorder.write_text("""#!/bin/sh
+printf '{"type":"ready"}\\n{"type":"tra'
+kill -9 $$
+""")
+    recorder.chmod(0o755)
+
+    async def run() -> None:
+        recorders = Recorders(str(recorder), Recording(tmp_path / "traces"), {}, Log("json"))
+        over: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        way = recorders.begin("s", ALICE, "shape", over)
+        assert way is not None
+        with way:
+            over.set_result(0)
+            async with asyncio.timeout(BOUND):
+                await recorders.end()
+
+    asyncio.run(run())
+    assert "session not recorded" in capsys.readouterr().err

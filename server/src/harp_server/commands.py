@@ -149,7 +149,7 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
 @click.option(
     "--record-folder",
     type=click.Path(path_type=Path),
-    help="Folder for the traces, by tenant (default: traces in --state).",
+    help="Folder for the traces of this server alone, by tenant (default: traces in --state).",
 )
 @click.option(
     "--record-size",

@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,8 @@ class Recorders:
         self._environ = environ
         self._log = log
         self._running: set[asyncio.Task[None]] = set()
+        self._written: set[Path] = set()
+        """Traces that are being written."""
 
     @property
     def some_are_recorded(self) -> bool:
@@ -108,7 +110,13 @@ class Recorders:
             return None
         task = asyncio.ensure_future(self._record(session, out, payload, listener, over))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._written.add(out)
+
+        def is_over(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            self._written.discard(out)
+
+        task.add_done_callback(is_over)
         return ours
 
     async def _record(
@@ -120,7 +128,8 @@ class Recorders:
         over: asyncio.Future[int],
     ) -> None:
         with listener:
-            await asyncio.to_thread(make_room, self._recording.folder, self._recording.size)
+            folder, size = self._recording.folder, self._recording.size
+            await asyncio.to_thread(make_room, folder, size, self._written)
             try:
                 recorder = await asyncio.create_subprocess_exec(
                     *(self._program, "record", "--socket", str(listener.fileno())),
@@ -146,8 +155,9 @@ class Recorders:
             recorder.kill()
             await recorder.wait()
             said = b""
-        lines = [json.loads(line) for line in said.splitlines()]
-        told = [line for line in lines if line.get("type") != "ready"]
+        # The line of one that was killed may be cut off.
+        lines = [line for line in said.splitlines(keepends=True) if line.endswith(b"\n")]
+        told = [line for line in map(json.loads, lines) if line.get("type") != "ready"]
         self._tell(session, told[0] if told else {})
 
     def _tell(self, session: str, told: Mapping[str, Any]) -> None:
@@ -195,11 +205,12 @@ def connection() -> tuple[socket.socket, socket.socket]:
     return listener, ours
 
 
-def make_room(folder: Path, most: int) -> None:
-    """Removes the oldest finished traces until there are `most` bytes in the tenants' folders."""
+def make_room(folder: Path, most: int, written: Collection[Path]) -> None:
+    """Removes the oldest traces until there are `most` bytes in the tenants' folders, apart from
+    those that are being written. One without a manifest is what a recorder left that has died."""
     found = []
     for trace in folder.glob("*/*.htrace"):
-        if (trace / "MANIFEST.json").exists():
+        if trace not in written:
             # Somebody may remove it meanwhile.
             with contextlib.suppress(OSError):
                 size = sum(path.stat().st_size for path in trace.rglob("*"))

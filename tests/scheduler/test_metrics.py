@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import json
 import re
+import select
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harp_api.control.v1 import agent_pb2 as agent
 from harp_client.commands import host
+from harp_client.endpoint import parse
 from harp_client.errors import HarpError
 from harp_client.host_metrics import HostCollector, Seen
 from harp_client.scheduler import Scheduler
 from harp_server.ca import Authority, KeyPair, save_user
+from harp_server.exposition import Exposition, Health, registry
 from harp_server.logs import Log
 from harp_server.metrics import ServerCollector, Snapshot, nvml_figures
 from harp_server.nvml import Nvml
@@ -247,6 +253,54 @@ def test_nobody_listens_where_nobody_asked(tmp_path: Path) -> None:
         assert '"metrics"' not in cluster.log("scheduler")
     finally:
         cluster.close()
+
+
+def asked(client: Callable[[tuple[str, int]], bytes]) -> bytes:
+    """What a client gets of a port that it is given the address of."""
+
+    async def well() -> Health:
+        return Health(True, "well")
+
+    async def run() -> bytes:
+        port = Exposition("127.0.0.1:0", registry("test"), well)
+        try:
+            host, number = parse(port.address, port.address)
+            return await asyncio.to_thread(client, (host, number))
+        finally:
+            await port.close()
+
+    return asyncio.run(run())
+
+
+def test_the_port_is_opened_without_name_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(name: str = "") -> str:
+        raise AssertionError(f"{name} is asked for")
+
+    def get(where: tuple[str, int]) -> bytes:
+        with socket.create_connection(where, timeout=BOUND) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return client.makefile("rb").read()
+
+    monkeypatch.setattr(socket, "getfqdn", ask)
+    assert asked(get).endswith(b"\r\n\r\nwell\n")
+
+
+def test_a_client_that_never_comes_to_its_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harp_server.exposition.SLOW_SECONDS", 0.5)
+
+    def trickle(where: tuple[str, int]) -> bytes:
+        with (
+            socket.create_connection(where, timeout=BOUND) as client,
+            contextlib.suppress(ConnectionError),
+        ):
+            for _ in range(round(BOUND / 0.1)):
+                client.send(b"X")
+                if select.select([client], [], [], 0.1)[0]:
+                    return client.recv(1)
+            return b"still open"
+        return b""
+
+    assert asked(trickle) == b""
 
 
 class NvmlError(Exception):

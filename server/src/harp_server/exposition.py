@@ -7,6 +7,7 @@ Requests are answered by threads; what they tell is read on the part's own event
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 import threading
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import TypeVar
 
 from prometheus_client import (
@@ -40,8 +42,9 @@ ANSWER_SECONDS = 5.0
 REQUESTS_AT_ONCE = 8
 """More are cut off: a port without authentication must not cost threads without bound."""
 
-SLOW_SECONDS = 10.0
-"""What a client has to send its request and take the answer."""
+SLOW_SECONDS = 20.0
+"""What there is for a client to send its request, for the answer to be found, and for the client to
+take it."""
 
 Value = TypeVar("Value")
 
@@ -135,6 +138,10 @@ class _Server(ThreadingHTTPServer):
         self._room = threading.BoundedSemaphore(REQUESTS_AT_ONCE)
         super().__init__((str(where[0]), int(str(where[1]))), page)
 
+    def server_bind(self) -> None:
+        """Binds, and asks no name service what this machine is called."""
+        TCPServer.server_bind(self)
+
     def process_request(self, request: object, client_address: object) -> None:
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)  # type: ignore[arg-type]
@@ -142,9 +149,14 @@ class _Server(ThreadingHTTPServer):
             self.shutdown_request(request)  # type: ignore[arg-type]
 
     def process_request_thread(self, request: object, client_address: object) -> None:
+        assert isinstance(request, socket.socket)
+        too_late = threading.Timer(SLOW_SECONDS, _cut_off, (request,))
+        too_late.daemon = True
+        too_late.start()
         try:
-            super().process_request_thread(request, client_address)  # type: ignore[arg-type]
+            super().process_request_thread(request, client_address)
         finally:
+            too_late.cancel()
             self._room.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -153,9 +165,14 @@ class _Server(ThreadingHTTPServer):
             traceback.print_exc()
 
 
+def _cut_off(request: socket.socket) -> None:
+    """Ends a connection under whoever reads from it or writes to it."""
+    with contextlib.suppress(OSError):  # it has just ended
+        request.shutdown(socket.SHUT_RDWR)
+
+
 def _page(metrics: CollectorRegistry, health: Callable[[], Health]) -> type[BaseHTTPRequestHandler]:
     class Page(BaseHTTPRequestHandler):
-        timeout = SLOW_SECONDS
         server_version = "harp"
         sys_version = ""
 

@@ -344,7 +344,7 @@ class FakeNvml:
 
 
 def test_what_nvml_knows_has_the_names_of_dcgm() -> None:
-    assert nvml_figures(FakeNvml(), "GPU-1") == {
+    assert nvml_figures(Nvml(FakeNvml()), "GPU-1") == {
         "DCGM_FI_DEV_FB_USED": 3,
         "DCGM_FI_DEV_FB_FREE": 5,
         "DCGM_FI_DEV_GPU_UTIL": 70,
@@ -357,7 +357,27 @@ def test_what_nvml_knows_has_the_names_of_dcgm() -> None:
         "DCGM_FI_DEV_SM_CLOCK": 1410,
         "DCGM_FI_DEV_MEM_CLOCK": 1593,
     }
-    assert nvml_figures(FakeNvml(), "GPU-2") == {}
+    assert nvml_figures(Nvml(FakeNvml()), "GPU-2") == {}
+
+
+def test_what_the_module_lacks_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = nvml_figures(Nvml(FakeNvml()), "GPU-1")
+    monkeypatch.delattr(FakeNvml, "nvmlDeviceGetTemperature")
+    del before["DCGM_FI_DEV_GPU_TEMP"]
+    assert nvml_figures(Nvml(FakeNvml()), "GPU-1") == before
+
+
+def test_leases_say_what_is_used_of_a_device_that_nvml_does_not_know() -> None:
+    labels = {"uuid": "GPU-2", "pci-bus-id": "0000:2b:00.0"}
+    devices = [agent.Device(ordinal=3, model="m", memory=8 * MIB, labels=labels)]
+    seen = Snapshot(0, Totals(), {}, {3: 2 * MIB}, None)
+    told = {
+        sample.name: sample.value
+        for family in ServerCollector(lambda: seen, devices, Nvml(FakeNvml())).collect()
+        for sample in family.samples
+        if "gpu" in sample.labels
+    }
+    assert told == {"DCGM_FI_DEV_FB_USED": 2, "DCGM_FI_DEV_FB_FREE": 6}
 
 
 def test_the_last_xid_of_each_device_is_told_where_somebody_waits_for_them() -> None:

@@ -18,19 +18,17 @@ And of its devices, with the names, units and labels of NVIDIA's DCGM exporter:
     DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS, DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS,
     DCGM_FI_DEV_ROW_REMAP_FAILURE, DCGM_FI_DEV_XID_ERRORS (the last one)
 
-Used memory is what NVML says where nvidia-ml-py is installed and the device is a real one; else
-what leases hold of it, where there is a scheduler. What is not known is not told.
+Used memory is what NVML says of a real device, where nvidia-ml-py is installed; else what leases
+hold of it, where there is a scheduler. What is not known is not told.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -182,18 +180,16 @@ class ServerCollector(Collector):
     def _figures(
         self, device: control.Device, leased: Mapping[int, int] | None
     ) -> dict[str, float]:
+        found: dict[str, float] = {}
         if self._nvml is not None:
-            found = nvml_figures(self._nvml.api, device.labels["uuid"])
+            found = nvml_figures(self._nvml, device.labels["uuid"])
             if self._xids is not None:
                 found["DCGM_FI_DEV_XID_ERRORS"] = self._xids.get(device.ordinal, 0)
-            return found
-        if leased is None:
-            return {}
-        used = leased.get(device.ordinal, 0)
-        return {
-            "DCGM_FI_DEV_FB_USED": used / MIB,
-            "DCGM_FI_DEV_FB_FREE": max(0, device.memory - used) / MIB,
-        }
+        if leased is not None and "DCGM_FI_DEV_FB_USED" not in found:
+            used = leased.get(device.ordinal, 0)
+            found["DCGM_FI_DEV_FB_USED"] = used / MIB
+            found["DCGM_FI_DEV_FB_FREE"] = max(0, device.memory - used) / MIB
+        return found
 
 
 def _totals(totals: Totals) -> Iterator[Metric]:
@@ -216,47 +212,31 @@ def _totals(totals: Totals) -> Iterator[Metric]:
         yield CounterMetricFamily(name, text, value=totals.counted[counter])
 
 
-def nvml_figures(nvml: Any, uuid: str) -> dict[str, float]:
+def nvml_figures(nvml: Nvml, uuid: str) -> dict[str, float]:
     """What NVML says of a device, in DCGM's units; what this device does not have is left out."""
     found: dict[str, float] = {}
-    device = None
-    with contextlib.suppress(nvml.NVMLError):
-        device = nvml.nvmlDeviceGetHandleByUUID(uuid)
+    device = nvml.asked("nvmlDeviceGetHandleByUUID", uuid)
     if device is None:
         return found
-    with contextlib.suppress(nvml.NVMLError):
-        memory = nvml.nvmlDeviceGetMemoryInfo(device)
+    if (memory := nvml.asked("nvmlDeviceGetMemoryInfo", device)) is not None:
         found["DCGM_FI_DEV_FB_USED"] = memory.used / MIB
         found["DCGM_FI_DEV_FB_FREE"] = memory.free / MIB
-    with contextlib.suppress(nvml.NVMLError):
-        rates = nvml.nvmlDeviceGetUtilizationRates(device)
+    if (rates := nvml.asked("nvmlDeviceGetUtilizationRates", device)) is not None:
         found["DCGM_FI_DEV_GPU_UTIL"] = rates.gpu
         found["DCGM_FI_DEV_MEM_COPY_UTIL"] = rates.memory
-    with contextlib.suppress(nvml.NVMLError):
-        correctable, uncorrectable, _, failed = nvml.nvmlDeviceGetRemappedRows(device)
+    if (rows := nvml.asked("nvmlDeviceGetRemappedRows", device)) is not None:
+        correctable, uncorrectable, _, failed = rows
         found["DCGM_FI_DEV_CORRECTABLE_REMAPPED_ROWS"] = correctable
         found["DCGM_FI_DEV_UNCORRECTABLE_REMAPPED_ROWS"] = uncorrectable
         found["DCGM_FI_DEV_ROW_REMAP_FAILURE"] = failed
-    asks: tuple[tuple[str, Callable[[], float]], ...] = (
-        (
-            "DCGM_FI_DEV_GPU_TEMP",
-            lambda: nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU),
-        ),
-        ("DCGM_FI_DEV_POWER_USAGE", lambda: nvml.nvmlDeviceGetPowerUsage(device) / 1000),
-        (
-            "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION",
-            lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(device),
-        ),
-        (
-            "DCGM_FI_DEV_SM_CLOCK",
-            lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM),
-        ),
-        (
-            "DCGM_FI_DEV_MEM_CLOCK",
-            lambda: nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM),
-        ),
-    )
-    for name, ask in asks:
-        with contextlib.suppress(nvml.NVMLError):
-            found[name] = ask()
+    api = nvml.api
+    for name, unit, function, *of in (
+        ("DCGM_FI_DEV_GPU_TEMP", 1, "nvmlDeviceGetTemperature", api.NVML_TEMPERATURE_GPU),
+        ("DCGM_FI_DEV_POWER_USAGE", 1000, "nvmlDeviceGetPowerUsage"),
+        ("DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 1, "nvmlDeviceGetTotalEnergyConsumption"),
+        ("DCGM_FI_DEV_SM_CLOCK", 1, "nvmlDeviceGetClockInfo", api.NVML_CLOCK_SM),
+        ("DCGM_FI_DEV_MEM_CLOCK", 1, "nvmlDeviceGetClockInfo", api.NVML_CLOCK_MEM),
+    ):
+        if (figure := nvml.asked(function, device, *of)) is not None:
+            found[name] = figure / unit
     return found

@@ -145,9 +145,11 @@ class Nvml:
         return cls(module)
 
     def asked(self, function: str, *arguments: Any) -> Any:
-        """What a call returns; None where it fails, which for most means: not supported."""
+        """What a call returns; None where it fails, which for most means: not supported, and where
+        the module does not have it."""
+        call = getattr(self.api, function, None)
         with contextlib.suppress(self.api.NVMLError):
-            return getattr(self.api, function)(*arguments)
+            return None if call is None else call(*arguments)
         return None
 
     def driver(self) -> str:

@@ -17,14 +17,12 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from harp_api.control.v1 import agent_pb2 as agent
+from harp_client.quantities import WHOLE
 
 WAITING = agent.Held.STATE_WAITING
 ADMITTED = agent.Held.STATE_ADMITTED
 ENDING = agent.Held.STATE_ENDING
 REFUSED = agent.Held.STATE_REFUSED
-
-WHOLE = 1000
-"""Per mille of compute that a device has."""
 
 RUNNING_TOLD = 1000
 """Programs that one report tells of: it must stay far below what the scheduler takes (4 MiB)."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harp_client.durable import put_in_place
+from harp_client.durable import give_to_owner_of, put_in_place
 from harp_client.errors import HarpError
 from harp_client.leaf import Leaf
 
@@ -93,7 +93,11 @@ def prepared(folder: Path) -> Iterator[Path]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     try:
-        _give_to_owner_of(folder, partial)
+        opened = os.open(partial, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            give_to_owner_of(folder, opened)
+        finally:
+            os.close(opened)
         yield partial
         for path in sorted(partial.iterdir()):
             put_in_place(path, folder / path.name)
@@ -141,7 +145,7 @@ def write(path: Path, data: bytes, lasts: bool = True) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            _give_to_owner_of(path.parent, descriptor)
+            give_to_owner_of(path.parent, descriptor)
             file.write(data)
         if lasts:
             put_in_place(partial, path)
@@ -150,14 +154,6 @@ def write(path: Path, data: bytes, lasts: bool = True) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-
-
-def _give_to_owner_of(folder: Path, made: int | Path) -> None:
-    """Where root has made something in a folder, which others than root may use."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        with contextlib.suppress(PermissionError):  # a container's root may not
-            os.chown(made, owner.st_uid, owner.st_gid)
 
 
 def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from harp_scheduler.core.book import Number
 from harp_scheduler.store import archive
 from harp_scheduler.store.audit import AuditEntry
 from harp_scheduler.store.database import Database
-from harp_scheduler.store.errors import NoBackup, WrongDatabase
+from harp_scheduler.store.errors import NoBackup, StoreUnavailable, WrongDatabase
 from harp_scheduler.store.store import Store
 from scheduler.store.samples import POOL, changes, key_of
 
@@ -118,6 +119,24 @@ def test_an_empty_database_is_no_pool(dialect: str, new_database: Callable[[str]
     Database(url).make_file()
     with pytest.raises(WrongDatabase, match="there is no pool in"):
         Store.open(url, is_new=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_restores_is_the_services_whose_the_folder_is(
+    filled: Store, tmp_path: Path, open_store: Open
+) -> None:
+    filled.backup(tmp_path / "backup.db")
+    folder, owner = tmp_path / "state", 60_000
+    folder.mkdir()
+    os.chown(folder, owner, owner)
+    restored = open_store(f"sqlite:///{folder}/pool.db")
+    restored.restore(tmp_path / "backup.db")
+    restored.load()
+    assert {path.stat().st_uid for path in folder.iterdir()} == {owner}
+    (folder / "other.db").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnavailable):
+        Store.open(f"sqlite:///{folder}/other.db")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_only_an_empty_database_is_restored_into(

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
+from harp_client.durable import open_private
 from harp_scheduler.store.errors import StoreUnavailable, WrongDatabase
 
 BUSY = 5.0
@@ -101,7 +102,7 @@ class Database:
         if self.path is None:
             return
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(open_private(self.path))
         except OSError as error:
             raise StoreUnavailable(self.name, error.strerror or str(error)) from None
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harp_client.durable import open_private
 from harp_scheduler.store.database import Database, first_line
 from harp_scheduler.store.errors import StoreUnavailable
 
@@ -66,7 +67,7 @@ class FileSeat:
         if self.is_held:
             return True
         try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = open_private(self._path)
         except OSError as error:
             raise StoreUnavailable(str(self._path), error.strerror or str(error)) from None
         try:

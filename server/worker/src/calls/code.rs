@@ -131,7 +131,7 @@ pub fn cuModuleGetFunction(
     cx.handles.belongs(args.function, args.module);
     let info = function_info(cx, function);
     encode_cuModuleGetFunction_reply(out, &info);
-    cx.layouts.insert(args.function, info.params.into());
+    cx.handles.layouts.insert(args.function, info.params.into());
     Ok(0)
 }
 
@@ -154,7 +154,7 @@ pub fn cuLibraryGetKernel(
     cx.handles.belongs(args.kernel, args.library);
     let info = kernel_info(cx, kernel);
     encode_cuLibraryGetKernel_reply(out, &info);
-    cx.layouts.insert(args.kernel, info.params.into());
+    cx.handles.layouts.insert(args.kernel, info.params.into());
     Ok(0)
 }
 
@@ -176,7 +176,7 @@ pub fn cuKernelGetFunction(
     cx.handles.belongs(args.function, args.kernel);
     let info = function_info(cx, function);
     encode_cuKernelGetFunction_reply(out, &info);
-    cx.layouts.insert(args.function, info.params.into());
+    cx.handles.layouts.insert(args.function, info.params.into());
     Ok(0)
 }
 
@@ -233,12 +233,12 @@ fn attributes(
 
 /// The parameter layout of a function, asked for at its first use here if it was not before.
 pub(super) fn layout(cx: &mut Session, id: u64, function: CUfunction) {
-    if !cx.layouts.contains_key(&id) {
+    if !cx.handles.layouts.contains_key(&id) {
         let info = match HandleKind::of(id) {
             Some(HandleKind::Kernel) => kernel_info(cx, function.cast()),
             _ => function_info(cx, function),
         };
-        cx.layouts.insert(id, info.params.into());
+        cx.handles.layouts.insert(id, info.params.into());
     }
 }
 

@@ -47,11 +47,11 @@ fn lay_out(
     function: CUfunction,
     packed: &[u8],
 ) -> Result<*mut *mut c_void, Violation> {
-    if !cx.layouts.contains_key(&id) {
+    if !cx.handles.layouts.contains_key(&id) {
         layout(cx, id, function);
     }
     cx.parameters.clear();
-    for parameter in &*cx.layouts[&id] {
+    for parameter in &*cx.handles.layouts[&id] {
         let (offset, size) = (parameter.offset as usize, parameter.size as usize);
         let bytes = packed
             .get(offset..offset + size)

@@ -5,16 +5,18 @@
 //! than the greatest seen belonged to an object that is gone, which is an ordinary error (two threads of the program
 //! raced); one that is greater was never made, which no correct client sends.
 
+use std::collections::HashSet;
 use std::ffi::c_void;
+use std::hash::BuildHasherDefault;
 use std::ptr;
 
 use harp_cuda_abi::types::{
     CUcontext, CUresult, CUstream, CUDA_ERROR_INVALID_CONTEXT, CUDA_ERROR_INVALID_HANDLE,
 };
-use harp_wire::HandleKind;
+use harp_wire::{HandleKind, Parameter};
 
 use super::client_threads::ThreadStreams;
-use super::id_map::IdMap;
+use super::id_map::{IdHasher, IdMap};
 use super::Violation;
 
 /// Live handles of one kind that a session may have; a program leaks memory for other reasons long before.
@@ -48,7 +50,9 @@ pub struct HandleTable {
     /// By kind tag; most stay empty and own no memory.
     tables: Vec<Table>,
     /// Functions of modules and of kernels, and kernels of libraries, by the handle of what they end with.
-    parts: IdMap<Vec<u64>>,
+    parts: IdMap<HashSet<u64, BuildHasherDefault<IdHasher>>>,
+    /// Parameter layouts of functions that have been launched or asked about, by function handle.
+    pub layouts: IdMap<Box<[Parameter]>>,
     /// What the stream value 2 means for the client thread that is being served.
     pub thread_streams: ThreadStreams,
 }
@@ -63,6 +67,7 @@ impl HandleTable {
         Self {
             tables,
             parts: IdMap::default(),
+            layouts: IdMap::default(),
             thread_streams,
         }
     }
@@ -157,12 +162,13 @@ impl HandleTable {
 
     /// `part`, a function or kernel, ends with `whole`: a module or library, or a function's kernel.
     pub fn belongs(&mut self, part: u64, whole: u64) {
-        self.parts.entry(whole).or_default().push(part);
+        self.parts.entry(whole).or_default().insert(part);
     }
 
     /// Forgets a handle whose object is destroyed, and those of all that ended with it.
     pub fn remove(&mut self, kind: HandleKind, id: u64) {
         let removed = self.tables[kind as usize].slots.remove(&id);
+        self.layouts.remove(&id);
         for part in self.parts.remove(&id).unwrap_or_default() {
             if let Some(kind) = HandleKind::of(part) {
                 self.remove(kind, part);
@@ -175,11 +181,26 @@ impl HandleTable {
 
     /// Forgets what lived in a context that has been destroyed or reset.
     pub fn context_ended(&mut self, ended: CUcontext) {
-        for table in &mut self.tables {
+        let Self {
+            tables,
+            parts,
+            layouts,
+            ..
+        } = self;
+        for table in tables.iter_mut() {
             table
                 .slots
                 .retain(|_, slot| !matches!(slot, Slot::Live { context, .. } if *context == ended));
         }
+        let is_there = |id: &u64| {
+            let table = HandleKind::of(*id).map(|kind| &tables[kind as usize]);
+            table.is_some_and(|table| table.slots.contains_key(id))
+        };
+        layouts.retain(|id, _| is_there(id));
+        parts.retain(|whole, parts| {
+            parts.retain(is_there);
+            is_there(whole) && !parts.is_empty()
+        });
         self.thread_streams.context_ended(ended);
     }
 }
@@ -339,6 +360,38 @@ mod tests {
             handles.get_function(kernel),
             Ok(Err(CUDA_ERROR_INVALID_HANDLE))
         );
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_has_ended() {
+        let mut handles = table();
+        let make = |handles: &mut HandleTable, kind: HandleKind, serial: u64| {
+            let id = kind.handle(serial);
+            let object = object(id as usize);
+            handles.created(kind, id, object, 0).unwrap();
+            (id, object)
+        };
+        let (kernel, _) = make(&mut handles, HandleKind::Kernel, 1);
+        for life in 1..4 {
+            let (context, object) = make(&mut handles, HandleKind::Context, life);
+            handles.thread_streams.enter(1, object.cast());
+            let (loaded, _) = make(&mut handles, HandleKind::Module, 2 * life);
+            let (unloaded, _) = make(&mut handles, HandleKind::Module, 2 * life + 1);
+            for (place, whole) in [kernel, loaded, unloaded].into_iter().enumerate() {
+                let serial = 3 * life + place as u64;
+                // Looked up twice under one handle.
+                for _ in 0..2 {
+                    let (part, _) = make(&mut handles, HandleKind::Function, serial);
+                    handles.belongs(part, whole);
+                    handles.layouts.insert(part, Box::default());
+                }
+                assert_eq!(handles.parts[&whole].len(), 1);
+            }
+            handles.remove(HandleKind::Module, unloaded);
+            assert_eq!((handles.parts.len(), handles.layouts.len()), (2, 2));
+            handles.remove(HandleKind::Context, context);
+            assert_eq!((handles.parts.len(), handles.layouts.len()), (0, 0));
+        }
     }
 
     #[test]

@@ -69,7 +69,6 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::{CUcontext, CUdevice, CUevent, CUresult, CUDA_ERROR_INVALID_DEVICE};
-use harp_wire::Parameter;
 
 use blobs::Blobs;
 use callbacks::Callbacks;
@@ -90,8 +89,6 @@ pub struct Session {
     pub threads: ClientThreads,
     pub blobs: Blobs,
     pub cache: Cache,
-    /// Parameter layouts of functions that have been launched or asked about, by function handle.
-    pub layouts: IdMap<Box<[Parameter]>>,
     /// Reused by launches: where each parameter lies.
     pub parameters: Vec<*mut c_void>,
     /// What libraries were loaded from, by library handle.
@@ -128,7 +125,6 @@ impl Session {
             threads: ClientThreads::new(),
             blobs: Blobs::default(),
             cache,
-            layouts: IdMap::default(),
             parameters: Vec::new(),
             images: IdMap::default(),
             logs: HashMap::new(),

@@ -95,6 +95,14 @@ fn a_session_computes_and_is_accounted_for() {
 }
 
 #[test]
+fn a_worker_goes_first_where_memory_runs_out() {
+    let worker = Worker::start();
+    let file = format!("/proc/{}/oom_score_adj", worker.process.id());
+    let score = std::fs::read_to_string(file).unwrap();
+    assert!(score.trim().parse::<i32>().unwrap() >= 500, "{score}");
+}
+
+#[test]
 fn large_copies_arrive_whole_in_both_directions() {
     let worker = Worker::start();
     let mut client = worker.session();

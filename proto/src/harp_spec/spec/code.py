@@ -293,6 +293,7 @@ CODE.call(
     ONE_WAY,
     {"state": Use("Link", destroys=True)},
     client=LINKS,
+    server=Custom("gives up the options that it kept for the link"),
     needs_context=False,
     predicts=("INVALID_HANDLE",),
 )

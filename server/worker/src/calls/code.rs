@@ -9,14 +9,14 @@ use harp_wire::calls::*;
 use harp_wire::{Decoder, Encoder, FunctionInfo, HandleKind, Parameter, FUNCTION_ATTRIBUTE_COUNT};
 
 use super::live;
-use crate::session::{Image, JitOptions, Session, Violation};
+use crate::session::{Blobs, Image, JitOptions, Session, Violation};
 
 /// Parameters that a kernel may have; more than any launch could pass.
 const MOST_PARAMETERS: usize = 32 << 10;
 
 /// The image that a blob is, or why there is none.
-fn image(cx: &mut Session, blob: u64) -> Result<Result<Image, CUresult>, Violation> {
-    match cx.blobs.take(blob)? {
+fn image(blobs: &mut Blobs, blob: u64) -> Result<Result<Image, CUresult>, Violation> {
+    match blobs.take(blob)? {
         Some(bytes) => Image::new(bytes),
         None => Ok(Err(PIECES_MISSING)),
     }
@@ -29,7 +29,7 @@ pub fn cuModuleLoadData(
 ) -> Result<CUresult, Violation> {
     let args = CuModuleLoadDataArgs::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
-    let image = match image(cx, args.blob)? {
+    let image = match image(&mut cx.blobs, args.blob)? {
         Ok(image) => image,
         Err(code) => {
             // Who asks what was loaded hears that nothing was.
@@ -59,7 +59,11 @@ pub fn cuLibraryLoadData(
 ) -> Result<CUresult, Violation> {
     let args = CuLibraryLoadDataArgs::decode(d)?;
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
-    let image = match image(cx, args.blob)? {
+    let room = |image: Image| match cx.images.have_room(&image) {
+        true => Ok(image),
+        false => Err(CUDA_ERROR_OUT_OF_MEMORY),
+    };
+    let image = match image(&mut cx.blobs, args.blob)?.and_then(room) {
         Ok(image) => image,
         Err(code) => {
             // Who asks what was loaded hears that nothing was.
@@ -91,7 +95,7 @@ pub fn cuLibraryLoadData(
     cx.handles
         .created(HandleKind::Library, args.library, library.cast(), status)?;
     if status == 0 {
-        cx.images.insert(args.library, image);
+        cx.images.keep(args.library, image);
     }
     Ok(status)
 }
@@ -107,7 +111,7 @@ pub fn cuLibraryUnload(
     let status = unsafe { (cx.driver.cuLibraryUnload)(library) };
     if status == 0 {
         cx.handles.remove(HandleKind::Library, args.library);
-        cx.images.remove(&args.library);
+        cx.images.forget(args.library);
     }
     Ok(status)
 }
@@ -418,12 +422,14 @@ pub fn cuLinkCreate_v2(
     let mut options = JitOptions::new(&args.options, &args.values, args.log_bytes)?;
     let (names, values) = options.arrays();
     let mut link = std::ptr::null_mut();
-    // SAFETY: see the module. The options are kept until the session ends, which is longer than the link.
+    // SAFETY: see the module. The options are kept as long as the link.
     let status = unsafe { (cx.driver.cuLinkCreate_v2)(options.count(), names, values, &mut link) };
     cx.handles
         .created(HandleKind::Link, args.link, link.cast(), status)?;
     cx.logs.insert(cx.threads.thread(), options.logs.read());
-    cx.link_options.insert(args.link, options);
+    if status == 0 {
+        cx.link_options.insert(args.link, options);
+    }
     Ok(status)
 }
 
@@ -475,6 +481,22 @@ pub fn cuLinkComplete(
         // SAFETY: the driver's image, which lives as long as the link.
         let linked = unsafe { std::slice::from_raw_parts(image.cast::<u8>(), bytes) };
         encode_cuLinkComplete_reply(out, linked);
+    }
+    Ok(status)
+}
+
+pub fn cuLinkDestroy(
+    d: &mut Decoder,
+    cx: &mut Session,
+    _out: &mut Encoder,
+) -> Result<CUresult, Violation> {
+    let args = CuLinkDestroyArgs::decode(d)?;
+    let link = live!(cx.handles.get(HandleKind::Link, args.state));
+    // SAFETY: a live link.
+    let status = unsafe { (cx.driver.cuLinkDestroy)(link) };
+    if status == 0 {
+        cx.handles.remove(HandleKind::Link, args.state);
+        cx.link_options.remove(&args.state);
     }
     Ok(status)
 }

@@ -45,7 +45,6 @@ pub fn execute(
         CallId::cuFuncSetAttribute => cuFuncSetAttribute(d, cx),
         CallId::cuKernelGetAttribute => cuKernelGetAttribute(d, cx, out),
         CallId::cuKernelSetAttribute => cuKernelSetAttribute(d, cx),
-        CallId::cuLinkDestroy => cuLinkDestroy(d, cx),
         CallId::cuMemAlloc_v2 => cuMemAlloc_v2(d, cx, out),
         CallId::cuMemAllocPitch_v2 => cuMemAllocPitch_v2(d, cx, out),
         CallId::cuMemGetInfo_v2 => cuMemGetInfo_v2(d, cx, out),
@@ -108,6 +107,7 @@ pub fn execute(
         CallId::cuLinkCreate_v2 => crate::calls::cuLinkCreate_v2(d, cx, out),
         CallId::cuLinkAddData_v2 => crate::calls::cuLinkAddData_v2(d, cx, out),
         CallId::cuLinkComplete => crate::calls::cuLinkComplete(d, cx, out),
+        CallId::cuLinkDestroy => crate::calls::cuLinkDestroy(d, cx, out),
         CallId::harp_describe => crate::calls::harp_describe(d, cx, out),
         CallId::cuMemFree_v2 => crate::calls::cuMemFree_v2(d, cx, out),
         CallId::cuMemPoolCreate => crate::calls::cuMemPoolCreate(d, cx, out),
@@ -449,21 +449,6 @@ fn cuKernelSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, V
         Err(code) => return Ok(code),
     };
     let status = unsafe { (cx.driver.cuKernelSetAttribute)(args.attrib, args.val, kernel, dev) };
-    Ok(status)
-}
-
-fn cuLinkDestroy(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuLinkDestroyArgs::decode(d)?;
-    let state: CUlinkState = match cx.handles.get(HandleKind::Link, args.state)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuLinkDestroy)(state) };
-    if status == CUDA_SUCCESS {
-        cx.handles.remove(HandleKind::Link, args.state);
-    }
     Ok(status)
 }
 

@@ -68,8 +68,14 @@ pub fn close_inherited(control: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// How much sooner than another process of its size the kernel ends a worker where memory runs out: a client decides how
+/// much it takes.
+const OUT_OF_MEMORY_SCORE: i32 = 500;
+
 /// Step 3: user, death with the parent, limits, files.
 pub fn confine(profile: Profile, uid: u32) -> Result<FileRules, String> {
+    // While the file is this process's to write.
+    prefer_when_memory_runs_out();
     drop_root(uid).map_err(|e| format!("cannot become user {uid}: {e}"))?;
     // After the change of user, which clears it.
     // SAFETY: a plain system call.
@@ -88,6 +94,16 @@ pub fn seal(profile: Profile) -> Result<(), String> {
         dumpable(false).map_err(|e| format!("cannot become non-dumpable: {e}"))?;
     }
     system_calls::install(profile)
+}
+
+/// A system that does not let it has the worker take its chance.
+fn prefer_when_memory_runs_out() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let present = std::fs::read_to_string(FILE).ok();
+    let present = present.and_then(|text| text.trim().parse::<i32>().ok());
+    if present.is_some_and(|score| score < OUT_OF_MEMORY_SCORE) {
+        let _ = std::fs::write(FILE, OUT_OF_MEMORY_SCORE.to_string());
+    }
 }
 
 /// Whether other processes of this user may look into this one, and it into its own `/proc`. A change of user has

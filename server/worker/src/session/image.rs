@@ -9,6 +9,7 @@ use std::ptr;
 use harp_cuda_abi::types::{CUresult, CUDA_ERROR_INVALID_IMAGE};
 use harp_cuda_image::{ELF_MAGIC, FATBIN_MAGIC, WRAPPER_MAGIC};
 
+use super::id_map::IdMap;
 use super::Violation;
 
 /// A fatbin, several of them, a cubin, or PTX text, in memory where the driver can read it.
@@ -84,6 +85,46 @@ impl Image {
         match &self.wrapper {
             Some(wrapper) => (&raw const **wrapper).cast(),
             None => self.bytes.as_ptr().cast(),
+        }
+    }
+}
+
+/// Bytes of images that a session may have kept at a time: several times what the largest known programs load.
+const MOST_KEPT: usize = 8 << 30;
+
+/// Images that are kept as long as what was loaded from them, by its handle.
+pub struct KeptImages {
+    kept: IdMap<Image>,
+    bytes: usize,
+    most: usize,
+}
+
+impl Default for KeptImages {
+    fn default() -> Self {
+        Self {
+            kept: IdMap::default(),
+            bytes: 0,
+            most: MOST_KEPT,
+        }
+    }
+}
+
+impl KeptImages {
+    /// Whether an image can be kept beside the others.
+    pub fn have_room(&self, image: &Image) -> bool {
+        image.bytes.len() <= self.most - self.bytes
+    }
+
+    /// Keeps an image for which there is room.
+    pub fn keep(&mut self, id: u64, image: Image) {
+        self.forget(id);
+        self.bytes += image.bytes.len();
+        self.kept.insert(id, image);
+    }
+
+    pub fn forget(&mut self, id: u64) {
+        if let Some(image) = self.kept.remove(&id) {
+            self.bytes -= image.bytes.len();
         }
     }
 }
@@ -215,6 +256,26 @@ mod tests {
             Image::new(Vec::new()),
             Ok(Err(CUDA_ERROR_INVALID_IMAGE))
         ));
+    }
+
+    #[test]
+    fn images_are_kept_while_there_is_room() {
+        let mut images = KeptImages {
+            most: 100,
+            ..KeptImages::default()
+        };
+        let image = || Image::new(fatbin(&[7; 24])).unwrap().unwrap();
+        assert_eq!(image().bytes.len(), 41);
+        for id in [1, 2] {
+            assert!(images.have_room(&image()));
+            images.keep(id, image());
+        }
+        assert!(!images.have_room(&image()));
+        images.forget(1);
+        images.forget(1);
+        assert!(images.have_room(&image()));
+        images.forget(2);
+        assert_eq!(images.bytes, 0);
     }
 
     #[test]

@@ -48,12 +48,13 @@ mod violation;
 mod waits;
 mod watches;
 
+pub use blobs::Blobs;
 pub use cache::Cache;
 pub use ending::Ending;
 pub use engine::{lead, Engine, Shared};
 pub use handles::{Found, HandleTable};
 pub use id_map::IdMap;
-pub use image::Image;
+pub use image::{Image, KeptImages};
 pub use intake::{Intake, Stopped};
 pub use jit::{JitLogs, JitOptions};
 pub use reached::Reached;
@@ -70,7 +71,6 @@ use std::sync::Arc;
 
 use harp_cuda_abi::types::{CUcontext, CUdevice, CUevent, CUresult, CUDA_ERROR_INVALID_DEVICE};
 
-use blobs::Blobs;
 use callbacks::Callbacks;
 use client_threads::{ClientThreads, ThreadStreams};
 use staging::{Staging, Uploads};
@@ -92,7 +92,7 @@ pub struct Session {
     /// Reused by launches: where each parameter lies.
     pub parameters: Vec<*mut c_void>,
     /// What libraries were loaded from, by library handle.
-    pub images: IdMap<Image>,
+    pub images: KeptImages,
     /// Compiler messages of each client thread's last load or link.
     pub logs: HashMap<u32, JitLogs>,
     /// Options of running links, by link handle: the driver writes messages to their buffers.
@@ -126,7 +126,7 @@ impl Session {
             blobs: Blobs::default(),
             cache,
             parameters: Vec::new(),
-            images: IdMap::default(),
+            images: KeptImages::default(),
             logs: HashMap::new(),
             link_options: IdMap::default(),
             callbacks: Callbacks::new(replies.clone()),

@@ -199,6 +199,34 @@ static void streams(CUmodule module) {
     MUST(cuStreamDestroy(stream));
 }
 
+static void boxes() {
+    std::vector<char> rows(256, 1), got(256);
+    CUdeviceptr data;
+    MUST(cuMemAlloc(&data, 256));
+    CUDA_MEMCPY3D box = {};
+    box.srcMemoryType = CU_MEMORYTYPE_HOST, box.srcHost = rows.data();
+    box.dstMemoryType = CU_MEMORYTYPE_DEVICE, box.dstDevice = data;
+    box.WidthInBytes = 32, box.Height = 2, box.Depth = 2;
+    box.srcPitch = 32, box.srcHeight = 2, box.dstPitch = 64, box.dstHeight = 2;
+    MUST(cuMemcpy3D(&box));
+    MUST(cuMemcpyDtoH(got.data(), data, 224));
+    expect("a box", got[31] == 1 && got[64] == 1 && got[192] == 1);
+    box.srcPitch = 16;
+    expect_result("rows that overlap", CUDA_ERROR_INVALID_VALUE, driver.cuMemcpy3D(&box));
+    box.srcPitch = 32, box.srcHeight = 1;
+    expect_result("slices that overlap", CUDA_ERROR_INVALID_VALUE, driver.cuMemcpy3D(&box));
+    box.srcHeight = 2, box.srcY = 1;
+    expect_result("slices that overlap from their second row", CUDA_ERROR_INVALID_VALUE, driver.cuMemcpy3D(&box));
+    box.srcY = 0, box.Depth = ~size_t(0) / 32;
+    expect_result("a box beyond all addresses", CUDA_ERROR_INVALID_VALUE, driver.cuMemcpy3D(&box));
+    CUDA_MEMCPY2D plane = {};
+    plane.srcMemoryType = CU_MEMORYTYPE_HOST, plane.srcHost = rows.data(), plane.srcPitch = 16;
+    plane.dstMemoryType = CU_MEMORYTYPE_DEVICE, plane.dstDevice = data;
+    plane.WidthInBytes = 32, plane.Height = 2;
+    expect_result("rows of a plane that overlap", CUDA_ERROR_INVALID_VALUE, driver.cuMemcpy2D(&plane));
+    MUST(cuMemFree(data));
+}
+
 static void link_with_driver() {
     CUlinkState link;
     MUST(cuLinkCreate(0, nullptr, nullptr, &link));
@@ -277,6 +305,7 @@ int main() {
     parameters(module);
     globals(module);
     streams(module);
+    boxes();
     MUST(cuModuleUnload(module));
     link_with_driver();
 

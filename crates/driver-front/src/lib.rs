@@ -9,6 +9,7 @@
 //! * [`export_table`]: the private tables that the CUDA runtime and libraries ask for;
 //! * [`proc_address`]: `cuGetProcAddress`; [`errors`]: names and texts of codes;
 //! * [`address_map`]: what is at which address; [`free_ranges`]: which addresses are free;
+//! * [`boxes`]: two- and three-dimensional copies as programs describe them;
 //! * [`host_memory`]: page-locked memory of the process;
 //! * [`managed`]: managed memory without page tables in common;
 //! * [`threads`]: a library's manners in threads, the program's and its own;
@@ -17,6 +18,7 @@
 //! A driver registers itself once with [`install`].
 
 pub mod address_map;
+pub mod boxes;
 pub mod context_stack;
 pub mod context_storage;
 mod default_stream;

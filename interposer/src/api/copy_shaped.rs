@@ -3,6 +3,7 @@
 use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::boxes::{BoxEnd, Extent, Place};
 use harp_wire::calls::{
     encode_harp_copy_box_on_device, encode_harp_copy_box_to_device, encode_harp_copy_box_to_host,
 };
@@ -36,6 +37,15 @@ struct Shape {
 const WIDE_ROW: usize = 64 << 10;
 
 impl Side {
+    fn of(end: &BoxEnd, extent: Extent) -> Result<Side, CUresult> {
+        let Place { start, row, slice } = end.place(extent)?;
+        Ok(Side {
+            address: start,
+            row,
+            slice,
+        })
+    }
+
     fn row_at(&self, z: usize, y: usize) -> u64 {
         self.address + (z * self.slice + y * self.row) as u64
     }
@@ -264,13 +274,22 @@ unsafe fn box_to_host(
     Ok(way.session)
 }
 
-/// The address that a memory type selects.
-fn base(kind: CUmemorytype, host: *const c_void, device: CUdeviceptr) -> Result<u64, CUresult> {
-    match kind {
-        CU_MEMORYTYPE_HOST => Ok(host as u64),
-        CU_MEMORYTYPE_DEVICE | CU_MEMORYTYPE_UNIFIED => Ok(device),
-        _ => Err(CUDA_ERROR_NOT_SUPPORTED),
-    }
+/// Copies the box that two ends describe.
+unsafe fn copy_between(
+    to: &BoxEnd,
+    from: &BoxEnd,
+    extent: Extent,
+    stream: Option<CUstream>,
+) -> Result<(), CUresult> {
+    let (width, height, depth) = extent;
+    let shape = Shape {
+        width,
+        height,
+        depth,
+    };
+    let (to, from) = (Side::of(to, extent)?, Side::of(from, extent)?);
+    // SAFETY: the caller's.
+    unsafe { copy_box(&to, &from, shape, stream) }
 }
 
 unsafe fn copy_2d(copy: *const CUDA_MEMCPY2D, stream: Option<CUstream>) -> CUresult {
@@ -279,42 +298,28 @@ unsafe fn copy_2d(copy: *const CUDA_MEMCPY2D, stream: Option<CUstream>) -> CUres
     }
     // SAFETY: the caller passes a CUDA_MEMCPY2D.
     let copy = unsafe { &*copy };
-    let shape = Shape {
-        width: copy.WidthInBytes,
-        height: copy.Height,
-        depth: 1,
+    let from = BoxEnd {
+        memory_type: copy.srcMemoryType,
+        host: copy.srcHost as usize,
+        device: copy.srcDevice,
+        x: copy.srcXInBytes,
+        y: copy.srcY,
+        z: 0,
+        pitch: copy.srcPitch,
+        height: 0,
     };
-    let side = |kind, host, device, pitch: usize, x: usize, y: usize| {
-        if pitch != 0 && pitch < copy.WidthInBytes + x {
-            return Err(CUDA_ERROR_INVALID_VALUE);
-        }
-        let row = if pitch == 0 { copy.WidthInBytes } else { pitch };
-        Ok(Side {
-            address: base(kind, host, device)? + (y * row + x) as u64,
-            row,
-            slice: 0,
-        })
+    let to = BoxEnd {
+        memory_type: copy.dstMemoryType,
+        host: copy.dstHost as usize,
+        device: copy.dstDevice,
+        x: copy.dstXInBytes,
+        y: copy.dstY,
+        z: 0,
+        pitch: copy.dstPitch,
+        height: 0,
     };
-    let to = side(
-        copy.dstMemoryType,
-        copy.dstHost.cast_const(),
-        copy.dstDevice,
-        copy.dstPitch,
-        copy.dstXInBytes,
-        copy.dstY,
-    );
-    let from = side(
-        copy.srcMemoryType,
-        copy.srcHost,
-        copy.srcDevice,
-        copy.srcPitch,
-        copy.srcXInBytes,
-        copy.srcY,
-    );
-    match to.and_then(|to| Ok((to, from?))) {
-        Ok((to, from)) => result(unsafe { copy_box(&to, &from, shape, stream) }),
-        Err(code) => code,
-    }
+    let extent = (copy.WidthInBytes, copy.Height, 1);
+    result(unsafe { copy_between(&to, &from, extent, stream) })
 }
 
 pub unsafe fn cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D) -> CUresult {
@@ -338,41 +343,28 @@ unsafe fn copy_3d(copy: *const CUDA_MEMCPY3D, stream: Option<CUstream>) -> CUres
     if copy.srcLOD != 0 || copy.dstLOD != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let shape = Shape {
-        width: copy.WidthInBytes,
-        height: copy.Height,
-        depth: copy.Depth,
+    let from = BoxEnd {
+        memory_type: copy.srcMemoryType,
+        host: copy.srcHost as usize,
+        device: copy.srcDevice,
+        x: copy.srcXInBytes,
+        y: copy.srcY,
+        z: copy.srcZ,
+        pitch: copy.srcPitch,
+        height: copy.srcHeight,
     };
-    let side = |base: Result<u64, CUresult>, pitch: usize, rows: usize, at: [usize; 3]| {
-        let row = if pitch == 0 { copy.WidthInBytes } else { pitch };
-        let slice = row * if rows == 0 { copy.Height } else { rows };
-        let [x, y, z] = at;
-        Ok(Side {
-            address: base? + (z * slice + y * row + x) as u64,
-            row,
-            slice,
-        })
+    let to = BoxEnd {
+        memory_type: copy.dstMemoryType,
+        host: copy.dstHost as usize,
+        device: copy.dstDevice,
+        x: copy.dstXInBytes,
+        y: copy.dstY,
+        z: copy.dstZ,
+        pitch: copy.dstPitch,
+        height: copy.dstHeight,
     };
-    let to = side(
-        base(
-            copy.dstMemoryType,
-            copy.dstHost.cast_const(),
-            copy.dstDevice,
-        ),
-        copy.dstPitch,
-        copy.dstHeight,
-        [copy.dstXInBytes, copy.dstY, copy.dstZ],
-    );
-    let from = side(
-        base(copy.srcMemoryType, copy.srcHost, copy.srcDevice),
-        copy.srcPitch,
-        copy.srcHeight,
-        [copy.srcXInBytes, copy.srcY, copy.srcZ],
-    );
-    match to.and_then(|to| Ok((to, from?))) {
-        Ok((to, from)) => result(unsafe { copy_box(&to, &from, shape, stream) }),
-        Err(code) => code,
-    }
+    let extent = (copy.WidthInBytes, copy.Height, copy.Depth);
+    result(unsafe { copy_between(&to, &from, extent, stream) })
 }
 
 pub unsafe fn cuMemcpy3D_v2(copy: *const CUDA_MEMCPY3D) -> CUresult {

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use harp_cuda_abi::types::{
-    CUdeviceptr, CUresult, CUDA_ERROR_INVALID_VALUE, CUDA_ERROR_NOT_SUPPORTED,
+    CUDA_ERROR_INVALID_VALUE, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED,
 };
+use harp_driver_front::boxes::{span, BoxEnd, Extent};
 
 use crate::call::Outcome;
 use crate::context::{Context, CONTEXTS};
@@ -59,16 +60,6 @@ fn memory_at(address: u64, extent: u64, side: Side) -> Outcome<Memory> {
     } else {
         Memory::Pageable
     })
-}
-
-/// Bytes from the first to the last of a box.
-fn extent(width: usize, height: usize, depth: usize, pitch: usize, slice: usize) -> Outcome<u64> {
-    let rows = (height - 1).checked_mul(pitch);
-    let slices = (depth - 1).checked_mul(slice);
-    rows.zip(slices)
-        .and_then(|(rows, slices)| rows.checked_add(slices)?.checked_add(width))
-        .map(|bytes| bytes as u64)
-        .ok_or(CUDA_ERROR_INVALID_VALUE)
 }
 
 /// Copies and returns when it is done.
@@ -180,8 +171,9 @@ fn check(copy: &Copy, from: Side, to: Side) -> Outcome<(Memory, Memory)> {
         depth,
         ..
     } = *copy;
-    let source = extent(width, height, depth, copy.from_pitch, copy.from_slice)?;
-    let destination = extent(width, height, depth, copy.to_pitch, copy.to_slice)?;
+    let extent = (width, height, depth);
+    let source = span(extent, copy.from_pitch, copy.from_slice)?;
+    let destination = span(extent, copy.to_pitch, copy.to_slice)?;
     Ok((
         memory_at(copy.from, source, from)?,
         memory_at(copy.to, destination, to)?,
@@ -206,101 +198,39 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
     if !aligned || (fill.height > 1 && fill.pitch < row) {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    check_range(fill.to, extent(row, fill.height, 1, fill.pitch, 0)?)?;
+    check_range(fill.to, span((row, fill.height, 1), fill.pitch, 0)?)?;
     let end = stream.submit(Work::Fill(fill));
     note_visit(&[fill.to], stream, &end);
     Ok(())
 }
 
-/// One end of a two- or three-dimensional copy as the C records describe it.
-#[derive(Clone, Copy, Debug)]
-pub struct BoxEnd {
-    pub memory_type: u32,
-    pub host: usize,
-    pub device: CUdeviceptr,
-    pub x: usize,
-    pub y: usize,
-    pub z: usize,
-    pub pitch: usize,
-    /// Rows of a slice.
-    pub height: usize,
-}
-
-/// Size of a box: bytes of a row, rows, slices.
-pub type Extent = (usize, usize, usize);
-
 /// The copy between two ends, and where they lie.
 ///
 /// # Errors
-/// `CUDA_ERROR_INVALID_VALUE` for pitches that are too small, `CUDA_ERROR_NOT_SUPPORTED` for arrays.
+/// As [`BoxEnd::place`].
 pub fn between(from: BoxEnd, to: BoxEnd, extent: Extent) -> Outcome<(Copy, Side, Side)> {
     let (width, height, depth) = extent;
-    let (source, from_side) = from.start(extent)?;
-    let (destination, to_side) = to.start(extent)?;
+    let (source, destination) = (from.place(extent)?, to.place(extent)?);
     let copy = Copy {
-        from: source,
-        to: destination,
+        from: source.start,
+        to: destination.start,
         width,
         height,
         depth,
-        from_pitch: from.row_step(width),
-        from_slice: from.slice_step(width, height)?,
-        to_pitch: to.row_step(width),
-        to_slice: to.slice_step(width, height)?,
+        from_pitch: source.row,
+        from_slice: source.slice,
+        to_pitch: destination.row,
+        to_slice: destination.slice,
     };
-    Ok((copy, from_side, to_side))
+    Ok((copy, side_of(&from), side_of(&to)))
 }
 
-impl BoxEnd {
-    /// The first byte of the box, and where it lies.
-    fn start(&self, (width, height, depth): Extent) -> Outcome<(u64, Side)> {
-        use harp_cuda_abi::types::{
-            CU_MEMORYTYPE_ARRAY, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED,
-        };
-        let (base, side) = match self.memory_type {
-            CU_MEMORYTYPE_HOST => (self.host as u64, Side::Host),
-            CU_MEMORYTYPE_DEVICE => (self.device, Side::Device),
-            CU_MEMORYTYPE_UNIFIED => (self.device, Side::Either),
-            CU_MEMORYTYPE_ARRAY => return Err(CUDA_ERROR_NOT_SUPPORTED),
-            _ => return Err(CUDA_ERROR_INVALID_VALUE),
-        };
-        let rows_overlap = self.pitch != 0 && self.pitch < width.saturating_add(self.x);
-        let slices_overlap = self.height != 0 && self.height < height.saturating_add(self.y);
-        let many_rows = height > 1 || depth > 1;
-        if (many_rows && rows_overlap) || (depth > 1 && slices_overlap) {
-            return Err(CUDA_ERROR_INVALID_VALUE);
-        }
-        let too_far: CUresult = CUDA_ERROR_INVALID_VALUE;
-        let slice = self.slice_step(width, height)?;
-        let rows = self.y.checked_mul(self.row_step(width)).ok_or(too_far)?;
-        let slices = self.z.checked_mul(slice).ok_or(too_far)?;
-        let offset = rows
-            .checked_add(slices)
-            .and_then(|sum| sum.checked_add(self.x));
-        let start = base
-            .checked_add(offset.ok_or(too_far)? as u64)
-            .ok_or(too_far)?;
-        Ok((start, side))
-    }
-
-    /// Bytes from one row to the next; a pitch of 0 means that rows touch.
-    fn row_step(&self, width: usize) -> usize {
-        if self.pitch == 0 {
-            width
-        } else {
-            self.pitch
-        }
-    }
-
-    fn slice_step(&self, width: usize, height: usize) -> Outcome<usize> {
-        let rows = if self.height == 0 {
-            height
-        } else {
-            self.height
-        };
-        self.row_step(width)
-            .checked_mul(rows)
-            .ok_or(CUDA_ERROR_INVALID_VALUE)
+/// Where the program says that an end lies.
+fn side_of(end: &BoxEnd) -> Side {
+    match end.memory_type {
+        CU_MEMORYTYPE_HOST => Side::Host,
+        CU_MEMORYTYPE_DEVICE => Side::Device,
+        _ => Side::Either,
     }
 }
 
@@ -308,70 +238,29 @@ impl BoxEnd {
 mod tests {
     use super::*;
 
-    const HOST: BoxEnd = BoxEnd {
-        memory_type: harp_cuda_abi::types::CU_MEMORYTYPE_HOST,
-        host: 0x1000,
-        device: 0,
-        x: 4,
-        y: 2,
-        z: 1,
-        pitch: 64,
-        height: 8,
-    };
-
     #[test]
-    fn a_box_starts_where_its_offsets_say() {
-        let to = BoxEnd {
-            host: 0x9000,
+    fn ends_lie_where_the_program_says() {
+        let end = |memory_type, address: u64| BoxEnd {
+            memory_type,
+            host: address as usize,
+            device: address,
             x: 0,
             y: 0,
             z: 0,
             pitch: 0,
             height: 0,
-            ..HOST
         };
-        let (copy, from_side, _) = between(HOST, to, (16, 4, 2)).unwrap();
-        assert_eq!(copy.from, 0x1000 + 4 + 2 * 64 + 64 * 8);
-        assert_eq!((copy.from_pitch, copy.from_slice), (64, 512));
+        let (from, to) = (
+            end(CU_MEMORYTYPE_HOST, 0x1000),
+            end(CU_MEMORYTYPE_UNIFIED, 0x9000),
+        );
+        let (copy, from_side, to_side) = between(from, to, (16, 4, 2)).unwrap();
+        assert_eq!(
+            (copy.from, copy.from_pitch, copy.from_slice),
+            (0x1000, 16, 64)
+        );
         assert_eq!((copy.to, copy.to_pitch, copy.to_slice), (0x9000, 16, 64));
-        assert_eq!(from_side, Side::Host);
-    }
-
-    #[test]
-    fn impossible_boxes_are_refused() {
-        let refused = |from: BoxEnd, extent| between(from, HOST, extent).unwrap_err();
-        assert_eq!(
-            refused(BoxEnd { pitch: 8, ..HOST }, (16, 4, 1)),
-            CUDA_ERROR_INVALID_VALUE
-        );
-        assert_eq!(
-            refused(BoxEnd { height: 3, ..HOST }, (16, 4, 2)),
-            CUDA_ERROR_INVALID_VALUE
-        );
-        assert_eq!(
-            refused(
-                BoxEnd {
-                    memory_type: 3,
-                    ..HOST
-                },
-                (1, 1, 1)
-            ),
-            CUDA_ERROR_NOT_SUPPORTED
-        );
-        assert_eq!(
-            refused(
-                BoxEnd {
-                    y: usize::MAX,
-                    ..HOST
-                },
-                (1, 1, 1)
-            ),
-            CUDA_ERROR_INVALID_VALUE
-        );
-        assert_eq!(
-            extent(8, 2, 1, usize::MAX, 0),
-            Err(CUDA_ERROR_INVALID_VALUE)
-        );
+        assert_eq!((from_side, to_side), (Side::Host, Side::Either));
     }
 
     #[test]

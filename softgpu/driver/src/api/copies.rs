@@ -4,6 +4,7 @@ use core::ffi::c_void;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::boxes::BoxEnd;
 use harp_driver_front::default_stream;
 
 use crate::call::{call, record, Outcome};
@@ -11,7 +12,7 @@ use crate::context::Context;
 use crate::execution::copy::{Copy, Fill};
 use crate::memory::host;
 use crate::stream::Stream;
-use crate::transfer::{between, copy, copy_async, fill, BoxEnd, Side};
+use crate::transfer::{between, copy, copy_async, fill, Side};
 
 /// The stream of a call that names none.
 fn own_stream() -> Outcome<Arc<Stream>> {

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harp_driver_front::context_stack;
@@ -31,6 +31,14 @@ extern "C" {
     static stderr: *mut libc::FILE;
     fn flockfile(file: *mut libc::FILE);
     fn funlockfile(file: *mut libc::FILE);
+}
+
+/// How often something has been written.
+static SHOWN: AtomicU64 = AtomicU64::new(0);
+
+/// How often what kernels had printed has been shown: counted when it has been written.
+pub fn shown() -> u64 {
+    SHOWN.load(Ordering::Acquire)
 }
 
 /// The buffer of one context.
@@ -80,6 +88,7 @@ impl Fifo {
             let _uncancelled = Uncancelled::new();
             // SAFETY: the C library's own streams.
             unsafe { self.write(stdout, stderr) };
+            SHOWN.fetch_add(1, Ordering::Release);
         }
     }
 

@@ -252,6 +252,7 @@ pub struct Driver {
     move_windows: unsafe extern "C" fn(u64) -> CUresult,
     reach: unsafe extern "C" fn(CUdeviceptr, usize, CUstream, *mut *mut c_void) -> CUresult,
     gather: unsafe extern "C" fn(c_int) -> CUresult,
+    shown: unsafe extern "C" fn(*mut u64) -> CUresult,
     is_one: bool,
 }
 
@@ -971,6 +972,10 @@ impl Driver {
                 gather: core::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> CUresult>(
                     library.symbol(&[c"harp_soft_gather"]),
                 ),
+                shown: core::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut u64) -> CUresult,
+                >(library.symbol(&[c"harp_soft_shown"])),
                 is_one: library.find(&[c"cuInit"]).is_some(),
             }
         })
@@ -1006,6 +1011,14 @@ impl Driver {
     pub fn gather(&self, more: bool) {
         // SAFETY: a soft GPU takes any number.
         unsafe { (self.gather)(more.into()) };
+    }
+
+    /// How often a soft GPU has shown what kernels had printed. Other drivers do not say.
+    pub fn shown(&self) -> Option<u64> {
+        let mut times = 0;
+        // SAFETY: the pointer is to a live variable.
+        let status = unsafe { (self.shown)(&mut times) };
+        (status == 0).then_some(times)
     }
 }
 

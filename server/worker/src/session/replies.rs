@@ -40,6 +40,8 @@ pub struct Replies {
 struct Way {
     sender: Sender,
     output: Output,
+    /// How often the device had shown what it had printed when that was last looked for, if it says.
+    shown: Option<u64>,
 }
 
 impl Way {
@@ -56,9 +58,19 @@ impl Way {
         self.sender.send_buffer(&[head], buffer)
     }
 
+    /// Sends what the device has printed, unless it says that there is nothing new; the bytes of it.
+    fn send_new_output(&mut self, driver: &Driver) -> usize {
+        let shown = driver.shown();
+        if shown.is_some() && shown == self.shown {
+            return 0;
+        }
+        self.shown = shown;
+        self.send_output()
+    }
+
     /// Sends what the device has printed; the bytes of it.
     fn send_output(&mut self) -> usize {
-        let Self { sender, output } = self;
+        let Self { sender, output, .. } = self;
         let mut bytes = 0;
         output.drain(&mut |stream, text| {
             let mut e = Encoder::with_capacity(text.len() + 64);
@@ -84,7 +96,11 @@ impl Replies {
     pub fn new(sender: Sender, mut output: Output, driver: &'static Driver) -> Self {
         output.begin();
         Self {
-            way: Mutex::new(Way { sender, output }),
+            way: Mutex::new(Way {
+                sender,
+                output,
+                shown: None,
+            }),
             driver,
             watches: Arc::default(),
             times: OnceLock::new(),
@@ -213,10 +229,10 @@ impl Replies {
         send: impl FnOnce(&mut Way) -> std::io::Result<()>,
     ) -> Result<(), LinkError> {
         // Before the lock is taken: it may wait until the thread of `watch_output` has emptied a pipe. Where nothing was
-        // printed, this and `send_output` cost a call that waits 0.3 us of its 70 (1.004 x, interleaved).
+        // printed, this and a look at the pipes cost a call that waits 0.4 us of its 10, which a device that counts saves.
         output::settle();
         let mut way = self.lock();
-        let printed = way.send_output() + self.send_events(&mut way, driver);
+        let printed = way.send_new_output(self.driver) + self.send_events(&mut way, driver);
         send(&mut way).map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
         drop(way);
         self.count(printed + bytes);

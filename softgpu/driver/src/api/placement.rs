@@ -4,6 +4,7 @@ use core::ffi::{c_int, c_void};
 
 use harp_cuda_abi::types::*;
 
+use crate::console;
 use crate::device::move_windows;
 use crate::execution::executor::executor;
 use crate::stream::Stream;
@@ -59,6 +60,20 @@ pub extern "C" fn harp_soft_gather(more: c_int) -> CUresult {
             0 => executor().release(),
             _ => executor().gather(),
         }
+        CUDA_SUCCESS
+    })
+}
+
+/// Says how often what kernels had printed has been shown. Who finds the number as it was has nothing new to look for on
+/// the process's standard streams.
+///
+/// # Safety
+/// `times` points to a number that may be written.
+#[no_mangle]
+pub unsafe extern "C" fn harp_soft_shown(times: *mut u64) -> CUresult {
+    harp_driver_front::guard("harp_soft_shown", || {
+        // SAFETY: the caller's promise.
+        unsafe { times.write(console::shown()) };
         CUDA_SUCCESS
     })
 }

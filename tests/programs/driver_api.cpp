@@ -85,6 +85,10 @@ static void parameters(CUmodule module) {
     CUfunction again;
     MUST(cuModuleGetFunction(&again, module, "scale"));
     expect("who asks again gets the same function", again == scale && mixed != scale);
+    CUfunctionLoadingState state = CU_FUNCTION_LOADING_STATE_UNLOADED;
+    MUST(cuFuncLoad(mixed));
+    MUST(cuFuncIsLoaded(&state, mixed));
+    expect("a function that was loaded is", state == CU_FUNCTION_LOADING_STATE_LOADED);
     const unsigned n = 1000;
     std::vector<float> numbers(n), got(n);
     for (unsigned i = 0; i < n; ++i) numbers[i] = float(i);

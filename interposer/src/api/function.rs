@@ -42,7 +42,7 @@ pub struct Function {
     pub owner: u64,
     pub info: FunctionInfo,
     /// The server has loaded it.
-    loaded: bool,
+    loaded: AtomicBool,
     /// Of a kernel: what is known of its function in one context.
     foretold: Option<foretold::Kernel>,
     /// Its first launch has succeeded: what can go wrong at a launch is known from here on.
@@ -68,7 +68,7 @@ impl Function {
             name,
             owner,
             info,
-            loaded,
+            loaded: AtomicBool::new(loaded),
             foretold: None,
             launched: AtomicBool::new(false),
             attributes,
@@ -80,7 +80,7 @@ impl Function {
 
     /// Whether what a launch can fail with, beside the launch itself, is known: nothing.
     pub fn is_ready(&self) -> bool {
-        self.loaded || self.launched.load(Ordering::Relaxed)
+        self.loaded.load(Ordering::Relaxed) || self.launched.load(Ordering::Relaxed)
     }
 
     /// An attribute's value, if the driver has it.
@@ -426,21 +426,25 @@ pub unsafe fn cuKernelGetFunction(function: *mut CUfunction, raw: CUkernel) -> C
 
 pub unsafe fn cuFuncIsLoaded(state: *mut CUfunctionLoadingState, raw: CUfunction) -> CUresult {
     with(function(raw), |known| {
-        let loaded = known.launched.load(Ordering::Relaxed);
-        unsafe {
-            put(
-                state,
-                if loaded {
-                    CU_FUNCTION_LOADING_STATE_LOADED
-                } else {
-                    CU_FUNCTION_LOADING_STATE_UNLOADED
-                },
-            )
-        }
+        let known_state = match known.is_ready() {
+            true => CU_FUNCTION_LOADING_STATE_LOADED,
+            false => CU_FUNCTION_LOADING_STATE_UNLOADED,
+        };
+        unsafe { put(state, known_state) }
     })
 }
 
 pub unsafe fn cuFuncLoad(raw: CUfunction) -> CUresult {
-    // The server loaded it when it was looked up.
-    with(function(raw), |_| CUDA_SUCCESS)
+    match sessions().and_then(|sessions| Ok((sessions, function(raw)?))) {
+        // A server that does not know the call loads it with its first launch.
+        Ok((sessions, known)) if !known.is_ready() && sessions.of(known.id).loads_functions => {
+            let status = unsafe { forward::cuFuncLoad(raw) };
+            if status == CUDA_SUCCESS {
+                known.loaded.store(true, Ordering::Relaxed);
+            }
+            status
+        }
+        Ok(_) => CUDA_SUCCESS,
+        Err(code) => code,
+    }
 }

@@ -395,6 +395,18 @@ pub unsafe fn cuKernelSetAttribute(
     })
 }
 
+pub unsafe fn cuFuncLoad(function: CUfunction) -> CUresult {
+    answer(|| {
+        let function_id = launchable(function)?.id;
+        let session = sessions()?.of(function_id);
+        Ok(session.request(
+            CallId::cuFuncLoad,
+            |e| encode_cuFuncLoad(e, function_id),
+            |_| (),
+        ))
+    })
+}
+
 pub unsafe fn cuLinkDestroy(state: CUlinkState) -> CUresult {
     answer(|| {
         let (session, state_id) = checks::live(HandleKind::Link, state)?;

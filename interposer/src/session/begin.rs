@@ -181,6 +181,7 @@ fn begin_one(
         server: server.to_owned(),
         soft_architecture: snapshot.soft_architecture(),
         describes: snapshot.describes,
+        loads_functions: snapshot.loads_functions,
         callbacks: Callbacks::default(),
         output: Output::default(),
         twins: Twins::default(),

@@ -73,6 +73,8 @@ pub struct Session {
     pub soft_architecture: Option<u32>,
     /// The server knows `harp_describe`.
     pub describes: bool,
+    /// The server knows `cuFuncLoad`.
+    pub loads_functions: bool,
     pub callbacks: Callbacks,
     output: Output,
     pub twins: Twins,

@@ -24,6 +24,9 @@ pub struct Snapshot {
     /// The server knows `harp_event_watch`.
     #[serde(default)]
     pub watches_events: bool,
+    /// It knows `cuFuncLoad`.
+    #[serde(default)]
+    pub loads_functions: bool,
 }
 
 /// One device as the program sees it.

@@ -26,9 +26,10 @@ pub struct Snapshot {
     pub devices: Vec<Device>,
     /// Whether kernels are executed by the soft GPU.
     pub soft: bool,
-    /// The worker knows `harp_describe` and `harp_event_watch`.
+    /// The worker knows `harp_describe`, `harp_event_watch` and `cuFuncLoad`.
     describes: bool,
     watches_events: bool,
+    loads_functions: bool,
     /// What is left of this process's addresses, where it was made less for the driver.
     #[serde(skip)]
     space: Option<AddressSpace>,
@@ -77,6 +78,7 @@ pub fn take(driver: &Driver) -> Result<Snapshot, String> {
         soft,
         describes: true,
         watches_events: true,
+        loads_functions: true,
         space: None,
     })
 }
@@ -321,6 +323,7 @@ mod tests {
             soft: true,
             describes: true,
             watches_events: true,
+            loads_functions: true,
             space: None,
         }
     }

@@ -46,6 +46,7 @@ impl CallId {
     pub const cuFuncSetAttribute: CallId = CallId(0x0321);
     pub const cuKernelGetAttribute: CallId = CallId(0x0324);
     pub const cuKernelSetAttribute: CallId = CallId(0x0325);
+    pub const cuFuncLoad: CallId = CallId(0x0326);
     pub const cuLinkCreate_v2: CallId = CallId(0x0330);
     pub const cuLinkAddData_v2: CallId = CallId(0x0331);
     pub const cuLinkComplete: CallId = CallId(0x0332);
@@ -169,6 +170,7 @@ impl CallId {
         (CallId::cuFuncSetAttribute, "cuFuncSetAttribute"),
         (CallId::cuKernelGetAttribute, "cuKernelGetAttribute"),
         (CallId::cuKernelSetAttribute, "cuKernelSetAttribute"),
+        (CallId::cuFuncLoad, "cuFuncLoad"),
         (CallId::cuLinkCreate_v2, "cuLinkCreate_v2"),
         (CallId::cuLinkAddData_v2, "cuLinkAddData_v2"),
         (CallId::cuLinkComplete, "cuLinkComplete"),
@@ -403,6 +405,7 @@ impl CallId {
             | CallId::cuLibraryGetKernel
             | CallId::harp_library_kernels
             | CallId::cuKernelGetFunction
+            | CallId::cuFuncLoad
             | CallId::cuLinkCreate_v2
             | CallId::cuLinkAddData_v2
             | CallId::cuLinkComplete

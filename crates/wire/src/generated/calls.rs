@@ -1623,6 +1623,33 @@ impl CuKernelSetAttributeArgs {
 }
 
 #[inline]
+pub fn encode_cuFuncLoad(e: &mut Encoder, function: u64) {
+    e.u64(function);
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CuFuncLoadArgs {
+    pub function: u64,
+}
+
+impl CuFuncLoadArgs {
+    /// Reads the fields; whether they were all there is the decoder's to say.
+    #[inline]
+    pub fn read(d: &mut Decoder) -> Self {
+        CuFuncLoadArgs {
+            function: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
+        }
+    }
+
+    /// Reads the fields and checks that they were there, whole, and all.
+    #[inline]
+    pub fn decode(d: &mut Decoder) -> Result<Self, DecodeError> {
+        let fields = Self::read(d);
+        d.finish().map(|()| fields)
+    }
+}
+
+#[inline]
 pub fn encode_cuLinkCreate_v2(
     e: &mut Encoder,
     link: u64,
@@ -4797,6 +4824,7 @@ pub fn describe_arguments(call: CallId, d: &mut Decoder) -> Result<String, Decod
         CallId::cuKernelSetAttribute => {
             CuKernelSetAttributeArgs::decode(d).map(|args| format!("{args:?}"))
         }
+        CallId::cuFuncLoad => CuFuncLoadArgs::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLinkCreate_v2 => CuLinkCreate_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLinkAddData_v2 => CuLinkAddData_v2Args::decode(d).map(|args| format!("{args:?}")),
         CallId::cuLinkComplete => CuLinkCompleteArgs::decode(d).map(|args| format!("{args:?}")),

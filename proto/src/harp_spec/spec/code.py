@@ -196,7 +196,6 @@ CODE.local(
     "cuFuncGetParamCount",
     "cuFuncGetParamInfo",
     "cuFuncIsLoaded",
-    "cuFuncLoad",
     "cuKernelGetLibrary",
     "cuKernelGetName",
     "cuKernelGetParamCount",
@@ -228,6 +227,15 @@ CODE.call(
     client=KEEPS_INFO,
     needs_context=False,
     because=SETTING,
+)
+CODE.call(
+    "cuFuncLoad",
+    0x0326,
+    REPLY,
+    {"function": Launchable()},
+    client=Custom("answers itself for a function that the server has loaded, and notes what it loads"),
+    needs_context=False,
+    because=FIRST_USE,
 )
 CODE.call(
     "cuKernelGetAttribute",

@@ -45,6 +45,7 @@ pub fn execute(
         CallId::cuFuncSetAttribute => cuFuncSetAttribute(d, cx),
         CallId::cuKernelGetAttribute => cuKernelGetAttribute(d, cx, out),
         CallId::cuKernelSetAttribute => cuKernelSetAttribute(d, cx),
+        CallId::cuFuncLoad => cuFuncLoad(d, cx),
         CallId::cuMemAlloc_v2 => cuMemAlloc_v2(d, cx, out),
         CallId::cuMemAllocPitch_v2 => cuMemAllocPitch_v2(d, cx, out),
         CallId::cuMemGetInfo_v2 => cuMemGetInfo_v2(d, cx, out),
@@ -449,6 +450,18 @@ fn cuKernelSetAttribute(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, V
         Err(code) => return Ok(code),
     };
     let status = unsafe { (cx.driver.cuKernelSetAttribute)(args.attrib, args.val, kernel, dev) };
+    Ok(status)
+}
+
+fn cuFuncLoad(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
+    let args = CuFuncLoadArgs::decode(d)?;
+    let function: CUfunction = match cx.handles.get_function(args.function)? {
+        Ok(object) => object.cast(),
+        Err(code) => {
+            return Ok(code);
+        }
+    };
+    let status = unsafe { (cx.driver.cuFuncLoad)(function) };
     Ok(status)
 }
 

@@ -35,7 +35,37 @@ pub struct Twins {
     any: AtomicBool,
     /// How many managed allocations of the process had been made when all of them had twins here.
     known: AtomicU64,
-    all: Mutex<BTreeMap<u64, Twin>>,
+    all: Mutex<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    by_address: BTreeMap<u64, Twin>,
+    /// Their addresses by that of the program's memory: no two have any of it in common.
+    by_memory: BTreeMap<usize, u64>,
+}
+
+impl All {
+    fn insert(&mut self, address: u64, twin: Twin) {
+        self.by_memory.insert(twin.memory, address);
+        self.by_address.insert(address, twin);
+    }
+
+    fn remove(&mut self, address: u64) -> bool {
+        let removed = self.by_address.remove(&address);
+        if let Some(twin) = &removed {
+            self.by_memory.remove(&twin.memory);
+        }
+        removed.is_some()
+    }
+
+    /// Where the device sees the program's memory at `pointer`.
+    fn address_of(&self, pointer: usize) -> Option<u64> {
+        let (memory, address) = self.by_memory.range(..=pointer).next_back()?;
+        let above = pointer - memory;
+        let twin = self.by_address.get(address)?;
+        (above < twin.shadow.len()).then_some(address + above as u64)
+    }
 }
 
 #[derive(Debug)]
@@ -66,7 +96,7 @@ fn is_fence(call: CallId) -> bool {
 }
 
 impl Twins {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Twin>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,15 +111,12 @@ impl Twins {
         if !self.any() {
             return None;
         }
-        self.lock().iter().find_map(|(address, twin)| {
-            let above = pointer.checked_sub(twin.memory)?;
-            (above < twin.shadow.len()).then_some(address + above as u64)
-        })
+        self.lock().address_of(pointer)
     }
 
     /// Of a twin at `address`: the context that it was made in, if in one.
     pub fn made_in(&self, address: u64) -> Option<Option<u64>> {
-        Some(self.lock().get(&address)?.made_in)
+        Some(self.lock().by_address.get(&address)?.made_in)
     }
 
     /// Whether managed memory may be without twins here, of which the process has `made` so many.
@@ -108,7 +135,7 @@ impl Twins {
             return false;
         }
         let all = self.lock();
-        let found = all.range(..=address).next_back();
+        let found = all.by_address.range(..=address).next_back();
         found.is_some_and(|(base, twin)| {
             let room = (twin.shadow.len() as u64).checked_sub(address - base);
             room.is_some_and(|room| room > 0 && bytes <= room)
@@ -130,7 +157,7 @@ impl Session {
         is_there: impl FnOnce() -> bool,
     ) -> CUresult {
         let mut all = self.twins.lock();
-        if all.contains_key(&address) {
+        if all.by_address.contains_key(&address) {
             return CUDA_SUCCESS;
         }
         let base = address / PAGE * PAGE;
@@ -166,10 +193,12 @@ impl Session {
     /// Ends the server's twin at `address`, if there is one. Whoever calls has waited for the device.
     pub fn destroy_twin(&self, address: u64) {
         let mut all = self.twins.lock();
-        if all.remove(&address).is_some() {
+        if all.remove(address) {
             self.end_twin(address);
         }
-        self.twins.any.store(!all.is_empty(), Ordering::Relaxed);
+        self.twins
+            .any
+            .store(!all.by_address.is_empty(), Ordering::Relaxed);
     }
 
     /// Ends the twins of a context that has ended, and those that have ended with it on the server: of memory
@@ -179,15 +208,17 @@ impl Session {
             return;
         }
         let mut all = self.twins.lock();
-        all.retain(|address, twin| {
-            let stays = twin.context != context && twin.made_in != Some(context);
-            if !stays {
-                self.end_twin(*address);
-                self.twins.known.store(0, Ordering::Relaxed);
-            }
-            stays
-        });
-        self.twins.any.store(!all.is_empty(), Ordering::Relaxed);
+        let ends = |twin: &Twin| twin.context == context || twin.made_in == Some(context);
+        let ended = all.by_address.iter().filter(|(_, twin)| ends(twin));
+        let ended: Vec<u64> = ended.map(|(address, _)| *address).collect();
+        for address in ended {
+            all.remove(address);
+            self.end_twin(address);
+            self.twins.known.store(0, Ordering::Relaxed);
+        }
+        self.twins
+            .any
+            .store(!all.by_address.is_empty(), Ordering::Relaxed);
     }
 
     /// Sends what the program has changed.
@@ -198,7 +229,7 @@ impl Session {
         let mut changed = Vec::new();
         // Until all is sent: another thread finds nothing to send, and launches.
         let mut all = self.twins.lock();
-        for (address, twin) in all.iter_mut() {
+        for (address, twin) in &mut all.by_address {
             let (memory, shadow) = (twin.memory as *const u8, &mut twin.shadow);
             let mut from = 0;
             while from < shadow.len() {
@@ -230,7 +261,7 @@ impl Session {
                 |decoder| {
                     let reply = calls::HarpTwinReadReply::read(decoder);
                     next = reply.next;
-                    sound = store(&mut all, reply.lines);
+                    sound = store(&mut all.by_address, reply.lines);
                 },
             );
             if status != CUDA_SUCCESS {
@@ -369,5 +400,28 @@ mod tests {
         // Another thread that had seen fewer is done.
         twins.have_caught_up(1);
         assert!(!twins.are_behind(2));
+    }
+
+    #[test]
+    fn memory_is_found_where_the_device_has_it() {
+        let twins = Twins::default();
+        let twin = |memory, bytes| Twin {
+            memory,
+            shadow: vec![0; bytes],
+            context: 1,
+            made_in: None,
+        };
+        twins.any.store(true, Ordering::Relaxed);
+        // In another order there than here.
+        twins.lock().insert(0x9000, twin(0x1000, 0x100));
+        twins.lock().insert(0x5000, twin(0x2000, 0x100));
+        assert_eq!(twins.device_address(0x1010), Some(0x9010));
+        assert_eq!(twins.device_address(0x20ff), Some(0x50ff));
+        for outside in [0xfff, 0x1100, 0x1fff, 0x2100] {
+            assert_eq!(twins.device_address(outside), None, "{outside:#x}");
+        }
+        assert!(twins.lock().remove(0x5000) && !twins.lock().remove(0x5000));
+        assert_eq!(twins.device_address(0x2010), None);
+        assert_eq!(twins.device_address(0x1010), Some(0x9010));
     }
 }

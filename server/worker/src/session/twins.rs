@@ -168,7 +168,9 @@ impl Twins {
     /// What the device has changed from address `cursor` on, and where to go on: 0 when that was all.
     pub fn read(&mut self, cursor: u64) -> (u64, Vec<u8>) {
         let mut changed = Vec::new();
-        for (base, twin) in &mut self.all {
+        let at_cursor = self.all.range(..=cursor).next_back();
+        let first = at_cursor.map_or(cursor, |(base, _)| *base);
+        for (base, twin) in self.all.range_mut(first..) {
             let from = (cursor.saturating_sub(*base)).min(twin.memory.bytes as u64) as usize;
             if from == twin.memory.bytes {
                 continue;

@@ -172,6 +172,19 @@ def test_the_authority_never_overwrites(environ: dict[str, str], tmp_path: Path)
         assert "Next: " in again.stderr
 
 
+def test_who_is_given_credentials_during_a_rotation_trusts_both_roots(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    lines = ("ca create pool-ca", "ca rotate pool-ca", "ca server pool-ca gpu1")
+    for line in (*lines, "ca user pool-ca alice"):
+        assert harp(environ, *line.split(), cwd=tmp_path).returncode == 0
+    ca = tmp_path / "pool-ca"
+    both = (ca / "ca.pem").read_text() + (ca / "trusted.pem").read_text()
+    assert both.count("BEGIN CERTIFICATE") == 2
+    for folder in (ca / "servers" / "gpu1", ca / "users" / "alice"):
+        assert (folder / "ca.pem").read_text() == both
+
+
 def test_credentials_without_an_authority(environ: dict[str, str], tmp_path: Path) -> None:
     done = harp(environ, "ca", "user", "nowhere", "alice", cwd=tmp_path)
     assert done.returncode == 1

@@ -445,7 +445,7 @@ def issue_user(folder: Path, name: str, tenant: str, days: int) -> None:
     into = folder / "users" / name
     _refuse_to_replace(into / "client.key")
     authority = Authority.load(folder)
-    save_user(into, authority.root.certificate_pem(), authority.issue_user(tenant, name, days))
+    save_user(into, authority.trusted_pem(), authority.issue_user(tenant, name, days))
     click.echo(f"user {name} of {tenant}: credentials in {into}")
 
 

@@ -52,7 +52,8 @@ pub fn harp_copy_cached(
 ) -> Result<CUresult, Violation> {
     let args = HarpCopyCachedArgs::decode(d)?;
     let stream = live!(copy_stream(cx, args.stream));
-    let driver = cx.driver;
+    let others = cx.has_others();
     let bytes = cx.cache.fetched(args.piece, args.proof)?;
-    Ok(upload(driver, args.dst, bytes, args.stream, stream))
+    let way = (cx.driver, &cx.staging, &mut cx.uploads);
+    Ok(upload(way, others, args.dst, bytes, (args.stream, stream)))
 }

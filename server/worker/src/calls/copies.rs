@@ -6,7 +6,9 @@ use harp_wire::{Decoder, Encoder, RECORD_MAX, SYNCHRONOUS};
 
 use super::live;
 use crate::generated::driver::Driver;
-use crate::session::{Intake, Reached, Session, Staged, Stopped, Violation, Wait, BUFFER_BYTES};
+use crate::session::{
+    Intake, Reached, Session, Staged, Staging, Stopped, Uploads, Violation, Wait, BUFFER_BYTES,
+};
 
 /// Pageable memory up to this size a driver takes at once, whatever the stream has to do before (CUDA's API
 /// synchronization behavior).
@@ -22,7 +24,9 @@ pub fn cuMemcpyHtoD_v2(
 ) -> Result<CUresult, Violation> {
     let args = CuMemcpyHtoD_v2Args::decode(d)?;
     let stream = live!(copy_stream(cx, args.stream));
-    let status = upload(cx.driver, args.dst, args.data, args.stream, stream);
+    let others = cx.has_others();
+    let way = (cx.driver, &cx.staging, &mut cx.uploads);
+    let status = upload(way, others, args.dst, args.data, (args.stream, stream));
     cx.cache.begin_payload(args.dst, args.data.len());
     cx.cache.add_to_payload(args.data);
     cx.cache.end_payload(status == 0);
@@ -52,6 +56,7 @@ pub fn upload_in_pieces(
         Err(code) => (code, std::ptr::null_mut()),
     };
     cx.cache.begin_payload(address, left);
+    let others = cx.has_others();
     while left > 0 {
         let staged = left.min(BUFFER_BYTES);
         let there = match status {
@@ -62,17 +67,18 @@ pub fn upload_in_pieces(
             intake.take_into(there.bytes_mut())?;
             cx.cache.add_to_payload(there.bytes());
             staged
-        } else if let Some(mut buffer) = cx.uploads.take(&cx.staging, cx.driver, staged) {
+        } else if let Some(mut buffer) = cx.uploads.take((&cx.staging, cx.driver), staged, others) {
             intake.take_into(buffer.bytes_mut())?;
             cx.cache.add_to_payload(buffer.as_ref());
             if status == 0 {
-                status = upload_staged(cx, address, buffer, stream);
+                status = upload_staged(cx.driver, &mut cx.uploads, address, buffer, stream);
             }
             staged
         } else {
             let piece = intake.take_piece(left)?;
             if status == 0 {
-                status = upload(cx.driver, address, piece, stream_id, stream);
+                let way = (cx.driver, &cx.staging, &mut cx.uploads);
+                status = upload(way, others, address, piece, (stream_id, stream));
             }
             cx.cache.add_to_payload(piece);
             piece.len()
@@ -87,33 +93,39 @@ pub fn upload_in_pieces(
 /// Queues a copy to the device, which reads the buffer when the stream gets there. Nobody waits for a synchronous
 /// one: it is in the order of its stream.
 fn upload_staged(
-    cx: &mut Session,
+    driver: &Driver,
+    uploads: &mut Uploads,
     address: CUdeviceptr,
     buffer: Staged,
     stream: CUstream,
 ) -> CUresult {
     let bytes = buffer.as_ref().len();
     // SAFETY: see the module; the buffer is kept until the stream has passed the copy.
-    let status =
-        unsafe { (cx.driver.cuMemcpyHtoDAsync_v2)(address, buffer.start(), bytes, stream) };
+    let status = unsafe { (driver.cuMemcpyHtoDAsync_v2)(address, buffer.start(), bytes, stream) };
     match status {
-        0 => cx.uploads.keep(cx.driver, buffer, stream),
+        0 => uploads.keep(driver, buffer, stream),
         code => code,
     }
 }
 
 /// Copies to the device. The driver has taken pageable memory, which this is, before it returns. It waits for the
-/// stream of a larger copy; where that may wait for the client, the client has waited for it before.
+/// stream of a larger copy, which has a buffer of its own where `others` may have calls that are not to wait.
 pub(super) fn upload(
-    driver: &Driver,
+    (driver, staging, uploads): (&Driver, &Staging, &mut Uploads),
+    others: bool,
     address: CUdeviceptr,
     bytes: &[u8],
-    stream_id: u64,
-    stream: CUstream,
+    (stream_id, stream): (u64, CUstream),
 ) -> CUresult {
     if let Some(mut there) = Reached::of(driver, address, bytes.len(), stream) {
         there.bytes_mut().copy_from_slice(bytes);
         return 0;
+    }
+    if others && bytes.len() > TAKEN_AT_ONCE {
+        if let Some(mut buffer) = uploads.take((staging, driver), bytes.len(), others) {
+            buffer.bytes_mut().copy_from_slice(bytes);
+            return upload_staged(driver, uploads, address, buffer, stream);
+        }
     }
     let source = bytes.as_ptr().cast();
     // SAFETY: see the module.

@@ -99,9 +99,7 @@ fn wait(shared: &Arc<Shared>, mut engine: Box<Engine>, pending: Pending) -> Opti
     }
     // A program with one thread sends nothing while it waits; nobody needs to be woken for it. What is not at hand
     // the watchdog finds.
-    let others_wait = engine.session.threads.count() > 1
-        || engine.session.callbacks.any()
-        || engine.intake.has_input_at_hand();
+    let others_wait = engine.session.has_others() || engine.intake.has_input_at_hand();
     let staging = engine.session.staging.clone();
     // The device has this thread's help in the wait, which ends the gathering for whatever else there is.
     engine.gathered = 0;

@@ -60,7 +60,7 @@ pub use jit::{JitLogs, JitOptions};
 pub use reached::Reached;
 pub use relay::Relay;
 pub use replies::Replies;
-pub use staging::{Buffer as Staged, BUFFER_BYTES};
+pub use staging::{Buffer as Staged, Staging, Uploads, BUFFER_BYTES};
 pub use twins::reserve as reserve_twins;
 pub use violation::Violation;
 pub use waits::Wait;
@@ -73,7 +73,6 @@ use harp_cuda_abi::types::{CUcontext, CUdevice, CUevent, CUresult, CUDA_ERROR_IN
 
 use callbacks::Callbacks;
 use client_threads::{ClientThreads, ThreadStreams};
-use staging::{Staging, Uploads};
 use twins::Twins;
 
 use crate::generated::driver::Driver;
@@ -147,6 +146,12 @@ impl Session {
             .ok()
             .and_then(|index| self.devices.get(index));
         known.copied().ok_or(CUDA_ERROR_INVALID_DEVICE)
+    }
+
+    /// Whether the client may have something to say that is not to wait for a stream: what its other threads do, or that
+    /// a host function has returned.
+    pub fn has_others(&self) -> bool {
+        self.threads.count() > 1 || self.callbacks.any()
     }
 
     /// The call waits, and is answered when that is over.

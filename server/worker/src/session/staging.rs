@@ -22,6 +22,8 @@ const MOST_BEHIND: usize = 128;
 const SMALL_BYTES: usize = 16 << 10;
 /// Buffers that uploads may have of them.
 const MOST_UPLOADS: usize = 4;
+/// The same where the client has more to say that must not wait for a stream.
+const MOST_UPLOADS_BEHIND: usize = 64;
 const ALIGNMENT: usize = 4096;
 
 /// Memory of [`BUFFER_BYTES`] that the driver has registered, and that is never freed: a session's stays until its
@@ -221,23 +223,31 @@ impl Passed {
 /// Buffers that the device still reads.
 #[derive(Default)]
 pub struct Uploads {
-    /// None are used: there is no core for the device's own part of a copy, where it has one.
+    /// None are used to be faster: there is no core for the device's own part of a copy, where it has one.
     pub at_once: bool,
     read: VecDeque<(Buffer, Passed)>,
 }
 
 impl Uploads {
-    /// A buffer for `len` bytes, unless the device is behind with those before.
-    pub fn take(&mut self, staging: &Staging, driver: &Driver, len: usize) -> Option<Buffer> {
+    /// A buffer for `len` bytes, unless the device is behind with those before. Without one the session's loop waits for
+    /// the stream of the copy: `others` may have calls that are not to.
+    pub fn take(
+        &mut self,
+        (staging, driver): (&Staging, &Driver),
+        len: usize,
+        others: bool,
+    ) -> Option<Buffer> {
         while self.read.front().is_some_and(|(_, read)| read.has(driver)) {
             if let Some((buffer, read)) = self.read.pop_front() {
                 read.wait(driver);
                 drop(buffer);
             }
         }
-        (!self.at_once && self.read.len() < MOST_UPLOADS)
-            .then(|| staging.take(driver, len))
-            .flatten()
+        match self.read.len() {
+            0..MOST_UPLOADS if !self.at_once => staging.take(driver, len),
+            0..MOST_UPLOADS_BEHIND if others => staging.take_behind(driver, len),
+            _ => None,
+        }
     }
 
     /// Waits until the device has read all of them: before their context ends.

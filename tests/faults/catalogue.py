@@ -358,6 +358,18 @@ FAULTS = (
         "Copy the folder again.",
     ),
     Fault(
+        "state_damaged",
+        SERVER,
+        "What a server has stored of its leases is damaged",
+        "harp: …leases.json is not what this server has stored of its leases: …. Next: move it away: "
+        "no session begins before the scheduler has given its orders anew",
+        "exit status 1",
+        "The file keeps which orders are too old to be taken after a restart. It is written whole or "
+        "not at all: a disk has failed, or somebody has changed it. Without it the server takes the "
+        "first orders that come.",
+        "Look after the disk; move the file away and start the server.",
+    ),
+    Fault(
         "disk_full",
         SERVER,
         "The disk that the log goes to is full",

@@ -319,6 +319,12 @@ def server_pem(stage: Stage) -> Seen:
     return harp_server(stage, "--listen", "127.0.0.1:0")
 
 
+def state_damaged(stage: Stage) -> Seen:
+    (stage.pool.server / "state").mkdir()
+    (stage.pool.server / "state" / "leases.json").write_text('{"term": 1, "high')
+    return harp_server(stage, "--listen", "127.0.0.1:0", "--scheduler", "127.0.0.1:9")
+
+
 def disk_full(stage: Stage) -> Seen:
     """The log goes where there never is room."""
     log = stage.folder / "server-0.log"
@@ -409,6 +415,7 @@ SCENARIOS: dict[str, Callable[[Stage], Seen]] = {
         bad_ptx,
         port_in_use,
         server_pem,
+        state_damaged,
         disk_full,
         no_driver,
         driver_lost,

@@ -1,5 +1,9 @@
 """What a server admits, whatever it is ordered."""
 
+import os
+from pathlib import Path
+from unittest.mock import Mock
+
 import pytest
 
 from harp_api.control.v1 import agent_pb2 as agent
@@ -13,6 +17,8 @@ from harp_server.admission import (
     Admission,
     Closed,
 )
+from harp_server.ca import Authority
+from harp_server.scheduler_link import SchedulerLink
 
 GIB = 1 << 30
 
@@ -153,6 +159,53 @@ def test_a_restarted_agent_takes_its_own_leases_and_no_older_ones(admission: Adm
     assert not again.take_orders(orders(9, term=1))
     assert again.take_orders(orders(1, order("older", 4), order("lease", 5), term=3))
     assert states(again) == {4: REFUSED, 5: ADMITTED}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        [],
+        None,
+        {"term": 2, "highest": {"0": 5}},
+        {"term": "2", "highest": {"0": 5}, "held": [5]},
+        {"term": -1, "highest": {"0": 5}, "held": [5]},
+        {"term": 1 << 64, "highest": {"0": 5}, "held": [5]},
+        {"term": 2, "highest": [5], "held": [5]},
+        {"term": 2, "highest": {"first": 5}, "held": [5]},
+        {"term": 2, "highest": {"0": 5.0}, "held": [5]},
+        {"term": 2, "highest": {"0": 5}, "held": [True]},
+    ],
+)
+def test_what_was_stored_is_taken_as_a_whole_or_not_at_all(
+    admission: Admission, stored: object
+) -> None:
+    before = admission.stored()
+    with pytest.raises(ValueError, match=r"no |invalid literal"):
+        admission.restore(stored)
+    assert admission.stored() == before
+
+
+def test_orders_are_on_the_disk_before_they_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, synced = tmp_path / "leases.json", []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(Path(f"/proc/self/fd/{file}").readlink())
+    )
+
+    def start() -> SchedulerLink:
+        issuer = Authority.create("lab").issue_server("gpu1")
+        return SchedulerLink((), issuer, state, Mock(), Mock(), Mock(), Mock())
+
+    start()._take(agent.ToAgent(orders=orders(7, order("lease", 5), term=2)))
+    assert synced == [tmp_path / ".leases.json.new", tmp_path]
+    link = start()
+    link._take(agent.ToAgent(orders=orders(9, order("older", 4), term=1)))
+    assert link.admission.term == 2
+    # No session begins under what was ordered before: only under what is ordered now.
+    with pytest.raises(Closed, match="holds no lease"):
+        link.enter("lease", "session")
 
 
 def test_a_report_tells_of_so_many_programs_and_counts_them_all(

@@ -30,6 +30,9 @@ RUNNING_TOLD = 1000
 REPORTS_KEPT = 64
 """Reports whose answer may still come."""
 
+NUMBER_MOST = (1 << 64) - 1
+"""Terms and epochs are not greater."""
+
 
 @dataclass(slots=True)
 class Hold:
@@ -282,12 +285,25 @@ class Admission:
         tried.to_end = {}
         return tried.stored() if tried.take_orders(orders) else None
 
-    def restore(self, stored: Mapping[str, object]) -> None:
-        """Takes what an earlier process of this server has stored. Its sessions are dead."""
-        term, highest, held = (stored.get(name) for name in ("term", "highest", "held"))
-        if isinstance(term, int):
-            self.term = term
-        if isinstance(highest, dict):
-            self.highest = {int(k): v for k, v in highest.items() if isinstance(v, int)}
-        if isinstance(held, list):
-            self.returning = {epoch for epoch in held if isinstance(epoch, int)}
+    def restore(self, stored: object) -> None:
+        """Takes what an earlier process of this server has stored. Its sessions are dead.
+
+        Raises ValueError where it is anything else, and takes none of it: what is left out would
+        be forgotten, and orders taken that are older than it.
+        """
+        match stored:
+            case {"term": term, "highest": dict(highest), "held": list(held)}:
+                self.term, self.highest, self.returning = (
+                    _number(term),
+                    {_number(int(ordinal)): _number(epoch) for ordinal, epoch in highest.items()},
+                    {_number(epoch) for epoch in held},
+                )
+            case _:
+                raise ValueError("no term, epochs and leases")
+
+
+def _number(value: object) -> int:
+    """A term, an epoch or an ordinal. Raises ValueError where it is none."""
+    if type(value) is not int or not 0 <= value <= NUMBER_MOST:
+        raise ValueError(f"{value!r} is no number of a term, a lease or a device")
+    return value

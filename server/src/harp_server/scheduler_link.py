@@ -7,7 +7,6 @@ can be reached, sessions go on until the leases' grace is over (`admission`).
 import asyncio
 import contextlib
 import json
-import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from harp_api.control.v1 import agent_pb2 as control
 from harp_api.control.v1 import agent_pb2_grpc, join_pb2_grpc
 from harp_api.control.v1 import join_pb2 as join
 from harp_client import __version__
+from harp_client.durable import put_in_place
 from harp_client.errors import HarpError
 from harp_client.scheduler import OPTIONS, disagreement
 from harp_server import ca
@@ -69,7 +69,7 @@ class SchedulerLink:
     ) -> None:
         """`state`: the file that keeps what must outlive this process. `revoke` is called with the
         serial numbers of the certificates that count no more, `record` with a session and a payload
-        policy."""
+        policy. Raises HarpError where that file cannot be read, or is another."""
         self._schedulers = list(schedulers)
         self._credentials = channel_credentials(issuer)
         self._renewed = asyncio.Event()
@@ -95,9 +95,7 @@ class SchedulerLink:
         """When the scheduler was heard last, by `time.monotonic`; None: not yet."""
 
         with contextlib.suppress(FileNotFoundError):
-            stored = json.loads(state.read_text())
-            self._admission.restore(stored)
-            self._revoked = [str(serial) for serial in stored.get("revoked", ())]
+            self._restore()
 
     @property
     def admission(self) -> Admission:
@@ -326,9 +324,27 @@ class SchedulerLink:
         partial = self._state.with_name(f".{self._state.name}.new")
         with partial.open("w") as file:
             json.dump({**admission, "revoked": self._revoked}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._state)
+        put_in_place(partial, self._state)
+
+    def _restore(self) -> None:
+        """What an earlier process has stored. Raises FileNotFoundError, HarpError."""
+        try:
+            stored = json.loads(self._state.read_text())
+            self._admission.restore(stored)
+            revoked = stored.get("revoked", [])
+            if not isinstance(revoked, list):
+                raise ValueError("no list of revoked certificates")
+            self._revoked = [str(serial) for serial in revoked]
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise HarpError(f"cannot read {self._state}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            # Not set aside: which orders are too old would be forgotten, and nobody told.
+            raise HarpError(
+                f"{self._state} is not what this server has stored of its leases: {error}",
+                "move it away: no session begins before the scheduler has given its orders anew",
+            ) from error
 
     def _end_sessions(self) -> None:
         while self._admission.to_end:

@@ -247,7 +247,8 @@ class Agent:
         self.life += 1
         memory = dict.fromkeys(range(self.devices), self.memory)
         self.admission = Admission(memory, self.time())
-        self.admission.restore(self.disk)
+        if self.disk:
+            self.admission.restore(self.disk)
         self.made.clear()
         self._beat(self.life)
 

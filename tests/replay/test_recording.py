@@ -224,9 +224,8 @@ def test_each_process_has_a_trace(record: Record) -> None:
     assert len(pids) == 3
 
 
-@pytest.fixture
-def recorder_with_little_disk(tmp_path: Path) -> dict[str, str]:
-    """What has `harp-run` start a recorder that can write no file of more than 200 kB."""
+def native_with_recorder(tmp_path: Path, script: str) -> dict[str, str]:
+    """What has `harp-run` start a script as the recorder."""
     parts = native.find()
     folder = tmp_path / "native"
     for part in native.LAYOUT:
@@ -234,9 +233,15 @@ def recorder_with_little_disk(tmp_path: Path) -> dict[str, str]:
         (folder / part).symlink_to(Path(parts.root, part))
     recorder = folder / "bin" / "harp-trace"
     recorder.unlink()
-    recorder.write_text(f'#!/bin/bash\nulimit -f 200\nexec {parts.trace} "$@"\n')
+    recorder.write_text(f"#!/bin/bash\n{script}\n")
     recorder.chmod(0o755)
     return {"HARP_NATIVE_DIR": str(folder)}
+
+
+@pytest.fixture
+def recorder_with_little_disk(tmp_path: Path) -> dict[str, str]:
+    """What has `harp-run` start a recorder that can write no file of more than 200 kB."""
+    return native_with_recorder(tmp_path, f'ulimit -f 200\nexec {native.find().trace} "$@"')
 
 
 def test_devices_of_two_servers_are_two_sessions_of_one_trace(
@@ -269,6 +274,20 @@ def test_a_full_disk_costs_the_trace_and_not_the_program(
     assert len(of(events, "call", name="cuMemcpyHtoD_v2")) == 17
     kept = [call["payload"]["policy"] for call in of(events, "call", name="cuMemcpyHtoD_v2")]
     assert kept == ["hash"] * 16 + ["full"]
+
+
+def test_a_recorder_that_is_killed_while_it_speaks_leaves_no_folder(
+    record: Record, tmp_path: Path
+) -> None:
+    native_dir = native_with_recorder(
+        tmp_path, "echo ready\ncat\nprintf '{\"type\"'\nkill -KILL $$"
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    run = record("/bin/sh", "-c", ":", environ=native_dir | {"TMPDIR": str(temporary)})
+    assert run.status == 0
+    assert "the recorder was ended before it had said what it has recorded" in run.told
+    assert not list(temporary.glob("harp-trace-*"))
 
 
 def test_a_recorder_that_stands_still_is_not_waited_for(record: Record) -> None:

@@ -90,12 +90,15 @@ class Recorder:
             raise HarpError("the recorder did not start", "see the line above", 125)
 
     def close(self) -> list[str]:
-        """Waits until what the programs have said is written; a line for each trace."""
+        """Waits until what the programs have said is written; a line for each trace. Raises
+        ValueError or OSError where the recorder was killed before it had said that."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
-        told = [json.loads(line) for line in self._process.stdout]
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            self._process.stdin.close()
+            told = [json.loads(line) for line in self._process.stdout]
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
         lines = [self._line(each) for each in told if each.get("type") in ("trace", "failed")]
         if not lines:
             lines.append("no trace: no process used a device, or none could be recorded")

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use harp_cuda_abi::types::{
-    CUDA_ERROR_INVALID_VALUE, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST, CU_MEMORYTYPE_UNIFIED,
-};
+use harp_cuda_abi::types::{CUDA_ERROR_INVALID_VALUE, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST};
 use harp_driver_front::boxes::{span, BoxEnd, Extent};
 
 use crate::call::Outcome;
@@ -237,6 +235,7 @@ fn side_of(end: &BoxEnd) -> Side {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use harp_cuda_abi::types::CU_MEMORYTYPE_UNIFIED;
 
     #[test]
     fn ends_lie_where_the_program_says() {

@@ -196,6 +196,27 @@ pub fn receive(socket: RawFd) -> io::Result<Option<(Message, Vec<OwnedFd>)>> {
 /// # Errors
 /// As [`receive`].
 pub fn receive_bytes(socket: RawFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    receive_packet(socket, bytes, libc::MSG_DONTWAIT)
+}
+
+/// As [`receive_bytes`], but waits for the packet.
+///
+/// # Errors
+/// As [`receive`], but for `WouldBlock`.
+pub fn await_bytes(socket: RawFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    loop {
+        match receive_packet(socket, bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+            done => return done,
+        }
+    }
+}
+
+fn receive_packet(
+    socket: RawFd,
+    bytes: &mut [u8],
+    flags: libc::c_int,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = Ancillary::default();
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
@@ -209,8 +230,7 @@ pub fn receive_bytes(socket: RawFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<
         header.msg_iovlen = 1;
         header.msg_control = (&raw mut space).cast();
         header.msg_controllen = mem::size_of_val(&space) as _;
-        let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
-        let count = libc::recvmsg(socket, &mut header, flags);
+        let count = libc::recvmsg(socket, &mut header, flags | libc::MSG_CMSG_CLOEXEC);
         if count < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem;
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use harp_content::channel;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Largest assignment: two PEM chains and names.
 const LARGEST_MESSAGE: usize = 64 * 1024;
-
-/// Descriptors that one message may bring; all but the first are closed.
-const MOST_DESCRIPTORS: usize = 4;
 
 /// The first message that the agent sends: whose session this process becomes.
 #[derive(Debug, Deserialize)]
@@ -224,48 +221,9 @@ impl Control {
 
     fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let mut message = vec![0; LARGEST_MESSAGE];
-        let mut ancillary = AncillarySpace::default();
-        let mut part = libc::iovec {
-            iov_base: message.as_mut_ptr().cast(),
-            iov_len: message.len(),
-        };
-        // SAFETY: all-zero is a valid msghdr; the pointers put into it are to live buffers of the lengths given; the
-        // kernel wrote the control messages that are walked, and each descriptor in them is owned once.
-        unsafe {
-            let mut header: libc::msghdr = mem::zeroed();
-            header.msg_iov = &mut part;
-            header.msg_iovlen = 1;
-            header.msg_control = (&raw mut ancillary).cast();
-            header.msg_controllen = mem::size_of_val(&ancillary) as _;
-            let count = loop {
-                let count = libc::recvmsg(self.0.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC);
-                if count >= 0 {
-                    break count as usize;
-                }
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            };
-            let mut sockets = Vec::new();
-            let mut next = libc::CMSG_FIRSTHDR(&header);
-            while let Some(control) = next.as_ref() {
-                if control.cmsg_level == libc::SOL_SOCKET && control.cmsg_type == libc::SCM_RIGHTS {
-                    let bytes = control.cmsg_len - libc::CMSG_LEN(0) as usize;
-                    let descriptors = libc::CMSG_DATA(next).cast::<RawFd>();
-                    for index in 0..bytes / mem::size_of::<RawFd>() {
-                        let fd = descriptors.add(index).read_unaligned();
-                        sockets.push(OwnedFd::from_raw_fd(fd));
-                    }
-                }
-                next = libc::CMSG_NXTHDR(&header, next);
-            }
-            if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
-                return Err(io::Error::other("a message larger than 64 KiB"));
-            }
-            message.truncate(count);
-            Ok((message, sockets))
-        }
+        let (count, sockets) = channel::await_bytes(self.0.as_raw_fd(), &mut message)?;
+        message.truncate(count);
+        Ok((message, sockets))
     }
 }
 
@@ -281,57 +239,19 @@ impl AsRawFd for Control {
     }
 }
 
-/// Room for the control message of `MOST_DESCRIPTORS` descriptors.
-#[derive(Default)]
-#[repr(C, align(8))]
-struct AncillarySpace([u64; 2 + MOST_DESCRIPTORS]);
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
 
     fn pair() -> (OwnedFd, Control) {
-        let mut fds: [RawFd; 2] = [0; 2];
-        // SAFETY: room for two descriptors, each owned once from here on.
-        unsafe {
-            let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-            assert_eq!(
-                libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()),
-                0
-            );
-            (
-                OwnedFd::from_raw_fd(fds[0]),
-                Control::new(OwnedFd::from_raw_fd(fds[1])),
-            )
-        }
+        let (agent, worker) = channel::pair().unwrap();
+        (agent, Control::new(worker))
     }
 
     fn send(agent: &OwnedFd, text: &str, socket: Option<RawFd>) {
-        let mut space = AncillarySpace::default();
-        let mut part = libc::iovec {
-            iov_base: text.as_ptr() as *mut _,
-            iov_len: text.len(),
-        };
-        // SAFETY: as in `receive`.
-        unsafe {
-            let mut header: libc::msghdr = mem::zeroed();
-            header.msg_iov = &mut part;
-            header.msg_iovlen = 1;
-            if let Some(fd) = socket {
-                header.msg_control = (&raw mut space).cast();
-                header.msg_controllen = libc::CMSG_SPACE(4) as _;
-                let control = libc::CMSG_FIRSTHDR(&header);
-                (*control).cmsg_level = libc::SOL_SOCKET;
-                (*control).cmsg_type = libc::SCM_RIGHTS;
-                (*control).cmsg_len = libc::CMSG_LEN(4) as _;
-                libc::CMSG_DATA(control).cast::<RawFd>().write_unaligned(fd);
-            }
-            assert_eq!(
-                libc::sendmsg(agent.as_raw_fd(), &header, 0),
-                text.len() as isize
-            );
-        }
+        let sockets = socket.as_slice();
+        channel::send_bytes(agent.as_raw_fd(), text.as_bytes(), sockets).unwrap();
     }
 
     #[test]

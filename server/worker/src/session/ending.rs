@@ -165,21 +165,14 @@ impl Ending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn a_panic_on_any_thread_ends_the_session() {
-        let mut fds: [RawFd; 2] = [0; 2];
-        // SAFETY: room for two descriptors, each owned once in this process. The child never gets out of its block.
-        let (agent, child) = unsafe {
-            let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-            assert_eq!(
-                libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()),
-                0
-            );
-            let ends = fds.map(|fd| OwnedFd::from_raw_fd(fd));
+        let (agent, control) = harp_content::channel::pair().unwrap();
+        // SAFETY: the child never gets out of its block.
+        let child = unsafe {
             let child = libc::fork();
-            let [agent, control] = ends;
             if child == 0 {
                 std::panic::set_hook(Box::new(|_| ()));
                 let ending = Arc::new(Ending::new(Control::new(control)));
@@ -188,8 +181,9 @@ mod tests {
                 let _ = std::thread::spawn(|| panic!("as a test wants")).join();
                 libc::_exit(99);
             }
-            (agent, child)
+            child
         };
+        drop(control);
         let mut text = [0u8; 4096];
         // SAFETY: the buffer is as long as said.
         let count = unsafe { libc::recv(agent.as_raw_fd(), text.as_mut_ptr().cast(), 4096, 0) };

@@ -233,7 +233,9 @@ CODE.call(
     0x0326,
     REPLY,
     {"function": Launchable()},
-    client=Custom("answers itself for a function that the server has loaded, and notes what it loads"),
+    client=Custom(
+        "answers itself for a function that the server has loaded, and notes what it loads"
+    ),
     needs_context=False,
     because=FIRST_USE,
 )

@@ -23,6 +23,7 @@ EVENTS = Area("events", 0x0700)
 
 KEEPS_STREAMS = Custom("keeps flags, priority and context with the handle")
 KEEPS_EVENTS = Custom("keeps the event's context with the handle")
+NOTES_RECORD = Custom("notes the record's place in its stream, once the client watches events")
 CHECKS_CONTEXTS = Custom("event and stream must be of one context")
 STREAM_FLAGS = Value(allowed="CU_STREAM_NON_BLOCKING")
 CREATE_ERRORS = ("INVALID_VALUE", "INVALID_CONTEXT")
@@ -139,6 +140,7 @@ EVENTS.call(
     ONE_WAY,
     {"hEvent": Use("Event"), "hStream": STREAM},
     client=CHECKS_CONTEXTS,
+    server=NOTES_RECORD,
     needs_context=False,
     predicts=ON_STREAM_ERRORS,
 )
@@ -156,6 +158,7 @@ EVENTS.call(
     ONE_WAY,
     {"hEvent": Use("Event"), "hStream": STREAM, "flags": Value(allowed="CU_EVENT_RECORD_EXTERNAL")},
     client=CHECKS_CONTEXTS,
+    server=NOTES_RECORD,
     needs_context=False,
     predicts=("INVALID_VALUE", *ON_STREAM_ERRORS),
 )

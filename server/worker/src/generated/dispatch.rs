@@ -71,8 +71,6 @@ pub fn execute(
         CallId::cuStreamQuery => cuStreamQuery(d, cx),
         CallId::cuStreamWaitEvent => cuStreamWaitEvent(d, cx),
         CallId::cuEventCreate => cuEventCreate(d, cx),
-        CallId::cuEventRecord => cuEventRecord(d, cx),
-        CallId::cuEventRecordWithFlags => cuEventRecordWithFlags(d, cx),
         CallId::cuEventQuery => cuEventQuery(d, cx),
         CallId::cuEventElapsedTime_v2 => cuEventElapsedTime_v2(d, cx, out),
         CallId::cuOccupancyMaxActiveBlocksPerMultiprocessor => {
@@ -130,6 +128,8 @@ pub fn execute(
         CallId::cuStreamSynchronize => crate::calls::cuStreamSynchronize(d, cx, out),
         CallId::cuLaunchHostFunc => crate::calls::cuLaunchHostFunc(d, cx, out),
         CallId::cuEventDestroy_v2 => crate::calls::cuEventDestroy_v2(d, cx, out),
+        CallId::cuEventRecord => crate::calls::cuEventRecord(d, cx, out),
+        CallId::cuEventRecordWithFlags => crate::calls::cuEventRecordWithFlags(d, cx, out),
         CallId::cuEventSynchronize => crate::calls::cuEventSynchronize(d, cx, out),
         CallId::harp_event_watch => crate::calls::harp_event_watch(d, cx, out),
         CallId::cuLaunchKernel => crate::calls::cuLaunchKernel(d, cx, out),
@@ -885,42 +885,6 @@ fn cuEventCreate(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violatio
     let status = unsafe { (cx.driver.cuEventCreate)(&mut phEvent, args.Flags) };
     cx.handles
         .created(HandleKind::Event, args.phEvent, phEvent.cast(), status)?;
-    Ok(status)
-}
-
-fn cuEventRecord(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuEventRecordArgs::decode(d)?;
-    let hEvent: CUevent = match cx.handles.get(HandleKind::Event, args.hEvent)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let hStream: CUstream = match cx.handles.get_stream(args.hStream)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuEventRecord)(hEvent, hStream) };
-    Ok(status)
-}
-
-fn cuEventRecordWithFlags(d: &mut Decoder, cx: &mut Session) -> Result<CUresult, Violation> {
-    let args = CuEventRecordWithFlagsArgs::decode(d)?;
-    let hEvent: CUevent = match cx.handles.get(HandleKind::Event, args.hEvent)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let hStream: CUstream = match cx.handles.get_stream(args.hStream)? {
-        Ok(object) => object.cast(),
-        Err(code) => {
-            return Ok(code);
-        }
-    };
-    let status = unsafe { (cx.driver.cuEventRecordWithFlags)(hEvent, hStream, args.flags) };
     Ok(status)
 }
 

@@ -64,6 +64,7 @@ pub use staging::{Buffer as Staged, Staging, Uploads, BUFFER_BYTES};
 pub use twins::reserve as reserve_twins;
 pub use violation::Violation;
 pub use waits::Wait;
+pub use watches::Line;
 
 use std::collections::HashMap;
 use std::ffi::c_void;

@@ -103,6 +103,25 @@ def test_a_reader_that_is_killed_in_the_middle_of_a_line_is_told(
     assert (ended.status, ended.out, ended.err) == (6, "", told)
 
 
+@pytest.mark.parametrize("status", [1, 101])
+@pytest.mark.parametrize(
+    "words",
+    [("info",), ("verify",), ("trim", "--kernel", "add", "-o", "OUT")],
+    ids=lambda words: words[0],
+)
+def test_a_reader_that_fails_and_says_nothing_is_told(
+    look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: tuple[str, ...], status: int
+) -> None:
+    program = tmp_path / "harp-trace"
+    program.write_text(f"#!/bin/sh\nexit {status}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(native, "find", lambda: SimpleNamespace(trace=str(program)))
+    ended = look(words[0], FOLDER, *words[1:])
+    assert (ended.status, ended.out) == (6, "")
+    assert f"harp-trace ended with status {status} and said nothing. Next: " in ended.err
+    assert ended.err.count("\n") == 1
+
+
 def test_a_trace_is_packed_and_unpacked(look: Look, tmp_path: Path) -> None:
     packed, folder = tmp_path / "packed.htrace", tmp_path / "folder.htrace"
     ended = look("repack", FOLDER, "--tar", "-o", packed)

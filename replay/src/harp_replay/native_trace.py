@@ -56,8 +56,9 @@ class NativeTrace:
             if line.endswith(b"\n"):
                 yield decode(line.decode())
 
-    def end(self, status_of_failure: int = 1) -> int:
-        """Waits for its end; its exit status.
+    def end(self, status_of_failure: int = 1, *, differs: bool = False) -> None:
+        """Waits for its end. `differs`: it has printed a result that is not as it should be, for
+        which it ends with status 1 and says no more.
 
         Raises HarpError with what it says where it failed: with exit status 2 where it refused the
         trace or its arguments, else `status_of_failure`.
@@ -74,4 +75,9 @@ class NativeTrace:
             raise HarpError(
                 f"harp-trace was ended by signal {-status}", "see what the system says", 6
             )
-        return status
+        if status != 0 and not (differs and status == 1):
+            raise HarpError(
+                f"harp-trace ended with status {status} and said nothing",
+                "install harp-pool again; if it does so again, report this",
+                6,
+            )

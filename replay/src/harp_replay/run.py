@@ -159,7 +159,7 @@ def replayed(
                 result = line
             else:
                 show(line)
-        native_trace.end(status_of_failure=6)
+        native_trace.end(6, differs=result is not None and not result["passed"])
     if result is None:
         raise HarpError("harp-trace ended without a result", "report this", 6)
     return result

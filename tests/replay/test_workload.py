@@ -92,6 +92,21 @@ def test_jobs_that_never_fit_are_counted(look: Look, lists: Callable[[str], Path
     assert (found["harp"]["granted"], found["harp"]["never_granted"]) == (1, 2)
 
 
+@pytest.mark.parametrize("times", ["0", "-1", "nan", "inf", "1e300", "1e-300"])
+def test_what_jobs_cannot_arrive_by_is_refused(
+    look: Look, lists: Callable[[str], Path], times: str
+) -> None:
+    path = lists("a,1,1000,,0,100,0\nb,1,1000,,1,101,1\n")
+    ended = look("workload", path, "--machines", path.parent / "nodes.csv", f"--faster={times}")
+    assert (ended.status, ended.out) == (2, "")
+    assert f"jobs cannot arrive {float(times):g} times as fast. Next: " in ended.err
+
+
+def test_a_workload_of_no_time_at_all_has_an_end(look: Look, lists: Callable[[str], Path]) -> None:
+    found = driven(look, lists("a,1,1000,,0,9,0\nb,1,1000,,5e-324,9,1\n"), "harp")
+    assert found["harp"]["granted"] == 2
+
+
 def test_a_table_shows_the_policies_side_by_side(look: Look, lists: Callable[[str], Path]) -> None:
     path = lists("a,1,1000,,0,100,0\n")
     told = look("workload", path, "--machines", path.parent / "nodes.csv").out

@@ -154,7 +154,8 @@ class Meter:
         """Time goes on to `now`; what follows happens then."""
         until = min(now, self._last)
         if until > self._now:
-            while self._next < until:
+            # Of times that hardly differ from 0 the step may be 0.
+            while self._next < until and len(self._looks) < LOOKS:
                 self._looks.append(self.devices.fragmented())
                 self._next += self._step
             length = until - self._now

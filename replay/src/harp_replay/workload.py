@@ -11,6 +11,9 @@ import click
 
 from harp_client.errors import printable
 
+FASTER_MOST = 1_000_000
+"""Beyond it, and below its inverse, times differ by less than numbers can tell."""
+
 
 @click.command()
 @click.argument("source", metavar="TRACE|CSV", type=click.Path(exists=True, dir_okay=True))
@@ -32,7 +35,7 @@ from harp_client.errors import printable
 @click.option(
     "--faster",
     "times",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
     default=1.0,
     help="Let jobs arrive so many times as fast.",
 )
@@ -61,6 +64,9 @@ def workload(
     from harp_replay import drive, jobs
     from harp_replay.policies import POLICIES
 
+    if not 1 / FASTER_MOST <= times <= FASTER_MOST:  # nor is it not a number
+        cause = f"jobs cannot arrive {times:g} times as fast"
+        raise HarpError(cause, f"--faster takes 1/{FASTER_MOST} to {FASTER_MOST}", 2)
     unknown = sorted(set(names) - set(POLICIES))
     if unknown:
         raise HarpError(f"there is no policy {unknown[0]}", f"use {', '.join(POLICIES)}", 2)

@@ -182,6 +182,32 @@ def test_doctor_tells_what_nvml_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert api.freed == 1
 
 
+@pytest.mark.parametrize(
+    ("call", "name", "before"),
+    [
+        ("nvmlInit", "nvml", []),
+        ("nvmlDeviceGetCount", "nvml", []),
+        ("nvmlDeviceGetRemappedRows", "device 0", ["nvml"]),
+        ("nvmlEventSetWait", "events", ["nvml", "device 0", "device 0", "events"]),
+    ],
+)
+def test_doctor_says_that_the_driver_does_not_answer(
+    call: str, name: str, before: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api, hangs = StandIn([board(1)]), threading.Event()
+    monkeypatch.setattr(api, call, lambda *_: hangs.wait())
+    monkeypatch.setitem(sys.modules, "pynvml", api)
+    monkeypatch.setattr(nvml, "DRIVER_SECONDS", 0.5)
+    try:
+        *found, last = checks.devices(60)
+    finally:
+        hangs.set()
+    assert [finding.name for finding in found] == before
+    assert all(finding.ok for finding in found)
+    assert (last.name, last.ok) == (name, False)
+    assert (last.text, last.next_step) == nvml.NO_ANSWER
+
+
 def test_doctor_goes_on_without_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     (finding,) = checks.devices(0)

@@ -6,9 +6,10 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from harp_client import native
 from harp_client.errors import HarpError
@@ -21,6 +22,8 @@ DISK = 100 << 20
 """Bytes that must be free where the agent keeps its state."""
 
 JOIN = "harp join with a server's token, or harp ca server CA_DIR NAME"
+
+Value = TypeVar("Value")
 
 
 def server(
@@ -76,39 +79,65 @@ def worker(credentials: Path, device: str) -> Finding:
 
 def devices(seconds: float) -> Iterator[Finding]:
     """What NVML says of each device: who it is, where, how it is, and what happens to it in the
-    next seconds. Numbers are NVML's."""
-    from harp_server.nvml import Nvml, text
+    next seconds. Numbers are NVML's. Where a call does not come back it is not asked further."""
+    from harp_server.nvml import NoAnswer, Nvml
     from harp_server.topology import topology
 
+    name = "nvml"
     try:
-        nvml = Nvml.open()
+        nvml = in_time(Nvml.open)
+        gpus = in_time(nvml.all)
+        yield in_time(partial(library, nvml))
+        for gpu, labels in zip(gpus, in_time(partial(topology, nvml, gpus)), strict=True):
+            name = f"device {gpu.ordinal}"
+            yield from in_time(partial(device, nvml, gpu, labels))
+        name = "events"
+        if seconds:
+            yield from events(nvml, gpus, seconds)
+    except NoAnswer as error:
+        yield failed(name, error)
     except HarpError as error:
         cause = f"nothing watches the devices: {error.cause}"
         yield Finding("nvml", True, cause, error.next_step)
-        return
-    gpus = nvml.all()
+
+
+def in_time(call: Callable[[], Value]) -> Value:
+    """What a call into the driver returns. Raises what that raises, and NoAnswer."""
+    from harp_server.nvml import answered
+
+    return asyncio.run(answered(call))
+
+
+def library(nvml: Nvml) -> Finding:
+    """Which NVML of which driver it is."""
+    from harp_server.nvml import text
+
     version = text(nvml.asked("nvmlSystemGetNVMLVersion"))
-    yield Finding("nvml", True, f"driver {nvml.driver()}, NVML {version}")
-    for gpu, labels in zip(gpus, topology(nvml, gpus), strict=True):
-        name = f"device {gpu.ordinal}"
-        said = " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        model = text(nvml.asked("nvmlDeviceGetName", gpu.handle))
-        yield Finding(name, True, f"{model}, {gpu.uuid}, {gpu.bus}, {said}")
-        faults = nvml.faults(gpu)
-        yield from (Finding(name, False, *fault) for fault in faults)
-        if not faults:
-            yield Finding(name, True, "no faults")
-    if seconds:
-        yield from events(nvml, gpus, seconds)
+    return Finding("nvml", True, f"driver {nvml.driver()}, NVML {version}")
+
+
+def device(nvml: Nvml, gpu: Gpu, labels: Mapping[str, str]) -> list[Finding]:
+    """Who a device is, where, and how it is."""
+    from harp_server.nvml import text
+
+    name = f"device {gpu.ordinal}"
+    said = " ".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    model = text(nvml.asked("nvmlDeviceGetName", gpu.handle))
+    faults = nvml.faults(gpu)
+    return [
+        Finding(name, True, f"{model}, {gpu.uuid}, {gpu.bus}, {said}"),
+        *(Finding(name, False, *fault) for fault in faults),
+        *([] if faults else [Finding(name, True, "no faults")]),
+    ]
 
 
 def events(nvml: Nvml, gpus: Sequence[Gpu], seconds: float) -> Iterator[Finding]:
-    """The events of the devices in the next seconds."""
+    """The events of the devices in the next seconds. Raises NoAnswer."""
     from harp_server.nvml import Events
     from harp_server.xids import xid
 
     try:
-        reported = Events(nvml, gpus)
+        reported = in_time(partial(Events, nvml, gpus))
     except nvml.api.NVMLError as error:
         yield Finding("events", True, f"the driver has none: {error}")
         return
@@ -117,7 +146,7 @@ def events(nvml: Nvml, gpus: Sequence[Gpu], seconds: float) -> Iterator[Finding]
     ends = time.monotonic() + seconds
     try:
         while watched and (left := ends - time.monotonic()) > 0:
-            if (event := reported.wait(min(left, 1.0))) is None:
+            if (event := in_time(partial(reported.wait, min(left, 1.0)))) is None:
                 continue
             gpu, number = event
             name = "some device" if gpu is None else f"device {gpu.ordinal}"
@@ -126,8 +155,7 @@ def events(nvml: Nvml, gpus: Sequence[Gpu], seconds: float) -> Iterator[Finding]
             yield Finding(name, not takes_out, cause, action.value if action and takes_out else "")
     except nvml.api.NVMLError as error:
         yield Finding("events", False, f"NVML: {error}", "nvidia-smi -q")
-    finally:
-        reported.close()
+    in_time(reported.close)
 
 
 def disk(name: str, folder: Path) -> Finding:

@@ -57,7 +57,7 @@ Value = TypeVar("Value")
 
 async def answered(call: Callable[[], Value]) -> Value:
     """What a call into the driver returns, which may never come back: a thread makes it that nobody
-    waits for. Raises what the call raises, and HarpError where it takes too long."""
+    waits for. Raises what the call raises, and NoAnswer where it takes too long."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Value] = loop.create_future()
 
@@ -83,7 +83,11 @@ async def answered(call: Callable[[], Value]) -> Value:
         async with asyncio.timeout(DRIVER_SECONDS):
             return await answer
     except TimeoutError:
-        raise HarpError(*NO_ANSWER) from None
+        raise NoAnswer(*NO_ANSWER) from None
+
+
+class NoAnswer(HarpError):
+    """A call into the driver does not come back."""
 
 
 class Fault(NamedTuple):

@@ -30,6 +30,7 @@ from harp_api.control.v1 import pool_pb2 as api
 from harp_scheduler.core.events import Connected, Reported, TenantSet
 from harp_scheduler.core.model import Quota
 from harp_scheduler.core.pool import Pool
+from harp_scheduler.service import views
 from harp_scheduler.service.access import Caller, Role, identify
 from harp_scheduler.service.api import PoolApi
 from harp_scheduler.service.leader import Leader
@@ -265,6 +266,68 @@ def test_nobody_sees_what_is_not_stored(service: Service) -> None:
 
     seen = service.loop.run_until_complete(ask_and_look())
     assert [lease.state for lease in seen.leases] == ["Attaching"]
+
+
+def test_who_was_slow_sees_nothing_that_is_not_stored_either(service: Service) -> None:
+    goes_on = threading.Event()
+
+    async def ask_and_look() -> None:
+        changes = service.leader.changes()
+        await anext(changes)
+        await service.leader.handle(TenantSet("third", Quota()))  # not looked at yet
+        service.store.commit = lambda *_: goes_on.wait(BOUND)  # type: ignore[method-assign]
+        asked = asyncio.ensure_future(
+            service.api.Attach(api.AttachRequest(request_id="r"), Context(ALICE))
+        )
+        while not service.leader.pool.book.leases:
+            await asyncio.sleep(0)
+        looking = asyncio.ensure_future(anext(changes))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not looking.done()
+        goes_on.set()
+        await asyncio.gather(asked, looking)
+        await changes.aclose()
+
+    service.loop.run_until_complete(ask_and_look())
+
+
+@pytest.mark.parametrize("call", ["Get", "Watch"])
+def test_the_pool_goes_on_while_it_is_shown_as_it_was(
+    service: Service, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    begun, goes_on, server = threading.Event(), threading.Event(), views.server
+    service.attach(name="before", demand=api.Demand(compute=400))
+
+    def slow(*known: Any) -> api.Server:
+        begun.set()
+        goes_on.wait(BOUND)
+        return server(*known)
+
+    async def show() -> api.Things:
+        answer = getattr(service.api, call)(api.GetRequest(), Context(ADMIN))
+        shown: api.Things = await (anext(answer) if call == "Watch" else answer)
+        shown.ClearField("now")
+        shown.servers[0].ClearField("silent")
+        if call == "Watch":
+            await answer.aclose()
+        return shown
+
+    async def attach_meanwhile() -> api.Things:
+        shown = asyncio.ensure_future(show())
+        while not begun.is_set():
+            await asyncio.sleep(0)
+        for number in range(5):
+            asked = api.AttachRequest(request_id=f"m{number}", demand=api.Demand(compute=300))
+            await service.api.Attach(asked, Context(BOB))
+        assert not shown.done()
+        goes_on.set()
+        return await shown
+
+    before = service.loop.run_until_complete(show())
+    monkeypatch.setattr(views, "server", slow)
+    assert service.loop.run_until_complete(attach_meanwhile()) == before
+    assert len(before.leases) == 1
 
 
 @pytest.mark.parametrize("call", ["Detach", "Stop"])

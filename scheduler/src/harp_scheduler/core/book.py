@@ -7,6 +7,7 @@ changes: records for the transaction, servers that need new orders, leases to te
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterable
@@ -330,6 +331,25 @@ class Book:
         """Has the servers of a tenant's leases get new orders."""
         for name in self.leases_of[tenant]:
             self.reordered.update(self.leases[name].servers)
+
+    def copied(self) -> Book:
+        """What is known now of servers, devices, leases, profiles and tenants, to be read while
+        this book changes. Records are never changed, only replaced."""
+        made = copy.copy(self)
+        made.servers, made.accelerators = dict(self.servers), dict(self.accelerators)
+        made.leases, made.profiles = dict(self.leases), dict(self.profiles)
+        made.tenants, made.usage = dict(self.tenants), defaultdict(Usage)
+        made.usage |= {name: copy.copy(usage) for name, usage in self.usage.items()}
+        made.links = {
+            name: Link(link.heard, link.connected, held=link.held)
+            for name, link in self.links.items()
+        }
+        made.devices_of, made.leases_of = defaultdict(set), defaultdict(set)
+        made.devices_of |= {name: set(devices) for name, devices in self.devices_of.items()}
+        made.leases_of |= {name: set(leases) for name, leases in self.leases_of.items()}
+        made.leases_at = {name: set(leases) for name, leases in self.leases_at.items()}
+        made.waiting, made.waits_for = list(self.waiting), dict(self.waits_for)
+        return made
 
     def is_reachable(self, server: str) -> bool:
         """Whether its agent is connected."""

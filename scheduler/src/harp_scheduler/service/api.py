@@ -7,6 +7,8 @@ import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from harp_api.control.v1 import agent_pb2 as agent
 from harp_api.control.v1 import pool_pb2 as api
@@ -75,6 +77,8 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         self._members = members
         self._leader = leader
         self.caller = members.caller
+        self._viewer = ThreadPoolExecutor(1, "viewer")
+        """Builds what callers are shown of the whole pool, which takes long where that is large."""
 
     async def _do(
         self, leader: Leader, caller: Caller, event: Event, verb: str, tenant: str, request: str
@@ -218,7 +222,7 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         async with answering(context):
             leader, caller = self._leader(), self.caller(context)
             await leader.stored()
-            return things(leader, caller, request)
+            return await self._shown(leader, caller, request)
         raise AssertionError
 
     async def Watch(  # noqa: N802
@@ -227,7 +231,16 @@ class PoolApi(pool_pb2_grpc.PoolServicer):
         async with answering(context):
             leader = self._leader()
             async for _ in leader.changes():
-                yield things(leader, self.caller(context), request)
+                yield await self._shown(leader, self.caller(context), request)
+
+    async def _shown(self, leader: Leader, caller: Caller, request: api.GetRequest) -> api.Things:
+        """What was asked for, of the pool as it is when this is called."""
+        book, revision = leader.pool.book, leader.revision
+        if sees_its_own_alone(caller) and list(request.kinds) == ["leases"]:
+            # Hosts ask again and again, for less than it takes to copy.
+            return things(book, revision, caller, request)
+        build = partial(things, book.copied(), revision, caller, request)
+        return await asyncio.get_running_loop().run_in_executor(self._viewer, build)
 
     async def _admin(
         self, context: Context, role: Role, event: Event, verb: str, request: str
@@ -323,10 +336,10 @@ def view(leader: Leader, name: str) -> api.Lease:
     return api.Lease(id=name) if lease is None else views.lease(leader.pool.book, lease)
 
 
-def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Things:
+def things(book: Book, revision: int, caller: Caller, request: api.GetRequest) -> api.Things:
     """What of the pool was asked for, and the caller may see."""
-    book, wanted = leader.pool.book, set(request.kinds)
-    found = api.Things(revision=leader.revision, now=time.time())
+    wanted = set(request.kinds)
+    found = api.Things(revision=revision, now=time.time())
 
     def takes(kind: str, *names: str) -> bool:
         return (not wanted or kind in wanted) and (not request.name or request.name in names)
@@ -368,11 +381,15 @@ def things(leader: Leader, caller: Caller, request: api.GetRequest) -> api.Thing
     return found
 
 
+def sees_its_own_alone(caller: Caller) -> bool:
+    """Whether what is attached to the caller, a host, is all that he may see of leases."""
+    return caller.kind == "host" and not caller.roles
+
+
 def leases_of(book: Book, caller: Caller, request: api.GetRequest) -> list[Lease]:
     """The leases that the caller may see, of the tenant that was asked for; first come first."""
-    # Hosts ask again and again, and what is attached to them is all that they see.
-    is_host = caller.kind == "host" and not caller.roles
-    names = book.leases_at.get(caller.host, ()) if is_host else book.leases
+    at_host = sees_its_own_alone(caller)
+    names = book.leases_at.get(caller.host, ()) if at_host else book.leases
     leases = [
         lease
         for lease in (book.leases[name] for name in names)

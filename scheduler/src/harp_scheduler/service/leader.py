@@ -172,16 +172,17 @@ class Leader:
         return outcome
 
     async def changes(self, lease: str = "") -> AsyncIterator[int]:
-        """The revision now, and after each change of a lease, or of anything."""
+        """The revision now, and after each change of a lease, or of anything; each time as after
+        `stored`. Raises NotLeading."""
         changed = asyncio.Event()
         self._watchers[lease].add(changed)
         try:
-            await self.stored()
-            while self.ended is None:
+            while True:
+                # Also where it has changed meanwhile: by now more may have, which is not stored.
+                await self.stored()
                 changed.clear()
                 yield self.revision
                 await changed.wait()
-            raise NotLeading(str(self.ended))
         finally:
             self._watchers[lease].discard(changed)
             if not self._watchers[lease]:

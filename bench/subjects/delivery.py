@@ -32,8 +32,8 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
     sides.pool.ask("launches", count)
     spent = (own_ns(worker) - before) / count
     samples.add("worker launch ns", [spent - sides.direct.ask("launch_cpu", count)[0]])
-    # Means: where three threads want two cores, a socket that is polled for is as quick as ever or waits for
-    # milliseconds, and its median is one of the two.
+    # Means: where three threads want two cores, a socket that is polled for is as quick as ever or
+    # waits for milliseconds, and its median is one of the two.
     samples.add("beside pool", [fmean(sides.pool.ask("beside", TURNS, 1600 // scale))])
     sides.direct.tell("beside", TURNS, 1)
     time.sleep(ONSET_S)

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::connection::Connection;
 use super::crew::Crew;
+use super::wire_room::{WireRoom, PAGE};
 use crate::error::LinkError;
 use crate::grpc;
 use crate::h2::headers::Headers;
@@ -24,11 +25,11 @@ pub struct Inbound {
     pub connection: Arc<Connection>,
     side: Side,
     /// Bytes as they came: opened ones in `plain`, sealed ones in `sealed`.
-    pub(super) raw: Vec<u8>,
+    pub(super) raw: WireRoom,
     pub(super) plain: Range<usize>,
     pub(super) sealed: Range<usize>,
     /// What comes while a crew opens `raw`.
-    pub(super) ahead: Vec<u8>,
+    pub(super) ahead: WireRoom,
     pub(super) opener: Opener,
     post_handshake: PostHandshake,
     idle_records: u32,
@@ -55,7 +56,7 @@ impl Inbound {
         leftover: &[u8],
         window: u32,
     ) -> Inbound {
-        let mut raw = vec![0; RAW_BYTES.max(leftover.len())];
+        let mut raw = WireRoom::new(RAW_BYTES.max(leftover.len()) + PAGE);
         raw[..leftover.len()].copy_from_slice(leftover);
         Inbound {
             connection,
@@ -63,7 +64,7 @@ impl Inbound {
             raw,
             plain: 0..0,
             sealed: 0..leftover.len(),
-            ahead: Vec::new(),
+            ahead: WireRoom::default(),
             opener: Opener::new(keys),
             post_handshake: PostHandshake::default(),
             idle_records: 0,
@@ -331,10 +332,15 @@ impl Inbound {
     }
 
     fn receive(&mut self) -> Result<bool, LinkError> {
-        if self.sealed.start > 0 {
-            // What is left is less than a record; a whole buffer can then be filled behind it.
-            self.raw.copy_within(self.sealed.clone(), 0);
-            self.sealed = 0..self.sealed.len();
+        // What is left is less than a record; a whole buffer can then be filled behind it. The kernel's side goes on where
+        // it ended: both stay as far apart within pages as they were, until nothing is to come of a frame.
+        let start = match self.sealed.is_empty() && self.reader.data_left() == 0 {
+            true => 0,
+            false => self.sealed.start % PAGE,
+        };
+        if self.sealed.start != start {
+            self.raw.copy_within(self.sealed.clone(), start);
+            self.sealed = start..start + self.sealed.len();
         }
         let received = self
             .connection

@@ -34,6 +34,7 @@ mod sending;
 mod settling;
 pub mod socket;
 mod waiting;
+mod wire_room;
 mod writing;
 
 use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use super::crew::Crew;
 use super::inbound::{Inbound, RAW_BYTES};
 use super::lock;
+use super::wire_room::WireRoom;
 use crate::error::LinkError;
 use crate::tls::records::{
     ContentType, Opener, Run, HEADER_BYTES, PLAINTEXT_MAX, RECORD_MAX as FULL_RECORD,
@@ -73,7 +74,9 @@ impl Inbound {
         let rest = &self.raw[end..self.sealed.end];
         let takes_more = rest.len() < 2 * FULL_RECORD;
         if takes_more {
-            self.ahead.resize(RAW_BYTES, 0);
+            if self.ahead.is_empty() {
+                self.ahead = WireRoom::new(RAW_BYTES);
+            }
             self.ahead[..rest.len()].copy_from_slice(rest);
         }
         let more = &mut self.ahead[if takes_more { rest.len() } else { 0 }..];

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::connection::Connection;
 use super::sealing::LongWire;
+use super::wire_room::{WireRoom, PAGE};
 use crate::error::LinkError;
 use crate::tls::post_handshake::{Rekey, KEY_UPDATE_MESSAGE};
 use crate::tls::records::{
@@ -20,7 +21,7 @@ pub const DIRECT_MIN: usize = 1 << 11;
 pub struct Outbound {
     pub connection: Arc<Connection>,
     /// Sealed and sent; sealed; then, after the room for a header, gathered but not sealed.
-    pub(super) wire: Box<[u8]>,
+    pub(super) wire: WireRoom,
     pub(super) sent: usize,
     pub(super) sealed: usize,
     gathered: usize,
@@ -40,7 +41,7 @@ impl Outbound {
     pub fn new(connection: Arc<Connection>, keys: Keys) -> Outbound {
         Outbound {
             connection,
-            wire: vec![0; WIRE_BYTES].into_boxed_slice(),
+            wire: WireRoom::new(WIRE_BYTES + PAGE),
             sent: 0,
             sealed: 0,
             gathered: 0,
@@ -66,12 +67,12 @@ impl Outbound {
     /// Whether `len` more bytes, in records of their own, can be taken without sending first.
     pub fn has_room(&self, len: usize) -> bool {
         let records = len / PLAINTEXT_MAX + 3;
-        self.sealed + self.gathered + len + records * OVERHEAD_BYTES + RECORD_MAX <= WIRE_BYTES
+        self.sealed + self.gathered + len + records * OVERHEAD_BYTES + RECORD_MAX <= self.wire.len()
     }
 
     /// Whether another record of any length fits.
     fn fits_record(&self) -> bool {
-        self.sealed + RECORD_MAX <= WIRE_BYTES
+        self.sealed + RECORD_MAX <= self.wire.len()
     }
 
     /// Takes from `bytes` what fits, gathered into the present record or sealed at once; returns
@@ -91,7 +92,7 @@ impl Outbound {
                 )
             };
             rest = &rest[len..];
-            if self.is_first && self.sealed >= EARLY_BYTES && !rest.is_empty() {
+            if self.is_first && self.sealed - self.sent >= EARLY_BYTES && !rest.is_empty() {
                 self.send_early();
             }
         }
@@ -101,8 +102,12 @@ impl Outbound {
     /// Gives the socket what it takes of the sealed bytes. If it fails, [`send`](Outbound::send) will tell.
     fn send_early(&mut self) {
         self.is_first = false;
-        if let Ok(Some(len)) = self.connection.socket.send(&self.wire[..self.sealed]) {
-            self.sent = len;
+        if let Ok(Some(len)) = self
+            .connection
+            .socket
+            .send(&self.wire[self.sent..self.sealed])
+        {
+            self.sent += len;
             self.count(len);
         }
     }
@@ -177,9 +182,16 @@ impl Outbound {
                 Err(error) => return Err(LinkError::lost(&error)),
             }
         }
-        self.sent = 0;
-        self.sealed = 0;
+        // The kernel's side goes on where it ended: both stay as far apart within pages as they were.
+        (self.sent, self.sealed) = (self.sealed % PAGE, self.sealed % PAGE);
         self.is_first = true;
         Ok(true)
+    }
+
+    /// A message begins. What was sent before has mostly been taken by the peer, and the kernel's side begins anew.
+    pub fn begin(&mut self) {
+        if self.sent == self.sealed && self.gathered == 0 {
+            (self.sent, self.sealed) = (0, 0);
+        }
     }
 }

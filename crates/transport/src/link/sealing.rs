@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::lock;
 use super::outbound::Outbound;
+use super::wire_room::WireRoom;
 use super::writing::{Writer, Written};
 use crate::tls::records::{Run, PLAINTEXT_MAX, RECORD_MAX};
 
@@ -39,7 +40,7 @@ impl Chunk<'_> {
 /// Sealed bytes that come before a long run, and room for those of the run.
 #[derive(Default)]
 pub struct LongWire {
-    bytes: Vec<u8>,
+    bytes: WireRoom,
     lead: usize,
 }
 
@@ -52,8 +53,9 @@ impl Outbound {
             return None;
         }
         let mut long = std::mem::take(&mut self.long);
-        long.bytes
-            .resize(LEAD_MAX + LONG_MAX / PLAINTEXT_MAX * RECORD_MAX, 0);
+        if long.bytes.is_empty() {
+            long.bytes = WireRoom::new(LEAD_MAX + LONG_MAX / PLAINTEXT_MAX * RECORD_MAX);
+        }
         let lead = &self.wire[self.sent..self.sealed];
         long.bytes[..lead.len()].copy_from_slice(lead);
         long.lead = lead.len();

@@ -259,6 +259,7 @@ impl Writer<'_> {
     /// opens those straight to where they belong.
     fn data(&mut self, head: &[&[u8]], parts: &[&[u8]]) -> Written {
         let link = self.link;
+        self.sending().wire.begin();
         let mut pieces = head.iter().chain(parts).copied();
         let mut left: usize = head.iter().chain(parts).map(|part| part.len()).sum();
         let lead: usize = head

@@ -288,9 +288,14 @@ fn any(kind: &Type, random: &mut Random, out: &mut Vec<u8>) {
             _ => word(u64::from(*random.pick(tags)) << 56 | 9, 8),
         },
         Type::FunctionInfo => {
+            // In order, as of a kernel that there may be.
             let count = random.below(4);
             word(count as u64, 4);
-            out.extend(random.bytes(8 * count + 64));
+            for parameter in 0..count {
+                word((16 * parameter + random.below(4)) as u64, 4);
+                word(random.below(9) as u64, 4);
+            }
+            out.extend(random.bytes(64));
         }
         Type::Array(item, count) => (0..*count).for_each(|_| any(item, random, out)),
         Type::List(item) => {

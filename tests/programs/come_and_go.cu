@@ -3,6 +3,8 @@
 //     come_and_go [COUNT]
 #include "expect.h"
 
+#include <algorithm>
+
 // Memory of this process that is resident.
 static long resident_bytes() {
     long pages = 0, resident = 0;
@@ -33,6 +35,12 @@ int main(int argc, char **argv) {
     come_and_go(count / 4);
     long before = resident_bytes();
     come_and_go(count);
+    // The streams' device still does what it is told.
+    DeviceArray<int> data(std::vector<int>(1000, 3));
+    MUST(cudaMemset(data, 0, 500 * sizeof(int)));
+    std::vector<int> half(1000, 3);
+    std::fill(half.begin(), half.begin() + 500, 0);
+    expect_same("data", half, data.read());
     // Calls that are under way take some MiB.
     expect("memory stays as it was", resident_bytes() - before < 16 << 20);
     return verdict();

@@ -39,7 +39,7 @@ mod visible_devices;
 pub use default_stream::{default_stream, per_thread_stream, resolve_stream};
 pub use entry::{caught, guard, tell_failure, unsupported, unsupported_calls};
 pub use front_driver::{install, DeviceIdentity, FrontDriver};
-pub use notices::{notice, notice_once, quiet, talkative, write_line};
+pub use notices::{lines, notice, notice_once, quiet, talkative, write_line};
 #[cfg(feature = "runtime-handshake")]
 pub use runtime_handshake::export_table;
 pub use visible_devices::visible_devices;

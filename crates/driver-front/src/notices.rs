@@ -1,6 +1,7 @@
 //! Lines for the person at the terminal.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use once_cell::race::OnceBool;
@@ -63,6 +64,15 @@ pub fn write_line(text: &str) {
             _ => return,
         }
     }
+    LINES.fetch_add(1, Ordering::Release);
+}
+
+/// Lines that have been written.
+static LINES: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines have been written.
+pub fn lines() -> u64 {
+    LINES.load(Ordering::Acquire)
 }
 
 /// Whether `file` is a pipe whose reader is gone, or nothing at all.

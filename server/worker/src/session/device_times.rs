@@ -9,7 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::ptr::null_mut;
 use std::time::Instant;
 
-use harp_cuda_abi::types::{CUcontext, CUevent, CUstream, CUDA_ERROR_NOT_READY};
+use harp_cuda_abi::types::{
+    CUcontext, CUevent, CUstream, CUDA_ERROR_NOT_READY, CU_STREAM_NON_BLOCKING,
+};
 use harp_wire::calls::*;
 use harp_wire::push::{Push, Span, SPANS_MAX};
 use harp_wire::reply::PUSH;
@@ -93,17 +95,34 @@ impl DeviceTimes {
         if context.is_null() || self.under_way.len() + self.over.len() >= MOST {
             return None;
         }
-        let begin = self.record(context, stream)?;
         if !self.moments.contains_key(&(context as usize)) {
-            let event = self.record(context, stream)?;
-            let at = self.now() as f64;
-            self.moments.insert(context as usize, Moment { event, at });
+            let moment = self.moment(context)?;
+            self.moments.insert(context as usize, moment);
         }
+        let begin = self.record(context, stream)?;
         Some(Begun {
             context,
             stream,
             begin,
         })
+    }
+
+    /// An event of the current context, and when it was: in a stream of its own, which has nothing to do before. What
+    /// is timed by it never begins before it was called.
+    fn moment(&mut self, context: CUcontext) -> Option<Moment> {
+        let driver = self.driver;
+        let mut stream = null_mut();
+        // SAFETY: room for a handle.
+        if unsafe { (driver.cuStreamCreate)(&mut stream, CU_STREAM_NON_BLOCKING) } != 0 {
+            return None;
+        }
+        let event = self.record(context, stream);
+        // SAFETY: a live event.
+        let event = event.filter(|event| unsafe { (driver.cuEventSynchronize)(*event) } == 0);
+        let at = self.now() as f64;
+        // SAFETY: the stream that was created above, not used afterwards.
+        unsafe { (driver.cuStreamDestroy_v2)(stream) };
+        event.map(|event| Moment { event, at })
     }
 
     /// It has been made: the session's call of this number.

@@ -64,8 +64,8 @@ pub extern "C" fn harp_soft_gather(more: c_int) -> CUresult {
     })
 }
 
-/// Says how often what kernels had printed has been shown. Who finds the number as it was has nothing new to look for on
-/// the process's standard streams.
+/// Says how often something has been written to the process's standard streams: what kernels had printed, and lines about
+/// the soft GPU itself. Who finds the number as it was has nothing new to look for there.
 ///
 /// # Safety
 /// `times` points to a number that may be written.
@@ -73,7 +73,7 @@ pub extern "C" fn harp_soft_gather(more: c_int) -> CUresult {
 pub unsafe extern "C" fn harp_soft_shown(times: *mut u64) -> CUresult {
     harp_driver_front::guard("harp_soft_shown", || {
         // SAFETY: the caller's promise.
-        unsafe { times.write(console::shown()) };
+        unsafe { times.write(console::shown() + harp_driver_front::lines()) };
         CUDA_SUCCESS
     })
 }

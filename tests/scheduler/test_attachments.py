@@ -123,9 +123,7 @@ def test_what_cannot_be_used_is_left_out_and_doctor_and_describe_agree(cluster: 
     quiet = begin(cluster)
     assert "not used" not in end(quiet)[2]
 
-    cluster.wait(
-        lambda: cluster.get("lease", "here")[0]["state"] == "Available", "nobody uses it"
-    )
+    cluster.wait(lambda: cluster.get("lease", "here")[0]["state"] == "Available", "nobody uses it")
 
     (host,) = cluster.get("host", "web1")
     assert (host["devices"], host["left_out"]) == ([here], [line])

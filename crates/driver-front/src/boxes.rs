@@ -18,6 +18,83 @@ pub struct BoxEnd {
     pub height: usize,
 }
 
+/// What such a record describes: where a box comes from, where it goes, and its size.
+#[derive(Clone, Copy, Debug)]
+pub struct BoxCopy {
+    pub from: BoxEnd,
+    pub to: BoxEnd,
+    pub extent: Extent,
+}
+
+/// The records of three dimensions have the same fields beside their contexts.
+macro_rules! cuboid {
+    ($record:expr) => {
+        BoxCopy {
+            from: BoxEnd {
+                memory_type: $record.srcMemoryType,
+                host: $record.srcHost as usize,
+                device: $record.srcDevice,
+                x: $record.srcXInBytes,
+                y: $record.srcY,
+                z: $record.srcZ,
+                pitch: $record.srcPitch,
+                height: $record.srcHeight,
+            },
+            to: BoxEnd {
+                memory_type: $record.dstMemoryType,
+                host: $record.dstHost as usize,
+                device: $record.dstDevice,
+                x: $record.dstXInBytes,
+                y: $record.dstY,
+                z: $record.dstZ,
+                pitch: $record.dstPitch,
+                height: $record.dstHeight,
+            },
+            extent: ($record.WidthInBytes, $record.Height, $record.Depth),
+        }
+    };
+}
+
+impl From<&CUDA_MEMCPY2D> for BoxCopy {
+    fn from(record: &CUDA_MEMCPY2D) -> BoxCopy {
+        BoxCopy {
+            from: BoxEnd {
+                memory_type: record.srcMemoryType,
+                host: record.srcHost as usize,
+                device: record.srcDevice,
+                x: record.srcXInBytes,
+                y: record.srcY,
+                z: 0,
+                pitch: record.srcPitch,
+                height: 0,
+            },
+            to: BoxEnd {
+                memory_type: record.dstMemoryType,
+                host: record.dstHost as usize,
+                device: record.dstDevice,
+                x: record.dstXInBytes,
+                y: record.dstY,
+                z: 0,
+                pitch: record.dstPitch,
+                height: 0,
+            },
+            extent: (record.WidthInBytes, record.Height, 1),
+        }
+    }
+}
+
+impl From<&CUDA_MEMCPY3D> for BoxCopy {
+    fn from(record: &CUDA_MEMCPY3D) -> BoxCopy {
+        cuboid!(record)
+    }
+}
+
+impl From<&CUDA_MEMCPY3D_PEER> for BoxCopy {
+    fn from(record: &CUDA_MEMCPY3D_PEER) -> BoxCopy {
+        cuboid!(record)
+    }
+}
+
 /// Size of a box: bytes of a row, rows, slices.
 pub type Extent = (usize, usize, usize);
 

@@ -63,8 +63,8 @@ pub unsafe fn to_device(
     if source.is_null() {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    wait_for_writers(&way, source)?;
-    if bytes > TAKEN_AT_ONCE {
+    let has_waited = wait_for_writers(&way, source)?;
+    if !has_waited && bytes > TAKEN_AT_ONCE {
         wait_for_functions(&way, destination)?;
     }
     // SAFETY: the caller passes `bytes` readable bytes.
@@ -130,29 +130,24 @@ fn is_page_locked(session: &Session, start: *mut c_void, bytes: usize) -> bool {
 
 /// Page-locked memory is read when the stream gets there. Reading it at the call gives the same
 /// bytes, unless a kernel or a host function that is queued before changes them: then the stream
-/// comes first.
-pub fn wait_for_writers(way: &Way, source: *const c_void) -> Result<(), CUresult> {
+/// comes first. Whether that was so.
+pub fn wait_for_writers(way: &Way, source: *const c_void) -> Result<bool, CUresult> {
     let Way {
         session, stream, ..
     } = *way;
     settle(source as u64)?;
-    if session.twins.device_address(source as usize).is_some() {
-        return check(because(Because::Order, || match stream {
-            // SAFETY: plain values.
-            SYNCHRONOUS => unsafe { forward::cuCtxSynchronize() },
-            stream => unsafe { forward::cuStreamSynchronize(stream as CUstream) },
-        }));
+    let is_shared = session.twins.device_address(source as usize).is_some();
+    let functions = stream != SYNCHRONOUS && session.callbacks.any();
+    let may_change = functions && sessions()?.addresses.find(source as u64).is_some();
+    if !is_shared && !may_change {
+        return Ok(false);
     }
-    if stream == SYNCHRONOUS || !session.callbacks.any() {
-        return Ok(());
-    }
-    match sessions()?.addresses.find(source as u64) {
+    check(because(Because::Order, || match stream {
         // SAFETY: plain values.
-        Some(_) => check(because(Because::Order, || unsafe {
-            forward::cuStreamSynchronize(stream as CUstream)
-        })),
-        None => Ok(()),
-    }
+        SYNCHRONOUS => unsafe { forward::cuCtxSynchronize() },
+        stream => unsafe { forward::cuStreamSynchronize(stream as CUstream) },
+    }))?;
+    Ok(true)
 }
 
 /// Where a stream may wait for a host function, a copy to `address` for which the server's driver waits would keep the

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::boxes::{BoxEnd, Extent, Place};
+use harp_driver_front::boxes::{BoxCopy, BoxEnd, Extent, Place};
 use harp_wire::calls::{
     encode_harp_copy_box_on_device, encode_harp_copy_box_to_device, encode_harp_copy_box_to_host,
 };
@@ -189,8 +189,9 @@ unsafe fn through_program(
 
 unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
     let way = Way::to(to.address, to.span(shape), stream)?;
-    wait_for_writers(&way, from.address as *const c_void)?;
-    wait_for_functions(&way, to.address)?;
+    if !wait_for_writers(&way, from.address as *const c_void)? {
+        wait_for_functions(&way, to.address)?;
+    }
     let mut packed = Vec::new();
     for (z, first, rows) in runs(shape) {
         if rows == 1 {
@@ -274,20 +275,16 @@ unsafe fn box_to_host(
     Ok(way.session)
 }
 
-/// Copies the box that two ends describe.
-unsafe fn copy_between(
-    to: &BoxEnd,
-    from: &BoxEnd,
-    extent: Extent,
-    stream: Option<CUstream>,
-) -> Result<(), CUresult> {
-    let (width, height, depth) = extent;
+/// Copies the box that a record describes.
+unsafe fn copy_described(copy: BoxCopy, stream: Option<CUstream>) -> Result<(), CUresult> {
+    let (width, height, depth) = copy.extent;
     let shape = Shape {
         width,
         height,
         depth,
     };
-    let (to, from) = (Side::of(to, extent)?, Side::of(from, extent)?);
+    let to = Side::of(&copy.to, copy.extent)?;
+    let from = Side::of(&copy.from, copy.extent)?;
     // SAFETY: the caller's.
     unsafe { copy_box(&to, &from, shape, stream) }
 }
@@ -298,28 +295,7 @@ unsafe fn copy_2d(copy: *const CUDA_MEMCPY2D, stream: Option<CUstream>) -> CUres
     }
     // SAFETY: the caller passes a CUDA_MEMCPY2D.
     let copy = unsafe { &*copy };
-    let from = BoxEnd {
-        memory_type: copy.srcMemoryType,
-        host: copy.srcHost as usize,
-        device: copy.srcDevice,
-        x: copy.srcXInBytes,
-        y: copy.srcY,
-        z: 0,
-        pitch: copy.srcPitch,
-        height: 0,
-    };
-    let to = BoxEnd {
-        memory_type: copy.dstMemoryType,
-        host: copy.dstHost as usize,
-        device: copy.dstDevice,
-        x: copy.dstXInBytes,
-        y: copy.dstY,
-        z: 0,
-        pitch: copy.dstPitch,
-        height: 0,
-    };
-    let extent = (copy.WidthInBytes, copy.Height, 1);
-    result(unsafe { copy_between(&to, &from, extent, stream) })
+    result(unsafe { copy_described(copy.into(), stream) })
 }
 
 pub unsafe fn cuMemcpy2D_v2(copy: *const CUDA_MEMCPY2D) -> CUresult {
@@ -343,28 +319,7 @@ unsafe fn copy_3d(copy: *const CUDA_MEMCPY3D, stream: Option<CUstream>) -> CUres
     if copy.srcLOD != 0 || copy.dstLOD != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let from = BoxEnd {
-        memory_type: copy.srcMemoryType,
-        host: copy.srcHost as usize,
-        device: copy.srcDevice,
-        x: copy.srcXInBytes,
-        y: copy.srcY,
-        z: copy.srcZ,
-        pitch: copy.srcPitch,
-        height: copy.srcHeight,
-    };
-    let to = BoxEnd {
-        memory_type: copy.dstMemoryType,
-        host: copy.dstHost as usize,
-        device: copy.dstDevice,
-        x: copy.dstXInBytes,
-        y: copy.dstY,
-        z: copy.dstZ,
-        pitch: copy.dstPitch,
-        height: copy.dstHeight,
-    };
-    let extent = (copy.WidthInBytes, copy.Height, copy.Depth);
-    result(unsafe { copy_between(&to, &from, extent, stream) })
+    result(unsafe { copy_described(copy.into(), stream) })
 }
 
 pub unsafe fn cuMemcpy3D_v2(copy: *const CUDA_MEMCPY3D) -> CUresult {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use harp_cuda_abi::types::{CUDA_ERROR_INVALID_VALUE, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST};
-use harp_driver_front::boxes::{span, BoxEnd, Extent};
+use harp_driver_front::boxes::{span, BoxCopy, BoxEnd};
 
 use crate::call::Outcome;
 use crate::context::{Context, CONTEXTS};
@@ -202,11 +202,12 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
     Ok(())
 }
 
-/// The copy between two ends, and where they lie.
+/// The copy that a record describes, and where its ends lie.
 ///
 /// # Errors
 /// As [`BoxEnd::place`].
-pub fn between(from: BoxEnd, to: BoxEnd, extent: Extent) -> Outcome<(Copy, Side, Side)> {
+pub fn between(described: BoxCopy) -> Outcome<(Copy, Side, Side)> {
+    let BoxCopy { from, to, extent } = described;
     let (width, height, depth) = extent;
     let (source, destination) = (from.place(extent)?, to.place(extent)?);
     let copy = Copy {
@@ -253,7 +254,8 @@ mod tests {
             end(CU_MEMORYTYPE_HOST, 0x1000),
             end(CU_MEMORYTYPE_UNIFIED, 0x9000),
         );
-        let (copy, from_side, to_side) = between(from, to, (16, 4, 2)).unwrap();
+        let extent = (16, 4, 2);
+        let (copy, from_side, to_side) = between(BoxCopy { from, to, extent }).unwrap();
         assert_eq!(
             (copy.from, copy.from_pitch, copy.from_slice),
             (0x1000, 16, 64)

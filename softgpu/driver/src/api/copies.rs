@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::boxes::BoxEnd;
+use harp_driver_front::boxes::BoxCopy;
 use harp_driver_front::default_stream;
 
 use crate::call::{call, record, Outcome};
@@ -142,36 +142,18 @@ pub unsafe fn cuMemcpyPeerAsync(
     })
 }
 
-/// The ends and the extent of a two-dimensional copy.
-unsafe fn plane(pointer: *const CUDA_MEMCPY2D) -> Outcome<(Copy, Side, Side)> {
-    let plan = unsafe { record(pointer)? };
-    let from = BoxEnd {
-        memory_type: plan.srcMemoryType,
-        host: plan.srcHost as usize,
-        device: plan.srcDevice,
-        x: plan.srcXInBytes,
-        y: plan.srcY,
-        z: 0,
-        pitch: plan.srcPitch,
-        height: 0,
-    };
-    let to = BoxEnd {
-        memory_type: plan.dstMemoryType,
-        host: plan.dstHost as usize,
-        device: plan.dstDevice,
-        x: plan.dstXInBytes,
-        y: plan.dstY,
-        z: 0,
-        pitch: plan.dstPitch,
-        height: 0,
-    };
-    between(from, to, (plan.WidthInBytes, plan.Height, 1))
+/// The copy that a record of two or three dimensions describes, and its sides.
+unsafe fn described<R: core::marker::Copy>(pointer: *const R) -> Outcome<(Copy, Side, Side)>
+where
+    for<'a> BoxCopy: From<&'a R>,
+{
+    between(BoxCopy::from(&unsafe { record(pointer)? }))
 }
 
 pub unsafe fn cuMemcpy2D_v2(plan: *const CUDA_MEMCPY2D) -> CUresult {
     call(|| {
         let stream = own_stream()?;
-        let (plane, from, to) = unsafe { plane(plan)? };
+        let (plane, from, to) = unsafe { described(plan)? };
         copy(plane, from, to, &stream)
     })
 }
@@ -183,44 +165,15 @@ pub unsafe fn cuMemcpy2DUnaligned_v2(plan: *const CUDA_MEMCPY2D) -> CUresult {
 pub unsafe fn cuMemcpy2DAsync_v2(plan: *const CUDA_MEMCPY2D, stream: CUstream) -> CUresult {
     call(|| {
         let stream = stream_of(stream)?;
-        let (plane, from, to) = unsafe { plane(plan)? };
+        let (plane, from, to) = unsafe { described(plan)? };
         copy_async(plane, from, to, &stream)
     })
-}
-
-/// The ends and the extent of a three-dimensional copy; the record between devices has the same
-/// fields beside its contexts.
-macro_rules! cuboid {
-    ($plan:expr) => {{
-        let plan = $plan;
-        let from = BoxEnd {
-            memory_type: plan.srcMemoryType,
-            host: plan.srcHost as usize,
-            device: plan.srcDevice,
-            x: plan.srcXInBytes,
-            y: plan.srcY,
-            z: plan.srcZ,
-            pitch: plan.srcPitch,
-            height: plan.srcHeight,
-        };
-        let to = BoxEnd {
-            memory_type: plan.dstMemoryType,
-            host: plan.dstHost as usize,
-            device: plan.dstDevice,
-            x: plan.dstXInBytes,
-            y: plan.dstY,
-            z: plan.dstZ,
-            pitch: plan.dstPitch,
-            height: plan.dstHeight,
-        };
-        between(from, to, (plan.WidthInBytes, plan.Height, plan.Depth))
-    }};
 }
 
 pub unsafe fn cuMemcpy3D_v2(plan: *const CUDA_MEMCPY3D) -> CUresult {
     call(|| {
         let stream = own_stream()?;
-        let (cuboid, from, to) = cuboid!(unsafe { record(plan)? })?;
+        let (cuboid, from, to) = unsafe { described(plan)? };
         copy(cuboid, from, to, &stream)
     })
 }
@@ -228,7 +181,7 @@ pub unsafe fn cuMemcpy3D_v2(plan: *const CUDA_MEMCPY3D) -> CUresult {
 pub unsafe fn cuMemcpy3DAsync_v2(plan: *const CUDA_MEMCPY3D, stream: CUstream) -> CUresult {
     call(|| {
         let stream = stream_of(stream)?;
-        let (cuboid, from, to) = cuboid!(unsafe { record(plan)? })?;
+        let (cuboid, from, to) = unsafe { described(plan)? };
         copy_async(cuboid, from, to, &stream)
     })
 }
@@ -236,7 +189,7 @@ pub unsafe fn cuMemcpy3DAsync_v2(plan: *const CUDA_MEMCPY3D, stream: CUstream) -
 pub unsafe fn cuMemcpy3DPeer(plan: *const CUDA_MEMCPY3D_PEER) -> CUresult {
     call(|| {
         let legacy = &Context::current()?.legacy;
-        let (cuboid, from, to) = cuboid!(unsafe { record(plan)? })?;
+        let (cuboid, from, to) = unsafe { described(plan)? };
         copy_async(cuboid, from, to, legacy)
     })
 }
@@ -244,7 +197,7 @@ pub unsafe fn cuMemcpy3DPeer(plan: *const CUDA_MEMCPY3D_PEER) -> CUresult {
 pub unsafe fn cuMemcpy3DPeerAsync(plan: *const CUDA_MEMCPY3D_PEER, stream: CUstream) -> CUresult {
     call(|| {
         let stream = stream_of(stream)?;
-        let (cuboid, from, to) = cuboid!(unsafe { record(plan)? })?;
+        let (cuboid, from, to) = unsafe { described(plan)? };
         copy_async(cuboid, from, to, &stream)
     })
 }

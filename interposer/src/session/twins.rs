@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harp_cuda_abi::types::*;
+use harp_driver_front::address_map::AddressMap;
 use harp_wire::twin::{collect, lines, LINE, PAGE, REGION};
 use harp_wire::{calls, CallId, Encoder};
 
@@ -42,27 +43,27 @@ pub struct Twins {
 struct All {
     by_address: BTreeMap<u64, Twin>,
     /// Their addresses by that of the program's memory: no two have any of it in common.
-    by_memory: BTreeMap<usize, u64>,
+    by_memory: AddressMap<u64>,
 }
 
 impl All {
     fn insert(&mut self, address: u64, twin: Twin) {
-        self.by_memory.insert(twin.memory, address);
+        self.by_memory.insert(twin.memory as u64, address);
         self.by_address.insert(address, twin);
     }
 
     fn remove(&mut self, address: u64) -> bool {
         let removed = self.by_address.remove(&address);
         if let Some(twin) = &removed {
-            self.by_memory.remove(&twin.memory);
+            self.by_memory.remove(twin.memory as u64);
         }
         removed.is_some()
     }
 
     /// Where the device sees the program's memory at `pointer`.
     fn address_of(&self, pointer: usize) -> Option<u64> {
-        let (memory, address) = self.by_memory.range(..=pointer).next_back()?;
-        let above = pointer - memory;
+        let (memory, address) = self.by_memory.at_or_below(pointer as u64)?;
+        let above = pointer - memory as usize;
         let twin = self.by_address.get(address)?;
         (above < twin.shadow.len()).then_some(address + above as u64)
     }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::crew::Crew;
 use super::inbound::{Inbound, RAW_BYTES};
 use super::lock;
-use super::wire_room::WireRoom;
+use super::wire_room::{WireRoom, PAGE};
 use crate::error::LinkError;
 use crate::tls::records::{
     ContentType, Opener, Run, HEADER_BYTES, PLAINTEXT_MAX, RECORD_MAX as FULL_RECORD,
@@ -70,17 +70,19 @@ impl Inbound {
         }
         let run = self.opener.run(count);
         let end = self.sealed.start + count * FULL_RECORD;
-        // What follows moves in front of what comes next, unless it is much: then there is no need for more.
+        // What follows moves in front of what comes next, unless it is much: then there is no need for more. It keeps its
+        // place in a page (see `receive`).
+        let start = end % PAGE;
         let rest = &self.raw[end..self.sealed.end];
         let takes_more = rest.len() < 2 * FULL_RECORD;
         if takes_more {
             if self.ahead.is_empty() {
-                self.ahead = WireRoom::new(RAW_BYTES);
+                self.ahead = WireRoom::new(RAW_BYTES + PAGE);
             }
-            self.ahead[..rest.len()].copy_from_slice(rest);
+            self.ahead[start..start + rest.len()].copy_from_slice(rest);
         }
-        let more = &mut self.ahead[if takes_more { rest.len() } else { 0 }..];
-        let rest = rest.len();
+        let next = start + rest.len();
+        let more = &mut self.ahead[if takes_more { next } else { 0 }..];
         let records = &mut self.raw[self.sealed.start..end];
         let jobs: Vec<Mutex<Job<'_>>> = records
             .chunks_mut(JOB_RECORDS * FULL_RECORD)
@@ -108,7 +110,7 @@ impl Inbound {
             None => self.sealed.start = end,
             Some(received) => {
                 std::mem::swap(&mut self.raw, &mut self.ahead);
-                self.sealed = 0..rest;
+                self.sealed = start..next;
                 // What has been opened counts, and must be told before an error.
                 if let Err(error) = self.note(received) {
                     self.failure = Some(error);

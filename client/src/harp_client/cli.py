@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from harp_client import __version__
-from harp_client.errors import HarpError, tell
+from harp_client.errors import HarpError, cause_of, tell
 
 EPILOG = """\b
 Examples:
@@ -153,8 +153,7 @@ def status_of(command: click.Command, name: str) -> int:
         status = 1
     except OSError as error:
         # Of a file whose name came from the command line, as any command may meet.
-        place = f"{error.filename}: " if error.filename else ""
-        status = tell(name, HarpError(f"{place}{error.strerror or error}"))
+        status = tell(name, HarpError(cause_of(error)))
     # 125 is for `harp-run`: there the program's own statuses are the others.
     if status == 125:
         status = 2

@@ -32,6 +32,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
+def cause_of(error: OSError) -> str:
+    """What the system says, and of which file."""
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror or error}"
+
+
 def tell(program: str, error: HarpError) -> int:
     """Prints the error's line on stderr and returns the exit status for it."""
     print(error.line(program), file=sys.stderr)

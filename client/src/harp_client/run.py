@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from harp_client import __version__, native, program, settings
-from harp_client.errors import HarpError
+from harp_client.errors import HarpError, cause_of
 from harp_client.target import Flags, Schedulers, Target, choose, open_key, schedulers
 
 HELP = """\
@@ -135,8 +135,7 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         status = 130
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        status = _failed(HarpError(f"{place}{error.strerror or error}", "", 125))
+        status = _failed(HarpError(cause_of(error), "", 125))
     except Exception as error:  # 1 would be a status of the program
         status = _failed(HarpError(f"{type(error).__name__}: {error}", "report this", 125))
     sys.exit(status)

@@ -8,6 +8,7 @@
 //! ping BYTES N      request and answer of that size over TCP; us of each
 //! send BYTES N      fresh random bytes over TLS by rustls' stock stream, until the answer; GB/s of each
 //! receive BYTES N   a request, and that many bytes over TLS; GB/s of each
+//! wake GAP_US N     a thread that sleeps is woken by one that has slept for so long; us until it runs, of each
 //! ```
 //!
 //! Both kinds are polled and then slept for as a session's socket is ([`exchange::Waiting`]): a blocking one that
@@ -20,6 +21,7 @@
 mod exchange;
 mod link;
 mod tls;
+mod wake;
 
 use std::io::{BufRead, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -107,6 +109,11 @@ fn drive(tcp: u16, tls: u16, ca: &str) -> Result<(), Failure> {
             return Err("COMMAND BYTES N".into());
         };
         let (bytes, count): (usize, usize) = (bytes.parse()?, count.parse()?);
+        if command == "wake" {
+            let gap = Duration::from_micros(bytes as u64);
+            say(wake::latencies(gap, count)?.iter().map(micros))?;
+            continue;
+        }
         let mut buffer = vec![0; bytes];
         let mut found = Vec::with_capacity(count);
         // The first touches all memory for the first time and is not reported.
@@ -115,7 +122,7 @@ fn drive(tcp: u16, tls: u16, ca: &str) -> Result<(), Failure> {
                 "ping" => {
                     let start = Instant::now();
                     exchange::ask(&mut pings, Request::Echo, &mut buffer)?;
-                    start.elapsed().as_secs_f64() * 1e6
+                    micros(&start.elapsed())
                 }
                 "send" => {
                     random.fill(&mut buffer);
@@ -131,11 +138,21 @@ fn drive(tcp: u16, tls: u16, ca: &str) -> Result<(), Failure> {
                 _ => return Err(format!("no command {command}").into()),
             };
             if round > 0 {
-                found.push(format!("{value:.9}"));
+                found.push(value);
             }
         }
-        println!("{}", found.join(" "));
-        std::io::stdout().flush()?;
+        say(found.into_iter())?;
     }
     Ok(())
+}
+
+fn micros(time: &Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+/// Answers a command.
+fn say(values: impl Iterator<Item = f64>) -> std::io::Result<()> {
+    let words: Vec<String> = values.map(|value| format!("{value:.9}")).collect();
+    println!("{}", words.join(" "));
+    std::io::stdout().flush()
 }

@@ -12,7 +12,11 @@ pub fn latencies(gap: Duration, count: usize) -> io::Result<Vec<Duration>> {
     let all = allowed()?;
     let (own, other) = match all[..] {
         [own, .., other] => (own, other),
-        _ => return Err(io::Error::other("one core alone: nothing is woken on another")),
+        _ => {
+            return Err(io::Error::other(
+                "one core alone: nothing is woken on another",
+            ))
+        }
     };
     let (ran, running) = mpsc::channel();
     let sleeper = thread::spawn(move || {

@@ -412,6 +412,7 @@ impl Consumer {
     /// # Errors
     /// When the ring holds what no writer appends; after that there is nothing more.
     #[allow(clippy::should_implement_trait)]
+    #[inline]
     pub fn next(&mut self) -> Result<Option<RawBlock<'_>>, Broken> {
         if self.head == self.tail {
             // Acquire: the bytes below this head are there.

@@ -45,7 +45,19 @@ impl Recording {
     }
 
     /// Takes the next block of the ring.
+    #[inline]
     pub fn take(&mut self, raw: RawBlock) {
+        match raw.in_brief() {
+            Some((_, time)) => {
+                self.time = time;
+                self.payload = None;
+                self.put(raw);
+            }
+            None => self.take_other(raw),
+        }
+    }
+
+    fn take_other(&mut self, raw: RawBlock) {
         // A program that has gone wild may have written anything.
         let Ok(block) = Block::decode(raw) else {
             self.lost.add(Lost::block(raw.number, raw.body.len(), 0));
@@ -126,10 +138,10 @@ impl Recording {
 
     /// Puts what was lost into the trace.
     fn tell_loss(&mut self) {
-        let lost = std::mem::take(&mut self.lost);
-        if lost.is_nothing() {
+        if self.lost.is_nothing() {
             return;
         }
+        let lost = std::mem::take(&mut self.lost);
         let time = self.time;
         let written = self.writer.write_block(&Block::Loss { time, lost });
         if let Err(error) = written {

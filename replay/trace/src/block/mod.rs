@@ -172,7 +172,22 @@ pub struct RawBlock<'a> {
     pub body: &'a [u8],
 }
 
+/// A shorter body of one of the types of [`RawBlock::in_brief`] is cut short.
+const BRIEF_MIN: usize = 16;
+
 impl RawBlock<'_> {
+    /// Type and time of a block of one of the types that there are most of, if it has no payload and
+    /// can be [read](Block::decode): reading all of it takes longer than what is done with most.
+    #[inline]
+    pub fn in_brief(&self) -> Option<(Kind, u64)> {
+        if self.flags & FLAG_PAYLOAD != 0 || self.body.len() < BRIEF_MIN {
+            return None;
+        }
+        let kind = Kind::from_number(self.number)?;
+        let time = u64::from_le_bytes(*self.body.first_chunk()?);
+        matches!(kind, Kind::Enter | Kind::Leave | Kind::Call | Kind::Reply).then_some((kind, time))
+    }
+
     pub fn head(&self) -> [u8; HEAD_BYTES] {
         head(self.number, self.flags, self.body.len())
     }

@@ -163,3 +163,44 @@ fn a_policy_without_a_meaning_is_malformed() {
     bytes[0] = 4;
     assert!(Payload::decode(&bytes).is_err());
 }
+
+#[test]
+fn what_is_said_in_brief_is_what_the_whole_block_says() {
+    let mut told = 0;
+    for block in blocks() {
+        let mut bytes = Vec::new();
+        block.encode(&mut bytes);
+        let (number, flags, body_bytes) = read_head(*bytes.first_chunk().unwrap());
+        for cut in 0..=body_bytes {
+            let body = &bytes[HEAD_BYTES..][..cut];
+            let raw = RawBlock {
+                number,
+                flags,
+                body,
+            };
+            let Some((kind, time)) = raw.in_brief() else {
+                continue;
+            };
+            told += usize::from(cut == body_bytes);
+            match Block::decode(raw).unwrap() {
+                Block::Enter { time: whole, .. } => assert_eq!((kind, time), (Kind::Enter, whole)),
+                Block::Leave { time: whole, .. } => assert_eq!((kind, time), (Kind::Leave, whole)),
+                Block::Call(message) => {
+                    assert_eq!(
+                        (kind, time, None),
+                        (Kind::Call, message.time, message.payload)
+                    );
+                }
+                Block::Reply(message) => {
+                    assert_eq!(
+                        (kind, time, None),
+                        (Kind::Reply, message.time, message.payload)
+                    );
+                }
+                other => panic!("{other:?} in brief"),
+            }
+        }
+    }
+    // One of each type but replies, which have a payload here.
+    assert_eq!(told, 3);
+}

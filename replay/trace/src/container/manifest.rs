@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::{ErrorKind, TraceError, FORMAT_MAJOR, FORMAT_MINOR, READER};
-use crate::block::{loss, Block, Lost, Policy, RawBlock};
+use crate::block::{loss, Block, Kind, Lost, Policy, RawBlock};
 use crate::date::rfc3339;
 
 /// The longest manifest, in bytes.
@@ -38,6 +38,11 @@ impl Counts {
     pub fn add(&mut self, raw: RawBlock) {
         self.blocks += 1;
         self.bytes += (crate::block::HEAD_BYTES + raw.body.len()) as u64;
+        if let Some((kind, _)) = raw.in_brief() {
+            self.calls += u64::from(kind == Kind::Call);
+            self.replies += u64::from(kind == Kind::Reply);
+            return;
+        }
         let Ok(block) = Block::decode(raw) else {
             return;
         };

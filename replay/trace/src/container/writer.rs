@@ -107,13 +107,21 @@ impl Writer {
     ///
     /// # Errors
     /// As of [`flush`](Writer::flush); the block has been added even then.
+    #[inline]
     pub fn write(&mut self, raw: RawBlock) -> Result<(), TraceError> {
-        let full = self.content.len() + HEAD_BYTES + raw.body.len() > FRAME_BYTES;
-        let flushed = if full { self.flush() } else { Ok(()) };
+        if self.content.len() + HEAD_BYTES + raw.body.len() > FRAME_BYTES {
+            let flushed = self.flush();
+            self.add(raw);
+            return flushed;
+        }
+        self.add(raw);
+        Ok(())
+    }
+
+    fn add(&mut self, raw: RawBlock) {
         self.content.extend_from_slice(&raw.head());
         self.content.extend_from_slice(raw.body);
         self.counts.add(raw);
-        flushed
     }
 
     /// Adds a block with its fields, as [`write`](Writer::write) does.

@@ -82,6 +82,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    #[cold]
     pub(crate) fn fail(&mut self, error: DecodeError) {
         self.error.get_or_insert(error);
         self.rest = &[];
@@ -100,8 +101,18 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    #[inline]
     fn array<const N: usize>(&mut self) -> [u8; N] {
-        self.take(N).try_into().unwrap_or([0; N])
+        match self.rest.split_first_chunk() {
+            Some((array, rest)) => {
+                self.rest = rest;
+                *array
+            }
+            None => {
+                self.fail(DecodeError::Truncated);
+                [0; N]
+            }
+        }
     }
 
     #[inline]
@@ -140,49 +151,47 @@ impl<'a> Decoder<'a> {
     }
 
     /// A wire handle of `kind`.
+    #[inline]
     pub fn handle(&mut self, kind: HandleKind) -> u64 {
         self.handle_of(&[kind])
     }
 
     /// A wire handle of one of `kinds`, of which there is at least one.
+    #[inline]
     pub fn handle_of(&mut self, kinds: &[HandleKind]) -> u64 {
+        self.handle_or(kinds, |_| false)
+    }
+
+    /// A wire handle of `kind`, or 0 for none.
+    #[inline]
+    pub fn handle_or_none(&mut self, kind: HandleKind) -> u64 {
+        self.handle_or(&[kind], |id| id == 0)
+    }
+
+    /// A stream's wire handle, or one of CUDA's values 0, 1, 2 for the default streams.
+    #[inline]
+    pub fn stream(&mut self) -> u64 {
+        self.handle_or(&[HandleKind::Stream], |id| id <= LAST_SPECIAL_STREAM)
+    }
+
+    /// As [`stream`](Decoder::stream), or u64::MAX for the synchronous form of a copy.
+    #[inline]
+    pub fn copy_stream(&mut self) -> u64 {
+        self.handle_or(&[HandleKind::Stream], |id| {
+            id <= LAST_SPECIAL_STREAM || id == SYNCHRONOUS
+        })
+    }
+
+    /// A wire handle of one of `kinds`, or a value that is `special`.
+    #[inline]
+    fn handle_or(&mut self, kinds: &[HandleKind], special: impl FnOnce(u64) -> bool) -> u64 {
         let id = self.u64();
-        if HandleKind::of(id).is_some_and(|kind| kinds.contains(&kind)) || self.error.is_some() {
+        let is_one = HandleKind::of(id).is_some_and(|kind| kinds.contains(&kind));
+        if is_one || special(id) || self.error.is_some() {
             return id;
         }
         self.fail(DecodeError::WrongHandle { kind: kinds[0], id });
         0
-    }
-
-    /// A wire handle of `kind`, or 0 for none.
-    pub fn handle_or_none(&mut self, kind: HandleKind) -> u64 {
-        let mut ahead = self.clone();
-        if ahead.u64() == 0 {
-            *self = ahead;
-            return 0;
-        }
-        self.handle(kind)
-    }
-
-    /// A stream's wire handle, or one of CUDA's values 0, 1, 2 for the default streams.
-    pub fn stream(&mut self) -> u64 {
-        let mut ahead = self.clone();
-        let id = ahead.u64();
-        if id <= LAST_SPECIAL_STREAM {
-            *self = ahead;
-            return id;
-        }
-        self.handle(HandleKind::Stream)
-    }
-
-    /// As [`stream`](Decoder::stream), or u64::MAX for the synchronous form of a copy.
-    pub fn copy_stream(&mut self) -> u64 {
-        let mut ahead = self.clone();
-        if ahead.u64() == SYNCHRONOUS {
-            *self = ahead;
-            return SYNCHRONOUS;
-        }
-        self.stream()
     }
 }
 

@@ -47,11 +47,12 @@ fn lay_out(
     function: CUfunction,
     packed: &[u8],
 ) -> Result<*mut *mut c_void, Violation> {
-    if !cx.handles.layouts.contains_key(&id) {
+    let Some(parameters) = cx.handles.layouts.get(&id) else {
         layout(cx, id, function);
-    }
+        return lay_out(cx, id, function, packed);
+    };
     cx.parameters.clear();
-    for parameter in &*cx.handles.layouts[&id] {
+    for parameter in &**parameters {
         let (offset, size) = (parameter.offset as usize, parameter.size as usize);
         let bytes = packed
             .get(offset..offset + size)

@@ -12,7 +12,6 @@ use harp_wire::{CallId, Decoder, Encoder};
 use super::device_times::{stream_of, Begun};
 use super::downloads::Downloads;
 use super::intake::{Intake, Stopped};
-use super::landings;
 use super::reached::Reached;
 use super::recording::{recorder, Recorder};
 use super::relay::Relay;
@@ -253,6 +252,7 @@ impl Engine {
                 unsafe { (self.shared.driver.cuCtxSynchronize)() };
             }
             self.downloads.drain();
+            self.shared.replies.drain_landings();
             if let Some(mut times) = self.shared.replies.device_times() {
                 times.forget_contexts();
             }
@@ -351,7 +351,8 @@ impl Engine {
         }
     }
 
-    /// Has the stream answer a copy that nobody waits for. Where it cannot, nothing else may overtake the copy.
+    /// Has a copy that nobody waits for answered when its stream has got there. Where that cannot be, nothing else may
+    /// overtake the copy.
     fn begin_landing(&mut self, head: RecordHead, wait: &Wait) -> Result<bool, Stopped> {
         let (
             &Wait::Landing {
@@ -365,10 +366,7 @@ impl Engine {
             return Ok(false);
         };
         let Shared {
-            driver,
-            replies,
-            ending,
-            ..
+            driver, replies, ..
         } = &*self.shared;
         let staging = &self.session.staging;
         let buffer = if self.session.callbacks.any() {
@@ -376,8 +374,10 @@ impl Engine {
         } else {
             staging.take(driver, bytes)
         };
-        let begun = buffer.map(|buffer| {
-            landings::begin(driver, (replies, ending), ticket, (source, buffer), stream)
+        let place = (self.session.threads.context(), stream);
+        let begun = buffer.and_then(|buffer| {
+            let landings = &replies.landings;
+            landings.begin((driver, replies), ticket, (source, buffer), place)
         });
         let outcome = match begun {
             Some(0) => return Ok(true),

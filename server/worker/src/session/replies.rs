@@ -14,6 +14,7 @@ use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
 use super::device_times::DeviceTimes;
+use super::landings::Landings;
 use super::recording::recorder;
 use super::waits::{reply_head, Outcome};
 use super::watches::Watches;
@@ -30,6 +31,7 @@ pub struct Replies {
     way: Mutex<Way>,
     driver: &'static Driver,
     pub watches: Arc<Watches>,
+    pub landings: Arc<Landings>,
     /// Where the client wants to know how long calls take on the device.
     times: OnceLock<Mutex<DeviceTimes>>,
     deferred: AtomicU32,
@@ -103,6 +105,7 @@ impl Replies {
             }),
             driver,
             watches: Arc::default(),
+            landings: Arc::default(),
             times: OnceLock::new(),
             deferred: AtomicU32::new(0),
             bytes_sent: AtomicU64::new(0),
@@ -154,13 +157,39 @@ impl Replies {
 
     fn send_events(&self, way: &mut Way, driver: Option<&Driver>) -> usize {
         let times = driver.and_then(|_| self.device_times()?.told());
-        let mut bytes = 0;
-        for told in self.watches.completed(driver).into_iter().chain(times) {
+        let completed = self.watches.completed(driver);
+        // Asked for behind the events: what comes before one of those in its stream has landed.
+        let landed = driver.map_or_else(Vec::new, |driver| self.landings.landed(driver));
+        let mut bytes = self.send_landed(way, landed);
+        for told in completed.into_iter().chain(times) {
             // If the client is gone, whoever reads from it ends the session.
             let _ = way.send(told.as_slice());
             bytes += told.len();
         }
         bytes
+    }
+
+    /// Answers copies that nobody waits for.
+    fn send_landed(&self, way: &mut Way, landed: Vec<(u32, Outcome)>) -> usize {
+        let (copies, mut bytes) = (landed.len(), 0);
+        for (ticket, outcome) in landed {
+            let head = outcome.reply_head(ticket, 0);
+            bytes += head.len() + outcome.bytes().map_or(0, <[u8]>::len);
+            // If the client is gone, whoever reads from it ends the session.
+            let _ = match outcome.payload {
+                Some(payload) => way.send_buffer(&head, payload),
+                None => way.send(&head),
+            };
+        }
+        self.landings.sent(copies);
+        bytes
+    }
+
+    /// Waits for copies that nobody waits for, and sends them: before their context may end.
+    pub fn drain_landings(&self) {
+        let landed = self.landings.drain(self.driver);
+        let bytes = self.send_landed(&mut self.lock(), landed);
+        self.count(bytes);
     }
 
     /// Sends one frame of whole replies, after all that the device has printed until now, and after what events have
@@ -171,6 +200,9 @@ impl Replies {
 
     /// As [`send`](Self::send), from within the driver, which may not be called there.
     pub fn send_from_driver(&self, frame: &[u8]) -> Result<(), LinkError> {
+        if self.landings.hand_over(frame) {
+            return Ok(());
+        }
         self.send_by(frame.len(), None, |way| way.send(frame))
     }
 
@@ -209,17 +241,6 @@ impl Replies {
             Some(payload) => self.send_buffer(&head, payload),
             None => self.send(&head),
         }
-    }
-
-    /// Answers a call that nobody waits for, from within the driver. This tells of no event: what does, comes later.
-    pub fn land(&self, ticket: u32, outcome: Outcome) -> Result<(), LinkError> {
-        let head = outcome.reply_head(ticket, 0);
-        let payload = outcome.payload.unwrap_or_else(|| Box::new(Vec::new()));
-        let bytes = head.len() + (*payload).as_ref().len();
-        let sent = self.lock().send_buffer(&head, payload);
-        sent.map_err(|e| e.downcast().unwrap_or(LinkError::Closed))?;
-        self.count(bytes);
-        Ok(())
     }
 
     fn send_by(

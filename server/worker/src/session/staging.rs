@@ -203,7 +203,7 @@ impl Passed {
     }
 
     /// Whether it has; an error counts as yes, because nothing comes any more.
-    fn has(&self, driver: &Driver) -> bool {
+    pub fn has(&self, driver: &Driver) -> bool {
         const NOT_READY: CUresult = harp_cuda_abi::types::CUDA_ERROR_NOT_READY;
         // SAFETY: the event is alive.
         unsafe { (driver.cuEventQuery)(self.0) != NOT_READY }

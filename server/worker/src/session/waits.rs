@@ -26,7 +26,8 @@ pub enum Wait {
         bytes: usize,
         stream: Option<CUstream>,
     },
-    /// Device memory that the stream itself sends (`session::landings`). Waited for only where that cannot be had.
+    /// Device memory that is sent once the stream has got there (`session::landings`). Waited for only where that
+    /// cannot be had.
     Landing {
         source: CUdeviceptr,
         bytes: usize,

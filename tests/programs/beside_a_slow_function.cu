@@ -1,0 +1,97 @@
+// Copies to page-locked memory in one stream while a host function of another has not returned, which may be waiting for
+// just those bytes; and host functions that read what was copied before them. A program that hangs is killed by its alarm.
+#include "expect.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <unistd.h>
+
+static std::atomic<bool> running{false}, may_return{false};
+
+static void CUDART_CB slow(void *) {
+    running = true;
+    while (!may_return) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    running = may_return = false;
+}
+
+static std::vector<unsigned> seen;
+
+static void CUDART_CB look(void *pinned) {
+    auto data = static_cast<unsigned *>(pinned);
+    seen.assign(data, data + seen.size());
+}
+
+__global__ void fill(unsigned *data, unsigned n, unsigned seed) {
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x) data[i] = i + seed;
+}
+
+__global__ void last(unsigned *out, unsigned turns) {
+    unsigned x = 1;
+    for (unsigned i = 0; i < turns; ++i) x = x * 1664525 + 1013904223;
+    out[0] = x & 1;
+}
+
+static std::vector<unsigned> numbers(unsigned n, unsigned seed) {
+    std::vector<unsigned> found(n);
+    for (unsigned i = 0; i < n; ++i) found[i] = i + seed;
+    return found;
+}
+
+int main() {
+    alarm(60);
+    const unsigned n = 1 << 20;
+    unsigned *device, *pinned;
+    MUST(cudaMalloc(&device, n * sizeof(unsigned)));
+    MUST(cudaMallocHost(&pinned, n * sizeof(unsigned)));
+    cudaStream_t one, other;
+    MUST(cudaStreamCreateWithFlags(&one, cudaStreamNonBlocking));
+    MUST(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+    cudaEvent_t copied;
+    MUST(cudaEventCreateWithFlags(&copied, cudaEventDisableTiming));
+    unsigned seed = 0;
+
+    for (unsigned count : {4u, 16u << 10, n}) {
+        const size_t bytes = count * sizeof(unsigned);
+        // The function has begun when the copy is asked for.
+        MUST(cudaLaunchHostFunc(one, slow, nullptr));
+        while (!running) std::this_thread::yield();
+        fill<<<8, 256, 0, other>>>(device, count, ++seed);
+        MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, other));
+        MUST(cudaStreamSynchronize(other));
+        expect_same("copied beside a function", numbers(count, seed), std::vector<unsigned>(pinned, pinned + count));
+        // What comes behind the copy comes too.
+        fill<<<8, 256, 0, other>>>(device, count, ++seed);
+        MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, other));
+        fill<<<8, 256, 0, other>>>(device, count, 0);
+        MUST(cudaEventRecord(copied, other));
+        MUST(cudaEventSynchronize(copied));
+        expect_same("copied before an event", numbers(count, seed), std::vector<unsigned>(pinned, pinned + count));
+        may_return = true;
+        MUST(cudaStreamSynchronize(one));
+
+        // The copy is on its way when the function begins.
+        last<<<1, 1, 0, other>>>(device, 4 << 20);
+        fill<<<8, 256, 0, other>>>(device, count, ++seed);
+        MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, other));
+        MUST(cudaLaunchHostFunc(one, slow, nullptr));
+        MUST(cudaStreamSynchronize(other));
+        expect_same("asked for before a function", numbers(count, seed), std::vector<unsigned>(pinned, pinned + count));
+        may_return = true;
+        MUST(cudaStreamSynchronize(one));
+
+        // A function behind the copy, in its stream and in one that waits for it.
+        for (cudaStream_t stream : {other, one}) {
+            seen.assign(count, 0);
+            last<<<1, 1, 0, other>>>(device, 1 << 20);
+            fill<<<8, 256, 0, other>>>(device, count, ++seed);
+            MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, other));
+            MUST(cudaEventRecord(copied, other));
+            MUST(cudaStreamWaitEvent(stream, copied, 0));
+            MUST(cudaLaunchHostFunc(stream, look, pinned));
+            MUST(cudaStreamSynchronize(stream));
+            expect_same("seen by a function", numbers(count, seed), seen);
+        }
+    }
+    return verdict();
+}

@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use super::lock;
 use super::outbound::Outbound;
-use super::wire_room::WireRoom;
+use super::wire_room::{WireRoom, PAGE};
 use super::writing::{Writer, Written};
-use crate::tls::records::{Run, PLAINTEXT_MAX, RECORD_MAX};
+use crate::tls::records::{Run, OVERHEAD_BYTES, PLAINTEXT_MAX, RECORD_MAX};
 
 /// Shorter parts are sealed by the thread that writes.
 pub const LONG_MIN: usize = 4 * CHUNK_RECORDS * PLAINTEXT_MAX;
@@ -41,6 +41,8 @@ impl Chunk<'_> {
 #[derive(Default)]
 pub struct LongWire {
     bytes: WireRoom,
+    /// Where the first of them are: at their place in a page (see [`Outbound::send`]).
+    start: usize,
     lead: usize,
 }
 
@@ -54,13 +56,19 @@ impl Outbound {
         }
         let mut long = std::mem::take(&mut self.long);
         if long.bytes.is_empty() {
-            long.bytes = WireRoom::new(LEAD_MAX + LONG_MAX / PLAINTEXT_MAX * RECORD_MAX);
+            long.bytes = WireRoom::new(PAGE + LEAD_MAX + LONG_MAX / PLAINTEXT_MAX * RECORD_MAX);
         }
         let lead = &self.wire[self.sent..self.sealed];
-        long.bytes[..lead.len()].copy_from_slice(lead);
-        long.lead = lead.len();
-        (self.sent, self.sealed) = (0, 0);
+        (long.start, long.lead) = (self.sent % PAGE, lead.len());
+        long.bytes[long.start..][..lead.len()].copy_from_slice(lead);
         Some(long)
+    }
+
+    /// Takes the room back, of which `sealed` bytes have been sent behind the first ones.
+    fn put_back(&mut self, long: LongWire, sealed: usize) {
+        self.sent = (long.start + long.lead + sealed) % PAGE;
+        self.sealed = self.sent;
+        self.long = long;
     }
 }
 
@@ -77,9 +85,10 @@ impl Writer<'_> {
                 None => self.flush()?,
             }
         };
+        let records = bytes.len().div_ceil(PLAINTEXT_MAX);
         let sent = self.seal_and_send(bytes, &mut long);
         let wire = &mut self.sending().wire;
-        wire.long = long;
+        wire.put_back(long, bytes.len() + records * OVERHEAD_BYTES);
         // After a part of the run nothing else can be sealed.
         wire.closed |= sent.is_err();
         sent
@@ -88,7 +97,7 @@ impl Writer<'_> {
     fn seal_and_send(&mut self, bytes: &[u8], long: &mut LongWire) -> Written {
         let link = self.link;
         let run = self.sending().wire.run(bytes.len().div_ceil(PLAINTEXT_MAX));
-        let (mut room, mut lead) = (&mut long.bytes[..], long.lead);
+        let (mut room, mut lead) = (&mut long.bytes[long.start..], long.lead);
         let mut chunks = Vec::with_capacity(bytes.len().div_ceil(CHUNK_PLAINTEXT));
         for (index, plaintext) in bytes.chunks(CHUNK_PLAINTEXT).enumerate() {
             let (wire, rest) = room.split_at_mut(lead + CHUNK_RECORDS * RECORD_MAX);

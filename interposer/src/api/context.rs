@@ -61,8 +61,13 @@ static LAST_ID: AtomicU64 = AtomicU64::new(0);
 static PRIMARY: Mutex<Vec<(CUdevice, u64)>> = Mutex::new(Vec::new());
 
 /// A handle of a context on a device, which `session` has.
-fn new_context(device: CUdevice, session: usize, flags: c_uint, primary: bool) -> u64 {
-    let handle = handles::create(HandleKind::Context, session);
+fn new_context(
+    device: CUdevice,
+    session: usize,
+    flags: c_uint,
+    primary: bool,
+) -> Result<u64, CUresult> {
+    let handle = handles::create(HandleKind::Context, session)?;
     let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
     let primary = primary.then(Retains::default);
     handles::attach(
@@ -75,7 +80,7 @@ fn new_context(device: CUdevice, session: usize, flags: c_uint, primary: bool) -
             primary,
         },
     );
-    handle
+    Ok(handle)
 }
 
 /// What is known of a live context handle.
@@ -141,7 +146,7 @@ pub fn primary_context(number: CUdevice) -> Result<CUcontext, CUresult> {
     if let Some((_, handle)) = primary.iter().find(|(device, _)| *device == number) {
         return Ok(*handle as CUcontext);
     }
-    let handle = new_context(number, session, 0, true);
+    let handle = new_context(number, session, 0, true)?;
     primary.push((number, handle));
     Ok(handle as CUcontext)
 }
@@ -368,12 +373,18 @@ pub unsafe fn cuCtxCreate_v2(pctx: *mut CUcontext, flags: c_uint, dev: CUdevice)
     if pctx.is_null() || flags & !KNOWN_FLAGS != 0 {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let device = match sessions().and_then(|sessions| device(sessions, dev)) {
-        Ok(device) => device,
+    let made = sessions().and_then(|sessions| {
+        let device = device(sessions, dev)?;
+        Ok((
+            device.ordinal,
+            new_context(dev, device.session, flags, false)?,
+        ))
+    });
+    let (ordinal, handle) = match made {
+        Ok((ordinal, handle)) => (ordinal, handle as CUcontext),
         Err(code) => return code,
     };
-    let handle = new_context(dev, device.session, flags, false) as CUcontext;
-    let status = unsafe { forward::cuCtxCreate_v2(handle, flags, device.ordinal) };
+    let status = unsafe { forward::cuCtxCreate_v2(handle, flags, ordinal) };
     if status != CUDA_SUCCESS {
         handles::destroy(HandleKind::Context, handle);
         return status;

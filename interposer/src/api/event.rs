@@ -53,14 +53,17 @@ pub unsafe fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> CUresult {
     if event.is_null() || flags & OF_PROCESSES == CU_EVENT_INTERPROCESS {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let context = match sessions().and_then(|_| current_context()) {
-        Ok(context) => context as u64,
+    let made = sessions().and_then(|_| {
+        let context = current_context()? as u64;
+        Ok((
+            context,
+            handles::create(HandleKind::Event, session_of(context))?,
+        ))
+    });
+    let (context, made) = match made {
+        Ok(made) => made,
         Err(code) => return code,
     };
-    let made = handles::create(HandleKind::Event, session_of(context));
-    if made == 0 {
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
     let known = Event {
         context: AtomicU64::new(context),
         watch: Mutex::default(),

@@ -11,7 +11,7 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::{current_device, current_life};
-use super::copy::check;
+
 use super::device::device;
 use super::foretold;
 use super::library::look_up_kernel;
@@ -137,10 +137,14 @@ fn in_context(kernel: &Function) -> Result<&'static Function, CUresult> {
     let foretold = kernel.foretold.as_ref();
     let known = foretold.filter(|known| known.is_current() && own == kernel.id);
     if let Some(known) = known {
-        let id = handles::create(HandleKind::Function, session.number);
-        check(session.one_way(CallId::cuKernelGetFunction, |encoder| {
+        let id = handles::create(HandleKind::Function, session.number)?;
+        let status = session.one_way(CallId::cuKernelGetFunction, |encoder| {
             calls::encode_cuKernelGetFunction(encoder, id, own);
-        }))?;
+        });
+        if status != CUDA_SUCCESS {
+            handles::destroy(HandleKind::Function, id as CUfunction);
+            return Err(status);
+        }
         let (name, info) = (kernel.name.clone(), known.info.clone());
         attach(id, name, kernel.owner, info, known.loaded);
         functions.push((life, id));

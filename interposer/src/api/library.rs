@@ -77,7 +77,7 @@ fn load_there(
     values: &[u64],
     log_bytes: u32,
 ) -> Result<(u64, Foretold), CUresult> {
-    let handle = handles::create(HandleKind::Library, session.number);
+    let handle = handles::create(HandleKind::Library, session.number)?;
     let mut foretold = Foretold::default();
     let status = image::load(session, image, |blob| {
         foretold.load(session, handle, CallId::cuLibraryLoadData, |encoder| {
@@ -220,7 +220,7 @@ pub fn look_up_kernel(session: &Session, owner: u64, name: CString) -> Result<u6
     let library = with_server(owner, session)?;
     let foretold = &Library::known(owner)?.foretold;
     if let Some(kernel) = foretold.kernel(&name).filter(|_| library == owner) {
-        let handle = handles::create(HandleKind::Kernel, session.number);
+        let handle = handles::create(HandleKind::Kernel, session.number)?;
         let status = session.one_way(CallId::cuLibraryGetKernel, |encoder| {
             calls::encode_cuLibraryGetKernel(encoder, handle, library, &name);
         });
@@ -264,15 +264,19 @@ pub unsafe fn cuLibraryGetModule(module: *mut CUmodule, library: CUlibrary) -> C
     if let Some((_, module_id)) = modules.iter().find(|(made_in, _)| *made_in == life) {
         return unsafe { put(module, *module_id as CUmodule) };
     }
-    let made = handles::create(HandleKind::Module, session.number);
     let loaded = known.foretold.is_loaded() && session_of(library as u64) == session.number;
     let foretold = match loaded {
         true => known.foretold.clone(),
         false => Foretold::default(),
     };
     let context = life.0;
-    match Module::new(context, foretold) {
-        Ok(data) => handles::attach(made, data),
+    let made = Module::new(context, foretold).and_then(|data| {
+        let made = handles::create(HandleKind::Module, session.number)?;
+        handles::attach(made, data);
+        Ok(made)
+    });
+    let made = match made {
+        Ok(made) => made,
         Err(code) => return code,
     };
     let status = match loaded {

@@ -39,11 +39,12 @@ pub unsafe fn cuLinkCreate_v2(
     if state.is_null() {
         return CUDA_ERROR_INVALID_VALUE;
     }
-    let session = match checks::context() {
-        Ok(session) => session,
+    let made = checks::context()
+        .and_then(|session| Ok((session, handles::create(HandleKind::Link, session.number)?)));
+    let (session, handle) = match made {
+        Ok(made) => made,
         Err(code) => return code,
     };
-    let handle = handles::create(HandleKind::Link, session.number);
     let link = Link {
         // SAFETY: the program passes arrays of `count` elements.
         options: unsafe { JitOptions::new(count, options, values) },

@@ -42,7 +42,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// One that has just been loaded into a context.
+    /// One of a context as that is now.
     pub fn new(context: u64, foretold: Foretold) -> Result<Module, CUresult> {
         Ok(Module {
             context,
@@ -82,9 +82,10 @@ impl Named {
 /// Loads an image with the server of the current context.
 fn load(session: &Session, image: &[u8], options: &JitOptions) -> Result<CUmodule, Refusal> {
     let context = current_context()? as u64;
-    let handle = handles::create(HandleKind::Module, session.number);
-    let mut foretold = Foretold::default();
+    let mut module = Module::new(context, Foretold::default())?;
+    let handle = handles::create(HandleKind::Module, session.number)?;
     let status = image::load(session, image, |blob| {
+        let foretold = &mut module.foretold;
         foretold.load(session, handle, CallId::cuModuleLoadData, |encoder| {
             let (names, values) = (&options.names, &options.values);
             let log_bytes = options.log_bytes();
@@ -96,7 +97,7 @@ fn load(session: &Session, image: &[u8], options: &JitOptions) -> Result<CUmodul
         handles::destroy(HandleKind::Module, handle as CUmodule);
         return Err(status.into());
     }
-    handles::attach(handle, Module::new(context, foretold)?);
+    handles::attach(handle, module);
     Ok(handle as CUmodule)
 }
 
@@ -166,7 +167,7 @@ pub fn look_up(
     name: CString,
     encode: impl FnOnce(&mut Encoder, u64, &CStr),
 ) -> Result<u64, CUresult> {
-    let handle = handles::create(kind, session.number);
+    let handle = handles::create(kind, session.number)?;
     let mut info = FunctionInfo::default();
     let status = session.request(
         call,
@@ -188,7 +189,7 @@ fn look_up_foretold(
     name: &CStr,
     kernel: &foretold::Kernel,
 ) -> Result<u64, CUresult> {
-    let handle = handles::create(HandleKind::Function, session.number);
+    let handle = handles::create(HandleKind::Function, session.number)?;
     let status = session.one_way(CallId::cuModuleGetFunction, |encoder| {
         calls::encode_cuModuleGetFunction(encoder, handle, owner, name);
     });

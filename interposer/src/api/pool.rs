@@ -31,7 +31,7 @@ fn with_pools<T>(number: CUdevice, act: impl FnOnce(&mut DevicePools) -> T) -> R
         return Ok(act(found));
     }
     // Without the lock: a server that is waited for must not keep others' devices waiting.
-    let handle = handles::create(HandleKind::Pool, device.session);
+    let handle = handles::create(HandleKind::Pool, device.session)?;
     // SAFETY: plain values.
     let status =
         unsafe { forward::cuDeviceGetDefaultMemPool(handle as CUmemoryPool, device.ordinal) };
@@ -101,13 +101,13 @@ pub unsafe fn cuMemPoolCreate(pool: *mut CUmemoryPool, props: *const CUmemPoolPr
     let number = unsafe { props.location.anonymous.id };
     let found = sessions().and_then(|sessions| {
         let device = device(sessions, number)?;
-        Ok((sessions.of_device(device), device.ordinal))
+        let handle = handles::create(HandleKind::Pool, device.session)?;
+        Ok((sessions.of_device(device), device.ordinal, handle))
     });
-    let (session, ordinal) = match found {
+    let (session, ordinal, handle) = match found {
         Ok(found) => found,
         Err(code) => return code,
     };
-    let handle = handles::create(HandleKind::Pool, session.number);
     let status = session.request(
         CallId::cuMemPoolCreate,
         |encoder| {

@@ -136,10 +136,10 @@ pub unsafe fn cuStreamCreateWithPriority(
         };
     let session = session_of(context);
     let priority = clamped(priority, session);
-    let made = handles::create(HandleKind::Stream, session);
-    if made == 0 {
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
+    let made = match handles::create(HandleKind::Stream, session) {
+        Ok(made) => made,
+        Err(code) => return code,
+    };
     let known = Created::new(Stream {
         flags,
         priority,

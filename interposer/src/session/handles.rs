@@ -9,7 +9,7 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use harp_cuda_abi::types::*;
 use harp_wire::HandleKind;
@@ -43,19 +43,30 @@ struct Record {
 
 /// All records, and which may be used again.
 struct Table {
+    /// How many there can be.
+    most: usize,
     chunks: [AtomicPtr<Record>; CHUNKS],
     used: AtomicUsize,
     /// (index, last generation) of destroyed handles, by kind.
     free: Mutex<[Vec<(usize, u64)>; KINDS]>,
 }
 
-static TABLE: Table = Table {
-    chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
-    used: AtomicUsize::new(0),
-    free: Mutex::new([const { Vec::new() }; KINDS]),
-};
+static TABLE: Table = Table::of(CHUNK * CHUNKS);
 
 impl Table {
+    const fn of(most: usize) -> Table {
+        Table {
+            most,
+            chunks: [const { AtomicPtr::new(ptr::null_mut()) }; CHUNKS],
+            used: AtomicUsize::new(0),
+            free: Mutex::new([const { Vec::new() }; KINDS]),
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, [Vec<(usize, u64)>; KINDS]> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record(&self, index: usize) -> Option<&'static Record> {
         let chunk = self.chunks.get(index / CHUNK)?.load(Ordering::Acquire);
         if chunk.is_null() {
@@ -68,6 +79,9 @@ impl Table {
     /// Grows by one record; the caller holds `free`'s lock, so growth is serial.
     fn grow(&self) -> Option<usize> {
         let index = self.used.load(Ordering::Relaxed);
+        if index >= self.most {
+            return None;
+        }
         let chunk = self.chunks.get(index / CHUNK)?;
         if chunk.load(Ordering::Relaxed).is_null() {
             let records: Vec<Record> = (0..CHUNK)
@@ -85,6 +99,50 @@ impl Table {
         self.used.store(index + 1, Ordering::Relaxed);
         Some(index)
     }
+
+    /// As the function [`create`].
+    fn create(&self, kind: HandleKind, session: usize) -> Result<u64, CUresult> {
+        let mut free = self.free();
+        let (index, generation) = match free[kind as usize].pop() {
+            Some((index, last)) => (index, last + 1),
+            None => (self.grow().ok_or(CUDA_ERROR_OUT_OF_MEMORY)?, 1),
+        };
+        drop(free);
+        let id = (kind as u64) << 56
+            | (session as u64) << SESSION_SHIFT
+            | generation << GENERATION_SHIFT
+            | (index as u64) << INDEX_SHIFT;
+        if let Some(record) = self.record(index) {
+            let last = record.data.swap(ptr::null_mut(), Ordering::Relaxed);
+            record.last.store(last, Ordering::Relaxed);
+            record.id.store(id, Ordering::Release);
+        }
+        Ok(id)
+    }
+
+    fn find(&self, id: u64) -> Option<&'static Record> {
+        let record = self.record(index_of(id))?;
+        (id != 0 && record.id.load(Ordering::Acquire) == id).then_some(record)
+    }
+
+    /// As the function [`destroy`].
+    fn destroy(&self, kind: HandleKind, id: u64) {
+        if !is_kind(id, kind) {
+            return;
+        }
+        let Some(record) = self.find(id) else { return };
+        if record
+            .id
+            .compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_err()
+        {
+            return; // another thread destroyed it first
+        }
+        let generation = id >> GENERATION_SHIFT & GENERATION_MASK;
+        if generation < GENERATION_MASK {
+            self.free()[kind as usize].push((index_of(id), generation));
+        }
+    }
 }
 
 /// The session of a handle, by its number; 0 for what is no handle.
@@ -93,31 +151,12 @@ pub fn session_of(id: u64) -> usize {
     (id >> SESSION_SHIFT) as usize % MOST_SESSIONS
 }
 
-/// Makes a live handle of `kind` in the session of that number. Four million live handles exhaust the table,
-/// after which 0 is returned, which is none: who goes on with it ends the session.
-pub fn create(kind: HandleKind, session: usize) -> u64 {
-    let mut free = TABLE
-        .free
-        .lock()
-        .unwrap_or_else(|poison| poison.into_inner());
-    let (index, generation) = match free[kind as usize].pop() {
-        Some((index, last)) => (index, last + 1),
-        None => match TABLE.grow() {
-            Some(index) => (index, 1),
-            None => return 0,
-        },
-    };
-    drop(free);
-    let id = (kind as u64) << 56
-        | (session as u64) << SESSION_SHIFT
-        | generation << GENERATION_SHIFT
-        | (index as u64) << INDEX_SHIFT;
-    if let Some(record) = TABLE.record(index) {
-        let last = record.data.swap(ptr::null_mut(), Ordering::Relaxed);
-        record.last.store(last, Ordering::Relaxed);
-        record.id.store(id, Ordering::Release);
-    }
-    id
+/// Makes a live handle of `kind` in the session of that number.
+///
+/// # Errors
+/// `CUDA_ERROR_OUT_OF_MEMORY` where four million are live.
+pub fn create(kind: HandleKind, session: usize) -> Result<u64, CUresult> {
+    TABLE.create(kind, session)
 }
 
 fn index_of(id: u64) -> usize {
@@ -125,8 +164,7 @@ fn index_of(id: u64) -> usize {
 }
 
 fn find(id: u64) -> Option<&'static Record> {
-    let record = TABLE.record(index_of(id))?;
-    (id != 0 && record.id.load(Ordering::Acquire) == id).then_some(record)
+    TABLE.find(id)
 }
 
 fn is_kind(id: u64, kind: HandleKind) -> bool {
@@ -162,26 +200,7 @@ pub fn live_stream<T>(raw: *mut T) -> Result<u64, CUresult> {
 
 /// Ends a handle: it is refused from now on.
 pub fn destroy<T>(kind: HandleKind, raw: *mut T) {
-    let id = raw as u64;
-    if !is_kind(id, kind) {
-        return;
-    }
-    let Some(record) = find(id) else { return };
-    if record
-        .id
-        .compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed)
-        .is_err()
-    {
-        return; // another thread destroyed it first
-    }
-    let generation = id >> GENERATION_SHIFT & GENERATION_MASK;
-    if generation < GENERATION_MASK {
-        let mut free = TABLE
-            .free
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
-        free[kind as usize].push((index_of(id), generation));
-    }
+    TABLE.destroy(kind, raw as u64);
 }
 
 /// Gives a live handle what the client knows about it.
@@ -236,6 +255,10 @@ pub unsafe fn attached<T: Send + Sync + 'static>(id: u64) -> Option<&'static T> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn create(kind: HandleKind, session: usize) -> u64 {
+        super::create(kind, session).expect("the table has room")
+    }
 
     impl Renewed for AtomicU64 {
         fn renew(&self, new: Self) {
@@ -333,5 +356,24 @@ mod tests {
         attach(id, 7_u32);
         // SAFETY: this test attaches u32.
         assert_eq!(unsafe { attached::<u32>(id) }, Some(&7));
+    }
+
+    #[test]
+    fn a_full_table_refuses_until_a_handle_of_the_kind_has_ended() {
+        static SMALL: Table = Table::of(3);
+        let [first, ..] = [HandleKind::Event; 3].map(|kind| SMALL.create(kind, 0).unwrap());
+        for _ in 0..2 {
+            for kind in [HandleKind::Event, HandleKind::Stream] {
+                assert_eq!(SMALL.create(kind, 0), Err(CUDA_ERROR_OUT_OF_MEMORY));
+            }
+        }
+        SMALL.destroy(HandleKind::Event, first);
+        // Records stay with their kind.
+        assert_eq!(
+            SMALL.create(HandleKind::Stream, 0),
+            Err(CUDA_ERROR_OUT_OF_MEMORY)
+        );
+        let next = SMALL.create(HandleKind::Event, 0).unwrap();
+        assert!(next != first && SMALL.find(next).is_some() && SMALL.find(first).is_none());
     }
 }

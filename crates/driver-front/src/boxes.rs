@@ -50,7 +50,11 @@ macro_rules! cuboid {
                 pitch: $record.dstPitch,
                 height: $record.dstHeight,
             },
-            extent: ($record.WidthInBytes, $record.Height, $record.Depth),
+            extent: Extent {
+                width: $record.WidthInBytes,
+                height: $record.Height,
+                depth: $record.Depth,
+            },
         }
     };
 }
@@ -78,7 +82,11 @@ impl From<&CUDA_MEMCPY2D> for BoxCopy {
                 pitch: record.dstPitch,
                 height: 0,
             },
-            extent: (record.WidthInBytes, record.Height, 1),
+            extent: Extent {
+                width: record.WidthInBytes,
+                height: record.Height,
+                depth: 1,
+            },
         }
     }
 }
@@ -95,8 +103,36 @@ impl From<&CUDA_MEMCPY3D_PEER> for BoxCopy {
     }
 }
 
-/// Size of a box: bytes of a row, rows, slices.
-pub type Extent = (usize, usize, usize);
+/// Size of a box: bytes of a row, rows of a slice, slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    pub width: usize,
+    pub height: usize,
+    pub depth: usize,
+}
+
+impl Extent {
+    /// Whether there is nothing in it.
+    pub fn is_empty(self) -> bool {
+        self.width == 0 || self.height == 0 || self.depth == 0
+    }
+
+    /// Bytes from the first to the last of the box, with those from row to row and from slice to slice.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR_INVALID_VALUE` for more than a number has room for.
+    pub fn span(self, row: usize, slice: usize) -> Result<u64, CUresult> {
+        if self.is_empty() {
+            return Ok(0);
+        }
+        let rows = (self.height - 1).checked_mul(row);
+        let slices = (self.depth - 1).checked_mul(slice);
+        rows.zip(slices)
+            .and_then(|(rows, slices)| rows.checked_add(slices)?.checked_add(self.width))
+            .map(|bytes| bytes as u64)
+            .ok_or(CUDA_ERROR_INVALID_VALUE)
+    }
+}
 
 /// Where a box lies: its first byte, and the bytes from row to row and from slice to slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +140,30 @@ pub struct Place {
     pub start: u64,
     pub row: usize,
     pub slice: usize,
+}
+
+impl Place {
+    pub fn row_at(&self, z: usize, y: usize) -> u64 {
+        self.start + (z * self.slice + y * self.row) as u64
+    }
+
+    /// The same from that row on.
+    pub fn starting_at(&self, z: usize, y: usize) -> Place {
+        Place {
+            start: self.row_at(z, y),
+            ..*self
+        }
+    }
+
+    /// Whether the rows lie next to each other, so that the box is one run of bytes.
+    pub fn is_solid(&self, extent: Extent) -> bool {
+        let Extent {
+            width,
+            height,
+            depth,
+        } = extent;
+        (height == 1 || self.row == width) && (depth == 1 || self.slice == width * height)
+    }
 }
 
 impl BoxEnd {
@@ -119,7 +179,11 @@ impl BoxEnd {
             CU_MEMORYTYPE_ARRAY => return Err(CUDA_ERROR_NOT_SUPPORTED),
             _ => return Err(CUDA_ERROR_INVALID_VALUE),
         };
-        let (width, height, depth) = extent;
+        let Extent {
+            width,
+            height,
+            depth,
+        } = extent;
         let rows_overlap = self.pitch != 0 && self.pitch < width.saturating_add(self.x);
         let slices_overlap = self.height != 0 && self.height < height.saturating_add(self.y);
         let many_rows = height > 1 || depth > 1;
@@ -131,7 +195,7 @@ impl BoxEnd {
 
     /// `None` where a number has no room for it.
     fn reach(&self, base: u64, extent: Extent) -> Option<Place> {
-        let (width, height, _) = extent;
+        let Extent { width, height, .. } = extent;
         let or = |given: usize, otherwise: usize| if given == 0 { otherwise } else { given };
         let row = or(self.pitch, width);
         let slice = row.checked_mul(or(self.height, height))?;
@@ -139,25 +203,9 @@ impl BoxEnd {
         let slices = self.z.checked_mul(slice)?;
         let offset = rows.checked_add(slices)?.checked_add(self.x)?;
         let start = base.checked_add(offset as u64)?;
-        start.checked_add(span(extent, row, slice).ok()?)?;
+        start.checked_add(extent.span(row, slice).ok()?)?;
         Some(Place { start, row, slice })
     }
-}
-
-/// Bytes from the first to the last of a box, with those from row to row and from slice to slice.
-///
-/// # Errors
-/// `CUDA_ERROR_INVALID_VALUE` for more than a number has room for.
-pub fn span((width, height, depth): Extent, row: usize, slice: usize) -> Result<u64, CUresult> {
-    if width == 0 || height == 0 || depth == 0 {
-        return Ok(0);
-    }
-    let rows = (height - 1).checked_mul(row);
-    let slices = (depth - 1).checked_mul(slice);
-    rows.zip(slices)
-        .and_then(|(rows, slices)| rows.checked_add(slices)?.checked_add(width))
-        .map(|bytes| bytes as u64)
-        .ok_or(CUDA_ERROR_INVALID_VALUE)
 }
 
 #[cfg(test)]
@@ -175,6 +223,14 @@ mod tests {
         height: 8,
     };
 
+    fn extent(width: usize, height: usize, depth: usize) -> Extent {
+        Extent {
+            width,
+            height,
+            depth,
+        }
+    }
+
     #[test]
     fn a_box_starts_where_its_offsets_say() {
         let place = Place {
@@ -182,7 +238,7 @@ mod tests {
             row: 64,
             slice: 512,
         };
-        assert_eq!(HOST.place((16, 4, 2)), Ok(place));
+        assert_eq!(HOST.place(extent(16, 4, 2)), Ok(place));
         let plain = BoxEnd {
             memory_type: CU_MEMORYTYPE_UNIFIED,
             device: 0x9000,
@@ -198,31 +254,50 @@ mod tests {
             row: 16,
             slice: 64,
         };
-        assert_eq!(plain.place((16, 4, 2)), Ok(place));
-        assert_eq!(span((16, 4, 2), 16, 64), Ok(128));
-        assert_eq!(span((16, 0, 2), 16, 64), Ok(0));
+        assert_eq!(plain.place(extent(16, 4, 2)), Ok(place));
+        assert_eq!(extent(16, 4, 2).span(16, 64), Ok(128));
+        assert_eq!(extent(16, 0, 2).span(16, 64), Ok(0));
+    }
+
+    #[test]
+    fn a_box_is_solid_where_rows_and_slices_touch() {
+        let place = Place {
+            start: 0x1000,
+            row: 16,
+            slice: 64,
+        };
+        assert_eq!(place.row_at(1, 2), 0x1000 + 64 + 32);
+        assert_eq!(place.starting_at(1, 2).row_at(1, 0), 0x1000 + 128 + 32);
+        let solid = [(16, 4, 2), (16, 3, 1), (8, 1, 1), (0, 1, 1)];
+        assert!(solid
+            .iter()
+            .all(|(w, h, d)| place.is_solid(extent(*w, *h, *d))));
+        let split = [(8, 2, 1), (16, 3, 2), (16, 1, 2)];
+        assert!(!split
+            .iter()
+            .any(|(w, h, d)| place.is_solid(extent(*w, *h, *d))));
     }
 
     #[test]
     fn impossible_boxes_are_refused() {
         let invalid = Err(CUDA_ERROR_INVALID_VALUE);
         let narrow = BoxEnd { pitch: 8, ..HOST };
-        assert_eq!(narrow.place((16, 4, 1)), invalid);
-        assert_eq!(narrow.place((16, 1, 2)), invalid);
-        assert!(narrow.place((16, 1, 1)).is_ok(), "of one row");
+        assert_eq!(narrow.place(extent(16, 4, 1)), invalid);
+        assert_eq!(narrow.place(extent(16, 1, 2)), invalid);
+        assert!(narrow.place(extent(16, 1, 1)).is_ok(), "of one row");
         let low = BoxEnd { height: 3, ..HOST };
-        assert_eq!(low.place((16, 4, 2)), invalid);
-        assert!(low.place((16, 4, 1)).is_ok(), "of one slice");
+        assert_eq!(low.place(extent(16, 4, 2)), invalid);
+        assert!(low.place(extent(16, 4, 1)).is_ok(), "of one slice");
         let array = BoxEnd {
             memory_type: CU_MEMORYTYPE_ARRAY,
             ..HOST
         };
-        assert_eq!(array.place((1, 1, 1)), Err(CUDA_ERROR_NOT_SUPPORTED));
+        assert_eq!(array.place(extent(1, 1, 1)), Err(CUDA_ERROR_NOT_SUPPORTED));
         let nothing = BoxEnd {
             memory_type: 99,
             ..HOST
         };
-        assert_eq!(nothing.place((1, 1, 1)), invalid);
+        assert_eq!(nothing.place(extent(1, 1, 1)), invalid);
         for far in [
             BoxEnd {
                 y: usize::MAX,
@@ -241,15 +316,18 @@ mod tests {
                 ..HOST
             },
         ] {
-            assert_eq!(far.place((1, 1, 1)), invalid, "{far:?}");
+            assert_eq!(far.place(extent(1, 1, 1)), invalid, "{far:?}");
         }
         for extent in [
-            (usize::MAX - 8, 1, 1),
-            (8, usize::MAX, 1),
-            (8, 2, usize::MAX / 64),
+            extent(usize::MAX - 8, 1, 1),
+            extent(8, usize::MAX, 1),
+            extent(8, 2, usize::MAX / 64),
         ] {
             assert_eq!(HOST.place(extent), invalid, "{extent:?}");
         }
-        assert_eq!(span((8, 2, 1), usize::MAX, 0), invalid.map(|_: Place| 0));
+        assert_eq!(
+            extent(8, 2, 1).span(usize::MAX, 0),
+            invalid.map(|_: Place| 0)
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use harp_cuda_abi::types::*;
-use harp_driver_front::boxes::{BoxCopy, BoxEnd, Extent, Place};
+use harp_driver_front::boxes::{BoxCopy, Extent, Place};
 use harp_wire::calls::{
     encode_harp_copy_box_on_device, encode_harp_copy_box_to_device, encode_harp_copy_box_to_host,
 };
@@ -17,110 +17,65 @@ use super::copy::{
 use super::copy_between::{before_program, is_within_one, Way, HELD};
 use crate::session::{checks, handles, sessions, Session};
 
-/// One side of a shaped copy: where its first byte is, and the bytes from row to row and from
-/// slice to slice.
-struct Side {
-    address: u64,
-    row: usize,
-    slice: usize,
-}
-
-/// Bytes of a row, rows of a slice, slices.
-#[derive(Clone, Copy)]
-struct Shape {
-    width: usize,
-    height: usize,
-    depth: usize,
-}
-
 /// Rows from this width on travel as copies of their own.
 const WIDE_ROW: usize = 64 << 10;
 
-impl Side {
-    fn of(end: &BoxEnd, extent: Extent) -> Result<Side, CUresult> {
-        let Place { start, row, slice } = end.place(extent)?;
-        Ok(Side {
-            address: start,
-            row,
-            slice,
-        })
-    }
-
-    fn row_at(&self, z: usize, y: usize) -> u64 {
-        self.address + (z * self.slice + y * self.row) as u64
-    }
-
-    /// The same from that row on.
-    fn starting_at(&self, z: usize, y: usize) -> Side {
-        Side {
-            address: self.row_at(z, y),
-            ..*self
-        }
-    }
-
-    /// Whether the rows lie next to each other, so that the box is one run of bytes.
-    fn is_solid(&self, shape: Shape) -> bool {
-        (shape.height == 1 || self.row == shape.width)
-            && (shape.depth == 1 || self.slice == shape.width * shape.height)
-    }
-
-    /// The bytes from the first to the last.
-    fn span(&self, shape: Shape) -> usize {
-        (shape.depth - 1) * self.slice + (shape.height - 1) * self.row + shape.width
-    }
+/// Bytes of a box from the first to the last.
+fn span(place: &Place, extent: Extent) -> Result<usize, CUresult> {
+    Ok(extent.span(place.row, place.slice)? as usize)
 }
 
 /// Runs of rows within a slice that travel together: (slice, first row, rows).
-fn runs(shape: Shape) -> impl Iterator<Item = (usize, usize, usize)> {
-    let step = if shape.width < WIDE_ROW {
-        (PIECE / shape.width).max(1)
+fn runs(extent: Extent) -> impl Iterator<Item = (usize, usize, usize)> {
+    let step = if extent.width < WIDE_ROW {
+        (PIECE / extent.width).max(1)
     } else {
         1
     };
-    (0..shape.depth).flat_map(move |z| {
-        (0..shape.height)
+    (0..extent.depth).flat_map(move |z| {
+        (0..extent.height)
             .step_by(step)
-            .map(move |y| (z, y, step.min(shape.height - y)))
+            .map(move |y| (z, y, step.min(extent.height - y)))
     })
 }
 
 /// Copies a box.
 unsafe fn copy_box(
-    to: &Side,
-    from: &Side,
-    shape: Shape,
+    to: &Place,
+    from: &Place,
+    extent: Extent,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
     let sessions = sessions()?;
-    if shape.width == 0 || shape.height == 0 || shape.depth == 0 {
+    if extent.is_empty() {
         return Ok(());
     }
     let ordered = stream.map_or(Ok(SYNCHRONOUS), handles::live_stream)?;
-    let to_device = is_device(sessions, to.address);
-    let from_device = is_device(sessions, from.address);
-    if to.is_solid(shape) && from.is_solid(shape) {
-        let bytes = shape.width * shape.height * shape.depth;
+    let to_device = is_device(sessions, to.start);
+    let from_device = is_device(sessions, from.start);
+    if to.is_solid(extent) && from.is_solid(extent) {
+        let bytes = extent.width * extent.height * extent.depth;
         return check(match stream {
-            Some(stream) => unsafe { cuMemcpyAsync(to.address, from.address, bytes, stream) },
-            None => unsafe { cuMemcpy(to.address, from.address, bytes) },
+            Some(stream) => unsafe { cuMemcpyAsync(to.start, from.start, bytes, stream) },
+            None => unsafe { cuMemcpy(to.start, from.start, bytes) },
         });
     }
     match (to_device, from_device) {
-        (true, true) if is_within_one(to.address, from.address, stream)? => {
-            on_device(to, from, shape, stream)
+        (true, true) if is_within_one(to.start, from.start, stream)? => {
+            on_device(to, from, extent, stream)
         }
-        (true, true) => unsafe { through_program(to, from, shape, stream) },
-        (true, false) => unsafe { box_to_device(to, from, shape, ordered) },
+        (true, true) => unsafe { through_program(to, from, extent, stream) },
+        (true, false) => unsafe { box_to_device(to, from, extent, ordered) },
         (false, true) => {
-            let session = unsafe { box_to_host(to, from, shape, ordered) }?;
+            let session = unsafe { box_to_host(to, from, extent, ordered) }?;
             landed(session, stream)
         }
         (false, false) => {
             before_moving(stream)?;
-            for (z, y) in (0..shape.depth).flat_map(|z| (0..shape.height).map(move |y| (z, y))) {
+            for (z, y) in (0..extent.depth).flat_map(|z| (0..extent.height).map(move |y| (z, y))) {
                 let (to, from) = (to.row_at(z, y) as *mut u8, from.row_at(z, y) as *const u8);
                 // SAFETY: the caller's rows.
-                unsafe { std::ptr::copy(from, to, shape.width) };
+                unsafe { std::ptr::copy(from, to, extent.width) };
             }
             Ok(())
         }
@@ -128,27 +83,27 @@ unsafe fn copy_box(
 }
 
 fn on_device(
-    to: &Side,
-    from: &Side,
-    shape: Shape,
+    to: &Place,
+    from: &Place,
+    extent: Extent,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
-    let _visit = Visit::to_memory(sessions()?, to.address);
+    let _visit = Visit::to_memory(sessions()?, to.start);
     let (session, stream) = checks::stream(stream.unwrap_or(std::ptr::null_mut()))?;
-    checks::device_span(session, to.address, to.span(shape) as u64)?;
-    checks::device_span(session, from.address, from.span(shape) as u64)?;
+    checks::device_span(session, to.start, span(to, extent)? as u64)?;
+    checks::device_span(session, from.start, span(from, extent)? as u64)?;
     check(session.one_way(CallId::harp_copy_box_on_device, |encoder| {
         encode_harp_copy_box_on_device(
             encoder,
-            to.address,
+            to.start,
             to.row as u64,
             to.slice as u64,
-            from.address,
+            from.start,
             from.row as u64,
             from.slice as u64,
-            shape.width as u64,
-            shape.height as u64,
-            shape.depth as u64,
+            extent.width as u64,
+            extent.height as u64,
+            extent.depth as u64,
             stream,
         );
     }))
@@ -156,26 +111,29 @@ fn on_device(
 
 /// Copies from one server's device to another's, several rows at a time.
 unsafe fn through_program(
-    to: &Side,
-    from: &Side,
-    shape: Shape,
+    to: &Place,
+    from: &Place,
+    extent: Extent,
     stream: Option<CUstream>,
 ) -> Result<(), CUresult> {
-    let ends = [to, from].map(|side| (side.address, side.span(shape)));
+    let ends = [
+        (to.start, span(to, extent)?),
+        (from.start, span(from, extent)?),
+    ];
     let ordered = before_program(ends[0], ends[1], stream)?;
-    let rows = (HELD / shape.width).clamp(1, shape.height);
-    let mut held = vec![0_u8; rows * shape.width];
-    let between = Side {
-        address: held.as_mut_ptr() as u64,
-        row: shape.width,
+    let rows = (HELD / extent.width).clamp(1, extent.height);
+    let mut held = vec![0_u8; rows * extent.width];
+    let between = Place {
+        start: held.as_mut_ptr() as u64,
+        row: extent.width,
         slice: 0,
     };
-    for z in 0..shape.depth {
-        for y in (0..shape.height).step_by(rows) {
-            let part = Shape {
-                height: rows.min(shape.height - y),
+    for z in 0..extent.depth {
+        for y in (0..extent.height).step_by(rows) {
+            let part = Extent {
+                height: rows.min(extent.height - y),
                 depth: 1,
-                ..shape
+                ..extent
             };
             // SAFETY: `held` has room for the rows, packed, until both copies are done.
             unsafe {
@@ -187,18 +145,23 @@ unsafe fn through_program(
     Ok(())
 }
 
-unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Result<(), CUresult> {
-    let way = Way::to(to.address, to.span(shape), stream)?;
-    if !wait_for_writers(&way, from.address as *const c_void)? {
-        wait_for_functions(&way, to.address)?;
+unsafe fn box_to_device(
+    to: &Place,
+    from: &Place,
+    extent: Extent,
+    stream: u64,
+) -> Result<(), CUresult> {
+    let way = Way::to(to.start, span(to, extent)?, stream)?;
+    if !wait_for_writers(&way, from.start as *const c_void)? {
+        wait_for_functions(&way, to.start)?;
     }
     let mut packed = Vec::new();
-    for (z, first, rows) in runs(shape) {
+    for (z, first, rows) in runs(extent) {
         if rows == 1 {
             let source = from.row_at(z, first) as *const c_void;
             // SAFETY: the caller's row.
             unsafe {
-                super::copy::to_device(to.row_at(z, first), source, shape.width, way.stream)
+                super::copy::to_device(to.row_at(z, first), source, extent.width, way.stream)
             }?;
             continue;
         }
@@ -206,7 +169,7 @@ unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Re
         for y in first..first + rows {
             let row = from.row_at(z, y) as *const u8;
             // SAFETY: the caller's row.
-            packed.extend_from_slice(unsafe { std::slice::from_raw_parts(row, shape.width) });
+            packed.extend_from_slice(unsafe { std::slice::from_raw_parts(row, extent.width) });
         }
         let encode = |encoder: &mut Encoder| {
             encode_harp_copy_box_to_device(
@@ -214,7 +177,7 @@ unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Re
                 to.row_at(z, first),
                 to.row as u64,
                 to.slice as u64,
-                shape.width as u64,
+                extent.width as u64,
                 rows as u64,
                 1,
                 way.stream,
@@ -230,30 +193,30 @@ unsafe fn box_to_device(to: &Side, from: &Side, shape: Shape, stream: u64) -> Re
 
 /// Returns the session that the bytes came from.
 unsafe fn box_to_host(
-    to: &Side,
-    from: &Side,
-    shape: Shape,
+    to: &Place,
+    from: &Place,
+    extent: Extent,
     stream: u64,
 ) -> Result<&'static Session, CUresult> {
-    let way = Way::to(from.address, from.span(shape), stream)?;
+    let way = Way::to(from.start, span(from, extent)?, stream)?;
     let mut packed = Vec::new();
-    for (z, first, rows) in runs(shape) {
+    for (z, first, rows) in runs(extent) {
         if rows == 1 {
             let destination = to.row_at(z, first) as *mut c_void;
             // SAFETY: the caller's row.
             unsafe {
-                super::copy::to_host(destination, from.row_at(z, first), shape.width, way.stream)
+                super::copy::to_host(destination, from.row_at(z, first), extent.width, way.stream)
             }?;
             continue;
         }
-        packed.resize(rows * shape.width, 0_u8);
+        packed.resize(rows * extent.width, 0_u8);
         let encode = |encoder: &mut Encoder| {
             encode_harp_copy_box_to_host(
                 encoder,
                 from.row_at(z, first),
                 from.row as u64,
                 from.slice as u64,
-                shape.width as u64,
+                extent.width as u64,
                 rows as u64,
                 1,
                 way.stream,
@@ -266,7 +229,7 @@ unsafe fn box_to_host(
                 .ask_bytes(CallId::harp_copy_box_to_host, encode, at, len)
         }?;
         check(way.session.finish_bytes(ticket))?;
-        for (y, row) in (first..).zip(packed.chunks_exact(shape.width)) {
+        for (y, row) in (first..).zip(packed.chunks_exact(extent.width)) {
             let destination = to.row_at(z, y) as *mut u8;
             // SAFETY: the caller's row.
             unsafe { std::ptr::copy_nonoverlapping(row.as_ptr(), destination, row.len()) };
@@ -277,16 +240,10 @@ unsafe fn box_to_host(
 
 /// Copies the box that a record describes.
 unsafe fn copy_described(copy: BoxCopy, stream: Option<CUstream>) -> Result<(), CUresult> {
-    let (width, height, depth) = copy.extent;
-    let shape = Shape {
-        width,
-        height,
-        depth,
-    };
-    let to = Side::of(&copy.to, copy.extent)?;
-    let from = Side::of(&copy.from, copy.extent)?;
+    let to = copy.to.place(copy.extent)?;
+    let from = copy.from.place(copy.extent)?;
     // SAFETY: the caller's.
-    unsafe { copy_box(&to, &from, shape, stream) }
+    unsafe { copy_box(&to, &from, copy.extent, stream) }
 }
 
 unsafe fn copy_2d(copy: *const CUDA_MEMCPY2D, stream: Option<CUstream>) -> CUresult {

@@ -11,7 +11,6 @@ use harp_cuda_abi::types::*;
 use harp_wire::{calls, CallId, FunctionInfo, HandleKind};
 
 use super::context::{current_device, current_life};
-
 use super::device::device;
 use super::foretold;
 use super::library::look_up_kernel;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use harp_cuda_abi::types::{CUDA_ERROR_INVALID_VALUE, CU_MEMORYTYPE_DEVICE, CU_MEMORYTYPE_HOST};
-use harp_driver_front::boxes::{span, BoxCopy, BoxEnd};
+use harp_driver_front::boxes::{BoxCopy, BoxEnd, Extent};
 
 use crate::call::Outcome;
 use crate::context::{Context, CONTEXTS};
@@ -65,7 +65,7 @@ fn memory_at(address: u64, extent: u64, side: Side) -> Outcome<Memory> {
 /// # Errors
 /// `CUDA_ERROR_INVALID_VALUE` for memory that is not what it should be, the sticky error.
 pub fn copy(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome {
-    if is_empty(&copy) {
+    if extent(&copy).is_empty() {
         return Ok(());
     }
     let kinds = check(&copy, from, to)?;
@@ -136,7 +136,7 @@ fn note_visit(addresses: &[u64], stream: &Stream, end: &Marker) {
 /// # Errors
 /// As for [`copy`].
 pub fn copy_async(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome {
-    if is_empty(&copy) {
+    if extent(&copy).is_empty() {
         return Ok(());
     }
     let (source, destination) = check(&copy, from, to)?;
@@ -158,20 +158,24 @@ pub fn copy_async(copy: Copy, from: Side, to: Side, stream: &Stream) -> Outcome 
     }
 }
 
-fn is_empty(copy: &Copy) -> bool {
-    copy.width == 0 || copy.height == 0 || copy.depth == 0
-}
-
-fn check(copy: &Copy, from: Side, to: Side) -> Outcome<(Memory, Memory)> {
+fn extent(copy: &Copy) -> Extent {
     let Copy {
         width,
         height,
         depth,
         ..
     } = *copy;
-    let extent = (width, height, depth);
-    let source = span(extent, copy.from_pitch, copy.from_slice)?;
-    let destination = span(extent, copy.to_pitch, copy.to_slice)?;
+    Extent {
+        width,
+        height,
+        depth,
+    }
+}
+
+fn check(copy: &Copy, from: Side, to: Side) -> Outcome<(Memory, Memory)> {
+    let extent = extent(copy);
+    let source = extent.span(copy.from_pitch, copy.from_slice)?;
+    let destination = extent.span(copy.to_pitch, copy.to_slice)?;
     Ok((
         memory_at(copy.from, source, from)?,
         memory_at(copy.to, destination, to)?,
@@ -196,7 +200,12 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
     if !aligned || (fill.height > 1 && fill.pitch < row) {
         return Err(CUDA_ERROR_INVALID_VALUE);
     }
-    check_range(fill.to, span((row, fill.height, 1), fill.pitch, 0)?)?;
+    let extent = Extent {
+        width: row,
+        height: fill.height,
+        depth: 1,
+    };
+    check_range(fill.to, extent.span(fill.pitch, 0)?)?;
     let end = stream.submit(Work::Fill(fill));
     note_visit(&[fill.to], stream, &end);
     Ok(())
@@ -208,14 +217,13 @@ pub fn fill(fill: Fill, stream: &Stream) -> Outcome {
 /// As [`BoxEnd::place`].
 pub fn between(described: BoxCopy) -> Outcome<(Copy, Side, Side)> {
     let BoxCopy { from, to, extent } = described;
-    let (width, height, depth) = extent;
     let (source, destination) = (from.place(extent)?, to.place(extent)?);
     let copy = Copy {
         from: source.start,
         to: destination.start,
-        width,
-        height,
-        depth,
+        width: extent.width,
+        height: extent.height,
+        depth: extent.depth,
         from_pitch: source.row,
         from_slice: source.slice,
         to_pitch: destination.row,
@@ -254,7 +262,11 @@ mod tests {
             end(CU_MEMORYTYPE_HOST, 0x1000),
             end(CU_MEMORYTYPE_UNIFIED, 0x9000),
         );
-        let extent = (16, 4, 2);
+        let extent = Extent {
+            width: 16,
+            height: 4,
+            depth: 2,
+        };
         let (copy, from_side, to_side) = between(BoxCopy { from, to, extent }).unwrap();
         assert_eq!(
             (copy.from, copy.from_pitch, copy.from_slice),

@@ -47,6 +47,64 @@ def test_usage_errors_are_status_2(environ: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "command",
     [
+        *(
+            f"{command} {number}"
+            for number in ("nan", "inf", "-inf")
+            for command in (
+                "server --credentials none --drain",
+                "server --credentials none --grace",
+                "scheduler --state none --grace",
+                "doctor --events",
+                "top --scheduler none:1 --interval",
+            )
+        ),
+        "create tenant all --devices 4294967296",
+        "attach web1 --priority 2147483648",
+        "audit list --after 18446744073709551616",
+    ],
+)
+def test_numbers_that_cannot_be_used_are_usage_errors(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["harp", *command.split()])
+    assert status_of(cli.harp, "harp") == 2
+    said = capsys.readouterr().err.replace("'-n' / ", "")
+    assert f"Invalid value for '{command.split()[-2]}'" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "scheduler --state none --member-life 0",
+        "scheduler --state none --user-life 9999999999999d",
+        "ca rotate none --after 9999999999999d",
+    ],
+)
+def test_lives_that_no_certificate_has_are_usage_errors(
+    environ: dict[str, str], tmp_path: Path, command: str
+) -> None:
+    done = harp(environ, *command.split(), cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+
+
+def test_a_timeout_that_is_none_is_told_before_anything_is_attached(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called: list[str] = []
+    pool = SimpleNamespace(call=lambda name, _: called.append(name) or api.Lease())
+    monkeypatch.setattr(leases, "connect", lambda **_: pool)
+    monkeypatch.setattr(sys, "argv", ["harp", "attach", "web1", "--timeout", "soon"])
+    assert status_of(cli.harp, "harp") == 2
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         "ca create FILE/ca",
         "restore backup --state FILE/state",
         "ca show FILE/ca.pem",

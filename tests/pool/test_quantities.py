@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from harp_client.errors import HarpError
-from harp_client.quantities import as_labels, per_mille, readable, seconds, size
+from harp_client.quantities import (
+    as_labels,
+    bit_rate,
+    nanoseconds,
+    per_mille,
+    readable,
+    seconds,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +68,16 @@ def test_labels() -> None:
         (size, "-1"),
         (per_mille, "0"),
         (per_mille, "101%"),
+        (size, "9" * 400),
+        (size, "8388608T"),
         (per_mille, "nan"),
+        (per_mille, "inf"),
+        (nanoseconds, "9" * 400 + "s"),
+        (bit_rate, "9" * 400 + "bit"),
         (seconds, "soon"),
         (seconds, "-5s"),
+        (seconds, "9" * 400),
+        (seconds, "36501d"),
         (lambda text: as_labels([text]), "rack"),
         (lambda text: as_labels([text]), "=r1"),
     ],

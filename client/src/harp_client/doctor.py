@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from harp_client import __version__, native
+from harp_client.commands.finite import FiniteRange
 from harp_client.errors import HarpError, printable
 from harp_client.finding import Finding
 from harp_client.target import Flags, choose, schedulers
@@ -42,7 +43,7 @@ PROBE_SECONDS = 60
 @click.option(
     "--events",
     "seconds",
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
     default=0.0,
     metavar="SECONDS",
     help="With --server and a real device: also tell what the driver reports of it (Xids) so long.",

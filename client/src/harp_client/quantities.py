@@ -1,5 +1,6 @@
 """Sizes, shares, times and labels as people write them on a command line, and read them."""
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -14,13 +15,18 @@ NANOSECONDS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9}
 BITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
+BYTES_MOST = 1 << 63
+SECONDS_MOST = 100 * 365 * 86_400
+"""More is a slip of the hand, and no clock or message would take it."""
+
 
 def size(text: str) -> int:
     """Bytes of `8GiB`, `512M`, `1073741824`. Raises HarpError (2)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not found:
+    count = float(found[1]) * UNITS[found[2].upper()] if found else BYTES_MOST
+    if count >= BYTES_MOST:
         raise HarpError(f"{text!r} is no size of memory", "write it like 8GiB or 512M", 2)
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(count)
 
 
 def readable(count: float) -> str:
@@ -34,17 +40,19 @@ def readable(count: float) -> str:
 def nanoseconds(text: str) -> float:
     """Nanoseconds of `200us`, `0.2ms`, `1s`. Raises HarpError (2)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)", text.strip())
-    if not found:
+    time = float(found[1]) * NANOSECONDS[found[2]] if found else math.inf
+    if time > SECONDS_MOST * 1e9:
         raise HarpError(f"{text!r} is no round trip", "write it like 0.2ms or 150us", 2)
-    return float(found[1]) * NANOSECONDS[found[2]]
+    return time
 
 
 def bit_rate(text: str) -> float:
     """Bits a second of `10Gbit`, `100Mbit/s`. Raises HarpError (2)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)bit(?:/s)?", text.strip())
-    if not found or float(found[1]) == 0:
+    rate = float(found[1]) * BITS[found[2]] if found else 0.0
+    if not 0 < rate < math.inf:
         raise HarpError(f"{text!r} is no bandwidth", "write it like 10Gbit or 100Mbit", 2)
-    return float(found[1]) * BITS[found[2]]
+    return rate
 
 
 def per_mille(text: str, most: float = WHOLE) -> int:
@@ -61,9 +69,10 @@ def per_mille(text: str, most: float = WHOLE) -> int:
 def seconds(text: str) -> float:
     """Seconds of `90`, `90s`, `5m`, `2h`, `7d`. Raises HarpError (2)."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if not found:
+    time = float(found[1]) * SECONDS[found[2]] if found else math.inf
+    if time > SECONDS_MOST:
         raise HarpError(f"{text!r} is no time", "write it like 90s, 5m or 2h", 2)
-    return float(found[1]) * SECONDS[found[2]]
+    return time
 
 
 def as_labels(words: Iterable[str]) -> dict[str, str]:

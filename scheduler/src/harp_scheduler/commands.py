@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harp_client.commands.finite import FiniteRange
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 
@@ -67,7 +68,7 @@ HELP = """Run the pool's scheduler: it decides who gets which device.
 @click.option("--name", default="", help="This scheduler's name (default: the machine's).")
 @click.option(
     "--grace",
-    type=click.FloatRange(1, 86_400),
+    type=FiniteRange(1, 86_400),
     default=300.0,
     show_default=True,
     help="Seconds that sessions go on while their server and the scheduler do not hear each other.",
@@ -171,7 +172,10 @@ def life(text: str) -> datetime.timedelta:
     """How long a certificate is valid. Raises HarpError."""
     from harp_client.quantities import seconds
 
-    return datetime.timedelta(seconds=seconds(text))
+    found = seconds(text)
+    if found < 1:
+        raise HarpError("a certificate has to be valid for a second", "write it like 24h", 2)
+    return datetime.timedelta(seconds=found)
 
 
 def url_of(database: str, folder: Path) -> str:

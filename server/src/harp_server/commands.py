@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harp_client import native
+from harp_client.commands.finite import FiniteRange
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 from harp_client.quantities import size
@@ -90,14 +91,14 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
 )
 @click.option(
     "--drain",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     default=10.0,
     show_default=True,
     help="Seconds that sessions get to end when the server is stopped.",
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(0, 86_400),
+    type=FiniteRange(0, 86_400),
     default=30.0,
     show_default=True,
     help="Seconds that a session waits for its client when the connection breaks.",

@@ -11,6 +11,9 @@ from harp_client.errors import printable
 from harp_client.quantities import per_mille, seconds, size
 from harp_client.scheduler import request_id
 
+COUNT = click.IntRange(0, (1 << 32) - 1)
+"""As a message holds it."""
+
 
 @click.command()
 @click.argument("subject")
@@ -109,12 +112,12 @@ def create_profile(
 
 @create.command("tenant")
 @click.argument("name")
-@click.option("--devices", type=click.IntRange(0), help="Devices at one time.")
+@click.option("--devices", type=COUNT, help="Devices at one time.")
 @click.option("--memory", metavar="SIZE", help="Memory of all devices together.")
 @click.option("--compute", metavar="SHARE", help="Of all devices together (400% is four devices).")
-@click.option("--leases", type=click.IntRange(0), help="Leases, those that wait included.")
+@click.option("--leases", type=COUNT, help="Leases, those that wait included.")
 @click.option("--longest", metavar="TIME", help="How long one lease may be held (8h).")
-@click.option("--sessions", type=click.IntRange(0), help="Programs that use them at one time.")
+@click.option("--sessions", type=COUNT, help="Programs that use them at one time.")
 @pool_options
 def create_tenant(
     name: str,

@@ -125,7 +125,12 @@ def audit() -> None:
 @click.option("--caller", default="", help="Only calls of this identity (spiffe://...).")
 @click.option("--subject", default="", help="Only calls about this lease (id), server and so on.")
 @click.option("--tenant", default="", help="Only calls in this tenant.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Only rows behind this number.")
+@click.option(
+    "--after",
+    type=click.IntRange(0, (1 << 63) - 1),
+    default=0,
+    help="Only rows behind this number.",
+)
 @click.option("--no-headers", is_flag=True, help="A table without its first line.")
 @output_option("table", "wide", "json", "yaml", "csv")
 @pool_options

@@ -50,7 +50,7 @@ def ending_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--profile", default="", help="A named size, in place of the options above.")
 @click.option("--name", default="", help="To name the lease by later.")
 @click.option("--user", "users", multiple=True, help="Who may use it (default: you).")
-@click.option("--priority", type=int, default=0, show_default=True)
+@click.option("--priority", type=click.IntRange(-(1 << 31), (1 << 31) - 1), default=0)
 @click.option("--wait", is_flag=True, help="Until it can be used.")
 @click.option("--timeout", metavar="TIME", help="Give up waiting after this (5m), and detach.")
 @lease_options
@@ -84,6 +84,7 @@ def attach(
       harp attach web1 --count 2 --memory 8GiB --wait
       harp attach web1 --profile half --name training --timeout 5m
     """
+    limit = seconds(timeout) if timeout else None
     wanted = demand(kind, count, models, memory, compute)
     wanted.labels.update(as_labels(labels))
     wanted.same_server = same_server
@@ -100,7 +101,7 @@ def attach(
     scheduler = connect(**pool)
     lease = scheduler.call("Attach", request)
     if wait or timeout:
-        lease = _wait(scheduler, lease, seconds(timeout) if timeout else None)
+        lease = _wait(scheduler, lease, limit)
     click.echo(told(lease))
 
 

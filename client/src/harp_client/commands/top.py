@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from harp_api.control.v1 import pool_pb2 as api
+from harp_client.commands.finite import FiniteRange
 from harp_client.commands.get import KINDS, found, server_state, wants
 from harp_client.commands.options import connect, pool_options
 from harp_client.errors import printable
@@ -28,7 +29,7 @@ Thing = TypeVar("Thing")
 @click.option(
     "-n",
     "--interval",
-    type=click.FloatRange(0.2, 3600),
+    type=FiniteRange(0.2, 3600),
     default=2.0,
     show_default=True,
     help="Seconds between looks.",

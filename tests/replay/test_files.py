@@ -56,6 +56,40 @@ def test_lines_that_make_no_trace_leave_none(look: Look, tmp_path: Path) -> None
     assert not out.exists()
 
 
+WRITERS = (
+    ("convert", "--short"),
+    ("convert",),
+    ("export", "--chrome"),
+    ("export", "--perfetto"),
+    ("report",),
+    ("stats",),
+)
+
+
+@pytest.mark.parametrize("before", [None, "of yesterday"])
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_a_reader_that_fails_in_the_end_leaves_the_output_as_it_was(
+    look: Look,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    before: str | None,
+) -> None:
+    program, lines = tmp_path / "harp-trace", tmp_path / "whole.jsonl"
+    small().write(lines)
+    program.write_text(f"#!/bin/sh\ncat '{lines}'\necho 'harp-trace: it is cut off' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(native, "find", lambda: SimpleNamespace(trace=str(program)))
+    folder = tmp_path / "out"
+    folder.mkdir()
+    out = folder / "file"
+    if before is not None:
+        out.write_text(before)
+    ended = look(words[0], FOLDER, *words[1:], "-o", out)
+    assert (ended.status, ended.err.count("\n")) == (2, 1), ended
+    assert [path.read_text() for path in folder.iterdir()] == ([before] if before else [])
+
+
 def test_a_good_trace_is_said_to_be(look: Look) -> None:
     ended = look("verify", FOLDER)
     assert (ended.status, ended.err) == (0, "")

@@ -70,10 +70,11 @@ def convert(source: str, output: str, short: bool) -> None:
         if output == "-":
             shutil.copyfileobj(lines, sys.stdout.buffer)
             sys.stdout.buffer.flush()
+            native_trace.end(status_of_failure=2)
         else:
             with working(f"writing {output}"), written(output, "wb") as file:
                 shutil.copyfileobj(lines, file)
-        native_trace.end(status_of_failure=2)
+                native_trace.end(status_of_failure=2)  # before the file has its name
 
 
 @click.command()

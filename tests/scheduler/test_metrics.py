@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
 
 from harp_api.control.v1 import agent_pb2 as agent
+from harp_client import credentials
 from harp_client.commands import host
 from harp_client.endpoint import parse
 from harp_client.errors import HarpError
@@ -177,13 +178,13 @@ def test_renewals_of_a_host_are_counted_by_how_they_went(
         monkeypatch.setattr("harp_client.renewing.keep_fresh", keep_fresh)
         return host.freshen(scheduler, certificate, seen, Log("plain", "critical"))
 
-    assert renews(False) == host.CHECK, "it is not time"
+    assert renews(False) == credentials.CHECK, "it is not time"
     assert not seen.renewals
     assert renews(True) > 0
     past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
     monkeypatch.setattr("harp_client.credentials.half_life", lambda _: past)
-    assert renews(False) == host.RETRY, "it was time"
-    assert renews(HarpError("expired")) == host.CHECK
+    assert renews(False) == credentials.RETRY, "it was time"
+    assert renews(HarpError("expired")) == credentials.CHECK
     samples = {
         (sample.labels["outcome"], sample.value)
         for family in HostCollector(seen).collect()

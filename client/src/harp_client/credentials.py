@@ -37,6 +37,13 @@ CLOCK_SKEW = datetime.timedelta(hours=12)
 """How long before it is made every certificate of the pool is valid already: so a clock may be as
 far behind as it may be ahead, where certificates live for a day and are renewed at half of that."""
 
+CHECK = 30.0
+"""Longest time in seconds between looks whether a certificate is to be renewed: the clock may be
+set."""
+
+RETRY = 5.0
+"""Seconds before another attempt to renew it, where one fails."""
+
 
 class Keys(NamedTuple):
     """The private keys of one member."""

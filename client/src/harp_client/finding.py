@@ -71,17 +71,11 @@ def certificate(
 
 def validity(name: str, found: x509.Certificate, how: str) -> Finding:
     """Whether a certificate is valid now, and for how long."""
-    from cryptography import x509
+    from harp_server.ca import identity
 
     now = datetime.datetime.now(datetime.UTC)
     begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
-    uris = [
-        uri
-        for extension in found.extensions
-        if isinstance(extension.value, x509.SubjectAlternativeName)
-        for uri in extension.value.get_values_for_type(x509.UniformResourceIdentifier)
-    ]
-    whose = uris[0] if uris else found.subject.rfc4514_string()
+    whose = identity(found) or found.subject.rfc4514_string()
     if now < begins:
         cause = f"{whose} is valid only from {begins:%Y-%m-%d %H:%M} UTC on"
         return Finding(name, False, cause, "is this machine's clock right? (timedatectl)")

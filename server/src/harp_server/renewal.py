@@ -15,12 +15,6 @@ from harp_client.errors import HarpError
 from harp_server.ca import SessionIssuer
 from harp_server.logs import Log
 
-CHECK = 30.0
-"""Longest time in seconds between looks at the clock, which may be set."""
-
-RETRY = 5.0
-"""Seconds before another attempt, where one fails."""
-
 
 class Renewal:
     """One server's credentials folder, and whoever uses what is in it."""
@@ -43,13 +37,13 @@ class Renewal:
         while True:
             left = (self._due() - datetime.datetime.now(datetime.UTC)).total_seconds()
             if left > 0:
-                await asyncio.sleep(min(left, CHECK))
+                await asyncio.sleep(min(left, credentials.CHECK))
                 continue
             try:
                 await self._renew()
             except (HarpError, OSError, grpc.RpcError) as error:
                 self._tell(error)
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(credentials.RETRY)
             else:
                 made = self._issuer.intermediate.certificate
                 await asyncio.sleep(credentials.rest(made))

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from harp_server.exposition import Exposition
     from harp_server.logs import Log
 
-CHECK = 30.0
-"""Seconds: longest time between looks at the clock, which may be set."""
-
-RETRY = 5.0
-"""Seconds before another attempt to renew."""
-
 LOOK = 5.0
 """Seconds between two questions what is attached here, where somebody watches."""
 
@@ -124,7 +118,7 @@ def freshen(scheduler: Scheduler, certificate: Path, seen: Seen, log: Log) -> fl
     except HarpError as error:
         seen.renewals["failed"] += 1
         log.error("certificate not renewed", cause=error.cause, next=error.next_step)
-        return CHECK
+        return credentials.CHECK
     if is_new:
         seen.renewals["done"] += 1
         seen.expires = expiry(certificate)
@@ -134,8 +128,8 @@ def freshen(scheduler: Scheduler, certificate: Path, seen: Seen, log: Log) -> fl
     left = due - datetime.datetime.now(datetime.UTC)
     if left <= datetime.timedelta():
         seen.renewals["failed"] += 1
-        return RETRY
-    return min(left.total_seconds(), CHECK)
+        return credentials.RETRY
+    return min(left.total_seconds(), credentials.CHECK)
 
 
 def look(scheduler: Scheduler, seen: Seen) -> None:

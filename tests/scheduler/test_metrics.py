@@ -28,7 +28,7 @@ from harp_client.errors import HarpError
 from harp_client.host_metrics import HostCollector, Seen
 from harp_client.scheduler import Scheduler
 from harp_server.ca import Authority, KeyPair, save_user
-from harp_server.exposition import Exposition, Health, registry
+from harp_server.exposition import REQUESTS_AT_ONCE, Exposition, Health, registry
 from harp_server.logs import Log
 from harp_server.metrics import ServerCollector, Snapshot, nvml_figures
 from harp_server.nvml import Nvml
@@ -302,6 +302,36 @@ def test_a_client_that_never_comes_to_its_end_is_cut_off(monkeypatch: pytest.Mon
         return b""
 
     assert asked(trickle) == b""
+
+
+@pytest.mark.parametrize("kind", [threading.Thread, threading.Timer])
+def test_requests_that_get_no_thread_take_no_place(
+    monkeypatch: pytest.MonkeyPatch, kind: type[threading.Thread]
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if type(self) is kind:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    def get(where: tuple[str, int]) -> bytes:
+        with (
+            socket.create_connection(where, timeout=BOUND) as client,
+            contextlib.suppress(ConnectionError),
+        ):
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            return client.makefile("rb").read()
+        return b""
+
+    def client(where: tuple[str, int]) -> bytes:
+        with monkeypatch.context() as changed:
+            changed.setattr(threading.Thread, "start", refuse)
+            for _ in range(REQUESTS_AT_ONCE):
+                assert get(where) == b""
+        return get(where)
+
+    assert asked(client).endswith(b"\r\n\r\nwell\n")
 
 
 class NvmlError(Exception):

@@ -143,18 +143,24 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
 
     def process_request(self, request: object, client_address: object) -> None:
-        if self._room.acquire(blocking=False):
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)  # type: ignore[arg-type]
+            return
+        try:
             super().process_request(request, client_address)  # type: ignore[arg-type]
-        else:
+        except RuntimeError:  # the system has no thread for it, so none gives its place back
+            self._room.release()
             self.shutdown_request(request)  # type: ignore[arg-type]
 
     def process_request_thread(self, request: object, client_address: object) -> None:
         assert isinstance(request, socket.socket)
         too_late = threading.Timer(SLOW_SECONDS, _cut_off, (request,))
         too_late.daemon = True
-        too_late.start()
         try:
+            too_late.start()
             super().process_request_thread(request, client_address)
+        except RuntimeError:  # no thread that would cut it off
+            self.shutdown_request(request)
         finally:
             too_late.cancel()
             self._room.release()

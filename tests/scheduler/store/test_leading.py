@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -23,6 +26,7 @@ from harp_scheduler.store.database import Database
 from harp_scheduler.store.errors import LeaderLost, StoreUnavailable
 from harp_scheduler.store.records import KINDS
 from harp_scheduler.store.schema import accelerators
+from harp_scheduler.store.seat import answers
 from harp_scheduler.store.store import Store
 from scheduler.store.postgres import Postgres
 from scheduler.store.samples import DEVICE, changes
@@ -280,3 +284,38 @@ def test_a_lost_seat_is_told_and_can_be_taken_again(postgres: Postgres, open_sto
 def test_the_databases_clock_is_the_time_of_the_day(store: Store) -> None:
     # In UTC, whatever the zone of the database: zones differ by a quarter of an hour at least.
     assert abs(store.time() - time.time()) < 900
+
+
+class Session:
+    """As much of libpq's connection as `answers` asks for: a pipe, which is readable."""
+
+    def __init__(self, socket: int) -> None:
+        self.socket = socket
+        self.is_asked = False
+
+    def send_query(self, _: bytes) -> None:
+        self.is_asked = True
+
+    def is_busy(self) -> bool:
+        return self.is_asked
+
+    def consume_input(self) -> None:
+        self.is_asked = not os.read(self.socket, 1)
+
+    def get_result(self) -> None:
+        return None
+
+
+def test_a_connection_with_a_high_descriptor_is_heard() -> None:
+    _, most = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+    receiver, sender = os.pipe()
+    high = fcntl.fcntl(receiver, fcntl.F_DUPFD_CLOEXEC, 2000)
+    try:
+        os.write(sender, b"x")
+        connection = SimpleNamespace(pgconn=Session(high))
+        assert answers(connection, BOUND)  # type: ignore[arg-type]
+    finally:
+        for descriptor in (receiver, sender, high):
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -369,8 +369,10 @@ class Scheduler:
             self._leader = None
             losing.cancel()
             running.cancel()
-            with contextlib.suppress(BaseException):
-                await running
+            # Its own exception is known; that of whoever cancels this meanwhile has to get through.
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.exception()
 
     async def _read(self, term: int) -> Pool:
         """The pool as it is stored."""

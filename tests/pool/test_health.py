@@ -133,15 +133,15 @@ def test_a_device_that_crashes_again_rests_for_longer_each_time() -> None:
     assert clock.passes() == 60
 
 
-def watched(test: Callable[[StandIn, Bench], Awaitable[None]]) -> StandIn:
-    """Runs a test beside a watch of two devices, which then ends."""
+def watched(test: Callable[[StandIn, Bench], Awaitable[None]], level: str = "critical") -> StandIn:
+    """Runs a test beside a watch of two devices, which then ends; says what is of that level."""
     api = StandIn([Board("GPU-1", "0000:1b:00.0"), Board("GPU-2", "0000:2b:00.0")])
 
     async def run() -> None:
         bench = Bench()
         nvml = Nvml(api)
         devices = [(gpu.ordinal, gpu.uuid, gpu.bus) for gpu in nvml.all()]
-        watch = DeviceWatch(nvml, devices, bench.health, Log("plain", "critical"))
+        watch = DeviceWatch(nvml, devices, bench.health, Log("plain", level))
         bench.xids = watch.xids
         try:
             await test(api, bench)
@@ -205,7 +205,9 @@ def test_a_serious_xid_is_an_incident_and_one_of_a_program_is_none() -> None:
     watched(test)
 
 
-def test_a_driver_without_events_is_asked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_without_events_is_asked_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def refuse(self: StandIn) -> None:
         raise self.NVMLError(self.NVML_ERROR_NOT_SUPPORTED)
 
@@ -216,7 +218,8 @@ def test_a_driver_without_events_is_asked_all_the_same(monkeypatch: pytest.Monke
         api.boards[0].uncorrected = 2
         await until(lambda: "uncorrectable" in bench.faults.get(0, ""))
 
-    watched(test)
+    watched(test, "warning")
+    assert "events are not heard" in capsys.readouterr().err
 
 
 def test_a_driver_that_does_not_come_back_is_a_fault_until_it_does(

@@ -201,8 +201,11 @@ class DeviceWatch:
     def _watch(self) -> None:
         self._find()
         events = None
-        with contextlib.suppress(self._nvml.api.NVMLError):
+        try:
             events = Events(self._nvml, self._gpus)
+        except self._nvml.api.NVMLError as error:
+            cause = str(error)
+            self._on_loop(lambda: self._log.warning("events are not heard", cause=cause))
         due = 0.0
         while not self._stop.is_set():
             if time.monotonic() >= due:

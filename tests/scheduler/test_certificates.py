@@ -38,11 +38,13 @@ def test_what_has_long_expired_is_forgotten(tmp_path: Path) -> None:
         store.record_certificate(name, ALICE, until)
         store.create_token("user", expires=until, now=until - HOUR, creator=ALICE, name=name)
     signed = Signed(b"", authority.issue_user("default", "alice").certificate, None)
+    asyncio.run(members.load())
     for swept, kept in ((now, ["old", "late"]), (now - SWEEP - HOUR, ["late"])):
         members._swept = swept
         members.record(signed, ())
         assert [token.name for token in store.tokens()] == kept
         assert [known.serial for known in store.certificates()][: len(kept)] == kept
+        assert members._known == {known.serial for known in store.certificates()}
         signed = Signed(b"", authority.issue_user("default", "alice").certificate, None)
     store.close()
 

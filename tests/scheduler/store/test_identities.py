@@ -156,5 +156,6 @@ def test_certificates_are_revoked_by_identity(store: Store) -> None:
     ]
     assert store.revoked_serials(NOW) == {f"{1:040x}", f"{2:040x}"}
     assert store.revoked_serials(NOW + HOUR) == {f"{2:040x}"}
-    assert store.forget_certificates(NOW + HOUR + timedelta.resolution) == 2
+    forgotten = store.forget_certificates(NOW + HOUR + timedelta.resolution)
+    assert forgotten == {f"{1:040x}", f"{3:040x}"}
     assert [known.serial[-1] for known in store.certificates()] == ["2"]

@@ -164,7 +164,7 @@ class Members:
         """Notes certificates before they are handed out; in the store's thread."""
         if now() - self._swept > SWEEP:
             self._swept = now()
-            self.store.forget_certificates(now() - KEPT)
+            self._known.difference_update(self.store.forget_certificates(now() - KEPT))
             self.store.forget_tokens(now() - KEPT)
         for certificate in signed.certificates:
             self._known.add(serial(certificate))

@@ -227,11 +227,12 @@ class Identities:
         with self._database.reading() as connection:
             return [Certificate(*row) for row in connection.execute(query)]
 
-    def forget_certificates(self, before: datetime) -> int:
-        """Removes the certificates that expired before a time; how many."""
+    def forget_certificates(self, before: datetime) -> frozenset[str]:
+        """Removes the certificates that expired before a time; their serial numbers."""
         row = certificates.c
+        expired = delete(certificates).where(row.not_after < before).returning(row.serial)
         with changing(self._database) as connection:
-            return connection.execute(delete(certificates).where(row.not_after < before)).rowcount
+            return frozenset(connection.execute(expired).scalars())
 
     def revoked_serials(self, now: datetime) -> frozenset[str]:
         """Of the certificates that were revoked and would be valid still."""

@@ -17,7 +17,7 @@ from harp_client import cli
 from harp_client.cli import COMMANDS, status_of
 from harp_client.commands import admin, get, leases, record
 from harp_server.commands import first_failure
-from pool.standins import BOUND, HARP
+from pool.standins import BOUND, HARP, Pool
 
 
 def harp(
@@ -284,6 +284,33 @@ def test_a_server_does_not_outlive_what_holds_its_leases() -> None:
 
     assert asyncio.run(told(asyncio.sleep(3600, 0), fails())) == "RuntimeError('broken')"
     assert asyncio.run(told(asyncio.sleep(0, signal.SIGTERM), for_ever())) is None
+
+
+BROKEN = """
+from harp_client.cli import main
+from harp_server import inventory, scheduler_link
+
+async def take(*_):
+    return scheduler_link.Inventory("gpu1:7443", [], {})
+
+async def run(_):
+    raise RuntimeError("broken")
+
+inventory.take, scheduler_link.SchedulerLink.run = take, run
+main()
+"""
+
+
+def test_a_server_whose_link_fails_ends_with_one_line(
+    environ: dict[str, str], pool: Pool, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", BROKEN, "server", "--listen", "127.0.0.1:0"]
+    command += ["--credentials", str(pool.server), "--scheduler", "127.0.0.1:1"]
+    command += ["--log-level", "error", "--log-format", "json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
+    log, line = done.stderr.splitlines()
+    assert (done.returncode, json.loads(log)["event"]) == (1, "server failed")
+    assert line.startswith("harp: the server failed: RuntimeError('broken'). Next: ")
 
 
 def test_light_start() -> None:

@@ -1,7 +1,6 @@
 """The commands of the device side: `harp server` and `harp ca`."""
 
 import asyncio
-import contextlib
 import datetime
 import os
 import signal
@@ -345,9 +344,11 @@ def server(
             await watch.close()
         for task in linked:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        ended = await asyncio.gather(*linked, return_exceptions=True)
+        failed = failed or next((repr(one) for one in ended if isinstance(one, Exception)), None)
         log.info("server stopped")
+        if failed is not None:
+            raise HarpError(f"the server failed: {failed}", "start it again, and report this")
 
     asyncio.run(run())
 

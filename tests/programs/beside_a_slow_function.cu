@@ -1,6 +1,7 @@
 // Copies to page-locked memory in one stream while a host function of another has not returned, which may be waiting for
 // just those bytes; and host functions that read what was copied before them. A program that hangs is killed by its alarm.
 #include "expect.h"
+#include "other_contexts.h"
 
 #include <atomic>
 #include <chrono>
@@ -14,6 +15,8 @@ static void CUDART_CB slow(void *) {
     while (!may_return) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     running = may_return = false;
 }
+
+static void CUDART_CB nap(void *) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); }
 
 static std::vector<unsigned> seen;
 
@@ -38,8 +41,7 @@ static std::vector<unsigned> numbers(unsigned n, unsigned seed) {
     return found;
 }
 
-int main() {
-    alarm(60);
+static void beside() {
     const unsigned n = 1 << 20;
     unsigned *device, *pinned;
     MUST(cudaMalloc(&device, n * sizeof(unsigned)));
@@ -80,6 +82,20 @@ int main() {
         may_return = true;
         MUST(cudaStreamSynchronize(one));
 
+        // A context begins while a copy waits for a function. Another one's end is later than both.
+        fill<<<8, 256, 0, one>>>(device, count, ++seed);
+        MUST(cudaLaunchHostFunc(one, slow, nullptr));
+        MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, one));
+        OtherContext begun;
+        begun.leave();
+        may_return = true;
+        MUST(cudaStreamSynchronize(one));
+        expect_same("copied beside a context's beginning", numbers(count, seed), std::vector<unsigned>(pinned, pinned + count));
+        MUST(cudaLaunchHostFunc(one, nap, nullptr));
+        MUST(cudaMemcpyAsync(pinned, device, bytes, cudaMemcpyDeviceToHost, one));
+        begun.end();
+        MUST(cudaStreamSynchronize(one));
+
         // A function behind the copy, in its stream and in one that waits for it.
         for (cudaStream_t stream : {other, one}) {
             seen.assign(count, 0);
@@ -93,5 +109,13 @@ int main() {
             expect_same("seen by a function", numbers(count, seed), seen);
         }
     }
+}
+
+int main() {
+    alarm(60);
+    beside();
+    // The memory that a context had locked in its pages is not locked any more when it has ended.
+    MUST(cudaDeviceReset());
+    beside();
     return verdict();
 }

@@ -240,6 +240,16 @@ pub fn wait_for_functions_in(context: CUcontext) {
     }
 }
 
+/// Before a context ends. Its server waits for all copies then, which may use buffers of whichever context, and while it
+/// does could not hear that a function has returned for which one of them waits.
+fn wait_for_all_functions(context: CUcontext) {
+    let contexts = sessions().map(|all| all.of(context as u64).callbacks.contexts());
+    contexts
+        .into_iter()
+        .flatten()
+        .for_each(|context| wait_for_functions_in(context as CUcontext));
+}
+
 /// What the client forgets when a context ends.
 fn ended(context: CUcontext) {
     if let Some(credit) = credit_of(context as u64) {
@@ -307,7 +317,7 @@ pub unsafe fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> CUresult {
     match count.load(Ordering::Relaxed) {
         0 => CUDA_ERROR_INVALID_CONTEXT,
         1 if active.load(Ordering::Relaxed) => {
-            wait_for_functions_in(primary.handle);
+            wait_for_all_functions(primary.handle);
             active.store(false, Ordering::Relaxed);
             count.store(0, Ordering::Relaxed);
             ended(primary.handle);
@@ -332,7 +342,7 @@ pub unsafe fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> CUresult {
     if !primary.retains.active.load(Ordering::Relaxed) {
         return CUDA_SUCCESS;
     }
-    wait_for_functions_in(primary.handle);
+    wait_for_all_functions(primary.handle);
     primary.retains.active.store(false, Ordering::Relaxed);
     ended(primary.handle);
     unsafe { forward::cuDevicePrimaryCtxReset_v2(primary.handle, primary.ordinal) }
@@ -429,7 +439,7 @@ pub unsafe fn cuCtxDestroy_v2(ctx: CUcontext) -> CUresult {
         Ok(_) => (),
         Err(code) => return code,
     }
-    wait_for_functions_in(ctx);
+    wait_for_all_functions(ctx);
     if stack::current() == ctx {
         stack::pop();
     }

@@ -6,16 +6,17 @@ use harp_cuda_abi::types::*;
 use harp_wire::calls::encode_cuLaunchHostFunc;
 use harp_wire::CallId;
 
+use super::stream::context_of;
 use crate::session::callbacks::HostFunction;
 use crate::session::checks;
 
 fn launch(stream: CUstream, function: HostFunction) -> CUresult {
-    let (session, stream) = match checks::stream(stream) {
-        Ok(both) => both,
-        Err(code) => return code,
-    };
-    let number = match session.queue_host_function(function) {
-        Ok(number) => number,
+    let queued = checks::stream(stream).and_then(|(session, id)| {
+        let number = session.queue_host_function(function, context_of(stream)?)?;
+        Ok((session, id, number))
+    });
+    let (session, stream, number) = match queued {
+        Ok(queued) => queued,
         Err(code) => return code,
     };
     let status = session.one_way(CallId::cuLaunchHostFunc, |encoder| {

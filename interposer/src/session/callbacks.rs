@@ -4,7 +4,7 @@
 //! A function is known to the server by a number that this client made and that is good once, so
 //! a hostile server can neither call what it likes nor call anything twice.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -43,8 +43,8 @@ struct State {
     queued: HashMap<u64, HostFunction>,
     /// Reached by their streams, in that order.
     reached: VecDeque<(u64, HostFunction, CUresult)>,
-    /// Taken by the thread that runs them and not finished.
-    running: usize,
+    /// The contexts of all that have not returned.
+    contexts: HashMap<u64, u64>,
 }
 
 impl Callbacks {
@@ -54,16 +54,20 @@ impl Callbacks {
             .unwrap_or_else(|poison| poison.into_inner())
     }
 
-    /// Gives a function its number.
-    pub fn queue(&self, function: HostFunction) -> u64 {
+    /// Gives a function in a stream of that context its number.
+    pub fn queue(&self, function: HostFunction, context: u64) -> u64 {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.lock().queued.insert(number, function);
+        let mut state = self.lock();
+        state.queued.insert(number, function);
+        state.contexts.insert(number, context);
         number
     }
 
     /// Forgets a function that the server did not take.
     pub fn forget(&self, number: u64) {
-        self.lock().queued.remove(&number);
+        let mut state = self.lock();
+        state.queued.remove(&number);
+        state.contexts.remove(&number);
     }
 
     /// A stream has reached a function.
@@ -81,8 +85,12 @@ impl Callbacks {
 
     /// Whether any function may still have to run.
     pub fn any(&self) -> bool {
-        let state = self.lock();
-        !state.queued.is_empty() || !state.reached.is_empty() || state.running > 0
+        !self.lock().contexts.is_empty()
+    }
+
+    /// The contexts in whose streams functions may still have to run.
+    pub fn contexts(&self) -> HashSet<u64> {
+        self.lock().contexts.values().copied().collect()
     }
 
     /// Whether a function waits to be run.
@@ -93,12 +101,7 @@ impl Callbacks {
     /// Runs the functions of a session that have been reached, one after the other.
     pub fn run_reached(&self, session: &Session) {
         loop {
-            let next = {
-                let mut state = self.lock();
-                let next = state.reached.pop_front();
-                state.running = usize::from(next.is_some());
-                next
-            };
+            let next = self.lock().reached.pop_front();
             let Some((number, function, status)) = next else {
                 return;
             };
@@ -125,6 +128,7 @@ impl Callbacks {
                 encode_harp_callback_done(encoder, number);
             });
             session.flush();
+            self.lock().contexts.remove(&number);
         }
     }
 }
@@ -135,14 +139,16 @@ mod tests {
 
     unsafe extern "C" fn nothing(_: *mut c_void) {}
 
+    const NOTHING: HostFunction = HostFunction::Plain {
+        function: nothing,
+        data: 0,
+    };
+
     #[test]
     fn a_function_is_reached_once_and_only_if_it_was_queued() {
         let callbacks = Callbacks::default();
         assert!(!callbacks.any());
-        let number = callbacks.queue(HostFunction::Plain {
-            function: nothing,
-            data: 0,
-        });
+        let number = callbacks.queue(NOTHING, 7);
         assert!(callbacks.any() && !callbacks.any_reached());
         assert!(callbacks.reached(number + 1, CUDA_SUCCESS).is_err());
         assert_eq!(callbacks.reached(number, CUDA_SUCCESS), Ok(()));
@@ -153,11 +159,10 @@ mod tests {
     #[test]
     fn a_forgotten_function_is_never_reached() {
         let callbacks = Callbacks::default();
-        let number = callbacks.queue(HostFunction::Plain {
-            function: nothing,
-            data: 0,
-        });
+        let number = callbacks.queue(NOTHING, 7);
+        assert_eq!(callbacks.contexts(), HashSet::from([7]));
         callbacks.forget(number);
+        assert!(!callbacks.any());
         assert!(callbacks.reached(number, CUDA_SUCCESS).is_err());
     }
 }

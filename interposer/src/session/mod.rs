@@ -452,12 +452,16 @@ impl Session {
         }
     }
 
-    /// Gives a host function its number, and sees that a thread is there to run it.
+    /// Gives a host function in a stream of a context its number, and sees that a thread is there to run it.
     ///
     /// # Errors
     /// `CUDA_ERROR_OPERATING_SYSTEM` where the process may have no such thread.
-    pub fn queue_host_function(&'static self, function: HostFunction) -> Result<u64, CUresult> {
-        let number = self.callbacks.queue(function);
+    pub fn queue_host_function(
+        &'static self,
+        function: HostFunction,
+        context: u64,
+    ) -> Result<u64, CUresult> {
+        let number = self.callbacks.queue(function, context);
         begin::wake_callback_thread(self)
             .inspect_err(|_| self.callbacks.forget(number))
             .map(|()| number)

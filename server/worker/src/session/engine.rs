@@ -245,7 +245,7 @@ impl Engine {
             recorder.call(&head, record);
         }
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
-        if changes_current_context(head.call) {
+        if ends_context(head.call) {
             // What belongs to a context is used as long as there is one.
             if self.session.staging.is_in_use() {
                 // SAFETY: no arguments. What fails there is told by the call itself.
@@ -280,6 +280,9 @@ impl Engine {
         self.intake.skip(RECORD_HEAD_BYTES + head.argument_bytes);
         if changes_current_context(head.call) {
             self.session.threads.forget_applied();
+        }
+        if ends_context(head.call) {
+            self.session.staging.context_ended();
         }
         if let Some(wait) = self.session.wait.take() {
             self.out.truncate(start);
@@ -534,10 +537,15 @@ fn begin_timed(
 /// Calls after which this thread has another current context in the driver than `ClientThreads` gave it.
 #[inline]
 fn changes_current_context(call: CallId) -> bool {
+    call == CallId::cuCtxCreate_v2 || ends_context(call)
+}
+
+/// Calls that may end a context.
+#[inline]
+fn ends_context(call: CallId) -> bool {
     matches!(
         call,
-        CallId::cuCtxCreate_v2
-            | CallId::cuCtxDestroy_v2
+        CallId::cuCtxDestroy_v2
             | CallId::cuDevicePrimaryCtxRelease_v2
             | CallId::cuDevicePrimaryCtxReset_v2
     )

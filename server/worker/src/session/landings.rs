@@ -17,7 +17,7 @@ use super::waits::Outcome;
 use crate::generated::driver::Driver;
 
 /// The thread looks this often, and after every time without success half as often as before, down to the second.
-const PAUSE: Duration = Duration::from_micros(50);
+pub const PAUSE: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 
 /// One copy.
@@ -89,20 +89,19 @@ impl Landings {
     /// What has landed since this was last asked for, and what has become of each. It is [`sent`](Self::sent) before
     /// anything else.
     pub fn landed(&self, driver: &Driver) -> Vec<(u32, Outcome)> {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if !self.any() {
             return Vec::new();
         }
-        let mut under_way = self.lock();
-        let is_over = |copy: &mut Landing| copy.passed.has(driver);
-        let over: Vec<Landing> = under_way.copies.extract_if(.., is_over).collect();
-        drop(under_way);
-        over.into_iter().map(|copy| outcome(driver, copy)).collect()
+        let mut over = newest_first(&mut self.lock().copies, |copy| copy.passed.status(driver));
+        over.reverse();
+        over.into_iter()
+            .map(|(copy, status)| outcome(driver, copy, status))
+            .collect()
     }
 
-    /// Waits until all have landed: before their context may end.
-    pub fn drain(&self, driver: &Driver) -> Vec<(u32, Outcome)> {
-        let all = std::mem::take(&mut self.lock().copies);
-        all.into_iter().map(|copy| outcome(driver, copy)).collect()
+    /// Whether some are under way still, or on their way to whom it is that sends them.
+    pub fn any(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
     }
 
     /// So many that have landed are on their way to the client.
@@ -113,7 +112,7 @@ impl Landings {
     /// Has a frame sent that comes from within the driver, where it may not be asked what has landed. `false` if nothing is
     /// under way: the frame has nothing to wait for.
     pub fn hand_over(&self, frame: &[u8]) -> bool {
-        if self.count.load(Ordering::SeqCst) == 0 {
+        if !self.any() {
             return false;
         }
         self.lock().frames.push(frame.to_owned());
@@ -201,14 +200,30 @@ fn copy(
     }
 }
 
-/// Of a copy that is over, or is waited for.
-fn outcome(driver: &Driver, copy: Landing) -> (u32, Outcome) {
+/// Takes out what is over, `ask`ing the newest first: when that is over so is, before it is asked, all that it came
+/// behind, in whatever streams. The other way round a copy could be sent ahead of one that it has to overwrite.
+fn newest_first<T>(
+    copies: &mut Vec<T>,
+    ask: impl Fn(&T) -> Option<CUresult>,
+) -> Vec<(T, CUresult)> {
+    let mut over = Vec::new();
+    for index in (0..copies.len()).rev() {
+        if let Some(status) = ask(&copies[index]) {
+            over.push((copies.remove(index), status));
+        }
+    }
+    over
+}
+
+/// Of a copy that is over.
+fn outcome(driver: &Driver, copy: Landing, status: CUresult) -> (u32, Outcome) {
     let Landing {
         ticket,
         buffer,
         passed,
     } = copy;
-    let outcome = match passed.wait(driver) {
+    passed.end(driver);
+    let outcome = match status {
         0 => Outcome {
             status: 0,
             payload: Some(Box::new(buffer)),
@@ -220,4 +235,34 @@ fn outcome(driver: &Driver, copy: Landing) -> (u32, Outcome) {
         }
     };
     (ticket, outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn no_copy_is_over_without_those_before_it() {
+        // The device gets on after each question.
+        for ahead in 0..6 {
+            let over = Cell::new(0);
+            let ask = |number: &usize| {
+                let status = (*number < over.get()).then_some(0);
+                over.set(over.get() + ahead);
+                status
+            };
+            let mut left: Vec<usize> = (0..6).collect();
+            let found = newest_first(&mut left, ask);
+            let found: Vec<usize> = found.into_iter().map(|(number, _)| number).collect();
+            assert!(
+                found.is_sorted_by(|after, before| after > before),
+                "{found:?}"
+            );
+            assert!(
+                found.iter().all(|over| left.iter().all(|open| over < open)),
+                "{found:?} {left:?}"
+            );
+        }
+    }
 }

@@ -14,7 +14,7 @@ use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
 use super::device_times::DeviceTimes;
-use super::landings::Landings;
+use super::landings::{self, Landings};
 use super::recording::recorder;
 use super::waits::{reply_head, Outcome};
 use super::watches::Watches;
@@ -185,11 +185,15 @@ impl Replies {
         bytes
     }
 
-    /// Waits for copies that nobody waits for, and sends them: before their context may end.
+    /// Waits for copies that nobody waits for: before their context may end. Meanwhile they stay where others find them, who
+    /// have something to tell of their streams.
     pub fn drain_landings(&self) {
-        let landed = self.landings.drain(self.driver);
-        let bytes = self.send_landed(&mut self.lock(), landed);
-        self.count(bytes);
+        while self.landings.any() {
+            self.send_completed();
+            if self.landings.any() {
+                thread::sleep(landings::PAUSE);
+            }
+        }
     }
 
     /// Sends one frame of whole replies, after all that the device has printed until now, and after what events have

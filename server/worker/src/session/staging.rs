@@ -7,7 +7,8 @@ use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
 
 use harp_cuda_abi::types::{
-    CUevent, CUresult, CUstream, CU_EVENT_DISABLE_TIMING, CU_MEMHOSTREGISTER_PORTABLE,
+    CUevent, CUresult, CUstream, CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, CUDA_ERROR_NOT_READY,
+    CU_EVENT_DISABLE_TIMING, CU_MEMHOSTREGISTER_PORTABLE,
 };
 
 use crate::generated::driver::Driver;
@@ -36,10 +37,7 @@ fn registered(driver: &Driver) -> Option<*mut u8> {
         return None;
     }
     // SAFETY: memory of that size that is never freed once the driver has it.
-    let status = unsafe {
-        (driver.cuMemHostRegister_v2)(start.cast(), BUFFER_BYTES, CU_MEMHOSTREGISTER_PORTABLE)
-    };
-    if status != 0 {
+    if unsafe { register(driver, start) } != 0 {
         // SAFETY: allocated above with this layout, and nobody has it.
         unsafe { std::alloc::dealloc(start, layout) };
         return None;
@@ -47,27 +45,65 @@ fn registered(driver: &Driver) -> Option<*mut u8> {
     Some(start)
 }
 
+/// # Safety
+/// [`BUFFER_BYTES`] of memory that is never freed once the driver has it.
+unsafe fn register(driver: &Driver, start: *mut u8) -> CUresult {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (driver.cuMemHostRegister_v2)(start.cast(), BUFFER_BYTES, CU_MEMHOSTREGISTER_PORTABLE)
+    }
+}
+
 /// Where a buffer lies.
-struct Place(*mut u8);
+#[derive(Clone, Copy)]
+struct Place {
+    start: *mut u8,
+    /// How many contexts had ended when it was registered.
+    ended: u64,
+}
 
 // SAFETY: plain memory that has one owner.
 unsafe impl Send for Place {}
 // SAFETY: as above.
 unsafe impl Sync for Place {}
 
+impl Place {
+    /// Sees that it is registered, though its context may be one of those that have `ended`. False where the driver
+    /// refuses: it is not used any more.
+    fn renew(&mut self, driver: &Driver, ended: u64) -> bool {
+        if self.ended == ended {
+            return true;
+        }
+        self.ended = ended;
+        // SAFETY: memory that was `registered`, and so is never freed.
+        let status = unsafe { register(driver, self.start) };
+        // Its context may not be among them.
+        matches!(status, 0 | CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED)
+    }
+}
+
+/// Buffers that lie side by side.
+struct Small {
+    all: Place,
+    unused: Vec<Place>,
+}
+
 #[derive(Default)]
 struct Home {
     large: Vec<Place>,
     /// Of large buffers, all that there are.
     made: usize,
-    /// `None` before the first is wanted.
-    small: Option<Vec<Place>>,
+    /// `None` before the first is wanted, and where there can be none.
+    small: Option<Small>,
     in_use: usize,
-    /// There will be no more large ones: the driver refuses.
+    /// How many contexts have ended.
+    ended: u64,
+    /// There will be no more: the driver refuses.
     exhausted: bool,
 }
 
-/// A session's buffers. If the context in which they were registered ends they are ordinary memory: slower, and right.
+/// A session's buffers. They are of all its contexts, but where that ends in which one was registered it is ordinary
+/// memory, with which the device would do nothing by itself: it is registered again before its next use.
 #[derive(Clone, Default)]
 pub struct Staging(Arc<Mutex<Home>>);
 
@@ -81,18 +117,30 @@ pub struct Buffer {
 impl Home {
     fn take(&mut self, driver: &Driver, len: usize, most: usize) -> Option<Place> {
         if len > SMALL_BYTES {
-            let large = self.large.pop();
-            return large.or_else(|| self.make_large(driver, most));
+            return match self.large.pop() {
+                Some(mut place) => place.renew(driver, self.ended).then_some(place),
+                None => self.make_large(driver, most),
+            };
         }
-        let make_small = || {
-            let starts = registered(driver).into_iter();
-            let places = starts.flat_map(|start| {
-                let places = (0..BUFFER_BYTES).step_by(SMALL_BYTES);
-                places.map(move |at| Place(start.wrapping_add(at)))
+        if self.small.is_none() && !self.exhausted {
+            let start = registered(driver);
+            self.exhausted = start.is_none();
+            let (start, ended) = (start?, self.ended);
+            let place = |at| Place {
+                start: start.wrapping_add(at),
+                ended,
+            };
+            self.small = Some(Small {
+                all: place(0),
+                unused: (0..BUFFER_BYTES).step_by(SMALL_BYTES).map(place).collect(),
             });
-            places.collect()
-        };
-        self.small.get_or_insert_with(make_small).pop()
+        }
+        let small = self.small.as_mut()?;
+        // What is in use of them only the connection reads.
+        if !small.all.renew(driver, self.ended) {
+            small.unused.clear();
+        }
+        small.unused.pop()
     }
 
     fn make_large(&mut self, driver: &Driver, most: usize) -> Option<Place> {
@@ -102,7 +150,8 @@ impl Home {
         let start = registered(driver);
         self.exhausted = start.is_none();
         self.made += usize::from(start.is_some());
-        start.map(Place)
+        let ended = self.ended;
+        start.map(|start| Place { start, ended })
     }
 }
 
@@ -132,6 +181,11 @@ impl Staging {
         })
     }
 
+    /// A context may have ended. Buffers that are taken from now on are registered in others.
+    pub fn context_ended(&self) {
+        lock(&self.0).ended += 1;
+    }
+
     /// Whether some are between the driver and the connection.
     pub fn is_in_use(&self) -> bool {
         lock(&self.0).in_use > 0
@@ -140,7 +194,7 @@ impl Staging {
 
 impl Buffer {
     pub fn start(&self) -> *mut c_void {
-        self.place.0.cast()
+        self.place.start.cast()
     }
 
     pub fn bytes_mut(&mut self) -> &mut [u8] {
@@ -158,13 +212,13 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let place = Place(self.place.0);
+        let place = self.place;
         let mut home = lock(&self.home);
         home.in_use -= 1;
         if self.len > SMALL_BYTES {
             home.large.push(place);
-        } else {
-            home.small.get_or_insert_default().push(place);
+        } else if let Some(small) = &mut home.small {
+            small.unused.push(place);
         }
     }
 }
@@ -202,21 +256,25 @@ impl Passed {
         }
     }
 
-    /// Whether it has; an error counts as yes, because nothing comes any more.
-    pub fn has(&self, driver: &Driver) -> bool {
-        const NOT_READY: CUresult = harp_cuda_abi::types::CUDA_ERROR_NOT_READY;
+    /// How it has; `None` if it has not. An error counts, because nothing comes any more.
+    pub fn status(&self, driver: &Driver) -> Option<CUresult> {
         // SAFETY: the event is alive.
-        unsafe { (driver.cuEventQuery)(self.0) != NOT_READY }
+        let status = unsafe { (driver.cuEventQuery)(self.0) };
+        (status != CUDA_ERROR_NOT_READY).then_some(status)
     }
 
     /// Waits for it.
     pub fn wait(self, driver: &Driver) -> CUresult {
+        // SAFETY: the event is alive.
+        let status = unsafe { (driver.cuEventSynchronize)(self.0) };
+        self.end(driver);
+        status
+    }
+
+    /// Nobody asks any more.
+    pub fn end(self, driver: &Driver) {
         // SAFETY: the event is alive, and not used afterwards.
-        unsafe {
-            let status = (driver.cuEventSynchronize)(self.0);
-            (driver.cuEventDestroy_v2)(self.0);
-            status
-        }
+        unsafe { (driver.cuEventDestroy_v2)(self.0) };
     }
 }
 
@@ -237,9 +295,10 @@ impl Uploads {
         len: usize,
         others: bool,
     ) -> Option<Buffer> {
-        while self.read.front().is_some_and(|(_, read)| read.has(driver)) {
+        let is_read = |(_, read): &(Buffer, Passed)| read.status(driver).is_some();
+        while self.read.front().is_some_and(is_read) {
             if let Some((buffer, read)) = self.read.pop_front() {
-                read.wait(driver);
+                read.end(driver);
                 drop(buffer);
             }
         }

@@ -117,8 +117,8 @@ pub fn reply_head(
 
 /// The length in front of a run of bytes.
 const LENGTH_BYTES: usize = 8;
-/// Fewer bytes are copied faster than a page-locked buffer is fetched for them.
-const STAGED_MIN: usize = 16 << 10;
+/// So few bytes are copied faster than a page-locked buffer is fetched for them.
+const UNSTAGED_MAX: usize = 16 << 10;
 
 /// Copies `bytes` bytes of device memory and waits for them.
 fn copy_to_host(
@@ -138,7 +138,7 @@ fn copy_to_host(
             },
         }
     };
-    let staged = (bytes >= STAGED_MIN).then(|| staging.take(driver, bytes));
+    let staged = (bytes > UNSTAGED_MAX).then(|| staging.take(driver, bytes));
     let (status, payload): (CUresult, Buffer) = match staged.flatten() {
         Some(buffer) => (copy(buffer.start()), Box::new(buffer)),
         None => {

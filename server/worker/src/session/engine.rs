@@ -240,6 +240,10 @@ impl Engine {
             // What is told when the stream gets there must not overtake what was copied before.
             self.flush()?;
         }
+        if ends_context(head.call) {
+            // What was gathered is waited for before.
+            self.let_device_begin();
+        }
         let record = self.intake.peek(RECORD_HEAD_BYTES + head.argument_bytes)?;
         if let Some(recorder) = recorder {
             recorder.call(&head, record);

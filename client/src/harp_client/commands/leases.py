@@ -50,7 +50,13 @@ def ending_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--profile", default="", help="A named size, in place of the options above.")
 @click.option("--name", default="", help="To name the lease by later.")
 @click.option("--user", "users", multiple=True, help="Who may use it (default: you).")
-@click.option("--priority", type=click.IntRange(-(1 << 31), (1 << 31) - 1), default=0)
+@click.option(
+    "--priority",
+    type=click.IntRange(-(1 << 31), (1 << 31) - 1),
+    default=0,
+    show_default=True,
+    help="Of leases that wait the higher comes first (operators only).",
+)
 @click.option("--wait", is_flag=True, help="Until it can be used.")
 @click.option("--timeout", metavar="TIME", help="Give up waiting after this (5m), and detach.")
 @lease_options

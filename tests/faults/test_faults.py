@@ -95,7 +95,8 @@ def version(stage: Stage) -> Seen:
 
 
 def full(stage: Stage) -> Seen:
-    server = stage.server("--max-sessions", "1")
+    # A connection that ends with bytes unread is reset, and its session kept as long as this.
+    server = stage.server("--max-sessions", "1", "--grace", "2")
     first = stage.start(server.address)
     refused = stage.run(server.address, "once")
     first.process.kill()

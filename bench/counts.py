@@ -138,7 +138,7 @@ def instructions(command: Sequence[object], given: str, folder: Path) -> int:
     return int(collected[-1])
 
 
-def count(piece: Counted, folder: Path, enough: float = math.inf) -> int:
+def count(piece: Counted, folder: Path, enough: float) -> int:
     """Instructions of one piece of work; counted anew, up to `TRIES` times, while above `enough`.
 
     A thread that waits for another executes more the longer it waits, so where a machine is busy

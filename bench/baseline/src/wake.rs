@@ -6,21 +6,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// `count` times: this thread sleeps for `gap`, wakes one that has slept as long on another core, and stays busy until
-/// that runs. How long each took.
+/// `count` times: this thread sleeps for `gap` and wakes one that has slept as long, on another core where there is one.
+/// How long it took each time until that ran.
 pub fn latencies(gap: Duration, count: usize) -> io::Result<Vec<Duration>> {
     let all = allowed()?;
-    let (own, other) = match all[..] {
-        [own, .., other] => (own, other),
-        _ => {
-            return Err(io::Error::other(
-                "one core alone: nothing is woken on another",
-            ))
-        }
-    };
+    let (own, other) = (&all[..1], all[all.len() - 1..].to_vec());
     let (ran, running) = mpsc::channel();
     let sleeper = thread::spawn(move || {
-        keep_to(&[other])?;
+        keep_to(&other)?;
         for _ in 0..count {
             thread::park();
             if ran.send(Instant::now()).is_err() {
@@ -29,19 +22,13 @@ pub fn latencies(gap: Duration, count: usize) -> io::Result<Vec<Duration>> {
         }
         Ok(())
     });
-    keep_to(&[own])?;
+    keep_to(own)?;
     let mut found = Vec::with_capacity(count);
     for _ in 0..count {
         thread::sleep(gap);
         let called = Instant::now();
         sleeper.thread().unpark();
-        found.push(loop {
-            match running.try_recv() {
-                Ok(ran) => break ran - called,
-                Err(mpsc::TryRecvError::Empty) => std::hint::spin_loop(),
-                Err(error) => return Err(io::Error::other(error)),
-            }
-        });
+        found.push(running.recv().map_err(io::Error::other)? - called);
     }
     keep_to(&all)?;
     sleeper.join().expect("no panic").map(|()| found)

@@ -26,9 +26,10 @@ pub struct BoxCopy {
     pub extent: Extent,
 }
 
-/// The records of three dimensions have the same fields beside their contexts.
-macro_rules! cuboid {
-    ($record:expr) => {
+/// All records have the same fields but for slices, which those of two dimensions lack: of each end the first slice and
+/// rows to the next, and how many slices.
+macro_rules! described {
+    ($record:ident, from $from:expr, to $to:expr, depth $depth:expr) => {
         BoxCopy {
             from: BoxEnd {
                 memory_type: $record.srcMemoryType,
@@ -36,9 +37,9 @@ macro_rules! cuboid {
                 device: $record.srcDevice,
                 x: $record.srcXInBytes,
                 y: $record.srcY,
-                z: $record.srcZ,
+                z: $from.0,
                 pitch: $record.srcPitch,
-                height: $record.srcHeight,
+                height: $from.1,
             },
             to: BoxEnd {
                 memory_type: $record.dstMemoryType,
@@ -46,60 +47,42 @@ macro_rules! cuboid {
                 device: $record.dstDevice,
                 x: $record.dstXInBytes,
                 y: $record.dstY,
-                z: $record.dstZ,
+                z: $to.0,
                 pitch: $record.dstPitch,
-                height: $record.dstHeight,
+                height: $to.1,
             },
             extent: Extent {
                 width: $record.WidthInBytes,
                 height: $record.Height,
-                depth: $record.Depth,
+                depth: $depth,
             },
         }
+    };
+    ($record:ident) => {
+        described!(
+            $record,
+            from ($record.srcZ, $record.srcHeight),
+            to ($record.dstZ, $record.dstHeight),
+            depth $record.Depth
+        )
     };
 }
 
 impl From<&CUDA_MEMCPY2D> for BoxCopy {
     fn from(record: &CUDA_MEMCPY2D) -> BoxCopy {
-        BoxCopy {
-            from: BoxEnd {
-                memory_type: record.srcMemoryType,
-                host: record.srcHost as usize,
-                device: record.srcDevice,
-                x: record.srcXInBytes,
-                y: record.srcY,
-                z: 0,
-                pitch: record.srcPitch,
-                height: 0,
-            },
-            to: BoxEnd {
-                memory_type: record.dstMemoryType,
-                host: record.dstHost as usize,
-                device: record.dstDevice,
-                x: record.dstXInBytes,
-                y: record.dstY,
-                z: 0,
-                pitch: record.dstPitch,
-                height: 0,
-            },
-            extent: Extent {
-                width: record.WidthInBytes,
-                height: record.Height,
-                depth: 1,
-            },
-        }
+        described!(record, from (0, 0), to (0, 0), depth 1)
     }
 }
 
 impl From<&CUDA_MEMCPY3D> for BoxCopy {
     fn from(record: &CUDA_MEMCPY3D) -> BoxCopy {
-        cuboid!(record)
+        described!(record)
     }
 }
 
 impl From<&CUDA_MEMCPY3D_PEER> for BoxCopy {
     fn from(record: &CUDA_MEMCPY3D_PEER) -> BoxCopy {
-        cuboid!(record)
+        described!(record)
     }
 }
 
@@ -143,6 +126,7 @@ pub struct Place {
 }
 
 impl Place {
+    /// The address of row `y` of slice `z`, both from 0.
     pub fn row_at(&self, z: usize, y: usize) -> u64 {
         self.start + (z * self.slice + y * self.row) as u64
     }

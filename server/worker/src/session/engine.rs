@@ -240,7 +240,8 @@ impl Engine {
             // What is told when the stream gets there must not overtake what was copied before.
             self.flush()?;
         }
-        if ends_context(head.call) {
+        let ends_context = ends_context(head.call);
+        if ends_context {
             // What was gathered is waited for before.
             self.let_device_begin();
         }
@@ -249,7 +250,7 @@ impl Engine {
             recorder.call(&head, record);
         }
         let mut arguments = Decoder::new(&record[RECORD_HEAD_BYTES..]);
-        if ends_context(head.call) {
+        if ends_context {
             // What belongs to a context is used as long as there is one.
             if self.session.staging.is_in_use() {
                 // SAFETY: no arguments. What fails there is told by the call itself.
@@ -285,7 +286,7 @@ impl Engine {
         if changes_current_context(head.call) {
             self.session.threads.forget_applied();
         }
-        if ends_context(head.call) {
+        if ends_context {
             self.session.staging.context_ended();
         }
         if let Some(wait) = self.session.wait.take() {
@@ -382,13 +383,11 @@ impl Engine {
             staging.take(driver, bytes)
         };
         let place = (self.session.threads.context(), stream);
-        let begun = buffer.and_then(|buffer| {
-            let landings = &replies.landings;
-            landings.begin((driver, replies), ticket, (source, buffer), place)
-        });
+        let begun =
+            buffer.and_then(|buffer| replies.begin_landing(ticket, (source, buffer), place));
         let outcome = match begun {
-            Some(0) => return Ok(true),
-            Some(code) => Outcome::without_bytes(code),
+            Some(Ok(())) => return Ok(true),
+            Some(Err(code)) => Outcome::without_bytes(code),
             None => wait.perform(driver, staging),
         };
         self.answer(head.ticket, outcome)?;

@@ -1,24 +1,17 @@
 //! Copies to page-locked memory of the program, for which it does not wait.
 //!
 //! Whatever tells the client that a stream has got behind such a copy comes after its bytes: each frame to the client is
-//! preceded by what has landed until then. While nothing is sent, a thread looks now and then. A host function behind
-//! each copy would tell at once, and would wait for those of the program, which a driver calls one after the other.
+//! preceded by what has landed until then, and while nothing is sent a thread looks (`session::tending`). A host function
+//! behind each copy would tell at once, and would wait for those of the program, which a driver calls one after the other.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
 
-use harp_cuda_abi::types::{CUcontext, CUdeviceptr, CUresult, CUstream};
+use harp_cuda_abi::types::{CUdeviceptr, CUresult, CUstream};
 
-use super::replies::Replies;
 use super::staging::{Buffer, Passed};
 use super::waits::Outcome;
 use crate::generated::driver::Driver;
-
-/// The thread looks this often, and after every time without success half as often as before, down to the second.
-pub const PAUSE: Duration = Duration::from_micros(50);
-const PAUSE_MAX: Duration = Duration::from_millis(1);
 
 /// One copy.
 struct Landing {
@@ -27,81 +20,71 @@ struct Landing {
     passed: Passed,
 }
 
-#[derive(Default)]
-struct UnderWay {
-    copies: Vec<Landing>,
-    /// What is to be sent behind that of them which has landed.
-    frames: Vec<Vec<u8>>,
-    is_tended: bool,
-}
-
 /// The copies of a session that are under way.
 #[derive(Default)]
 pub struct Landings {
-    under_way: Mutex<UnderWay>,
+    copies: Mutex<Vec<Landing>>,
     /// How many there are, from before one is queued until it has been sent: to be looked at before each reply.
     count: AtomicUsize,
-    more: Condvar,
 }
 
 impl Landings {
-    /// Queues a copy of as many bytes as `buffer` has from `source` in `stream` of the current `context`, which are sent
-    /// as the answer to `ticket`. `None` where nobody would send them.
+    /// Queues a copy of as many bytes as `buffer` has from `source` in `stream` of the current context, which are told of
+    /// under `ticket` once the stream has passed it.
+    ///
+    /// # Errors
+    /// The driver's code, where there is no such copy.
     pub fn begin(
-        self: &Arc<Self>,
-        (driver, replies): (&'static Driver, &Arc<Replies>),
+        &self,
+        driver: &Driver,
         ticket: u32,
         (source, buffer): (CUdeviceptr, Buffer),
-        (context, stream): (CUcontext, CUstream),
-    ) -> Option<CUresult> {
-        if !self.see_to_it((driver, replies), context) {
-            return None;
-        }
+        stream: CUstream,
+    ) -> Result<(), CUresult> {
         self.count.fetch_add(1, Ordering::SeqCst);
-        let queued = copy(driver, source, &buffer, stream);
-        let status = match queued {
+        let (at, bytes) = (buffer.start(), buffer.as_ref().len());
+        // SAFETY: the buffer has room for the bytes, and stays until the stream has passed the copy.
+        let queued = unsafe { (driver.cuMemcpyDtoHAsync_v2)(at, source, bytes, stream) };
+        let passed = match queued {
+            0 => Passed::after(driver, stream),
+            status => Err(status),
+        };
+        match passed {
             Ok(passed) => {
-                let copy = Landing {
+                self.lock().push(Landing {
                     ticket,
                     buffer,
                     passed,
-                };
-                let mut under_way = self.lock();
-                let is_first = under_way.copies.is_empty();
-                under_way.copies.push(copy);
-                drop(under_way);
-                if is_first {
-                    self.more.notify_one();
+                });
+                Ok(())
+            }
+            Err(status) => {
+                if queued == 0 {
+                    // Nobody could tell when the device has written it.
+                    std::mem::forget(buffer);
                 }
-                return Some(0);
+                self.sent(1);
+                Err(status)
             }
-            Err(Failed::Before(status)) => status,
-            Err(Failed::Behind(status)) => {
-                // Nobody could tell when the device has written it.
-                std::mem::forget(buffer);
-                status
-            }
-        };
-        self.count.fetch_sub(1, Ordering::SeqCst);
-        Some(status)
+        }
     }
 
     /// What has landed since this was last asked for, and what has become of each. It is [`sent`](Self::sent) before
     /// anything else.
     pub fn landed(&self, driver: &Driver) -> Vec<(u32, Outcome)> {
-        if !self.any() {
+        if self.open() == 0 {
             return Vec::new();
         }
-        let mut over = newest_first(&mut self.lock().copies, |copy| copy.passed.status(driver));
+        let mut over = newest_first(&mut self.lock(), |copy| copy.passed.status(driver));
         over.reverse();
         over.into_iter()
             .map(|(copy, status)| outcome(driver, copy, status))
             .collect()
     }
 
-    /// Whether some are under way still, or on their way to whom it is that sends them.
-    pub fn any(&self) -> bool {
-        self.count.load(Ordering::SeqCst) > 0
+    /// How many are under way still, or on their way to whom it is that sends them.
+    pub fn open(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
     }
 
     /// So many that have landed are on their way to the client.
@@ -109,94 +92,10 @@ impl Landings {
         self.count.fetch_sub(copies, Ordering::SeqCst);
     }
 
-    /// Has a frame sent that comes from within the driver, where it may not be asked what has landed. `false` if nothing is
-    /// under way: the frame has nothing to wait for.
-    pub fn hand_over(&self, frame: &[u8]) -> bool {
-        if !self.any() {
-            return false;
-        }
-        self.lock().frames.push(frame.to_owned());
-        self.more.notify_one();
-        true
-    }
-
-    /// Whether there is a thread for what nobody else sends; it is started for the first copy.
-    fn see_to_it(
-        self: &Arc<Self>,
-        (driver, replies): (&'static Driver, &Arc<Replies>),
-        context: CUcontext,
-    ) -> bool {
-        let mut under_way = self.lock();
-        if !under_way.is_tended {
-            let (landings, replies) = (self.clone(), replies.clone());
-            let context = context as usize;
-            let thread = thread::Builder::new().name("landings".to_owned());
-            let started = thread.spawn(move || {
-                // SAFETY: a context of the session; where it is gone the driver says so to whoever asks.
-                unsafe { (driver.cuCtxSetCurrent)(context as CUcontext) };
-                landings.tend(&replies)
-            });
-            under_way.is_tended = started.is_ok();
-        }
-        under_way.is_tended
-    }
-
-    /// The thread's life.
-    fn tend(&self, replies: &Replies) -> ! {
-        let mut pause = PAUSE;
-        loop {
-            let mut under_way = self.lock();
-            while under_way.copies.is_empty() && under_way.frames.is_empty() {
-                under_way = self
-                    .more
-                    .wait(under_way)
-                    .unwrap_or_else(|poison| poison.into_inner());
-                pause = PAUSE;
-            }
-            if under_way.frames.is_empty() {
-                let waited = self.more.wait_timeout(under_way, pause);
-                under_way = waited.unwrap_or_else(|poison| poison.into_inner()).0;
-            }
-            let before = under_way.copies.len();
-            let frames = std::mem::take(&mut under_way.frames);
-            drop(under_way);
-            replies.send_completed();
-            for frame in frames {
-                // If the client is gone, whoever reads from it ends the session.
-                let _ = replies.send(&frame);
-            }
-            pause = match self.lock().copies.len() {
-                now if now < before => PAUSE,
-                _ => (pause * 2).min(PAUSE_MAX),
-            };
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way
+    fn lock(&self) -> MutexGuard<'_, Vec<Landing>> {
+        self.copies
             .lock()
             .unwrap_or_else(|poison| poison.into_inner())
-    }
-}
-
-/// Why a copy is not under way.
-enum Failed {
-    Before(CUresult),
-    /// It is queued, and nobody can tell when it is over.
-    Behind(CUresult),
-}
-
-fn copy(
-    driver: &Driver,
-    source: CUdeviceptr,
-    buffer: &Buffer,
-    stream: CUstream,
-) -> Result<Passed, Failed> {
-    let bytes = buffer.as_ref().len();
-    // SAFETY: the buffer has room for the bytes, and stays until the stream has passed the copy.
-    match unsafe { (driver.cuMemcpyDtoHAsync_v2)(buffer.start(), source, bytes, stream) } {
-        0 => Passed::after(driver, stream).map_err(Failed::Behind),
-        status => Err(Failed::Before(status)),
     }
 }
 

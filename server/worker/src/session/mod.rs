@@ -21,6 +21,7 @@
 //! | `engine` | the loop |
 //! | `twins` | memory that kernels share with the program |
 //! | `relay` | which thread runs the loop while another is blocked in a wait |
+//! | `tending` | the thread that tells what nobody waits for |
 //! | `watches` | events that the client wants to hear of |
 //! | `ending` | statistics, and the one way out of the process |
 
@@ -43,6 +44,7 @@ pub mod recording;
 mod relay;
 mod replies;
 mod staging;
+mod tending;
 mod twins;
 mod violation;
 mod waits;
@@ -171,11 +173,7 @@ impl Session {
 
     /// Has the client told when an event's last record has completed.
     pub fn watch_event(&mut self, event: CUevent, number: u64) -> Result<(), Violation> {
-        let context = self.threads.context();
-        let replies = &self.replies;
-        replies
-            .watches
-            .watch((self.driver, replies), context, event, number)
+        self.replies.watch(self.threads.context(), event, number)
     }
 
     /// Makes everything per-thread that of client thread `thread`, in the driver too.

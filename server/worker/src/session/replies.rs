@@ -7,17 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use harp_cuda_abi::types::CUresult;
+use harp_cuda_abi::types::{CUcontext, CUdeviceptr, CUevent, CUresult, CUstream};
 use harp_transport::{Buffer, LinkError, Loan, Sender};
 use harp_wire::push::encode_output;
 use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
 use super::device_times::DeviceTimes;
-use super::landings::{self, Landings};
+use super::landings::Landings;
 use super::recording::recorder;
+use super::staging::Buffer as Staged;
+use super::tending::{self, Tending};
 use super::waits::{reply_head, Outcome};
 use super::watches::Watches;
+use super::Violation;
 use crate::generated::driver::Driver;
 use crate::output::{self, Output};
 
@@ -30,8 +33,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub struct Replies {
     way: Mutex<Way>,
     driver: &'static Driver,
-    pub watches: Arc<Watches>,
-    pub landings: Arc<Landings>,
+    pub watches: Watches,
+    landings: Landings,
+    pub(super) tending: Tending,
     /// Where the client wants to know how long calls take on the device.
     times: OnceLock<Mutex<DeviceTimes>>,
     deferred: AtomicU32,
@@ -104,8 +108,9 @@ impl Replies {
                 shown: None,
             }),
             driver,
-            watches: Arc::default(),
-            landings: Arc::default(),
+            watches: Watches::default(),
+            landings: Landings::default(),
+            tending: Tending::default(),
             times: OnceLock::new(),
             deferred: AtomicU32::new(0),
             bytes_sent: AtomicU64::new(0),
@@ -147,7 +152,42 @@ impl Replies {
         Some(times.lock().unwrap_or_else(|poison| poison.into_inner()))
     }
 
-    /// Sends what there is to tell of events that have completed, if there is anything.
+    /// Tells the client when the event of the current `context` has completed, as [`Watches::watch`] does.
+    pub fn watch(
+        self: &Arc<Self>,
+        context: CUcontext,
+        event: CUevent,
+        number: u64,
+    ) -> Result<(), Violation> {
+        self.watches.watch(event, number)?;
+        // Without the thread the client hears of it with its next reply.
+        self.tending.start(self.driver, self, context);
+        self.tending.look();
+        Ok(())
+    }
+
+    /// Answers `ticket` when a copy has landed, as [`Landings::begin`] does, and says what became of queueing it. `None`
+    /// where nobody would send it.
+    pub fn begin_landing(
+        self: &Arc<Self>,
+        ticket: u32,
+        to: (CUdeviceptr, Staged),
+        (context, stream): (CUcontext, CUstream),
+    ) -> Option<Result<(), CUresult>> {
+        if !self.tending.start(self.driver, self, context) {
+            return None;
+        }
+        let begun = self.landings.begin(self.driver, ticket, to, stream);
+        self.tending.look();
+        Some(begun)
+    }
+
+    /// How much there will be to tell that nobody waits for.
+    pub fn open(&self) -> usize {
+        self.watches.open() + self.landings.open()
+    }
+
+    /// Sends what there is to tell of events that have completed and of copies that have landed, if there is anything.
     pub fn send_completed(&self) {
         let mut way = self.lock();
         let bytes = self.send_events(&mut way, Some(self.driver));
@@ -171,6 +211,9 @@ impl Replies {
 
     /// Answers copies that nobody waits for.
     fn send_landed(&self, way: &mut Way, landed: Vec<(u32, Outcome)>) -> usize {
+        if landed.is_empty() {
+            return 0;
+        }
         let (copies, mut bytes) = (landed.len(), 0);
         for (ticket, outcome) in landed {
             let head = outcome.reply_head(ticket, 0);
@@ -188,10 +231,10 @@ impl Replies {
     /// Waits for copies that nobody waits for: before their context may end. Meanwhile they stay where others find them, who
     /// have something to tell of their streams.
     pub fn drain_landings(&self) {
-        while self.landings.any() {
+        while self.landings.open() > 0 {
             self.send_completed();
-            if self.landings.any() {
-                thread::sleep(landings::PAUSE);
+            if self.landings.open() > 0 {
+                thread::sleep(tending::PAUSE);
             }
         }
     }
@@ -204,7 +247,9 @@ impl Replies {
 
     /// As [`send`](Self::send), from within the driver, which may not be called there.
     pub fn send_from_driver(&self, frame: &[u8]) -> Result<(), LinkError> {
-        if self.landings.hand_over(frame) {
+        if self.landings.open() > 0 {
+            // Nobody here may ask what of them has landed.
+            self.tending.hand_over(frame);
             return Ok(());
         }
         self.send_by(frame.len(), None, |way| way.send(frame))

@@ -2,30 +2,23 @@
 //!
 //! Whatever tells a program that an event is over, some reply, comes after what tells it so by name: each frame to the
 //! client is preceded by what the events are asked then, of each stream up to the first that has not completed. While
-//! nothing is sent, a thread asks now and then.
+//! nothing is sent, a thread asks (`session::tending`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard};
 
 use harp_cuda_abi::types::{CUcontext, CUevent, CUresult, CUDA_ERROR_NOT_READY};
 use harp_wire::push::Push;
 use harp_wire::reply::PUSH;
 use harp_wire::Encoder;
 
-use super::replies::Replies;
 use super::Violation;
 use crate::generated::driver::Driver;
 
 /// Events that a session may have watched at a time.
 const MOST_WATCHED: usize = 4096;
-
-/// The thread asks this often, and after every time without an answer half as often as before, down to the second.
-const PAUSE: Duration = Duration::from_micros(100);
-const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// What completes in the order of its records: a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,20 +128,12 @@ pub struct Watches {
     events: Mutex<Events>,
     /// How many there are, to be looked at before each reply.
     count: AtomicUsize,
-    more: Condvar,
-    started: Mutex<bool>,
 }
 
 impl Watches {
     /// Tells the client when the event's last record has completed, once; what was wanted of an earlier record of it is
     /// forgotten.
-    pub fn watch(
-        self: &Arc<Self>,
-        (driver, replies): (&'static Driver, &Arc<Replies>),
-        context: CUcontext,
-        event: CUevent,
-        number: u64,
-    ) -> Result<(), Violation> {
+    pub fn watch(&self, event: CUevent, number: u64) -> Result<(), Violation> {
         self.are_wanted.store(true, Ordering::Relaxed);
         let mut events = self.lock();
         let place = events.place_of(event);
@@ -160,25 +145,6 @@ impl Watches {
         }
         events.watched.insert(place, Watched { event, number });
         self.count.store(events.len(), Ordering::Release);
-        drop(events);
-        self.more.notify_one();
-        let mut started = self
-            .started
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
-        if !*started {
-            *started = true;
-            let (watches, replies) = (self.clone(), replies.clone());
-            let context = context as usize;
-            // Without the thread the client hears of events with its next reply.
-            let _ = thread::Builder::new()
-                .name("events".to_owned())
-                .spawn(move || {
-                    // SAFETY: a context of the session; where it is gone the driver says so to whoever asks.
-                    unsafe { (driver.cuCtxSetCurrent)(context as CUcontext) };
-                    watches.tend(&replies)
-                });
-        }
         Ok(())
     }
 
@@ -209,7 +175,7 @@ impl Watches {
     /// What there is to tell the client of events that have completed since it was last asked for; `None` for nothing.
     /// Who may not ask the driver has no answer to any.
     pub fn completed(&self, driver: Option<&Driver>) -> Option<Encoder> {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if self.open() == 0 {
             return None;
         }
         let mut told = Encoder::new();
@@ -227,27 +193,9 @@ impl Watches {
         (!told.is_empty()).then_some(told)
     }
 
-    /// The thread's life.
-    fn tend(&self, replies: &Replies) -> ! {
-        let mut pause = PAUSE;
-        loop {
-            let mut events = self.lock();
-            while events.len() == 0 {
-                events = self
-                    .more
-                    .wait(events)
-                    .unwrap_or_else(|poison| poison.into_inner());
-                pause = PAUSE;
-            }
-            let before = events.len();
-            drop(events);
-            thread::sleep(pause);
-            replies.send_completed();
-            pause = match self.count.load(Ordering::Acquire) {
-                now if now < before => PAUSE,
-                _ => (pause * 2).min(PAUSE_MAX),
-            };
-        }
+    /// How many events are watched, and watches that there is something to tell of.
+    pub fn open(&self) -> usize {
+        self.count.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, Events> {

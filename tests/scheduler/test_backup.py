@@ -59,3 +59,6 @@ def test_without_a_pool_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     assert backup.read_text() == "the last one"
     done = cluster.harp("restore", str(tmp_path / "file"), "--state", str(tmp_path / "new"))
     refused(done, 1, "there is no backup")
+    done = cluster.harp("restore", str(backup), "--state", str(tmp_path / "new"))
+    refused(done, 1, "is not a backup of a pool")
+    assert not (tmp_path / "new").exists()

@@ -245,9 +245,13 @@ def restore(file: Path, database: str, state: Path | None) -> None:
       harp restore pool.backup --database postgresql://harp@db.example/harp
     """
     from harp_client.state import kept
+    from harp_scheduler.store import archive
     from harp_scheduler.store.audit import AuditEntry
     from harp_scheduler.store.store import Store
 
+    # Before a database is made for it: a scheduler would start on an empty one.
+    with archive.opened(file.absolute()):
+        pass
     folder = state or Path(kept())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store.open(url_of(database, folder))

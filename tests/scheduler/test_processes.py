@@ -192,6 +192,7 @@ def test_orders_that_cannot_be_stored_are_taken_when_they_can_be(cluster: Cluste
     state = cluster.folder / "servers" / "gpu1" / "state"
     program = cluster.run("--gpus", "1")
     assert first_line(program).startswith("using")
+    cluster.wait(lambda: len(cluster.get("session")) == 1, "its session is told of")
     stored = (state / "leases.json").read_text()
     in_the_way = state / ".leases.json.new"
     in_the_way.mkdir()

@@ -249,11 +249,11 @@ def restore(file: Path, database: str, state: Path | None) -> None:
     from harp_scheduler.store.audit import AuditEntry
     from harp_scheduler.store.store import Store
 
+    folder = state or Path(kept())
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Before a database is made for it: a scheduler would start on an empty one.
     with archive.opened(file.absolute()):
         pass
-    folder = state or Path(kept())
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store.open(url_of(database, folder))
     entry = AuditEntry(
         caller=f"uid {os.getuid()} of {socket.gethostname()}",

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <thread>
 #include <unistd.h>
 
@@ -111,9 +112,42 @@ static void beside() {
     }
 }
 
+// More copies behind a function than buffers for them are kept at other times.
+static void many() {
+    const unsigned small = 600, large = 40, piece = 256 << 10;
+    unsigned *device, *pinned, *pieces;
+    MUST(cudaMalloc(&device, piece * sizeof(unsigned)));
+    MUST(cudaMallocHost(&pinned, small * sizeof(unsigned)));
+    MUST(cudaMallocHost(&pieces, large * piece * sizeof(unsigned)));
+    fill<<<8, 256>>>(device, piece, 7);
+    MUST(cudaDeviceSynchronize());
+    cudaStream_t stream;
+    MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    for (unsigned round = 0; round < 2; ++round) {
+        memset(pinned, 0, small * sizeof(unsigned));
+        memset(pieces, 0, large * piece * sizeof(unsigned));
+        MUST(cudaLaunchHostFunc(stream, slow, nullptr));
+        for (unsigned i = 0; i < small; ++i)
+            MUST(cudaMemcpyAsync(pinned + i, device + i, sizeof(unsigned), cudaMemcpyDeviceToHost, stream));
+        for (unsigned i = 0; i < large; ++i)
+            MUST(cudaMemcpyAsync(pieces + i * piece, device, piece * sizeof(unsigned), cudaMemcpyDeviceToHost, stream));
+        may_return = true;
+        MUST(cudaStreamSynchronize(stream));
+        expect_same("many copies behind a function", numbers(small, 7), std::vector<unsigned>(pinned, pinned + small));
+        for (unsigned i = 0; i < large; ++i) {
+            const unsigned *at = pieces + i * piece;
+            expect_same("large copies behind a function", numbers(piece, 7), std::vector<unsigned>(at, at + piece));
+        }
+    }
+    MUST(cudaFree(device));
+    MUST(cudaFreeHost(pinned));
+    MUST(cudaFreeHost(pieces));
+}
+
 int main() {
     alarm(60);
     beside();
+    many();
     // The memory that a context had locked in its pages is not locked any more when it has ended.
     MUST(cudaDeviceReset());
     beside();

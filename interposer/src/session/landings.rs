@@ -20,6 +20,13 @@ use crate::generated::forward;
 const BYTES_MAX: usize = 8 << 20;
 const COPIES_MAX: usize = 48;
 
+/// The same where one of the program's functions in streams has not returned, short ones and others: the copies may be
+/// behind it, and it may be waiting for the thread that asks for them.
+const SHORT_BEHIND_MAX: usize = 960;
+const LONG_BEHIND_MAX: usize = 56;
+/// For short ones the server has buffers of this size.
+const SHORT_BYTES: usize = 16 << 10;
+
 /// How long to wait for bytes before the device is asked whether it has failed.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -89,6 +96,17 @@ impl Landings {
         self.all.is_empty() || fits
     }
 
+    /// As [`has_room`](Self::has_room), where a function may be waiting for this thread.
+    fn has_room_behind_functions(&self, bytes: usize) -> bool {
+        let is_long = |bytes: usize| bytes > SHORT_BYTES;
+        let all = self.all.values();
+        let alike = all.filter(|landing| is_long(landing.at.len()) == is_long(bytes));
+        match is_long(bytes) {
+            true => alike.count() < LONG_BEHIND_MAX,
+            false => alike.count() < SHORT_BEHIND_MAX,
+        }
+    }
+
     /// The context of one within a range.
     fn context_within(&self, range: &Range<usize>) -> Option<u64> {
         let mut all = self.all.values();
@@ -125,7 +143,10 @@ impl Session {
     ) -> Result<(), CUresult> {
         self.alive()?;
         self.check_fault()?;
-        let has_room = || self.incoming.landings(|landings| landings.has_room(len));
+        let has_room = || {
+            let found = self.incoming.landings(|landings| landings.has_room(len));
+            found || self.callbacks.any() && self.has_room_behind_functions(len)
+        };
         if !has_room() {
             self.stats
                 .waiting(call, 0, Because::Network, || self.make_room(has_room))?;
@@ -141,6 +162,11 @@ impl Session {
                 self.outgoing.append_unawaited(call, ticket, encode)
             })
             .map_err(|error| self.lose(&error.to_string()))
+    }
+
+    fn has_room_behind_functions(&self, len: usize) -> bool {
+        let has_room = |landings: &mut Landings| landings.has_room_behind_functions(len);
+        self.incoming.landings(has_room)
     }
 
     /// Waits for bytes that are on their way.
@@ -246,5 +272,21 @@ mod tests {
             landing(&mut landings, ticket, &mut memory[..0]);
         }
         assert!(!landings.has_room(0));
+    }
+
+    #[test]
+    fn behind_functions_there_is_room_for_more() {
+        let mut landings = Landings::default();
+        let mut memory = vec![0; SHORT_BYTES + 1];
+        for ticket in 0..LONG_BEHIND_MAX as u32 {
+            assert!(landings.has_room_behind_functions(memory.len()));
+            landing(&mut landings, ticket, &mut memory);
+        }
+        assert!(!landings.has_room_behind_functions(memory.len()));
+        for ticket in 0..SHORT_BEHIND_MAX as u32 {
+            assert!(landings.has_room_behind_functions(SHORT_BYTES));
+            landing(&mut landings, 100 + ticket, &mut memory[..SHORT_BYTES]);
+        }
+        assert!(!landings.has_room_behind_functions(SHORT_BYTES));
     }
 }

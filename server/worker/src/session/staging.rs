@@ -15,12 +15,27 @@ use crate::generated::driver::Driver;
 
 /// The size of a large buffer, which is that of the pieces that clients cut copies into.
 pub const BUFFER_BYTES: usize = 1 << 20;
-/// Large buffers of a session: what is kept for a connection that may break, and those that are being filled.
-const MOST: usize = 12;
-/// The same where the stream of a copy may wait for the client, which goes on meanwhile.
-const MOST_BEHIND: usize = 128;
-/// Small buffers are this long; all of a session's are [`BUFFER_BYTES`].
+/// Small buffers are this long; [`BUFFER_BYTES`] are made at a time.
 const SMALL_BYTES: usize = 16 << 10;
+
+/// What a session may have.
+#[derive(Clone, Copy)]
+struct Most {
+    large: usize,
+    /// Times [`BUFFER_BYTES`] of small ones.
+    small: usize,
+}
+
+/// What is kept for a connection that may break, and what is being filled.
+const MOST: Most = Most {
+    large: 12,
+    small: 1,
+};
+/// The same where the stream of a copy may wait for the client, which goes on meanwhile.
+const MOST_BEHIND: Most = Most {
+    large: 128,
+    small: 16,
+};
 /// Buffers that uploads may have of them.
 const MOST_UPLOADS: usize = 4;
 /// The same where the client has more to say that must not wait for a stream.
@@ -83,8 +98,9 @@ impl Place {
 }
 
 /// Buffers that lie side by side.
+#[derive(Default)]
 struct Small {
-    all: Place,
+    regions: Vec<Place>,
     unused: Vec<Place>,
 }
 
@@ -93,8 +109,7 @@ struct Home {
     large: Vec<Place>,
     /// Of large buffers, all that there are.
     made: usize,
-    /// `None` before the first is wanted, and where there can be none.
-    small: Option<Small>,
+    small: Small,
     in_use: usize,
     /// How many contexts have ended.
     ended: u64,
@@ -115,41 +130,49 @@ pub struct Buffer {
 }
 
 impl Home {
-    fn take(&mut self, driver: &Driver, len: usize, most: usize) -> Option<Place> {
-        if len > SMALL_BYTES {
-            return match self.large.pop() {
-                Some(mut place) => place.renew(driver, self.ended).then_some(place),
-                None => self.make_large(driver, most),
-            };
+    fn take(&mut self, driver: &Driver, len: usize, most: Most) -> Option<Place> {
+        if len <= SMALL_BYTES {
+            return self.take_small(driver, most.small);
         }
-        if self.small.is_none() && !self.exhausted {
-            let start = registered(driver);
-            self.exhausted = start.is_none();
-            let (start, ended) = (start?, self.ended);
-            let place = |at| Place {
-                start: start.wrapping_add(at),
-                ended,
-            };
-            self.small = Some(Small {
-                all: place(0),
-                unused: (0..BUFFER_BYTES).step_by(SMALL_BYTES).map(place).collect(),
-            });
+        match self.large.pop() {
+            Some(mut place) => place.renew(driver, self.ended).then_some(place),
+            None if self.made < most.large => {
+                let place = self.make(driver)?;
+                self.made += 1;
+                Some(place)
+            }
+            None => None,
         }
-        let small = self.small.as_mut()?;
-        // What is in use of them only the connection reads.
-        if !small.all.renew(driver, self.ended) {
-            small.unused.clear();
-        }
-        small.unused.pop()
     }
 
-    fn make_large(&mut self, driver: &Driver, most: usize) -> Option<Place> {
-        if self.made >= most || self.exhausted {
+    fn take_small(&mut self, driver: &Driver, most: usize) -> Option<Place> {
+        let ended = self.ended;
+        for region in &mut self.small.regions {
+            // What is in use of them only the connection reads.
+            if !region.renew(driver, ended) {
+                self.small.unused.clear();
+            }
+        }
+        if self.small.unused.is_empty() && self.small.regions.len() < most {
+            let region = self.make(driver)?;
+            let place = |at| Place {
+                start: region.start.wrapping_add(at),
+                ..region
+            };
+            let places = (0..BUFFER_BYTES).step_by(SMALL_BYTES).map(place);
+            self.small.unused.extend(places);
+            self.small.regions.push(region);
+        }
+        self.small.unused.pop()
+    }
+
+    /// Memory for one large buffer, or for small ones.
+    fn make(&mut self, driver: &Driver) -> Option<Place> {
+        if self.exhausted {
             return None;
         }
         let start = registered(driver);
         self.exhausted = start.is_none();
-        self.made += usize::from(start.is_some());
         let ended = self.ended;
         start.map(|start| Place { start, ended })
     }
@@ -167,7 +190,7 @@ impl Staging {
         self.take_of(driver, len, MOST_BEHIND)
     }
 
-    fn take_of(&self, driver: &Driver, len: usize, most: usize) -> Option<Buffer> {
+    fn take_of(&self, driver: &Driver, len: usize, most: Most) -> Option<Buffer> {
         if len > BUFFER_BYTES {
             return None;
         }
@@ -217,8 +240,8 @@ impl Drop for Buffer {
         home.in_use -= 1;
         if self.len > SMALL_BYTES {
             home.large.push(place);
-        } else if let Some(small) = &mut home.small {
-            small.unused.push(place);
+        } else {
+            home.small.unused.push(place);
         }
     }
 }

@@ -251,17 +251,16 @@ def restore(file: Path, database: str, state: Path | None) -> None:
 
     folder = state or Path(kept())
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Before a database is made for it: a scheduler would start on an empty one.
-    with archive.opened(file.absolute()):
-        pass
-    store = Store.open(url_of(database, folder))
     entry = AuditEntry(
         caller=f"uid {os.getuid()} of {socket.gethostname()}",
         verb="restore",
         subject=str(file.absolute()),
     )
-    try:
-        store.restore(file.absolute(), [entry])
-    finally:
-        store.close()
+    # The backup first: a scheduler would start on an empty database that was made for none.
+    with archive.opened(file.absolute()) as source:
+        store = Store.open(url_of(database, folder))
+        try:
+            store.restore(source, [entry])
+        finally:
+            store.close()
     click.echo(f"restored from {file}; start the scheduler: harp scheduler")

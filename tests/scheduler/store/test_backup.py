@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,11 @@ from scheduler.store.samples import POOL, changes, key_of
 
 Open = Callable[[str], Store]
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
+
+
+def restore(store: Store, backup: Path, audit: Sequence[AuditEntry] = ()) -> None:
+    with archive.opened(backup) as source:
+        store.restore(source, audit)
 
 
 @pytest.fixture
@@ -58,7 +63,7 @@ def test_everything_is_restored_and_numbers_go_on(
     filled.commit(term, dict.fromkeys(changes(*POOL)))
 
     restored = open_store(new_database(into))
-    restored.restore(backup, [AuditEntry("admin", "restore", "pool")])
+    restore(restored, backup, [AuditEntry("admin", "restore", "pool")])
     records, numbers = restored.load()
     assert {key_of(record): record for record in records} == changes(*POOL)
     assert sorted(numbers) == [("epoch", 5 + archive.STEP), ("order", 1)]
@@ -86,7 +91,7 @@ def test_numbers_go_on_from_the_higher_of_both(
     assert term == 9
     target.commit(9, {}, [Number("epoch", 1000)])
     target.step_down()
-    target.restore(tmp_path / "backup.db")
+    restore(target, tmp_path / "backup.db")
     assert target.leader().term == 9 + archive.STEP
     assert dict(target.load()[1])["epoch"] == 1000 + archive.STEP
 
@@ -130,7 +135,7 @@ def test_what_root_restores_is_the_services_whose_the_folder_is(
     folder.mkdir()
     os.chown(folder, owner, owner)
     restored = open_store(f"sqlite:///{folder}/pool.db")
-    restored.restore(tmp_path / "backup.db")
+    restore(restored, tmp_path / "backup.db")
     restored.load()
     assert {path.stat().st_uid for path in folder.iterdir()} == {owner}
     (folder / "other.db").symlink_to(tmp_path / "elsewhere")
@@ -146,7 +151,7 @@ def test_only_an_empty_database_is_restored_into(
     filled.backup(backup)
     before = filled.leader()
     with pytest.raises(NoBackup, match="is not empty"):
-        filled.restore(backup)
+        restore(filled, backup)
     assert filled.leader() == before
     assert {key_of(record) for record in filled.load()[0]} == set(changes(*POOL))
 
@@ -154,24 +159,24 @@ def test_only_an_empty_database_is_restored_into(
     leader = open_store(used)
     leader.lead("test")
     with pytest.raises(NoBackup, match="a scheduler leads"):
-        open_store(used).restore(backup)
+        restore(open_store(used), backup)
 
 
 def test_what_is_no_backup_is_refused(store: Store, filled: Store, tmp_path: Path) -> None:
     backup = tmp_path / "backup.db"
     with pytest.raises(NoBackup, match="there is no backup"):
-        store.restore(backup)
+        restore(store, backup)
     backup.write_text("not a database, whatever it is called" * 100)
     with pytest.raises(NoBackup, match="is not a backup"):
-        store.restore(backup)
+        restore(store, backup)
     backup.unlink()
     with closing(sqlite3.connect(backup)) as connection:
         connection.execute("CREATE TABLE pool (term INTEGER)")
     with pytest.raises(NoBackup, match="is not a backup"):
-        store.restore(backup)
+        restore(store, backup)
     filled.backup(backup)
     with closing(sqlite3.connect(backup)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'f00d'")
         connection.commit()
     with pytest.raises(WrongDatabase, match=r"backup\.db has revision f00d of a newer"):
-        store.restore(backup)
+        restore(store, backup)

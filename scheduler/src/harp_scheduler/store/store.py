@@ -205,15 +205,15 @@ class Store(Identities):
         Raises NoBackup, StoreUnavailable."""
         archive.backup(self._database, path)
 
-    def restore(self, path: Path, audit: Sequence[AuditEntry] = ()) -> None:
-        """Fills this database, which must be empty, from a backup of either dialect.
+    def restore(self, source: Database, audit: Sequence[AuditEntry] = ()) -> None:
+        """Fills this database, which must be empty, from a backup of either dialect that is
+        `archive.opened`.
 
-        Term and epoch go on far above those of the backup. Raises NoBackup, WrongDatabase (a
-        backup of a newer version), StoreUnavailable."""
+        Term and epoch go on far above those of the backup. Raises NoBackup, StoreUnavailable."""
         if not self._seat.take(lambda: None):
             raise archive.being_used(self._database)
         try:
-            with archive.opened(path) as source, changing(self._database) as connection:
+            with changing(self._database) as connection:
                 archive.restore(source, self._database, connection)
             self.record(audit)
         finally:

@@ -101,10 +101,11 @@ impl Landings {
         let is_long = |bytes: usize| bytes > SHORT_BYTES;
         let all = self.all.values();
         let alike = all.filter(|landing| is_long(landing.at.len()) == is_long(bytes));
-        match is_long(bytes) {
-            true => alike.count() < LONG_BEHIND_MAX,
-            false => alike.count() < SHORT_BEHIND_MAX,
-        }
+        let most = match is_long(bytes) {
+            true => LONG_BEHIND_MAX,
+            false => SHORT_BEHIND_MAX,
+        };
+        alike.count() < most
     }
 
     /// The context of one within a range.
@@ -144,8 +145,10 @@ impl Session {
         self.alive()?;
         self.check_fault()?;
         let has_room = || {
-            let found = self.incoming.landings(|landings| landings.has_room(len));
-            found || self.callbacks.any() && self.has_room_behind_functions(len)
+            self.incoming.landings(|landings| {
+                landings.has_room(len)
+                    || self.callbacks.any() && landings.has_room_behind_functions(len)
+            })
         };
         if !has_room() {
             self.stats
@@ -162,11 +165,6 @@ impl Session {
                 self.outgoing.append_unawaited(call, ticket, encode)
             })
             .map_err(|error| self.lose(&error.to_string()))
-    }
-
-    fn has_room_behind_functions(&self, len: usize) -> bool {
-        let has_room = |landings: &mut Landings| landings.has_room_behind_functions(len);
-        self.incoming.landings(has_room)
     }
 
     /// Waits for bytes that are on their way.

@@ -157,7 +157,7 @@ def flip_in_the_middle(file: Path) -> None:
         (with_another_content, " at byte 0: the content has another hash than its name. "),
         (with_other_calls, "calls.zst at byte 0: the frame does not decompress: "),
         (from_the_middle, "the trace lacks the beginning of its session. "),
-        (of_a_later_format, " needs a reader of version 9; this one has version 1. "),
+        (of_a_later_format, " needs a reader of version 9; this one has version 2. "),
     ],
 )
 def test_a_damaged_trace_is_not_replayed(

@@ -74,6 +74,7 @@ RECORDED = {
     "v1/vector_add.htrace": VECTOR_ADD,
     "v1/vector_add.tar.htrace": VECTOR_ADD,
     "v1.1/timed_add.htrace": TIMED_ADD,
+    "v1.2/timed_add.htrace": TIMED_ADD,
 }
 
 ALL = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.glob("*/*.htrace"))
@@ -99,8 +100,9 @@ def test_a_trace_says_what_it_always_said(name: str) -> None:
     assert list(c) == [x + y for x, y in zip(a, b, strict=True)]
 
 
-def test_times_of_the_device_are_told() -> None:
-    events = lines_of("events", GOLDEN / "v1.1/timed_add.htrace")
+@pytest.mark.parametrize("name", [name for name in RECORDED if "timed_add" in name])
+def test_times_of_the_device_are_told(name: str) -> None:
+    events = lines_of("events", GOLDEN / name)
     calls = TIMED_ADD.calls
     timed = [calls[event["call"]] for event in events if event["type"] == "device_time"]
     assert timed == ["cuMemcpyHtoD_v2", "cuMemcpyHtoD_v2", "cuLaunchKernel"]

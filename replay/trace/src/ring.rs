@@ -49,6 +49,8 @@ const NOT_FOR_PAYLOADS: usize = 4;
 const NOT_FOR_OPTIONAL: usize = 8;
 /// Bytes that are set aside for the end of a trace.
 pub const FOR_LAST: usize = 256;
+/// The reader copies so many bytes at once, so that they stay at hand until they have been looked at.
+const COPY: usize = 16 << 10;
 /// So many bytes ahead of the head the ring is at hand.
 const AHEAD: u64 = 512;
 
@@ -376,9 +378,11 @@ pub struct Consumer {
     map: Mapping,
     wake: OwnedFd,
     tail: u64,
-    /// The writer's head as last looked at.
-    head: u64,
-    body: Vec<u8>,
+    /// What has been copied out of the ring: from `at` to `end` from the tail on, whole blocks and perhaps a piece
+    /// of one more.
+    copied: Vec<u8>,
+    at: usize,
+    end: usize,
 }
 
 impl Consumer {
@@ -402,8 +406,9 @@ impl Consumer {
             map,
             wake: fds.wake,
             tail: 0,
-            head: 0,
-            body: Vec::new(),
+            copied: Vec::new(),
+            at: 0,
+            end: 0,
         })
     }
 
@@ -414,13 +419,41 @@ impl Consumer {
     #[allow(clippy::should_implement_trait)]
     #[inline]
     pub fn next(&mut self) -> Result<Option<RawBlock<'_>>, Broken> {
-        if self.head == self.tail {
-            // Acquire: the bytes below this head are there.
-            self.head = self.map.head().load(Ordering::Acquire);
+        let mut bytes = self.next_bytes();
+        if bytes > self.end - self.at {
+            if !self.copy()? {
+                return Ok(None);
+            }
+            bytes = self.next_bytes();
         }
-        let available = self.head.wrapping_sub(self.tail);
+        let (head, body) = self.copied[self.at..][..bytes].split_at(HEAD_BYTES);
+        let (number, flags, body_bytes) = block::read_head(head.try_into().unwrap_or_default());
+        self.at += bytes;
+        self.tail += bytes as u64;
+        Ok(Some(RawBlock {
+            number,
+            flags,
+            body: &body[..body_bytes],
+        }))
+    }
+
+    /// The bytes of the next block of those that have been copied; of a head where there is none.
+    #[inline]
+    fn next_bytes(&self) -> usize {
+        let head = self.copied[self.at..self.end].first_chunk();
+        HEAD_BYTES + head.map_or(0, |head| aligned(block::read_head(*head).2))
+    }
+
+    /// Copies the next blocks, one at least; `false` if there is none.
+    fn copy(&mut self) -> Result<bool, Broken> {
+        // Release: the bytes have been read before they are given back.
+        self.map.tail().store(self.tail, Ordering::Release);
+        (self.at, self.end) = (0, 0);
+        // Acquire: the bytes below this head are there.
+        let available = self.map.head().load(Ordering::Acquire);
+        let available = available.wrapping_sub(self.tail);
         if available == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         let offset = self.tail;
         let broken = |what| Err(Broken { offset, what });
@@ -429,22 +462,22 @@ impl Consumer {
         }
         let mut head = [0; HEAD_BYTES];
         self.map.read(self.tail, &mut head);
-        let (number, flags, body_bytes) = block::read_head(head);
+        let body_bytes = block::read_head(head).2;
         let bytes = HEAD_BYTES + aligned(body_bytes);
         if body_bytes > BODY_MAX || bytes as u64 > available {
             return broken("a block goes on beyond its head");
         }
-        self.body.resize(body_bytes, 0);
-        self.map
-            .read(self.tail + HEAD_BYTES as u64, &mut self.body[..]);
-        self.tail += bytes as u64;
-        // Release: the bytes have been read before they are given back.
-        self.map.tail().store(self.tail, Ordering::Release);
-        Ok(Some(RawBlock {
-            number,
-            flags,
-            body: &self.body,
-        }))
+        let end = bytes.max(COPY.min(available as usize));
+        if self.copied.len() < end {
+            self.copied.resize(end, 0);
+        }
+        self.map.read(self.tail, &mut self.copied[..end]);
+        // The program may have written it meanwhile: what is looked at is what has been copied.
+        self.end = end;
+        match self.next_bytes() > end {
+            true => broken("a block has changed"),
+            false => Ok(true),
+        }
     }
 
     /// Bytes taken out so far.

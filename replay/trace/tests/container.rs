@@ -93,10 +93,8 @@ fn the_formats_are_those_of_other_tools() {
     pack(&Trace::open(&path).unwrap(), &packed).unwrap();
     let calls = fs::read(path.join("calls.zst")).unwrap();
     let plain = zstd::stream::decode_all(&calls[..]).unwrap();
-    assert_eq!(
-        u64::try_from(plain.len()).unwrap(),
-        Trace::open(&path).unwrap().manifest().counts.bytes
-    );
+    // A block, and a run of such as are like it, in each of two frames.
+    assert!(plain.len() as u64 <= Trace::open(&path).unwrap().manifest().counts.bytes / 10);
     // The seek table is the last 9 + 2 * 8 bytes behind a skippable frame's head.
     let footer = &calls[calls.len() - 9..];
     assert_eq!(footer, b"\x02\x00\x00\x00\x00\xb1\xea\x92\x8f");

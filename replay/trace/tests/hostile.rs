@@ -377,7 +377,7 @@ fn a_newer_trace_is_refused_in_a_folder_and_packed() {
     let path = folder.path().join("sample.htrace");
     let manifest = fs::read_to_string(path.join("MANIFEST.json")).unwrap();
     let packed = folder.path().join("newer.tar");
-    let newer = manifest.replace("\"min_reader\": 1", "\"min_reader\": 9");
+    let newer = manifest.replace("\"min_reader\": 2", "\"min_reader\": 9");
     // The packer does not read what it packs.
     let trace = Trace::open(&path).unwrap();
     fs::write(path.join("MANIFEST.json"), &newer).unwrap();
@@ -387,8 +387,18 @@ fn a_newer_trace_is_refused_in_a_folder_and_packed() {
         assert_eq!(error.kind, ErrorKind::Newer);
         let text = error.to_string();
         assert!(
-            text.contains("version 9") && text.contains("version 1;"),
+            text.contains("version 9") && text.contains("version 2;"),
             "{text}"
         );
     }
+}
+
+#[test]
+fn a_line_tells_of_no_other_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made.htrace");
+    let writer = Writer::create(&path, Manifest::new("", ""), 1).unwrap();
+    let line = br#"{"type": "block", "raw": {"number": 18, "flags": 0, "hex": "0101"}}"#;
+    let wrong = assemble(&line[..], writer).unwrap_err();
+    assert!(wrong.starts_with("line 1: blocks of this type"), "{wrong}");
 }

@@ -50,7 +50,9 @@ impl Recording {
         match raw.in_brief() {
             Some((_, time)) => {
                 self.time = time;
-                self.payload = None;
+                if self.payload.is_some() {
+                    self.payload = None;
+                }
                 self.put(raw);
             }
             None => self.take_other(raw),
@@ -129,8 +131,11 @@ impl Recording {
         [rest, &payload.encode()].concat()
     }
 
+    #[inline]
     fn put(&mut self, raw: RawBlock) {
-        self.tell_loss();
+        if !self.lost.is_nothing() {
+            self.tell_loss();
+        }
         if let Err(error) = self.writer.write(raw) {
             self.give_up(&error);
         }

@@ -304,6 +304,9 @@ impl<'a> Block<'a> {
                 bytes: f.u64()?,
                 payload: payload.ok_or(Malformed("a snapshot without a payload"))?,
             },
+            Kind::Alike => {
+                return Err(Malformed("it tells of others, which is for frames on disk"))
+            }
             Kind::DeviceTime => {
                 let session = f.u32()?;
                 f.u32()?;

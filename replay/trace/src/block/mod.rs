@@ -56,11 +56,13 @@ pub enum Kind {
     End = 15,
     Snapshot = 16,
     DeviceTime = 17,
+    /// On disk only: a run of blocks told by what they are like, see `container/alike.rs`.
+    Alike = 18,
 }
 
 impl Kind {
     /// By number, with what they are called in lines.
-    const ALL: [(Kind, &'static str); 18] = [
+    const ALL: [(Kind, &'static str); 19] = [
         (Kind::Part, "part"),
         (Kind::Define, "define"),
         (Kind::Process, "process"),
@@ -79,6 +81,7 @@ impl Kind {
         (Kind::End, "end"),
         (Kind::Snapshot, "snapshot"),
         (Kind::DeviceTime, "device_time"),
+        (Kind::Alike, "alike"),
     ];
 
     pub fn from_number(number: u16) -> Option<Kind> {

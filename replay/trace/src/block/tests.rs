@@ -127,7 +127,7 @@ fn every_type_has_its_number() {
     for (number, (kind, _)) in Kind::ALL.into_iter().enumerate() {
         assert_eq!(kind as usize, number);
     }
-    assert_eq!(Kind::from_number(18), None);
+    assert_eq!(Kind::from_number(19), None);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The blocks of a trace, in order.
 
+use super::alike;
 use super::frames::Frames;
 use super::member::Member;
 use super::TraceError;
@@ -10,7 +11,7 @@ use crate::block::{read_head, Block, RawBlock, BODY_MAX, HEAD_BYTES};
 pub struct Located<'a> {
     /// Where its frame begins in `calls.zst`.
     pub frame: u64,
-    /// Where it begins in the frame's content.
+    /// Where it begins in the frame's content, told in full.
     pub within: u64,
     pub raw: RawBlock<'a>,
 }
@@ -48,9 +49,13 @@ impl Blocks {
             match self.frames.next()? {
                 Some((frame, content)) => {
                     self.frame = frame;
-                    self.content.clear();
-                    self.content.extend_from_slice(content);
+                    let told = alike::in_full(content, &mut self.content);
                     self.at = 0;
+                    if let Err(wrong) = told {
+                        self.content.clear();
+                        let file = self.frames.file();
+                        return Err(damaged(file, frame, wrong.at, wrong.what));
+                    }
                 }
                 None => return Ok(None),
             }

@@ -35,6 +35,7 @@ pub struct Counts {
 
 impl Counts {
     /// Counts a block of the trace.
+    #[inline]
     pub fn add(&mut self, raw: RawBlock) {
         self.blocks += 1;
         self.bytes += (crate::block::HEAD_BYTES + raw.body.len()) as u64;
@@ -43,6 +44,10 @@ impl Counts {
             self.replies += u64::from(kind == Kind::Reply);
             return;
         }
+        self.look_into(raw);
+    }
+
+    fn look_into(&mut self, raw: RawBlock) {
         let Ok(block) = Block::decode(raw) else {
             return;
         };
@@ -157,6 +162,14 @@ impl Manifest {
         }
     }
 
+    /// What is written here is so written, whatever the trace was of which it is a copy.
+    pub(super) fn raise_to_this_version(&mut self) {
+        let this = (FORMAT_MAJOR, FORMAT_MINOR);
+        let format = this.max((self.format_major, self.format_minor));
+        (self.format_major, self.format_minor) = format;
+        self.min_reader = self.min_reader.max(READER);
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
         json.push(b'\n');
@@ -210,7 +223,7 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Newer);
         let text = error.to_string();
         assert!(
-            text.contains("version 5") && text.contains("version 1"),
+            text.contains("version 5") && text.contains(&format!("version {READER}")),
             "{text}"
         );
     }

@@ -3,6 +3,7 @@
 //! Reading is of what a stranger may have made: sizes are capped before memory is taken, links are not
 //! followed, nothing outside the trace is opened, and what is wrong is told with where it is.
 
+mod alike;
 mod blobs;
 mod calls;
 mod error;
@@ -24,13 +25,13 @@ pub use writer::{Finished, Writer};
 
 /// The version of the format that is written here.
 pub const FORMAT_MAJOR: u32 = 1;
-pub const FORMAT_MINOR: u32 = 1;
+pub const FORMAT_MINOR: u32 = 2;
 /// The version of this reader: it reads every trace that asks for none newer.
-pub const READER: u32 = 1;
+pub const READER: u32 = 2;
 
-/// Content of a frame that is begun anew for the next block.
+/// Content of a frame, told in full, that is begun anew for the next block.
 pub const FRAME_BYTES: usize = 1 << 20;
-/// The most content of one frame.
+/// The most content of one frame, on disk and told in full.
 pub(crate) const CONTENT_MAX: usize =
     FRAME_BYTES + crate::block::HEAD_BYTES + crate::block::BODY_MAX;
 

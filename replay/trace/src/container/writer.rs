@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
+use super::alike::Telling;
 use super::blobs::{create, BlobWriter, Kept};
 use super::frames::{seek_table, Compressor};
 use super::{Counts, Manifest, TraceError, BLOBS, CALLS, FRAME_BYTES, INCOMPLETE, MANIFEST};
@@ -31,7 +32,7 @@ pub struct Writer {
     calls: File,
     compressor: Compressor,
     /// The frame that is being filled, and what it adds to the counts.
-    content: Vec<u8>,
+    frame: Telling,
     counts: Counts,
     frames: Vec<(u32, u32)>,
     end: u64,
@@ -69,7 +70,8 @@ impl Writer {
         began
     }
 
-    fn begin(folder: &Path, manifest: Manifest, level: i32) -> io::Result<Writer> {
+    fn begin(folder: &Path, mut manifest: Manifest, level: i32) -> io::Result<Writer> {
+        manifest.raise_to_this_version();
         let calls = create(&folder.join(CALLS))?;
         let path = folder.join(INCOMPLETE);
         let unnamed = folder.join("MANIFEST.json.new");
@@ -85,7 +87,7 @@ impl Writer {
             manifest_file,
             calls,
             compressor: Compressor::new(level)?,
-            content: Vec::new(),
+            frame: Telling::new(),
             counts: Counts::default(),
             frames: Vec::new(),
             end: 0,
@@ -109,7 +111,7 @@ impl Writer {
     /// As of [`flush`](Writer::flush); the block has been added even then.
     #[inline]
     pub fn write(&mut self, raw: RawBlock) -> Result<(), TraceError> {
-        if self.content.len() + HEAD_BYTES + raw.body.len() > FRAME_BYTES {
+        if self.frame.bytes() + HEAD_BYTES + raw.body.len() > FRAME_BYTES {
             let flushed = self.flush();
             self.add(raw);
             return flushed;
@@ -118,9 +120,9 @@ impl Writer {
         Ok(())
     }
 
+    #[inline]
     fn add(&mut self, raw: RawBlock) {
-        self.content.extend_from_slice(&raw.head());
-        self.content.extend_from_slice(raw.body);
+        self.frame.add(raw);
         self.counts.add(raw);
     }
 
@@ -158,20 +160,20 @@ impl Writer {
     }
 
     fn flush_within(&mut self, reserve: u64) -> Result<(), TraceError> {
-        if self.content.is_empty() {
+        if self.frame.bytes() == 0 {
             return Ok(());
         }
         let failed = |error: io::Error| TraceError::system(CALLS, "write", &error);
-        let frame = self.compressor.frame(&self.content).map_err(failed)?;
+        let content = self.frame.told();
+        let frame = self.compressor.frame(content).map_err(failed)?;
+        let sizes = (frame.len() as u32, content.len() as u32);
         if reserve > 0 {
             self.make_room(frame.len() as u64).map_err(failed)?;
         }
         self.append(&frame).map_err(failed)?;
-        let sizes = (frame.len() as u32, self.content.len() as u32);
         self.frames.push(sizes);
         self.manifest.counts.merge(std::mem::take(&mut self.counts));
-        self.content.clear();
-        self.content.shrink_to(2 * FRAME_BYTES);
+        self.frame.clear();
         Ok(())
     }
 
@@ -179,22 +181,13 @@ impl Writer {
     pub fn give_up(&mut self) -> Lost {
         self.counts = Counts::default();
         let mut all = Lost::default();
-        let mut rest = &self.content[..];
-        while let Some((head, after)) = rest.split_first_chunk() {
-            let (number, flags, body_bytes) = read_head(*head);
-            let (body, after) = after.split_at(body_bytes);
-            let raw = RawBlock {
-                number,
-                flags,
-                body,
-            };
+        for raw in self.frame.blocks() {
             all.add(match Block::decode(raw) {
                 Ok(Block::Loss { lost, .. }) => lost,
-                _ => Lost::block(number, body_bytes, 0),
+                _ => Lost::block(raw.number, raw.body.len(), 0),
             });
-            rest = after;
         }
-        self.content.clear();
+        self.frame.clear();
         all
     }
 
@@ -242,6 +235,7 @@ impl Writer {
         let failed = |error: io::Error| TraceError::system(CALLS, "write", &error);
         self.calls.set_len(self.end).map_err(failed)?;
         self.manifest.ended = ended;
+        self.manifest.raise_to_this_version();
         let failed = |error: io::Error| TraceError::system(MANIFEST, "write", &error);
         let json = self.manifest.encode();
         self.manifest_file

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 use super::schema::{Field, Schema, Type};
 use super::value::{join_handle, write};
 use super::Value;
-use crate::block::{Block, Hash, Kinds, Lost, Message, Payload, Policy, RawBlock};
+use crate::block::{Block, Hash, Kind, Kinds, Lost, Message, Payload, Policy, RawBlock};
 use crate::container::{hash_of, Manifest, Writer};
 
 /// What is wrong with a line.
@@ -135,6 +135,9 @@ impl Assembler {
                 flags: raw.number("flags")?,
                 body: &body,
             };
+            if raw.number == Kind::Alike as u16 {
+                return Err("blocks of this type tell of others: its lines are theirs".to_owned());
+            }
             if let Ok(Block::Define(json)) = Block::decode(raw) {
                 self.schema = Schema::parse(json)?;
             }

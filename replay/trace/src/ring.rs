@@ -444,39 +444,43 @@ impl Consumer {
         HEAD_BYTES + head.map_or(0, |head| aligned(block::read_head(*head).2))
     }
 
-    /// Copies the next blocks, one at least; `false` if there is none.
+    /// Copies the next blocks, one at least, and gives back what they took of the ring; `false` if there is none.
     fn copy(&mut self) -> Result<bool, Broken> {
-        // Release: the bytes have been read before they are given back.
-        self.map.tail().store(self.tail, Ordering::Release);
-        (self.at, self.end) = (0, 0);
+        self.copied.copy_within(self.at..self.end, 0);
+        self.end -= self.at;
+        self.at = 0;
+        let offset = self.tail;
+        let broken = |what| Err(Broken { offset, what });
         // Acquire: the bytes below this head are there.
-        let available = self.map.head().load(Ordering::Acquire);
-        let available = available.wrapping_sub(self.tail);
+        let head = self.map.head().load(Ordering::Acquire);
+        let more = head.wrapping_sub(self.tail + self.end as u64);
+        if more > self.map.capacity() as u64 || !more.is_multiple_of(8) {
+            return broken("its head is somewhere else");
+        }
+        let available = self.end + more as usize;
         if available == 0 {
             return Ok(false);
         }
-        let offset = self.tail;
-        let broken = |what| Err(Broken { offset, what });
-        if available > self.map.capacity() as u64 || !available.is_multiple_of(8) {
-            return broken("its head is somewhere else");
-        }
-        let mut head = [0; HEAD_BYTES];
-        self.map.read(self.tail, &mut head);
-        let body_bytes = block::read_head(head).2;
-        let bytes = HEAD_BYTES + aligned(body_bytes);
-        if body_bytes > BODY_MAX || bytes as u64 > available {
+        self.fill(COPY.min(available));
+        let bytes = self.next_bytes();
+        if bytes > available || bytes > HEAD_BYTES + aligned(BODY_MAX) {
             return broken("a block goes on beyond its head");
         }
-        let end = bytes.max(COPY.min(available as usize));
-        if self.copied.len() < end {
-            self.copied.resize(end, 0);
-        }
-        self.map.read(self.tail, &mut self.copied[..end]);
-        // The program may have written it meanwhile: what is looked at is what has been copied.
-        self.end = end;
-        match self.next_bytes() > end {
-            true => broken("a block has changed"),
-            false => Ok(true),
+        self.fill(bytes);
+        // Release: the bytes have been read before they are given back.
+        let taken = self.tail + self.end as u64;
+        self.map.tail().store(taken, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Copies what comes next, up to so many bytes from the tail on.
+    fn fill(&mut self, end: usize) {
+        if end > self.end {
+            let longer = self.copied.len().max(end);
+            self.copied.resize(longer, 0);
+            let from = self.tail + self.end as u64;
+            self.map.read(from, &mut self.copied[self.end..end]);
+            self.end = end;
         }
     }
 
@@ -494,7 +498,8 @@ impl Consumer {
     /// Bytes that wait in the ring.
     pub fn waiting(&self) -> u64 {
         let head = self.map.head().load(Ordering::Relaxed);
-        head.wrapping_sub(self.tail).min(self.map.capacity() as u64)
+        let taken = self.tail + (self.end - self.at) as u64;
+        head.wrapping_sub(taken).min(self.map.capacity() as u64)
     }
 
     /// Goes to sleep: the writer wakes it when an eighth of the ring is filled. `false` if that is so

@@ -88,6 +88,7 @@ impl<'a> Decoder<'a> {
         self.rest = &[];
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> &'a [u8] {
         match self.rest.split_at_checked(len) {
             Some((taken, rest)) => {
@@ -113,11 +114,6 @@ impl<'a> Decoder<'a> {
                 [0; N]
             }
         }
-    }
-
-    #[inline]
-    pub fn u8(&mut self) -> u8 {
-        self.array::<1>()[0]
     }
 
     /// A run of bytes.
@@ -186,7 +182,7 @@ impl<'a> Decoder<'a> {
     #[inline]
     fn handle_or(&mut self, kinds: &[HandleKind], special: impl FnOnce(u64) -> bool) -> u64 {
         let id = self.u64();
-        let is_one = HandleKind::of(id).is_some_and(|kind| kinds.contains(&kind));
+        let is_one = kinds.iter().any(|kind| kind.is_of(id));
         if is_one || special(id) || self.error.is_some() {
             return id;
         }
@@ -196,16 +192,27 @@ impl<'a> Decoder<'a> {
 }
 
 macro_rules! scalars {
-    ($($name:ident)*) => {
+    ($($name:ident $several:ident,)*) => {
         impl Decoder<'_> {
             $(
                 #[inline]
                 pub fn $name(&mut self) -> $name {
                     $name::from_le_bytes(self.array())
                 }
+
+                /// So many numbers, looked for at once.
+                #[inline]
+                pub fn $several<const N: usize>(&mut self) -> [$name; N] {
+                    let bytes = self.take(N * size_of::<$name>());
+                    let mut numbers = [$name::default(); N];
+                    for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+                        *number = $name::from_le_bytes(*bytes);
+                    }
+                    numbers
+                }
             )*
         }
     };
 }
 
-scalars!(u16 u32 u64 i32 i64 f32 f64);
+scalars!(u8 u8s, u16 u16s, u32 u32s, u64 u64s, i32 i32s, i64 i64s, f32 f32s, f64 f64s,);

@@ -35,6 +35,12 @@ impl HandleKind {
         HandleKind::from_tag((id >> HANDLE_KIND_SHIFT) as u8)
     }
 
+    /// Whether a wire handle is of this kind.
+    #[inline]
+    pub fn is_of(self, id: u64) -> bool {
+        id >> HANDLE_KIND_SHIFT == self as u64
+    }
+
     /// The wire handle of this kind with a serial number below 2^56.
     pub fn handle(self, serial: u64) -> u64 {
         assert!(serial >> HANDLE_KIND_SHIFT == 0);

@@ -71,7 +71,7 @@ def array(item: Codec, count: int) -> Codec:
     """Exactly ``count`` numbers."""
     rust = f"[{item.given}; {count}]"
     encode = f"{{v}}.iter().for_each(|v| e.{item.given}(*v));"
-    decode = f"core::array::from_fn(|_| {item.decode})"
+    decode = f"d.{item.given}s()"
     return Codec(f"{item.name}[{count}]", rust, rust, encode, decode, item.least * count)
 
 

@@ -201,8 +201,8 @@ impl HarpBlobAppendCachedArgs {
         HarpBlobAppendCachedArgs {
             blob: d.u64(),
             piece: d.u32(),
-            check: core::array::from_fn(|_| d.u64()),
-            proof: core::array::from_fn(|_| d.u64()),
+            check: d.u64s(),
+            proof: d.u64s(),
         }
     }
 
@@ -3181,7 +3181,7 @@ impl HarpCopyCachedArgs {
             dst: d.u64(),
             stream: d.copy_stream(),
             piece: d.u32(),
-            proof: core::array::from_fn(|_| d.u64()),
+            proof: d.u64s(),
         }
     }
 
@@ -4019,8 +4019,8 @@ impl<'a> CuLaunchKernelArgs<'a> {
     pub fn read(d: &mut Decoder<'a>) -> Self {
         CuLaunchKernelArgs {
             function: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
-            grid: core::array::from_fn(|_| d.u32()),
-            block: core::array::from_fn(|_| d.u32()),
+            grid: d.u32s(),
+            block: d.u32s(),
             shared_bytes: d.u32(),
             stream: d.stream(),
             cooperative: d.u8(),
@@ -4073,8 +4073,8 @@ impl<'a> CuLaunchKernelExArgs<'a> {
     pub fn read(d: &mut Decoder<'a>) -> Self {
         CuLaunchKernelExArgs {
             function: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
-            grid: core::array::from_fn(|_| d.u32()),
-            block: core::array::from_fn(|_| d.u32()),
+            grid: d.u32s(),
+            block: d.u32s(),
             shared_bytes: d.u32(),
             stream: d.stream(),
             attributes: d.bytes(),
@@ -4319,10 +4319,10 @@ impl CuOccupancyMaxActiveClustersArgs {
     pub fn read(d: &mut Decoder) -> Self {
         CuOccupancyMaxActiveClustersArgs {
             function: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
-            grid: core::array::from_fn(|_| d.u32()),
-            block: core::array::from_fn(|_| d.u32()),
+            grid: d.u32s(),
+            block: d.u32s(),
             shared_bytes: d.u64(),
-            cluster: core::array::from_fn(|_| d.u32()),
+            cluster: d.u32s(),
         }
     }
 
@@ -4390,10 +4390,10 @@ impl CuOccupancyMaxPotentialClusterSizeArgs {
     pub fn read(d: &mut Decoder) -> Self {
         CuOccupancyMaxPotentialClusterSizeArgs {
             function: d.handle_of(&[HandleKind::Function, HandleKind::Kernel]),
-            grid: core::array::from_fn(|_| d.u32()),
-            block: core::array::from_fn(|_| d.u32()),
+            grid: d.u32s(),
+            block: d.u32s(),
             shared_bytes: d.u64(),
-            cluster: core::array::from_fn(|_| d.u32()),
+            cluster: d.u32s(),
         }
     }
 

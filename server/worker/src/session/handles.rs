@@ -75,7 +75,7 @@ impl HandleTable {
     /// The object of `id`, which must be of `kind`.
     #[inline]
     pub fn get(&self, kind: HandleKind, id: u64) -> Found {
-        if HandleKind::of(id) != Some(kind) {
+        if !kind.is_of(id) {
             return Err(wrong_kind(kind, id));
         }
         let table = &self.tables[kind as usize];
@@ -83,9 +83,7 @@ impl HandleTable {
             Some(Slot::Live { object, .. }) => Ok(Ok(*object)),
             Some(Slot::Failed(code)) => Ok(Err(*code)),
             None if id <= table.greatest => Ok(Err(gone(kind))),
-            None => Err(Violation::new(format!(
-                "the {kind:?} {id:#x} was never created"
-            ))),
+            None => Err(never_created(kind, id)),
         }
     }
 
@@ -100,10 +98,11 @@ impl HandleTable {
     /// A kernel of a module or of a library: the driver takes either where it wants a function.
     #[inline]
     pub fn get_function(&self, id: u64) -> Found {
-        match HandleKind::of(id) {
-            Some(HandleKind::Kernel) => self.get(HandleKind::Kernel, id),
-            _ => self.get(HandleKind::Function, id),
-        }
+        let kind = match HandleKind::Kernel.is_of(id) {
+            true => HandleKind::Kernel,
+            false => HandleKind::Function,
+        };
+        self.get(kind, id)
     }
 
     /// A stream. 0 and 1 are the driver's own values for the legacy stream; 2 is the client thread's own stream.
@@ -125,7 +124,7 @@ impl HandleTable {
         object: *mut c_void,
         status: CUresult,
     ) -> Result<(), Violation> {
-        if HandleKind::of(id) != Some(kind) {
+        if !kind.is_of(id) {
             return Err(wrong_kind(kind, id));
         }
         let context = if ends_with_context(kind) {
@@ -213,6 +212,12 @@ fn ends_with_context(kind: HandleKind) -> bool {
     )
 }
 
+#[cold]
+fn never_created(kind: HandleKind, id: u64) -> Violation {
+    Violation::new(format!("the {kind:?} {id:#x} was never created"))
+}
+
+#[cold]
 fn wrong_kind(kind: HandleKind, id: u64) -> Violation {
     match HandleKind::of(id) {
         Some(other) => Violation::new(format!("the handle {id:#x} is a {other:?}, not a {kind:?}")),

@@ -162,7 +162,7 @@ impl Manifest {
         }
     }
 
-    /// What is written here is so written, whatever the trace was of which it is a copy.
+    /// Says that the trace is written as this version writes: what it is a copy of may be of an older one.
     pub(super) fn raise_to_this_version(&mut self) {
         let this = (FORMAT_MAJOR, FORMAT_MINOR);
         let format = this.max((self.format_major, self.format_minor));

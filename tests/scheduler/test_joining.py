@@ -294,7 +294,8 @@ def test_calls_that_say_nothing_do_not_keep_others_out_for_ever(
 
     options = [(name, 3000 if is_age(name) else value) for name, value in process.JOIN_OPTIONS]
     monkeypatch.setattr(process, "JOIN_OPTIONS", options)
-    monkeypatch.setattr(process, "JOINING_AT_ONCE", 4)
+    places = 4
+    monkeypatch.setattr(process, "JOINING_AT_ONCE", places)
     authority, store = Authority.create("lab"), Store.open(f"sqlite:///{tmp_path / 'pool.db'}")
     trusted = grpc.ssl_channel_credentials(authority.trusted_pem())
 
@@ -312,7 +313,7 @@ def test_calls_that_say_nothing_do_not_keep_others_out_for_ever(
         await scheduler.start()
         address = scheduler.join_address
         # One more than there are places for: it alone is answered before the others grow old.
-        holding = [asyncio.create_task(look(address, number)) for number in range(1, 6)]
+        holding = [asyncio.create_task(look(address, 1 + number)) for number in range(places + 1)]
         async with asyncio.timeout(BOUND):
             await asyncio.wait(holding, return_when=asyncio.FIRST_COMPLETED)
             [answered] = [call for call in holding if call.done()]

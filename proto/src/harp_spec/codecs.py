@@ -69,6 +69,8 @@ def handle_or_none(kind: str) -> Codec:
 
 def array(item: Codec, count: int) -> Codec:
     """Exactly ``count`` numbers."""
+    if item.decode != f"d.{item.given}()":
+        raise ValueError(f"an array is of numbers, and {item.name} is more than one")
     rust = f"[{item.given}; {count}]"
     encode = f"{{v}}.iter().for_each(|v| e.{item.given}(*v));"
     decode = f"d.{item.given}s()"

@@ -476,8 +476,9 @@ impl Consumer {
     /// Copies what comes next, up to so many bytes from the tail on.
     fn fill(&mut self, end: usize) {
         if end > self.end {
-            let longer = self.copied.len().max(end);
-            self.copied.resize(longer, 0);
+            if end > self.copied.len() {
+                self.copied.resize(end, 0);
+            }
             let from = self.tail + self.end as u64;
             self.map.read(from, &mut self.copied[self.end..end]);
             self.end = end;

@@ -50,6 +50,7 @@ impl Recording {
         match raw.in_brief() {
             Some((_, time)) => {
                 self.time = time;
+                // Most often there is none, and to drop that takes longer than to look.
                 if self.payload.is_some() {
                     self.payload = None;
                 }
@@ -133,19 +134,22 @@ impl Recording {
 
     #[inline]
     fn put(&mut self, raw: RawBlock) {
-        if !self.lost.is_nothing() {
-            self.tell_loss();
-        }
+        self.tell_loss();
         if let Err(error) = self.writer.write(raw) {
             self.give_up(&error);
         }
     }
 
     /// Puts what was lost into the trace.
+    #[inline]
     fn tell_loss(&mut self) {
-        if self.lost.is_nothing() {
-            return;
+        if !self.lost.is_nothing() {
+            self.tell_what_was_lost();
         }
+    }
+
+    #[cold]
+    fn tell_what_was_lost(&mut self) {
         let lost = std::mem::take(&mut self.lost);
         let time = self.time;
         let written = self.writer.write_block(&Block::Loss { time, lost });

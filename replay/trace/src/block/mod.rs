@@ -56,7 +56,7 @@ pub enum Kind {
     End = 15,
     Snapshot = 16,
     DeviceTime = 17,
-    /// On disk only: a run of blocks told by what they are like, see `container/alike.rs`.
+    /// On disk only: a run of blocks told by what they are like, see `container/alike/`.
     Alike = 18,
 }
 

@@ -158,6 +158,17 @@ fn a_body_cut_short_is_malformed_and_a_longer_one_is_for_later_versions() {
 }
 
 #[test]
+fn a_run_is_no_block_where_blocks_are_told_in_full() {
+    let run = RawBlock {
+        number: Kind::Alike as u16,
+        flags: 0,
+        body: &[1, 1],
+    };
+    assert!(Block::decode(run).is_err());
+    assert_eq!(run.in_brief(), None);
+}
+
+#[test]
 fn a_policy_without_a_meaning_is_malformed() {
     let mut bytes = Payload::unnamed(Policy::Hash, 100).encode();
     bytes[0] = 4;

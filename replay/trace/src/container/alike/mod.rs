@@ -1,25 +1,9 @@
 //! Blocks of a frame told by how they differ from earlier ones of it.
 //!
 //! A program does the same again and again: what it launches, waits for and is told differs from the
-//! last time in little more than the time. So a frame on disk has blocks of type [`Kind::Alike`] where
-//! that is shorter, each for a run of blocks one after the other, which are made of those they are like
-//! before anything else reads the frame.
-//!
-//! ```text
-//! body   = entry, entry, …                     one for each block of the run
-//! entry  = u8 flags and low bits, varint high bits, [varint back], [varint changed, varint change, …]
-//! ```
-//!
-//! The block is like the one that is `back` blocks before it in the frame, counted as they are told in
-//! full: type, flags and length are the same. Flag bit 0 of an entry: `back` follows; without it, it is
-//! that of the entry before. Flag bit 1: words have changed. The other bits are a difference: bits 2 to
-//! 6 its lowest five, the varint the rest, which is there if bit 7 is set. A difference is signed, with
-//! its sign in the lowest bit (0, -1, 1, -2, …), and modulo 2^64. A varint is LEB128.
-//!
-//! A body is words of eight bytes, the last filled up with zeros. The first word differs by the entry's
-//! difference: that of a block which begins with a time from the time of the block before it that does
-//! (0 at the beginning of a frame), that of any other from the first word of the block it is like. Bit n
-//! of `changed` says that word n + 1 differs from that of the block it is like, by the next `change`.
+//! last time in little more than the time. So a frame on disk has blocks of type [`Kind::Alike`], each for a
+//! run of blocks one after the other, which are made of those they are like before anything else reads the
+//! frame. The grammar is docs/trace-format.md, "Runs". A block with many changes is told in full.
 
 #[cfg(test)]
 mod tests;
@@ -30,15 +14,15 @@ use super::{CONTENT_MAX, FRAME_BYTES};
 
 const WORD: usize = 8;
 /// Longer bodies are told in full: `changed` has a bit for each word but the first.
-const BODY_MAX: usize = (1 + u64::BITS as usize) * WORD;
+const LIKE_MAX: usize = (1 + u64::BITS as usize) * WORD;
 const BACK: u8 = 1;
 const CHANGES: u8 = 2;
 const LOW_BITS: u32 = 5;
 const MORE: u8 = 0x80;
 /// A block with more changes is told in full.
 const CHANGES_MAX: usize = 6;
-/// Blocks that are looked for: a power of two.
-const KNOWN: usize = 256;
+/// Places by which blocks are looked for: a power of two.
+const SEEN: usize = 256;
 const NUMBER: u16 = Kind::Alike as u16;
 
 /// Whether the body of a block of that type begins with a time.
@@ -47,8 +31,8 @@ fn has_time(number: u16) -> bool {
     (Kind::Enter as u16..=Kind::Loss as u16).contains(&number)
 }
 
-/// The last word of a body, of which there are only so many bytes.
-fn last_word(bytes: &[u8]) -> u64 {
+/// A word of which there are only so many bytes: the last of a body.
+fn padded(bytes: &[u8]) -> u64 {
     let mut word = [0; WORD];
     word[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(word)
@@ -102,7 +86,7 @@ impl Changes {
         for (at, (from, to)) in from.iter().zip(to).enumerate() {
             changes.add(at, u64::from_le_bytes(*from), u64::from_le_bytes(*to))?;
         }
-        changes.add(to.len(), last_word(last_from), last_word(last_to))?;
+        changes.add(to.len(), padded(last_from), padded(last_to))?;
         Some(changes)
     }
 
@@ -121,7 +105,7 @@ impl Changes {
 type Head = u64;
 
 /// A block of the frame, told in full.
-struct Known {
+struct Placed {
     head: Head,
     /// Where its body begins.
     start: usize,
@@ -130,7 +114,7 @@ struct Known {
 /// A frame that is being filled: its blocks, in full and as they are told on disk.
 pub(super) struct Telling {
     told: Vec<u8>,
-    blocks: Vec<Known>,
+    blocks: Vec<Placed>,
     bodies: Vec<u8>,
     /// Where the run begins that the next block may belong to.
     run: Option<usize>,
@@ -139,7 +123,7 @@ pub(super) struct Telling {
     /// The last time in the frame.
     time: u64,
     /// By [`look`], the last block that was not found where the run went on. It may be one of an earlier frame.
-    known: [u32; KNOWN],
+    seen: [u32; SEEN],
 }
 
 impl Telling {
@@ -151,7 +135,7 @@ impl Telling {
             run: None,
             back: 0,
             time: 0,
-            known: [0; KNOWN],
+            seen: [0; SEEN],
         }
     }
 
@@ -178,8 +162,8 @@ impl Telling {
         let index = self.blocks.len();
         // Where there has been no run yet that is the block itself, which is not there.
         if !self.add_like(head, raw, index.wrapping_sub(self.back)) {
-            let known = &mut self.known[look(head, raw)];
-            let like = std::mem::replace(known, index as u32) as usize;
+            let seen = &mut self.seen[look(head, raw)];
+            let like = std::mem::replace(seen, index as u32) as usize;
             if !self.add_like(head, raw, like) {
                 self.add_in_full(raw);
             }
@@ -188,7 +172,7 @@ impl Telling {
             self.time = first_word(raw.body);
         }
         let start = self.bodies.len();
-        self.blocks.push(Known { head, start });
+        self.blocks.push(Placed { head, start });
         self.bodies.extend_from_slice(raw.body);
     }
 
@@ -199,7 +183,7 @@ impl Telling {
             return false;
         };
         let body = raw.body;
-        if block.head != head || !(WORD..=BODY_MAX).contains(&body.len()) {
+        if block.head != head || !(WORD..=LIKE_MAX).contains(&body.len()) {
             return false;
         }
         let its_body = &self.bodies[block.start..][..body.len()];
@@ -293,7 +277,7 @@ fn look(head: Head, raw: RawBlock) -> usize {
     };
     let word = raw.body.get(at).map_or(0, first_word) ^ head;
     // Fibonacci hashing (Knuth, TAOCP 6.4).
-    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - KNOWN.ilog2())) as usize
+    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - SEEN.ilog2())) as usize
 }
 
 /// What is wrong with a run, and where in the frame.
@@ -385,7 +369,7 @@ impl InFull<'_> {
         let like = like.and_then(|like| self.starts.get(like));
         let like = *like.ok_or("a block of a run is like one that is not there")?;
         let (number, _, body_bytes) = self.head_at(like);
-        if !(WORD..=BODY_MAX).contains(&body_bytes) {
+        if !(WORD..=LIKE_MAX).contains(&body_bytes) {
             return Err("a block of a run is like one that none can be like");
         }
         let start = self.out.len();
@@ -408,9 +392,7 @@ impl InFull<'_> {
             let Some(word) = body.get_mut(at..there).filter(|word| !word.is_empty()) else {
                 return Err("a block of a run has changed where it has nothing");
             };
-            let mut whole = [0; WORD];
-            whole[..word.len()].copy_from_slice(word);
-            let to = differing(u64::from_le_bytes(whole), varint(entries)?).to_le_bytes();
+            let to = differing(padded(word), varint(entries)?).to_le_bytes();
             let (within, beyond) = to.split_at(word.len());
             if beyond.iter().any(|byte| *byte != 0) {
                 return Err("a block of a run is longer than the one it is like");

@@ -144,7 +144,7 @@ fn whatever_is_told_is_read() {
 
 #[test]
 fn the_longest_body_that_is_told_so_and_a_longer_one() {
-    for bytes in [WORD - 1, WORD, WORD + 1, BODY_MAX, BODY_MAX + 1] {
+    for bytes in [WORD - 1, WORD, WORD + 1, LIKE_MAX, LIKE_MAX + 1] {
         let blocks: Vec<_> = (0..9)
             .map(|last| {
                 let mut body = vec![1; bytes];
@@ -153,7 +153,7 @@ fn the_longest_body_that_is_told_so_and_a_longer_one() {
             })
             .collect();
         let (frame, full) = told(&blocks);
-        let is_told_so = (WORD..=BODY_MAX).contains(&bytes);
+        let is_told_so = (WORD..=LIKE_MAX).contains(&bytes);
         assert_eq!(frame.len() < full.len(), is_told_so, "{bytes}");
         assert_eq!(read(&frame), Ok(full));
     }
@@ -224,9 +224,9 @@ fn a_run_of_no_blocks_is_nothing_and_a_cut_block_stays() {
 
 #[test]
 fn runs_do_not_make_more_than_a_frame_may_have() {
-    let reply = (Kind::Reply, vec![0; BODY_MAX]);
+    let reply = (Kind::Reply, vec![0; LIKE_MAX]);
     let mut frame = told(&[reply]).0;
-    let entries = CONTENT_MAX / BODY_MAX;
+    let entries = CONTENT_MAX / LIKE_MAX;
     frame.extend_from_slice(&head(NUMBER, 0, entries + 1));
     frame.extend_from_slice(&[BACK, 1]);
     frame.resize(frame.len() + entries - 1, 0);

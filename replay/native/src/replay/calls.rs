@@ -3,7 +3,7 @@
 //! A trace says itself how its calls are encoded. They are sent again as they are, so each must still
 //! mean what it meant: today's call of that name takes and gives the same values.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use harp_trace::event::{Call, Field, Schema};
 use harp_trace::payloads::{brought_by, Class};
@@ -20,7 +20,7 @@ const OTHERWISE: &str =
 /// Finds today's number for each call of a trace.
 pub struct Calls {
     today: Schema,
-    known: HashMap<u16, CallId>,
+    known: BTreeMap<u16, CallId>,
 }
 
 impl Calls {
@@ -31,7 +31,7 @@ impl Calls {
     pub fn new() -> Result<Calls, String> {
         Ok(Calls {
             today: Schema::parse(TODAY.as_bytes())?,
-            known: HashMap::new(),
+            known: BTreeMap::new(),
         })
     }
 

@@ -31,8 +31,8 @@ pub struct Launch {
 /// The launches so far.
 #[derive(Debug, Default)]
 pub struct Kernels {
-    of_stream: HashMap<(u32, u64), Launch>,
-    of_session: HashMap<u32, Launch>,
+    of_stream: BTreeMap<(u32, u64), Launch>,
+    of_session: BTreeMap<u32, Launch>,
     /// By memory and the address within it that the kernel was given.
     given: HashMap<Place, BTreeMap<u64, Launch>>,
 }

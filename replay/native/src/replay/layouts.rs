@@ -26,17 +26,17 @@ impl Layouts {
 
     /// A call has made a function or kernel known, which may have been described before.
     pub fn called(&mut self, today: CallId, call: &CallEvent) {
+        if !makes_known(today) {
+            return;
+        }
         let session = call.session;
         let mut handles = call.arguments.handles();
         let (Some(made), Some(of)) = (handles.next(), handles.next()) else {
             return;
         };
-        let known = match (today, call.arguments.get("name")) {
-            (CallId::cuModuleGetFunction | CallId::cuLibraryGetKernel, Some(Value::Text(name))) => {
-                self.described.get(&(session, of, name.to_vec()))
-            }
-            (CallId::cuKernelGetFunction, _) => self.of_handle.get(&(session, of)),
-            _ => None,
+        let known = match call.arguments.get("name") {
+            Some(Value::Text(name)) => self.described.get(&(session, of, name.to_vec())),
+            _ => self.of_handle.get(&(session, of)),
         };
         if let Some(layout) = known.cloned() {
             self.of_handle.insert((session, made), layout);
@@ -46,7 +46,7 @@ impl Layouts {
     /// A reply about `handle`, the first one of its call, may say how parameters lie.
     pub fn answered(&mut self, handle: u64, reply: &ReplyEvent) {
         let session = reply.session;
-        for (_, value) in &reply.outputs.values {
+        for value in &reply.outputs.values {
             if let Some(layout) = layout(value) {
                 self.of_handle.insert((session, handle), layout);
             }
@@ -62,6 +62,14 @@ impl Layouts {
             }
         }
     }
+}
+
+/// Calls that make a function known: by its name in a module or library, or by the kernel that it is of.
+fn makes_known(call: CallId) -> bool {
+    matches!(
+        call,
+        CallId::cuModuleGetFunction | CallId::cuLibraryGetKernel | CallId::cuKernelGetFunction
+    )
 }
 
 fn layout(value: &Value) -> Option<Layout> {

@@ -379,7 +379,7 @@ impl Assembler {
                 };
                 let params = given.get("params")?.as_array()?.iter().map(param);
                 let given = given.get("attributes")?.as_array()?;
-                let mut attributes = [0; FUNCTION_ATTRIBUTE_COUNT];
+                let mut attributes = Box::new([0; FUNCTION_ATTRIBUTE_COUNT]);
                 if given.len() != attributes.len() {
                     return None;
                 }

@@ -7,7 +7,7 @@ use harp_wire::Decoder;
 
 use super::json::Json;
 use super::value::{split_handle, write};
-use super::{CallEvent, Event, Field, Reader, ReplyEvent, Value, Values};
+use super::{CallEvent, Event, Reader, ReplyEvent, Value, Values};
 use crate::block::{Block, Hash, Kinds, Message, Payload, Policy, HEAD_BYTES};
 use crate::container::{reason_names, Located, Trace, TraceError};
 
@@ -232,9 +232,7 @@ impl<'r> Line<'r> {
             }
         }
         self.size(&call.arguments);
-        let known = self.reader.schema().call(call.call);
-        let fields = known.map(|call| &call.inputs[..]);
-        self.values("args", call.session, &call.arguments, fields);
+        self.values("args", call.session, &call.arguments);
     }
 
     fn reply(&mut self, reply: &ReplyEvent) {
@@ -247,12 +245,7 @@ impl<'r> Line<'r> {
         self.json.number("status", reply.status);
         self.json.number("deferred", reply.deferred);
         self.size(&reply.outputs);
-        let known = reply
-            .call
-            .and_then(|call| self.reader.schema().call(call.call));
-        let fields =
-            known.map(|call| &call.outputs[..call.outputs.len().min(reply.outputs.values.len())]);
-        self.values("outs", reply.session, &reply.outputs, fields);
+        self.values("outs", reply.session, &reply.outputs);
     }
 
     /// What it has on the wire, in bytes, payload and all.
@@ -262,10 +255,10 @@ impl<'r> Line<'r> {
         self.json.number("size", size);
     }
 
-    fn values(&mut self, key: &str, session: u32, values: &Values, fields: Option<&[Field]>) {
+    fn values(&mut self, key: &str, session: u32, values: &Values) {
         self.json.begin_object(key);
-        for (name, value) in &values.values {
-            self.json.key(name);
+        for (field, value) in values.named() {
+            self.json.key(&field.name);
             self.value(session, value);
         }
         self.json.end_object();
@@ -279,10 +272,8 @@ impl<'r> Line<'r> {
         }
         // Heads say no more than the event does; both have sixteen bytes.
         let mut again = Vec::new();
-        let written = fields.map_or(Some(()), |fields| {
-            let mut pairs = fields.iter().zip(&values.values);
-            pairs.try_for_each(|(field, (_, value))| write(&field.kind, value, &mut again))
-        });
+        let written =
+            (values.named()).try_for_each(|(field, value)| write(&field.kind, value, &mut again));
         self.exact &= written.is_some() && values.bytes.get(16..) == Some(&again[..]);
     }
 
@@ -349,7 +340,7 @@ impl<'r> Line<'r> {
                 }
                 self.json.end_list();
                 self.json.begin_list("attributes");
-                for attribute in attributes {
+                for attribute in attributes.iter() {
                     self.json.item(attribute);
                 }
                 self.json.end_list();

@@ -13,7 +13,7 @@ mod objects;
 mod schema;
 mod value;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
@@ -28,16 +28,15 @@ pub use objects::{Allocation, Called, Objects};
 pub use schema::{Call, Field, Schema, Type};
 pub use value::{join_handle, split_handle, Value};
 
-/// A value with the name that it has in its call.
-pub type Named<'a> = (Arc<str>, Value<'a>);
-
 /// The arguments or outputs of a call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values<'a> {
     /// The call's name, or `call 0x1234` where the schema does not have it.
     pub name: Arc<str>,
-    /// Names and values, in the order of the wire.
-    pub values: Vec<Named<'a>>,
+    /// What the values are called, and their types.
+    pub fields: Arc<[Field]>,
+    /// As many, in the order of the wire; none where they are undecoded.
+    pub values: Vec<Value<'a>>,
     /// Why there are none, where the bytes are not what the schema says.
     pub undecoded: Option<Malformed>,
     /// The bytes of the wire: head and all, without the payload.
@@ -46,9 +45,14 @@ pub struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
+    /// The values, each with what the schema says of it.
+    pub fn named(&self) -> impl Iterator<Item = (&Field, &Value<'a>)> {
+        self.fields.iter().zip(&self.values)
+    }
+
     /// The value called `name`.
     pub fn get(&self, name: &str) -> Option<&Value<'a>> {
-        let found = self.values.iter().find(|(known, _)| &**known == name);
+        let found = self.named().find(|(field, _)| &*field.name == name);
         found.map(|(_, value)| value)
     }
 
@@ -59,12 +63,12 @@ impl<'a> Values<'a> {
 
     /// The capture ids of the handles among them.
     pub fn handles(&self) -> impl Iterator<Item = u64> + '_ {
-        self.values.iter().filter_map(|(_, value)| value.handle())
+        self.values.iter().filter_map(Value::handle)
     }
 
     /// The addresses of the device pointers among them.
     pub fn addresses(&self) -> impl Iterator<Item = u64> + '_ {
-        self.values.iter().filter_map(|(_, value)| value.address())
+        self.values.iter().filter_map(Value::address)
     }
 }
 
@@ -135,7 +139,7 @@ pub struct Reader {
     calls: u64,
     enters: u64,
     /// The driver API calls that each thread is in.
-    entered: HashMap<u32, Vec<u64>>,
+    entered: BTreeMap<u32, Vec<u64>>,
 }
 
 /// A thread of a trace is in this many driver API calls at most.
@@ -233,39 +237,21 @@ impl Reader {
     fn call<'a>(&mut self, message: Message<'a>) -> CallEvent<'a> {
         let number = self.calls;
         self.calls += 1;
-        let Message {
-            time,
-            session,
-            bytes,
-            payload,
-        } = message;
         let mut event = CallEvent {
             number,
-            time,
-            session,
+            time: message.time,
+            session: message.session,
             thread: 0,
             ticket: None,
             call: 0,
             enter: None,
             kernel: None,
-            arguments: Values {
-                name: "call".into(),
-                values: Vec::new(),
-                undecoded: Some(Malformed("its head is malformed")),
-                bytes,
-                payload,
-            },
+            arguments: Values::default(),
         };
-        let Some((head, arguments)) = bytes.split_first_chunk::<RECORD_HEAD_BYTES>() else {
+        let Some((head, bytes)) = call_head(&message) else {
+            event.arguments = headless("call", &message);
             return event;
         };
-        let Ok(head) = RecordHead::decode(head) else {
-            return event;
-        };
-        let cut = payload.map_or(0, |payload| payload.length);
-        if head.argument_bytes as u64 != (arguments.len() as u64).saturating_add(cut) {
-            return event;
-        }
         event.thread = head.thread;
         event.ticket = head.ticket;
         event.call = head.call.0;
@@ -274,13 +260,13 @@ impl Reader {
             .get(&head.thread)
             .and_then(|entered| entered.last().copied());
         let known = self.schema.call(head.call.0);
-        let fields = known.map(|call| (&call.name, &call.inputs[..]));
-        event.arguments = values(head.call.0, fields, arguments, message);
+        let fields = known.map(|call| (&call.name, &call.inputs));
+        event.arguments = values(head.call.0, fields, bytes, &message);
         let values = &event.arguments.values[..];
-        let function = values.first().and_then(|(_, value)| value.handle());
+        let function = values.first().and_then(Value::handle);
         if let (Some(call), Some(function)) = (known, function) {
-            if call.launches() {
-                event.kernel = self.objects.kernel(session, function).cloned();
+            if call.launches {
+                event.kernel = self.objects.kernel(message.session, function).cloned();
             }
         }
         let called = Called {
@@ -288,74 +274,87 @@ impl Reader {
             call: head.call.0,
         };
         let made = known.map(|call| (call, values));
-        self.objects.called(session, head.ticket, called, made);
+        self.objects
+            .called(message.session, head.ticket, called, made);
         event
     }
 
     fn reply<'a>(&mut self, message: Message<'a>) -> ReplyEvent<'a> {
-        let Message {
-            time,
-            session,
-            bytes,
-            payload,
-        } = message;
         let mut event = ReplyEvent {
             call: None,
-            time,
-            session,
+            time: message.time,
+            session: message.session,
             ticket: 0,
             status: 0,
             deferred: 0,
-            outputs: Values {
-                name: "reply".into(),
-                values: Vec::new(),
-                undecoded: Some(Malformed("its head is malformed")),
-                bytes,
-                payload,
-            },
+            outputs: Values::default(),
         };
-        let Some((head, outputs)) = bytes.split_first_chunk::<REPLY_HEAD_BYTES>() else {
+        let Some((head, bytes)) = reply_head(&message) else {
+            event.outputs = headless("reply", &message);
             return event;
         };
-        let head = ReplyHead::decode(head);
-        let cut = payload.map_or(0, |payload| payload.length);
-        let whole = (outputs.len() as u64).saturating_add(cut);
-        if head.body_bytes().map(|bytes| bytes as u64) != Some(whole) {
-            return event;
-        }
         event.ticket = head.ticket;
         event.status = head.status;
         event.deferred = head.deferred;
-        event.call = self.objects.answered(session, head.ticket);
+        event.call = self.objects.answered(message.session, head.ticket);
         let number = event.call.map_or(0, |called| called.call);
+        // A call that failed has no outputs.
+        let none = head.body_bytes() == Some(0) && head.status != 0;
+        let no_fields = Arc::default();
         let fields = self.schema.call(number).map(|call| {
-            // A call that failed has no outputs.
-            let none = whole == 0 && head.status != 0;
-            let outputs = if none { &[] } else { &call.outputs[..] };
+            let outputs = if none { &no_fields } else { &call.outputs };
             (&call.name, outputs)
         });
-        event.outputs = values(number, fields, outputs, message);
+        event.outputs = values(number, fields, bytes, &message);
         event
+    }
+}
+
+/// The head of a call, and its arguments but for the payload; `None` where the head is malformed.
+fn call_head<'a>(message: &Message<'a>) -> Option<(RecordHead, &'a [u8])> {
+    let (head, arguments) = message.bytes.split_first_chunk::<RECORD_HEAD_BYTES>()?;
+    let head = RecordHead::decode(head).ok()?;
+    (head.argument_bytes as u64 == with_payload(arguments, message)).then_some((head, arguments))
+}
+
+/// The head of a reply, and its outputs but for the payload; `None` where the head is malformed.
+fn reply_head<'a>(message: &Message<'a>) -> Option<(ReplyHead, &'a [u8])> {
+    let (head, outputs) = message.bytes.split_first_chunk::<REPLY_HEAD_BYTES>()?;
+    let head = ReplyHead::decode(head);
+    (head.body_bytes()? as u64 == with_payload(outputs, message)).then_some((head, outputs))
+}
+
+/// How many bytes these were before the payload was cut out.
+fn with_payload(bytes: &[u8], message: &Message) -> u64 {
+    let cut = message.payload.map_or(0, |payload| payload.length);
+    (bytes.len() as u64).saturating_add(cut)
+}
+
+/// What is left of a message whose head is malformed.
+fn headless<'a>(name: &str, message: &Message<'a>) -> Values<'a> {
+    Values {
+        name: name.into(),
+        undecoded: Some(Malformed("its head is malformed")),
+        bytes: message.bytes,
+        payload: message.payload,
+        ..Values::default()
     }
 }
 
 fn values<'a>(
     number: u16,
-    known: Option<(&Arc<str>, &[Field])>,
+    known: Option<(&Arc<str>, &Arc<[Field]>)>,
     bytes: &'a [u8],
-    message: Message<'a>,
+    message: &Message<'a>,
 ) -> Values<'a> {
-    let (name, read) = match known {
+    let (name, fields, read) = match known {
         Some((name, fields)) => {
             let read = schema::read(fields, bytes, message.payload.as_ref());
-            let named = read.map(|values| {
-                let names = fields.iter().map(|field| field.name.clone());
-                names.zip(values).collect()
-            });
-            (name.clone(), named)
+            (name.clone(), fields.clone(), read)
         }
         None => (
             format!("call {number:#06x}").into(),
+            Arc::default(),
             Err(Malformed("the trace's schema does not have this call")),
         ),
     };
@@ -365,6 +364,7 @@ fn values<'a>(
     };
     Values {
         name,
+        fields,
         values,
         undecoded,
         bytes: message.bytes,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::schema::Call;
-use super::{KernelName, Named, Value};
+use super::{KernelName, Value};
 
 /// Tickets of so many answered calls are remembered: a `Wait` block comes soon after its reply.
 const ANSWERED_MAX: usize = 1 << 16;
@@ -31,7 +31,7 @@ pub struct Called {
 /// The objects that live at one point of a trace. Handles and addresses are those of their session.
 #[derive(Debug, Default)]
 pub struct Objects {
-    kernels: HashMap<(u32, u64), Arc<KernelName>>,
+    kernels: BTreeMap<(u32, u64), Arc<KernelName>>,
     live: BTreeMap<(u32, u64), Allocation>,
     allocations: u64,
     unanswered: HashMap<(u32, u32), Called>,
@@ -65,18 +65,18 @@ impl Objects {
         session: u32,
         ticket: Option<u32>,
         called: Called,
-        values: Option<(&Call, &[Named])>,
+        values: Option<(&Call, &[Value])>,
     ) {
         if let Some(ticket) = ticket {
             self.unanswered.insert((session, ticket), called);
         }
         let Some((call, values)) = values else { return };
-        if !call.introduces_kernel() {
+        if !call.introduces_kernel {
             return;
         }
-        let mut handles = values.iter().filter_map(|(_, value)| value.handle());
+        let mut handles = values.iter().filter_map(Value::handle);
         let Some(made) = handles.next() else { return };
-        let text = values.iter().find_map(|(_, value)| match value {
+        let text = values.iter().find_map(|value| match value {
             Value::Text(text) => Some(KernelName::new(&String::from_utf8_lossy(text))),
             _ => None,
         });

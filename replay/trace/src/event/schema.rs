@@ -4,7 +4,7 @@
 //! so that a reader needs no code that was generated for it. The names of types are those of
 //! proto/src/harp_spec/codecs.py.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -47,7 +47,7 @@ pub enum Type {
 }
 
 /// An argument or an output.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     pub name: Arc<str>,
     pub kind: Type,
@@ -59,16 +59,20 @@ pub struct Call {
     pub name: Arc<str>,
     /// The part of the API that it belongs to.
     pub area: Arc<str>,
-    pub inputs: Vec<Field>,
-    pub outputs: Vec<Field>,
+    pub inputs: Arc<[Field]>,
+    pub outputs: Arc<[Field]>,
     /// How it is recorded: `value`, `blob` or `skip`.
     pub record: Arc<str>,
+    /// Whether it starts a kernel, which its first argument names.
+    pub launches: bool,
+    /// Whether it makes a function or kernel known, which its first argument names.
+    pub introduces_kernel: bool,
 }
 
 /// What a trace says of its own calls and names.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    calls: HashMap<u16, Call>,
+    calls: BTreeMap<u16, Call>,
     kinds: HashMap<u8, Arc<str>>,
     symbols: Vec<Arc<str>>,
     reasons: Vec<Arc<str>>,
@@ -113,7 +117,7 @@ impl Schema {
     pub fn parse(json: &[u8]) -> Result<Schema, String> {
         let written: Written = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let tags = &written.handle_kinds;
-        let fields = |fields: Vec<WrittenField>| -> Vec<Field> {
+        let fields = |fields: Vec<WrittenField>| -> Arc<[Field]> {
             let field = |field: WrittenField| Field {
                 kind: parse_type(&field.kind, tags, 0)
                     .unwrap_or_else(|| Type::Unknown(field.kind.into())),
@@ -122,12 +126,17 @@ impl Schema {
             fields.into_iter().map(field).collect()
         };
         let calls = written.calls.into_iter().map(|call| {
+            let (inputs, outputs) = (fields(call.inputs), fields(call.outputs));
+            let takes = |name: &str| inputs.iter().any(|field| &*field.name == name);
+            let is_info = |field: &Field| field.kind == Type::FunctionInfo;
             let known = Call {
                 name: call.name,
                 area: call.area,
                 record: call.record,
-                inputs: fields(call.inputs),
-                outputs: fields(call.outputs),
+                launches: takes("function") && takes("grid") && takes("params"),
+                introduces_kernel: outputs.iter().any(is_info),
+                inputs,
+                outputs,
             };
             (call.id, known)
         });
@@ -173,20 +182,6 @@ impl Schema {
     /// Why a program waited, as a `Wait` block says it.
     pub fn reason(&self, number: u16) -> Option<&Arc<str>> {
         self.reasons.get(usize::from(number))
-    }
-}
-
-impl Call {
-    /// Whether it starts a kernel, which its first argument names.
-    pub fn launches(&self) -> bool {
-        let has = |name: &str| self.inputs.iter().any(|field| &*field.name == name);
-        has("function") && has("grid") && has("params")
-    }
-
-    /// Whether it makes a function or kernel known, which its first argument names.
-    pub fn introduces_kernel(&self) -> bool {
-        let is_info = |field: &Field| field.kind == Type::FunctionInfo;
-        self.outputs.iter().any(is_info)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::block::Malformed;
 const VALUES_MAX: usize = 1 << 20;
 /// The greatest stream argument that is a value and not a handle.
 const LAST_SPECIAL_STREAM: u64 = 2;
+const CUT_SHORT: Malformed = Malformed("its values are cut short");
 
 /// A value of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +33,8 @@ pub enum Value<'a> {
     FunctionInfo {
         /// Offset and size of each parameter.
         params: Vec<(u32, u32)>,
-        attributes: [i32; FUNCTION_ATTRIBUTE_COUNT],
+        // Apart, so that the values of most calls are small.
+        attributes: Box<[i32; FUNCTION_ATTRIBUTE_COUNT]>,
     },
 }
 
@@ -98,24 +100,44 @@ impl<'a> Reading<'a> {
         let taken = usize::try_from(count)
             .ok()
             .and_then(|count| self.rest.split_at_checked(count));
-        let (taken, rest) = taken.ok_or(Malformed("its values are cut short"))?;
+        let (taken, rest) = taken.ok_or(CUT_SHORT)?;
         self.rest = rest;
         Ok(taken)
     }
 
-    fn unsigned(&mut self, size: usize) -> Result<u64, Malformed> {
-        let mut bytes = [0; 8];
-        bytes[..size].copy_from_slice(self.take(size as u64)?);
-        Ok(u64::from_le_bytes(bytes))
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (taken, rest) = self.rest.split_first_chunk().ok_or(CUT_SHORT)?;
+        self.rest = rest;
+        Ok(*taken)
     }
 
+    fn unsigned(&mut self, size: usize) -> Result<u64, Malformed> {
+        // Of most values the size is one of these, and a copy of so many bytes is an instruction.
+        match size {
+            4 => self.u32().map(u64::from),
+            8 => self.u64(),
+            _ => {
+                let mut bytes = [0; 8];
+                bytes[..size].copy_from_slice(self.take(size as u64)?);
+                Ok(u64::from_le_bytes(bytes))
+            }
+        }
+    }
+
+    #[inline]
     fn u32(&mut self) -> Result<u32, Malformed> {
-        self.unsigned(4).map(|value| value as u32)
+        self.array().map(u32::from_le_bytes)
+    }
+
+    #[inline]
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
     }
 
     /// A run of `length` bytes that has been cut out.
     pub fn cut(&mut self, length: u64) -> Result<Value<'a>, Malformed> {
-        match self.unsigned(8)? == length {
+        match self.u64()? == length {
             true => Ok(Value::Payload(length)),
             false => Err(Malformed("its payload has another length than it says")),
         }
@@ -133,9 +155,9 @@ impl<'a> Reading<'a> {
                 Value::Signed(((self.unsigned(*size)? << shift) as i64) >> shift)
             }
             Type::Float => Value::Float(f32::from_bits(self.u32()?)),
-            Type::DevicePointer => Value::DevicePointer(self.unsigned(8)?),
+            Type::DevicePointer => Value::DevicePointer(self.u64()?),
             Type::Bytes => {
-                let length = self.unsigned(8)?;
+                let length = self.u64()?;
                 Value::Bytes(self.take(length)?.into())
             }
             Type::Text => {
@@ -146,7 +168,7 @@ impl<'a> Reading<'a> {
                     _ => return Err(Malformed("a string is not terminated where it ends")),
                 }
             }
-            Type::Stream { tag, copy } => match self.unsigned(8)? {
+            Type::Stream { tag, copy } => match self.u64()? {
                 SYNCHRONOUS if *copy => Value::None,
                 special if special <= LAST_SPECIAL_STREAM => Value::Unsigned(special),
                 id if split_handle(id).0 == *tag => Value::Handle(id),
@@ -166,8 +188,8 @@ impl<'a> Reading<'a> {
                     },
                     _ => (0, 0),
                 };
-                let mut attributes = [0; FUNCTION_ATTRIBUTE_COUNT];
-                for attribute in &mut attributes {
+                let mut attributes = Box::new([0; FUNCTION_ATTRIBUTE_COUNT]);
+                for attribute in attributes.iter_mut() {
                     *attribute = self.u32()? as i32;
                 }
                 Value::FunctionInfo {
@@ -175,14 +197,17 @@ impl<'a> Reading<'a> {
                     attributes,
                 }
             }
-            Type::Handle { tags, optional } => match self.unsigned(8)? {
+            Type::Handle { tags, optional } => match self.u64()? {
                 0 if *optional => Value::None,
                 id if tags.contains(&split_handle(id).0) => Value::Handle(id),
                 _ => return Err(Malformed("a handle is of another kind")),
             },
             Type::Array(item, count) => {
-                let items: Result<_, _> = (0..*count).map(|_| self.value(item)).collect();
-                Value::List(items?)
+                let mut items = Vec::with_capacity(*count);
+                for _ in 0..*count {
+                    items.push(self.value(item)?);
+                }
+                Value::List(items)
             }
             Type::List(item) => self.list(item)?,
             Type::Unknown(_) => return Err(Malformed("one of its types is not known")),

@@ -160,6 +160,10 @@ impl<'a> Player<'a> {
                 break;
             }
             if let Event::Call(call) = &event {
+                if told.elapsed() >= TELL_INTERVAL {
+                    told = Instant::now();
+                    tell(self.outcome.sent);
+                }
                 look(&mut self, Moment::Before(call.number))?;
             }
             self.take(&block, &event).map_err(|ended| match ended {
@@ -168,10 +172,6 @@ impl<'a> Player<'a> {
                 }
                 refused => refused,
             })?;
-            if told.elapsed() >= TELL_INTERVAL {
-                told = Instant::now();
-                tell(self.outcome.sent);
-            }
         }
         look(&mut self, Moment::End)?;
         for line in self.lines.values_mut() {
@@ -247,7 +247,7 @@ impl<'a> Player<'a> {
         let mut record = message.bytes.to_vec();
         record[4..6].copy_from_slice(&call.0.to_le_bytes());
         let known = schema.call(event.call);
-        let fields = known.map_or(&[][..], |known| &known.inputs);
+        let fields = known.map_or(&[][..], |known| &known.inputs[..]);
         if line.addresses.have_moved() {
             let arguments = &mut record[RECORD_HEAD_BYTES..];
             let function = event.arguments.handles().next();
@@ -264,7 +264,7 @@ impl<'a> Player<'a> {
         let has_words = sent_by(call) == Some(Class::Uploads) && call != CallId::harp_twin_write;
         if line.addresses.have_moved() && has_words {
             let data = match event.arguments.values.last() {
-                Some((_, Value::Bytes(bytes))) => {
+                Some(Value::Bytes(bytes)) => {
                     let start = record.len().saturating_sub(bytes.len());
                     &mut record[start..]
                 }

@@ -444,7 +444,7 @@ impl Planning<'_> {
         }
         let session = reply.session;
         let out = |index: usize| match reply.outputs.values.get(index) {
-            Some((_, Value::Unsigned(number) | Value::DevicePointer(number))) => Some(*number),
+            Some(Value::Unsigned(number) | Value::DevicePointer(number)) => Some(*number),
             _ => None,
         };
         let making = &mut self.plan.making;
@@ -512,7 +512,7 @@ impl Planning<'_> {
             (Some(payload), _) if payload.policy == Policy::Full => {
                 Ok(self.trace.blob(&payload.hash)?.into())
             }
-            (None, Some((_, Value::Bytes(bytes)))) => Ok(Cow::Borrowed(bytes)),
+            (None, Some(Value::Bytes(bytes))) => Ok(Cow::Borrowed(bytes)),
             _ => Ok(Cow::Borrowed(&[])),
         }
     }

@@ -105,6 +105,9 @@ def assert_one_line(text: str, *parts: str) -> None:
         (["--trace", "/nowhere/out.htrace", "--", "true"], "name another folder"),
         (["--trace", "out.htrace", "--trace-payload", "all", "--", "true"], "images=full"),
         (["--trace-payload", "full", "--", "true"], "--trace OUT"),
+        (["--trace-max", "8GiB", "--", "true"], "--trace OUT"),
+        (["--trace", "out.htrace", "--trace-max", "8 apples", "--", "true"], "8GiB or 512M"),
+        (["--trace", "out.htrace", "--trace-max", "8K", "--", "true"], "1MiB or more"),
     ],
 )
 def test_own_failures_are_125_with_cause_and_next_step(

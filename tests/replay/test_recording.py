@@ -94,8 +94,19 @@ def assert_pairs(events: list[dict], without_end: int = 0) -> None:
     assert len(entered) == without_end, entered
 
 
+MIB = 1 << 20
 FLOATS = f"{COUNT}f"
 A, B = ([factor * i for i in range(COUNT)] for factor in (1.0, 0.5))
+
+
+def test_a_trace_is_no_larger_than_it_may_be(record: Record) -> None:
+    run = record("uploads", options=("--embedded", "--trace-max", "4MiB"))
+    assert (run.status, run.out) == (0, "passed\n"), run.told
+    assert "(size limit): more than --trace-max 4.0 MiB" in run.told
+    uploads = [one["payload"] for one in of(run.events(), "call", name="cuMemcpyHtoD_v2")]
+    kept = [one["policy"] for one in uploads if one["bytes"] == MIB]
+    assert kept == ["full"] * 3 + ["hash"] * 13
+    assert sum(path.stat().st_size for path in run.trace.rglob("*")) < 4 * MIB
 
 
 def test_everything_that_passed_is_there(record: Record) -> None:

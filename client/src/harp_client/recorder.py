@@ -22,6 +22,13 @@ CLASSES = ("images", "uploads", "downloads")
 DEFAULT = {"images": "hash", "uploads": "shape", "downloads": "shape"}
 
 
+AT_LIMIT = "size limit"
+"""What the recorder calls the reason."""
+
+SMALLEST = 1 << 20
+"""Bytes: a smaller trace may have no room for the beginning of any."""
+
+
 def policies(text: str | None) -> dict[str, str]:
     """How much a trace keeps of each class, as a person has written it. Raises HarpError (2)."""
     if not text:
@@ -54,9 +61,15 @@ class Recorder:
     """Starts on construction; `close` waits until all is written and says what there is."""
 
     def __init__(
-        self, out: str, payload: Mapping[str, str], parts: NativeParts, environ: Mapping[str, str]
+        self,
+        out: str,
+        payload: Mapping[str, str],
+        most: int | None,
+        parts: NativeParts,
+        environ: Mapping[str, str],
     ) -> None:
-        """Raises HarpError where it cannot start."""
+        """`most`: bytes that each trace may have. Raises HarpError where it cannot start."""
+        self._most = most
         self._keeps = [name for name in CLASSES if payload[name] == "full"]
         self._folder = tempfile.mkdtemp(prefix="harp-trace-")
         socket = os.path.join(self._folder, "recorder")
@@ -64,6 +77,8 @@ class Recorder:
         # The folder goes with the recorder, also where this process is killed.
         command = [parts.trace, "record", "--socket", socket, "--own-folder"]
         command += ["--out", out, "--payload", policy]
+        if most is not None:
+            command += ["--limit", str(most)]
         self.environment = {
             settings.HARP_TRACE_SOCKET.name: socket,
             settings.HARP_TRACE_PAYLOAD.name: policy,
@@ -114,6 +129,8 @@ class Recorder:
         if lost["blocks"] or lost["reasons"]:
             reasons = ", ".join(lost["reasons"]) or "reason unknown"
             line += f"; lost: {lost['blocks']:,} blocks of {readable(lost['bytes'])} ({reasons})"
+            if AT_LIMIT in lost["reasons"] and self._most is not None:
+                line += f": more than --trace-max {readable(self._most)}"
         if told["ended"] == "running":
             line += "; the program goes on, and so does its trace"
         elif told["ended"] != "exit":

@@ -50,6 +50,7 @@ How:
       --trace OUT          record the run in OUT (out.htrace), which must not exist
       --trace-payload WHAT how much of the data that calls carry is kept: full, hash or shape, for
                            all of it or by class (images=full,uploads=full,downloads=hash)
+      --trace-max SIZE     let each trace become no larger (8GiB); what comes after that is not kept
       --device-times       have the trace say how long launches and copies took on the device
       --profile            print what each CUDA call cost, why the program waited and what it copied
       --sync               make every call wait for its reply (for debugging)
@@ -93,6 +94,7 @@ LONG = [
     "profile",
     "trace=",
     "trace-payload=",
+    "trace-max=",
     "device-times",
     "sync",
     "ptx",
@@ -117,6 +119,7 @@ class Options(NamedTuple):
     profile: bool
     trace: str | None
     trace_payload: str | None
+    trace_max: int | None
     device_times: bool
     sync: bool
     ptx: bool | None
@@ -210,10 +213,9 @@ def _parse(arguments: list[str]) -> Options:
     if direct and ("profile" in values or "trace" in values):
         instead = "use --local --libcuda soft, which is the same behind the interposer"
         raise HarpError("nothing looks at calls under --direct", instead, 125)
-    if "trace-payload" in values and "trace" not in values:
-        raise HarpError("--trace-payload is for --trace", "add --trace OUT", 125)
-    if "device-times" in values and "trace" not in values:
-        raise HarpError("--device-times is for --trace", "add --trace OUT", 125)
+    for word in ("trace-payload", "trace-max", "device-times"):
+        if word in values and "trace" not in values:
+            raise HarpError(f"--{word} is for --trace", "add --trace OUT", 125)
     if "device" in values and direct:
         raise HarpError("--device is for the embedded pool", "drop --direct or --device", 125)
     if "local" in values:
@@ -232,6 +234,7 @@ def _parse(arguments: list[str]) -> Options:
         profile="profile" in values,
         trace=values.get("trace"),
         trace_payload=values.get("trace-payload"),
+        trace_max=_trace_max(values.get("trace-max")),
         device_times="device-times" in values,
         sync="sync" in values,
         ptx=True if "ptx" in values else False if "no-ptx" in values else None,
@@ -239,6 +242,22 @@ def _parse(arguments: list[str]) -> Options:
         wish=wish,
         leases=leases,
     )
+
+
+def _trace_max(text: str | None) -> int | None:
+    """Bytes that a trace may have; None: as many as it takes. Raises HarpError."""
+    if text is None:
+        return None
+    from harp_client.quantities import size
+    from harp_client.recorder import SMALLEST
+
+    try:
+        most = size(text)
+    except HarpError as error:
+        raise HarpError(error.cause, error.next_step, 125) from None
+    if most < SMALLEST:
+        raise HarpError(f"no trace has room in {text}", "--trace-max 1MiB or more", 125)
+    return most
 
 
 def _size_asked_by_profile() -> HarpError:
@@ -407,7 +426,7 @@ def _run_recorded(
     """Runs the program with a recorder, and says what has been recorded."""
     from harp_client.recorder import Recorder
 
-    recorder = Recorder(out, _payload(options, environ), parts, environ)
+    recorder = Recorder(out, _payload(options, environ), options.trace_max, parts, environ)
     try:
         more = {settings.HARP_DEVICE_TIMES.name: "1"} if options.device_times else {}
         return program.run(options.command, environ | recorder.environment | more)

@@ -145,9 +145,9 @@ fn shown(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
-/// A program that says `bytes` bytes, which do not compress, to a disk that has room for fewer: what
-/// the recorder says afterwards. `out` is the trace, once it has ended.
-fn fill(mut recorder: Recorder, out: &Path, bytes: usize) {
+/// A program that says `bytes` bytes, which do not compress, where there is room for fewer, `why` being the
+/// reason: what the recorder says afterwards. `out` is the trace, once it has ended.
+fn fill(mut recorder: Recorder, out: &Path, bytes: usize, why: &str) {
     let mut program = recorder.program(RING);
     let mut random = 1u64;
     let mut sent = 0;
@@ -171,7 +171,7 @@ fn fill(mut recorder: Recorder, out: &Path, bytes: usize) {
     let kept = line["calls"].as_u64().unwrap();
     assert!(lost > 0 && kept > 0, "{line}");
     assert_eq!(kept + lost, sent, "{line}");
-    assert_eq!(line["lost"]["reasons"], serde_json::json!(["disk full"]));
+    assert_eq!(line["lost"]["reasons"], serde_json::json!([why]));
     let trace = Trace::open(out).unwrap();
     assert!(trace.complete());
     assert_eq!(trace.manifest().counts.lost_blocks, lost);
@@ -202,7 +202,62 @@ fn files_that_may_not_grow_cost_blocks_and_not_the_trace() {
         });
     }
     let recorder = Recorder::start_by(command, folder.path(), folder.path());
-    fill(recorder, &folder.path().join("out.htrace"), 8 << 20);
+    let out = folder.path().join("out.htrace");
+    fill(recorder, &out, 8 << 20, "size limit");
+}
+
+/// A recorder of traces that have this many bytes at most.
+fn limited(folder: &Path, bytes: u64) -> Recorder {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec \"$0\" \"$@\" --limit {bytes}"), TRACE]);
+    Recorder::start_by(command, folder, folder)
+}
+
+#[test]
+fn a_trace_is_no_larger_than_it_may_be() {
+    const LIMIT: u64 = 3 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.htrace");
+    fill(limited(folder.path(), LIMIT), &out, 8 << 20, "size limit");
+    let calls = std::fs::metadata(out.join("calls.zst")).unwrap().len();
+    // A frame more would have fitted in what is less than that by as much as one has.
+    assert!(
+        calls > LIMIT - (3 << 19) && calls < LIMIT + (64 << 10),
+        "{calls}"
+    );
+}
+
+#[test]
+fn contents_that_a_trace_has_no_room_for_are_told_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recorder = limited(folder.path(), 2 << 20);
+    let mut program = recorder.program(RING);
+    program.put(&Block::Define(b"{}"));
+    // The third is too large for what is left, the fourth is there already.
+    let (large, half, other) = (vec![1; 1 << 20], vec![2; 1 << 19], vec![3; 1 << 20]);
+    let contents = [&large[..], &half, &other, &large, b"small"];
+    for (time, content) in contents.into_iter().enumerate() {
+        program.call_with(time as u64, Policy::Full, content);
+    }
+    program.put(&Block::End(b"{\"reason\": \"exit\"}"));
+    drop(program);
+    let line = recorder.end().remove(0);
+    recorder.wait();
+    assert_eq!(line["blob_bytes"], (3 << 19) + 5);
+    assert_eq!(line["lost"]["reasons"], serde_json::json!(["size limit"]));
+    assert_eq!(
+        (&line["lost"]["blocks"], &line["calls"]),
+        (&0.into(), &5.into())
+    );
+    let mut policies = Vec::new();
+    each(&folder.path().join("out.htrace"), |block| {
+        if let Block::Call(message) = block {
+            policies.push(message.payload.unwrap().policy);
+        }
+    })
+    .unwrap();
+    use Policy::{Full, Hash};
+    assert_eq!(policies, [Full, Full, Hash, Full, Full]);
 }
 
 /// A file system of 2 MiB, mounted for the recorder alone.
@@ -235,7 +290,8 @@ fn a_full_disk_costs_blocks_and_not_the_trace() {
     let mut command = mounted(&copy);
     command.arg(TRACE);
     let recorder = Recorder::start_by(command, folder.path(), &small);
-    fill(recorder, &folder.path().join("out.htrace"), 8 << 20);
+    let out = folder.path().join("out.htrace");
+    fill(recorder, &out, 8 << 20, "disk full");
 }
 
 /// What a disk that hangs does to a recorder.

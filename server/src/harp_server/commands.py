@@ -156,7 +156,7 @@ def device_numbers(text: str | None) -> tuple[int, ...] | None:
     default="10GiB",
     show_default=True,
     callback=lambda _context, _option, value: size(value),
-    help="Bytes of traces that are kept: the oldest go first.",
+    help="Bytes of traces that are kept: the oldest go first, and of a longer one the end is lost.",
 )
 @serving_options("address")
 def server(

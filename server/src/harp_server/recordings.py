@@ -41,7 +41,7 @@ class Recording:
     """By tenant how much of the payloads is kept: `shape`, or `images=full,downloads=hash`."""
 
     size: int = 10 << 30
-    """Bytes of traces; beyond it the oldest are removed before another begins."""
+    """Bytes of traces; beyond it the oldest are removed before another begins. None is larger."""
 
     def of(self, identity: str) -> str | None:
         """How the sessions of a user (a SPIFFE URI) are recorded; None: not."""
@@ -133,7 +133,7 @@ class Recorders:
             try:
                 recorder = await asyncio.create_subprocess_exec(
                     *(self._program, "record", "--socket", str(listener.fileno())),
-                    *("--out", str(out), "--payload", payload),
+                    *("--out", str(out), "--payload", payload, "--limit", str(size)),
                     *("--grace", str(round(1000 * FINISH_SECONDS))),
                     env=dict(self._environ),
                     pass_fds=[listener.fileno()],

@@ -52,7 +52,7 @@ fn record(socket: &OwnedFd, greeting: Greeting, common: &Common, tell: &dyn Fn(T
         Ok(consumer) => consumer,
         Err(error) => return failed(&error),
     };
-    let mut recording = Recording::begin(&path, &program, &common.payload, common.level);
+    let mut recording = Recording::begin(&path, &program, common);
     let line = |finished: Value| {
         let mut line = finished;
         line["type"] = "trace".into();

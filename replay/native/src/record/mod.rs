@@ -1,8 +1,8 @@
 //! `harp-trace record`: takes the blocks of programs out of their rings and writes them to disk.
 //!
 //! Programs connect to the socket (`harp_trace::greeting`); the first one's trace is what `--out` names,
-//! the next one's has `.2` before the suffix, and so on. A disk that is slow or full costs blocks of the
-//! trace and never the program's time.
+//! the next one's has `.2` before the suffix, and so on. A disk that is slow or full, and a trace that has as many
+//! bytes as `--limit` says, costs blocks of the trace and never the program's time.
 //!
 //! Standard input says that whoever started it lives: when it ends nobody else is waited for, the socket is
 //! removed (and its folder, if there is nothing else in it), and once the traces of all who have gone are
@@ -49,6 +49,8 @@ pub struct Common {
     out: PathBuf,
     payload: String,
     level: i32,
+    /// Bytes that a trace may have on disk.
+    limit: u64,
     /// What programs that are just ending have, once standard input has ended.
     grace: Duration,
     traces: AtomicU32,
@@ -92,6 +94,7 @@ pub fn run(mut arguments: Arguments) -> Result<(), Failure> {
             .into(),
         payload: arguments.parsed("--payload")?.unwrap_or_default(),
         level: arguments.parsed("--level")?.unwrap_or(1),
+        limit: arguments.parsed("--limit")?.unwrap_or(u64::MAX),
         grace: Duration::from_millis(arguments.parsed("--grace")?.unwrap_or(GRACE_MS)),
         traces: AtomicU32::new(0),
     };

@@ -1,5 +1,5 @@
 //! From the blocks of a ring to a trace: payloads become contents with names, and what the disk does
-//! not take is lost and said to be.
+//! not take, or the trace has no room for, is lost and said to be.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +10,8 @@ use harp_trace::block::{
 use harp_trace::container::{BlobWriter, ErrorKind, Manifest, TraceError, Writer};
 use harp_trace::ring::untold;
 use serde_json::{json, Value};
+
+use super::Common;
 
 /// The trace of one program.
 pub struct Recording {
@@ -28,14 +30,12 @@ pub struct Recording {
 impl Recording {
     /// # Errors
     /// Where the trace cannot be begun.
-    pub fn begin(
-        path: &Path,
-        program: &str,
-        payload: &str,
-        level: i32,
-    ) -> Result<Recording, TraceError> {
+    pub fn begin(path: &Path, program: &str, common: &Common) -> Result<Recording, TraceError> {
+        let manifest = Manifest::new(program, &common.payload);
+        let mut writer = Writer::create(path, manifest, common.level)?;
+        writer.limit_to(common.limit);
         Ok(Recording {
-            writer: Writer::create(path, Manifest::new(program, payload), level)?,
+            writer,
             payload: None,
             lost: Lost::default(),
             told: (0, 0),
@@ -232,6 +232,7 @@ fn reason(json: &[u8]) -> String {
 fn reason_of(error: &TraceError) -> u64 {
     match error.kind {
         ErrorKind::DiskFull => loss::DISK_FULL,
+        ErrorKind::TooLarge => loss::SIZE_LIMIT,
         _ => loss::DISK_FAILED,
     }
 }

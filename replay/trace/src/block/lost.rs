@@ -12,6 +12,8 @@ pub mod loss {
     pub const DISK_FAILED: u64 = 1 << 2;
     /// Nobody took blocks out of the ring any more.
     pub const RECORDER_GONE: u64 = 1 << 3;
+    /// The trace was as large as it may be.
+    pub const SIZE_LIMIT: u64 = 1 << 4;
 }
 
 /// Blocks that are missing.

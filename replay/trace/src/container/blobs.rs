@@ -33,6 +33,8 @@ pub fn path_of(hash: &Hash) -> String {
 pub struct BlobWriter {
     trace: PathBuf,
     keep: bool,
+    /// Bytes that may be kept.
+    room: u64,
     hasher: blake3::Hasher,
     bytes: u64,
     buffer: Vec<u8>,
@@ -50,11 +52,12 @@ pub struct Kept {
 }
 
 impl BlobWriter {
-    /// For the trace in folder `trace`; without `keep` it is hashed only.
-    pub(super) fn new(trace: &Path, keep: bool) -> BlobWriter {
+    /// For the trace in folder `trace`; without `keep` it is hashed only, and so is one of more than `room` bytes.
+    pub(super) fn new(trace: &Path, keep: bool, room: u64) -> BlobWriter {
         BlobWriter {
             trace: trace.to_owned(),
             keep,
+            room,
             hasher: blake3::Hasher::new(),
             bytes: 0,
             buffer: Vec::new(),
@@ -73,14 +76,21 @@ impl BlobWriter {
         if !self.keep || self.failed.is_some() {
             return;
         }
+        if self.bytes > self.room {
+            return self.fail(io::Error::from_raw_os_error(libc::EFBIG));
+        }
         if self.buffer.len() + bytes.len() <= BUFFER_BYTES {
             self.buffer.extend_from_slice(bytes);
             return;
         }
         if let Err(error) = self.spill(bytes) {
-            self.failed = Some(error);
-            self.buffer = Vec::new();
+            self.fail(error);
         }
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.failed = Some(error);
+        self.buffer = Vec::new();
     }
 
     fn spill(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -100,6 +110,8 @@ impl BlobWriter {
     pub fn finish(mut self) -> Kept {
         let hash = *self.hasher.finalize().as_bytes();
         let new = match self.failed.take() {
+            // It was too large to be kept, and is there already.
+            Some(_) if self.trace.join(path_of(&hash)).exists() => Ok(false),
             Some(error) => Err(error),
             None if !self.keep => Ok(false),
             None => self.keep_as(&hash),

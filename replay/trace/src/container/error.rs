@@ -18,6 +18,8 @@ pub enum ErrorKind {
     System,
     /// The disk, or the user's part of it, is full.
     DiskFull,
+    /// It would be larger than it may be.
+    TooLarge,
 }
 
 /// One line with a cause, where it is, and a next step.
@@ -64,13 +66,12 @@ impl TraceError {
     }
 
     pub fn system(file: &str, doing: &str, error: &io::Error) -> TraceError {
-        let full = matches!(
-            error.raw_os_error(),
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
-        );
-        let (kind, next_step) = match full {
-            true => (ErrorKind::DiskFull, "make room, or write elsewhere"),
-            false => (ErrorKind::System, "see what the system says"),
+        let (kind, next_step) = match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                (ErrorKind::DiskFull, "make room, or write elsewhere")
+            }
+            Some(libc::EFBIG) => (ErrorKind::TooLarge, "let files be larger (ulimit -f)"),
+            _ => (ErrorKind::System, "see what the system says"),
         };
         TraceError {
             kind,

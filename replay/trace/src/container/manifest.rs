@@ -101,6 +101,7 @@ pub fn reason_names(reasons: u64) -> Vec<String> {
         (loss::DISK_FULL, "disk full"),
         (loss::DISK_FAILED, "disk failed"),
         (loss::RECORDER_GONE, "recorder gone"),
+        (loss::SIZE_LIMIT, "size limit"),
     ];
     let known = names
         .iter()

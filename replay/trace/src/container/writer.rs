@@ -21,6 +21,8 @@ use crate::block::{read_head, Block, Hash, Lost, RawBlock, HEAD_BYTES};
 const RESERVE: u64 = 64 << 10;
 /// Room is taken in steps of this size.
 const STEP: u64 = 1 << 20;
+/// Of a trace that may not be larger contents leave this part to blocks, whatever else there is.
+const BLOCKS_SHARE: u64 = 8;
 /// The room that the manifest has from the beginning.
 const MANIFEST_ROOM: usize = 16 << 10;
 
@@ -37,6 +39,8 @@ pub struct Writer {
     frames: Vec<(u32, u32)>,
     end: u64,
     room: u64,
+    /// Bytes of blocks and contents that it may have on disk.
+    limit: u64,
 }
 
 /// A trace that has been finished.
@@ -92,9 +96,28 @@ impl Writer {
             frames: Vec::new(),
             end: 0,
             room: 0,
+            limit: u64::MAX,
         };
         writer.make_room(0)?;
         Ok(writer)
+    }
+
+    /// From now on only what makes the trace no larger than `bytes` is written, but for what finishing it takes.
+    pub fn limit_to(&mut self, bytes: u64) {
+        self.limit = bytes;
+    }
+
+    /// The room that is left for blocks.
+    fn left(&self) -> u64 {
+        let used = self.end.saturating_add(self.manifest.counts.blob_bytes);
+        self.limit.saturating_sub(used)
+    }
+
+    /// The room that is left for contents, which leave some to the blocks that name them.
+    fn left_for_contents(&self) -> u64 {
+        let most = self.limit - self.limit / BLOCKS_SHARE;
+        self.left()
+            .min(most.saturating_sub(self.manifest.counts.blob_bytes))
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -168,6 +191,9 @@ impl Writer {
         let frame = self.compressor.frame(content).map_err(failed)?;
         let sizes = (frame.len() as u32, content.len() as u32);
         if reserve > 0 {
+            if frame.len() as u64 > self.left() {
+                return Err(failed(io::Error::from_raw_os_error(libc::EFBIG)));
+            }
             self.make_room(frame.len() as u64).map_err(failed)?;
         }
         self.append(&frame).map_err(failed)?;
@@ -194,7 +220,7 @@ impl Writer {
     /// A content that belongs to a block; one at a time. Give what has become of it to
     /// [`kept`](Writer::kept).
     pub fn blob(&self, keep: bool) -> BlobWriter {
-        BlobWriter::new(&self.folder, keep)
+        BlobWriter::new(&self.folder, keep, self.left_for_contents())
     }
 
     /// Keeps a content that is at hand, and counts it; what it is called.

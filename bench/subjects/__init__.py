@@ -25,6 +25,7 @@ from . import (
     record,
     replay,
     sessions,
+    slow_driver,
     softgpu,
     starts,
     waits,
@@ -33,6 +34,7 @@ from . import (
 SUBJECTS: tuple[ModuleType, ...] = (
     calls,
     delivery,
+    slow_driver,
     copies,
     starts,
     again,

@@ -7,7 +7,7 @@ use harp_wire::calls::*;
 use harp_wire::push::Push;
 use harp_wire::{windows, CallId, Decoder, HandleKind};
 use serde_json::{json, Value};
-use support::{copy_out, launch, Client, Worker, USER};
+use support::{copy_out, launch, record, Client, Worker, USER};
 
 const SECOND_THREAD: u32 = 2;
 
@@ -143,6 +143,72 @@ fn a_failed_one_way_call_is_told_once_by_the_next_reply() {
     assert_eq!(event["event"], "deferred_error");
     assert_eq!(event["call"], "cuLaunchKernel");
     assert_eq!(event["name"], "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES");
+}
+
+#[test]
+fn launches_in_a_row_are_as_launches_one_by_one() {
+    let worker = Worker::start();
+    let mut client = worker.session();
+    let (add, fail) = (client.function(1, "add"), client.function(1, "fail"));
+    let late = client.function(1, "seen_stream");
+    let never_made = HandleKind::Stream.handle(9);
+    client.tell(1, CallId::cuStreamCreate, &|e| {
+        encode_cuStreamCreate(e, never_made, 99);
+    });
+    let (sum, stream) = (client.allocate(1, 8), client.allocate(1, 8));
+    let other = HandleKind::Context.handle(2);
+    client.ask(SECOND_THREAD, CallId::cuCtxCreate_v2, &|e| {
+        encode_cuCtxCreate_v2(e, other, 0, 0);
+    });
+    client.tell(SECOND_THREAD, CallId::harp_set_current, &|e| {
+        encode_harp_set_current(e, other);
+    });
+    let context = client.function(1, "seen_context");
+    let contexts = [client.allocate(1, 8), client.allocate(1, 8)];
+    let mut frame = Vec::new();
+    let mut make = |thread, function, stream, params: &[u8]| {
+        let arguments = launch(function, stream, params);
+        frame.extend(record(thread, CallId::cuLaunchKernel, &arguments));
+    };
+    for times in [20, 1, 40] {
+        for _ in 0..times {
+            make(1, add, 0, &params(sum, 3));
+        }
+        make(1, fail, 0, &[]);
+        make(1, add, never_made, &params(sum, 1000));
+        make(1, late, 1, &params(stream, 0)[..8]);
+        for (thread, address) in [1, SECOND_THREAD].into_iter().zip(contexts) {
+            make(thread, context, 0, &params(address, 0)[..8]);
+        }
+        make(1, late, 0, &params(stream, 0)[..8]);
+    }
+    make(1, late, 1, &params(stream, 0)[..8]);
+    client.raw(&frame);
+    let found = client.ask(1, CallId::cuMemcpyDtoH_v2, &copy_out(sum, 8));
+    assert_eq!(
+        (found.status, found.deferred),
+        (0, 701),
+        "the first of them"
+    );
+    assert_eq!(found.body[8..], (61 * 3_u64).to_le_bytes());
+    assert_eq!(client.number_at(1, stream), 1, "what came last");
+    let [first, second] = contexts.map(|address| client.number_at(1, address));
+    assert!(
+        first != 0 && second != 0 && first != second,
+        "{first:#x} {second:#x}"
+    );
+    let mut frame = Vec::new();
+    for bytes in [12, 12, 11, 12] {
+        let arguments = params(sum, 3);
+        let short = launch(add, 0, &arguments[..bytes]);
+        frame.extend(record(1, CallId::cuLaunchKernel, &short));
+    }
+    client.raw(&frame);
+    let cause = client.goodbye();
+    assert!(
+        cause.starts_with("violation: 11 bytes of parameters for"),
+        "{cause}"
+    );
 }
 
 #[test]

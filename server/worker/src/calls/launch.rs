@@ -6,11 +6,94 @@ use std::mem::{self, MaybeUninit};
 use harp_cuda_abi::launch::holds_numbers;
 use harp_cuda_abi::types::*;
 use harp_wire::calls::*;
-use harp_wire::{Decoder, Encoder};
+use harp_wire::{Decoder, Encoder, Parameter};
 
 use super::code::layout;
 use super::live;
-use crate::session::{Session, Violation};
+use crate::generated::driver::Driver;
+use crate::session::{HandleTable, Session, Violation};
+
+/// What a launch is to start where, with handles looked up.
+struct Launch {
+    function: CUfunction,
+    grid: [u32; 3],
+    block: [u32; 3],
+    shared_bytes: u32,
+    stream: CUstream,
+    is_cooperative: bool,
+}
+
+impl Launch {
+    /// # Safety
+    /// See the module; `parameters` points to as many bytes for each parameter as the driver said it has.
+    unsafe fn make(&self, driver: &Driver, parameters: *mut *mut c_void) -> CUresult {
+        let ([gx, gy, gz], [bx, by, bz]) = (self.grid, self.block);
+        let (function, stream, shared) = (self.function, self.stream, self.shared_bytes);
+        // SAFETY: as the caller says.
+        unsafe {
+            if self.is_cooperative {
+                (driver.cuLaunchCooperativeKernel)(
+                    function, gx, gy, gz, bx, by, bz, shared, stream, parameters,
+                )
+            } else {
+                let none = std::ptr::null_mut();
+                (driver.cuLaunchKernel)(
+                    function, gx, gy, gz, bx, by, bz, shared, stream, parameters, none,
+                )
+            }
+        }
+    }
+}
+
+/// Launches in a row, all of which are read before the first is made. What a driver does for a launch and what reading
+/// one takes do not fit into the processor's nearest caches together, and each finds its own there while it is repeated.
+#[derive(Default)]
+pub struct Launches {
+    read: Vec<(Launch, usize)>,
+    /// Where each parameter lies. Those of a launch begin at the place that is with it.
+    parameters: Vec<*mut c_void>,
+}
+
+impl Launches {
+    /// Reads another. `None`, with nothing done, for one that takes more than a call of the driver's, or is none.
+    #[inline]
+    pub fn read(&mut self, handles: &mut HandleTable, arguments: &[u8]) -> Option<()> {
+        let args = CuLaunchKernelArgs::decode(&mut Decoder::new(arguments)).ok()?;
+        let launch = Launch {
+            function: handles.get_function(args.function).ok()?.ok()?.cast(),
+            grid: args.grid,
+            block: args.block,
+            shared_bytes: args.shared_bytes,
+            stream: handles.get_stream(args.stream).ok()?.ok()?.cast(),
+            is_cooperative: args.cooperative != 0,
+        };
+        let first = self.parameters.len();
+        let layout = handles.layouts.get(&args.function)?;
+        if find(layout, args.params, &mut self.parameters).is_none() {
+            self.parameters.truncate(first);
+            return None;
+        }
+        self.read.push((launch, first));
+        Some(())
+    }
+
+    /// Makes them all, in their order: the first code that is not 0.
+    ///
+    /// # Safety
+    /// The arguments that were read lie where they did.
+    pub unsafe fn make(&mut self, driver: &Driver) -> CUresult {
+        let mut failed = 0;
+        for (launch, first) in self.read.drain(..) {
+            // SAFETY: a launch's parameters begin there, as many as its function has.
+            let status = unsafe { launch.make(driver, self.parameters.as_mut_ptr().add(first)) };
+            if failed == 0 {
+                failed = status;
+            }
+        }
+        self.parameters.clear();
+        failed
+    }
+}
 
 /// The call that most programs make most often. Nothing here allocates, locks or asks the driver twice.
 pub fn cuLaunchKernel(
@@ -19,24 +102,17 @@ pub fn cuLaunchKernel(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuLaunchKernelArgs::decode(d)?;
-    let function = live!(cx.handles.get_function(args.function));
-    let stream: CUstream = live!(cx.handles.get_stream(args.stream));
-    let ([gx, gy, gz], [bx, by, bz]) = (args.grid, args.block);
-    let parameters = lay_out(cx, args.function, function, args.params)?;
-    let (driver, shared) = (cx.driver, args.shared_bytes);
-    // SAFETY: see the module; `parameters` points to as many bytes for each parameter as the driver said it has.
-    Ok(unsafe {
-        if args.cooperative == 0 {
-            let none = std::ptr::null_mut();
-            (driver.cuLaunchKernel)(
-                function, gx, gy, gz, bx, by, bz, shared, stream, parameters, none,
-            )
-        } else {
-            (driver.cuLaunchCooperativeKernel)(
-                function, gx, gy, gz, bx, by, bz, shared, stream, parameters,
-            )
-        }
-    })
+    let launch = Launch {
+        function: live!(cx.handles.get_function(args.function)),
+        grid: args.grid,
+        block: args.block,
+        shared_bytes: args.shared_bytes,
+        stream: live!(cx.handles.get_stream(args.stream)),
+        is_cooperative: args.cooperative != 0,
+    };
+    let parameters = lay_out(cx, args.function, launch.function, args.params)?;
+    // SAFETY: `parameters` has just been made by the driver's layout.
+    Ok(unsafe { launch.make(cx.driver, parameters) })
 }
 
 /// Pointers to each parameter in `packed`, by the function's layout.
@@ -49,19 +125,25 @@ fn lay_out(
     packed: &[u8],
 ) -> Result<*mut *mut c_void, Violation> {
     loop {
-        if let Some(parameters) = cx.handles.layouts.get(&id) {
-            cx.parameters.clear();
-            for parameter in &**parameters {
-                let (offset, size) = (parameter.offset as usize, parameter.size as usize);
-                let bytes = packed
-                    .get(offset..offset + size)
-                    .ok_or_else(|| too_short(packed, id))?;
-                cx.parameters.push(bytes.as_ptr().cast_mut().cast());
-            }
-            return Ok(cx.parameters.as_mut_ptr());
+        if let Some(layout) = cx.handles.layouts.get(&id) {
+            let parameters = &mut cx.launches.parameters;
+            parameters.clear();
+            find(layout, packed, parameters).ok_or_else(|| too_short(packed, id))?;
+            return Ok(parameters.as_mut_ptr());
         }
         layout(cx, id, function);
     }
+}
+
+/// Appends where each parameter lies in `packed`; `None` where that is too short.
+#[inline(always)]
+fn find(layout: &[Parameter], packed: &[u8], parameters: &mut Vec<*mut c_void>) -> Option<()> {
+    for parameter in layout {
+        let (offset, size) = (parameter.offset as usize, parameter.size as usize);
+        let bytes = packed.get(offset..offset + size)?;
+        parameters.push(bytes.as_ptr().cast_mut().cast());
+    }
+    Some(())
 }
 
 #[cold]

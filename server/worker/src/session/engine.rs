@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
 use harp_transport::{Keeper, LinkError, Loan};
-use harp_wire::record::{RecordHead, RECORD_HEAD_BYTES};
+use harp_wire::record::{records, RecordHead, RECORD_HEAD_BYTES};
 use harp_wire::{CallId, Decoder, Encoder};
 
 use super::device_times::{stream_of, Begun};
@@ -32,6 +32,9 @@ const OWN_FRAME: usize = 16 << 10;
 /// So many calls in a row may be made before the device begins with the first: it is woken once for all of them, or not
 /// at all where one of them waits.
 const CALLS_AT_A_TIME: u32 = 32;
+
+/// So many launches are read before the first of them is made.
+const READ_AHEAD: usize = 16;
 
 /// The status of a call whose time on the device is not known.
 const UNTIMED: u32 = u32::MAX;
@@ -186,6 +189,9 @@ impl Engine {
     fn run(&mut self) -> Result<Pending, Stopped> {
         loop {
             while self.intake.in_frame() {
+                if self.execute_launches()? {
+                    continue;
+                }
                 if let Some(pending) = self.execute_record()? {
                     self.publish();
                     return Ok(pending);
@@ -200,6 +206,49 @@ impl Engine {
         }
     }
 
+    /// Executes the launches that come next, as far as they are at hand and there is nothing else to be done for them;
+    /// whether there were any.
+    #[inline]
+    fn execute_launches(&mut self) -> Result<bool, Stopped> {
+        if self.is_timed || recorder().is_some() {
+            return Ok(false);
+        }
+        let (mut count, mut bytes, mut thread) = (0, 0, None);
+        let at_hand = records(self.intake.bytes_at_hand()).map_while(Result::ok);
+        for record in at_hand.take(READ_AHEAD) {
+            if record.call != CallId::cuLaunchKernel || record.ticket.is_some() {
+                break;
+            }
+            if *thread.get_or_insert(record.thread) != record.thread {
+                break;
+            }
+            if count == 0 {
+                self.session.enter(record.thread)?;
+            }
+            let Session {
+                launches, handles, ..
+            } = &mut self.session;
+            if launches.read(handles, record.arguments).is_none() {
+                break;
+            }
+            count += 1;
+            bytes += RECORD_HEAD_BYTES + record.arguments.len();
+        }
+        if count == 0 {
+            return Ok(false);
+        }
+        self.lent = None;
+        self.gather(count);
+        self.calls += u64::from(count);
+        // SAFETY: what was read is at hand until it is skipped.
+        let status = unsafe { self.session.launches.make(self.shared.driver) };
+        self.intake.skip(bytes);
+        if status != 0 {
+            self.defer(CallId::cuLaunchKernel, status);
+        }
+        Ok(true)
+    }
+
     /// Executes the next record of the frame.
     #[inline]
     fn execute_record(&mut self) -> Result<Option<Pending>, Stopped> {
@@ -207,7 +256,11 @@ impl Engine {
             self.let_device_begin();
         }
         let head = self.intake.record_head()?;
-        self.gather(RECORD_HEAD_BYTES + head.argument_bytes);
+        if self.intake.at_hand() < RECORD_HEAD_BYTES + head.argument_bytes {
+            self.let_device_begin();
+        } else {
+            self.gather(1);
+        }
         self.calls += 1;
         if self.lent.is_some() && head.call != CallId::cuMemcpyDtoH_v2 {
             self.lent = None;
@@ -319,16 +372,16 @@ impl Engine {
         Ok(None)
     }
 
-    /// A call is about to be made whose record has so many bytes. The device may wait for it if nothing else does.
+    /// So many calls are about to be made that are at hand. The device may wait for them if nothing else does.
     #[inline]
-    fn gather(&mut self, bytes: usize) {
-        if self.intake.at_hand() < bytes || self.gathered == CALLS_AT_A_TIME {
-            return self.let_device_begin();
+    fn gather(&mut self, calls: u32) {
+        if self.gathered + calls > CALLS_AT_A_TIME {
+            self.let_device_begin();
         }
         if self.gathered == 0 {
             self.shared.driver.gather(true);
         }
-        self.gathered += 1;
+        self.gathered += calls;
     }
 
     /// Nothing follows at once.

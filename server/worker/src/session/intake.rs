@@ -139,6 +139,12 @@ impl Intake {
         Ok(&self.buffer[self.start..self.start + count])
     }
 
+    /// What [`at_hand`](Self::at_hand) counts.
+    #[inline]
+    pub fn bytes_at_hand(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
     /// Leaves `count` bytes behind that `peek` or `record_head` has shown.
     #[inline]
     pub fn skip(&mut self, count: usize) {

@@ -69,7 +69,6 @@ pub use waits::Wait;
 pub use watches::Line;
 
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use harp_cuda_abi::types::{CUcontext, CUdevice, CUevent, CUresult, CUDA_ERROR_INVALID_DEVICE};
@@ -78,6 +77,7 @@ use callbacks::Callbacks;
 use client_threads::{ClientThreads, ThreadStreams};
 use twins::Twins;
 
+use crate::calls::Launches;
 use crate::generated::driver::Driver;
 
 /// What a call may read and change while it is executed.
@@ -91,8 +91,7 @@ pub struct Session {
     pub threads: ClientThreads,
     pub blobs: Blobs,
     pub cache: Cache,
-    /// Reused by launches: where each parameter lies.
-    pub parameters: Vec<*mut c_void>,
+    pub launches: Launches,
     /// What libraries were loaded from, by library handle.
     pub images: KeptImages,
     /// Compiler messages of each client thread's last load or link.
@@ -108,7 +107,7 @@ pub struct Session {
     pub wait: Option<Wait>,
 }
 
-// SAFETY: `parameters` is empty between calls; everything else is Send.
+// SAFETY: `launches` holds nothing that is used between calls; everything else is Send.
 unsafe impl Send for Session {}
 
 impl Session {
@@ -127,7 +126,7 @@ impl Session {
             threads: ClientThreads::new(),
             blobs: Blobs::default(),
             cache,
-            parameters: Vec::new(),
+            launches: Launches::default(),
             images: KeptImages::default(),
             logs: HashMap::new(),
             link_options: IdMap::default(),

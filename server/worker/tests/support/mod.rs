@@ -272,11 +272,7 @@ pub type Arguments<'a> = &'a dyn Fn(&mut Encoder);
 impl Client {
     /// Sends a call that nobody waits for.
     pub fn tell(&mut self, thread: u32, call: CallId, arguments: Arguments) {
-        let mut e = Encoder::new();
-        let start = e.begin_record(call, None, thread);
-        arguments(&mut e);
-        e.end_record(start);
-        self.raw(e.as_slice());
+        self.raw(&record(thread, call, arguments));
     }
 
     /// Sends a call that wants a reply, and returns its ticket.
@@ -406,6 +402,15 @@ impl Client {
         assert_eq!(reply.body.len(), 16, "a length and the bytes");
         u64::from_le_bytes(reply.body[8..].try_into().unwrap())
     }
+}
+
+/// A call that nobody waits for, to be sent with others.
+pub fn record(thread: u32, call: CallId, arguments: Arguments) -> Vec<u8> {
+    let mut e = Encoder::new();
+    let start = e.begin_record(call, None, thread);
+    arguments(&mut e);
+    e.end_record(start);
+    e.into_bytes()
 }
 
 pub fn launch(function: u64, stream: u64, params: &[u8]) -> impl Fn(&mut Encoder) + '_ {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import ssl
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from harp_scheduler.commands import FEW_FILES
 from harp_server.ca import Authority, save_user
+from pool.standins import HARP
 from scheduler.cluster import BOUND, PROGRAM, Cluster, end, first_line, native_with_worker
 
 OBEDIENT = [sys.executable, str(Path(__file__).parents[1] / "pool" / "obedient_program.py")]
@@ -251,6 +254,22 @@ def test_only_tls_1_3_and_only_with_a_certificate_of_the_pool(cluster: Cluster) 
     stranger = Authority.create("lab")
     save_user(cluster.folder / "mallory", b"", stranger.issue_user("default", "mallory"))
     assert not is_let_in(ssl.TLSVersion.TLSv1_3, "mallory")
+
+
+@pytest.mark.parametrize("most", [300, FEW_FILES])
+def test_a_scheduler_has_as_many_files_as_it_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    limited = ["prlimit", f"--nofile=256:{most}", *HARP]
+    monkeypatch.setattr("scheduler.cluster.HARP", limited)
+    cluster = Cluster(tmp_path)
+    try:
+        cluster.scheduler()
+        pid = cluster.started["scheduler"].pid
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] == most
+        assert ("few files" in cluster.log("scheduler")) == (most < FEW_FILES)
+    finally:
+        cluster.close()
 
 
 def test_devices_whose_workers_do_not_start_are_taken_out_until_they_do(tmp_path: Path) -> None:

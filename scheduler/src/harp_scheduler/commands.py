@@ -15,6 +15,11 @@ from harp_client.commands.finite import FiniteRange
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 
+FILES = 1 << 16
+"""That may be open, where the system lets them: each server and each watch has a connection."""
+
+FEW_FILES = 1 << 12
+
 if TYPE_CHECKING:
     from harp_scheduler.workload_trace import WorkloadFile
 
@@ -113,8 +118,12 @@ def scheduler(
     from harp_scheduler.store.store import Store
     from harp_server.commands import stop_signals
     from harp_server.logs import Log
+    from harp_server.process import allow_files
 
     log = Log(log_format, log_level)
+    if (allowed := allow_files(FILES)) < FEW_FILES:
+        cause = f"{allowed} files may be open, and each server of the pool has a connection"
+        log.warning("few files", cause=cause, next="raise the limit (ulimit -Hn, LimitNOFILE=)")
     place = state or Path(kept())
     lives = Lives(life(member_life), life(member_life), life(user_life))
     opened = open_authority(authority or place / "ca", place / "admin", pool, make=not authority)

@@ -21,7 +21,6 @@ POLICIES = ("full", "hash", "shape")
 CLASSES = ("images", "uploads", "downloads")
 DEFAULT = {"images": "hash", "uploads": "shape", "downloads": "shape"}
 
-
 AT_LIMIT = "size limit"
 """What the recorder calls the reason."""
 

@@ -15,13 +15,14 @@ from harp_client.commands.finite import FiniteRange
 from harp_client.commands.serving import serving_options, tell_ready
 from harp_client.errors import HarpError
 
+if TYPE_CHECKING:
+    from harp_scheduler.workload_trace import WorkloadFile
+
 FILES = 1 << 16
 """That may be open, where the system lets them: each server and each watch has a connection."""
 
 FEW_FILES = 1 << 12
-
-if TYPE_CHECKING:
-    from harp_scheduler.workload_trace import WorkloadFile
+"""With fewer there is a warning: a large pool needs more."""
 
 HELP = """Run the pool's scheduler: it decides who gets which device.
 

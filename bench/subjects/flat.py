@@ -27,10 +27,11 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
         for kind, calls in CALLS.items():
             fresh = start()
             fresh.ask("start")
-            # One, many, and one again: both counts at once on a machine that has warmed up.
-            few, many, again = (fresh.ask("flat", kind, n, COUNT) for n in (1, LIVE, 1))
-            for call, *costs in zip(calls, few, many, again, strict=True):
-                samples.add(f"flat {kind} {call} {way}", [costs[1] / min(costs[0], costs[2])])
+            # Both counts as often, and neither later: what a machine is at changes meanwhile.
+            found = [fresh.ask("flat", kind, live, COUNT) for live in (1, LIVE, LIVE, 1)]
+            for call, *costs in zip(calls, *found, strict=True):
+                one, many = min(costs[0], costs[3]), min(costs[1:3])
+                samples.add(f"flat {kind} {call} {way}", [many / one])
             fresh.close()
 
 

@@ -86,17 +86,18 @@ def build_baseline() -> Path:
     return target_folder() / "harp-baseline"
 
 
-def build_slow_driver(folder: Path) -> Path:
-    """Compiles `slow_driver.c`, with the soft GPU for all that it does not do; returns its path."""
-    folder.mkdir(exist_ok=True)
+def build_slow_driver(library: Path) -> None:
+    """Compiles `slow_driver.c` as `library`, with the soft GPU, which comes to lie beside it, for
+    all that it does not do."""
+    folder = library.parent
+    folder.mkdir()
     # A library that is found by the same name as the interposer would be taken for it.
     name, soft = b"libcuda.so.1\0", (target_folder() / "libharp_softgpu.so").read_bytes()
     assert soft.count(name) == 1
     (folder / "libsoft.so.1").write_bytes(soft.replace(name, b"libsoft.so.1\0"))
     compiler = ["gcc", "-std=gnu17", "-O2", "-shared", "-fPIC", CHECKOUT / "bench/slow_driver.c"]
     rest = ["-Wl,--no-as-needed,-rpath,$ORIGIN", "-L", folder, "-l:libsoft.so.1"]
-    _run([*compiler, *rest, "-o", folder / "slow_driver.so"])
-    return folder / "slow_driver.so"
+    _run([*compiler, *rest, "-o", library])
 
 
 def target_folder() -> Path:

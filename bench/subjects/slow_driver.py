@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from driven import HARP_RUN, Driven, build_slow_driver
 from measure import Samples
 from report import Row, row
@@ -12,8 +14,12 @@ TURNS = 3
 """How often the sides take turns in a round."""
 
 
+def once(sides: Sides, samples: Samples) -> None:
+    build_slow_driver(_driver(sides))
+
+
 def measure(sides: Sides, samples: Samples, scale: int) -> None:
-    library = build_slow_driver(sides.folder / "slow")
+    library = _driver(sides)
     pooled, local = (
         Driven([*HARP_RUN, *how, library, "--", *sides.client], sides.environ)
         for how in (("--embedded", "--device"), ("--local", "--libcuda"))
@@ -25,6 +31,10 @@ def measure(sides: Sides, samples: Samples, scale: int) -> None:
             samples.add(f"slow launches {name}", side.ask("launches", LAUNCHES // scale))
     for side in (pooled, local):
         side.close()
+
+
+def _driver(sides: Sides) -> Path:
+    return sides.folder / "slow" / "slow_driver.so"
 
 
 def rows(samples: Samples) -> list[Row]:

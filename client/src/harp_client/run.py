@@ -3,10 +3,11 @@
 Kept light: nothing heavier than the standard library is imported on the way to the program.
 """
 
+import contextlib
 import getopt
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from harp_client import __version__, native, program, settings
@@ -244,6 +245,15 @@ def _parse(arguments: list[str]) -> Options:
     )
 
 
+@contextlib.contextmanager
+def _own_failures() -> Iterator[None]:
+    """What is wrong in the block is a failure of `harp-run`, not of the program: status 125."""
+    try:
+        yield
+    except HarpError as error:
+        raise HarpError(error.cause, error.next_step, 125) from None
+
+
 def _trace_max(text: str | None) -> int | None:
     """Bytes that a trace may have; None: as many as it takes. Raises HarpError."""
     if text is None:
@@ -251,10 +261,8 @@ def _trace_max(text: str | None) -> int | None:
     from harp_client.quantities import size
     from harp_client.recorder import SMALLEST
 
-    try:
+    with _own_failures():
         most = size(text)
-    except HarpError as error:
-        raise HarpError(error.cause, error.next_step, 125) from None
     if most < SMALLEST:
         raise HarpError(f"no trace has room in {text}", "--trace-max 1MiB or more", 125)
     return most
@@ -344,10 +352,8 @@ def _run_local(options: Options, parts: native.NativeParts, environ: dict[str, s
     environ[settings.HARP_LIBCUDA.name] = driver
     limit = options.wish[WISHES.index("memory")] or settings.HARP_LOCAL_MEMORY.get(environ)
     if limit is not None:
-        try:
+        with _own_failures():
             environ[settings.HARP_LOCAL_MEMORY.name] = str(quantities.size(limit))
-        except HarpError as error:
-            raise HarpError(error.cause, error.next_step, 125) from None
     _ask_for_words(options, environ)
     native.preload(parts.interposer, environ)
     _ask_for_ptx(options, environ, soft=lambda: os.path.samefile(driver, parts.softgpu))
@@ -414,10 +420,8 @@ def _payload(options: Options, environ: dict[str, str]) -> dict[str, str]:
     """How much of the payloads the trace keeps. Raises HarpError."""
     from harp_client.recorder import policies
 
-    try:
+    with _own_failures():
         return policies(options.trace_payload or settings.HARP_TRACE_PAYLOAD.get(environ))
-    except HarpError as error:
-        raise HarpError(error.cause, error.next_step, 125) from None
 
 
 def _run_recorded(

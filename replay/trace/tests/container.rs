@@ -133,6 +133,26 @@ fn a_trace_whose_writer_is_gone_opens_up_to_its_last_frame() {
 }
 
 #[test]
+fn a_trace_ends_where_it_is_as_large_as_it_may_be() {
+    let (_folder, path) = folder();
+    let mut writer = Writer::create(&path, Manifest::new("p", ""), 1).unwrap();
+    writer.write_block(&call(1, None)).unwrap();
+    writer.flush().unwrap();
+    writer.limit_to(4096);
+    let noise: Vec<u8> = (0..256u32)
+        .flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes())
+        .collect();
+    // The second has room, and would come after a gap.
+    for block in [Block::Annotation(&noise), call(2, None)] {
+        writer.write_block(&block).unwrap();
+        assert_eq!(writer.flush().unwrap_err().kind, ErrorKind::TooLarge);
+        assert_eq!(writer.give_up().blocks, 1);
+    }
+    writer.finish(BTreeMap::new()).unwrap();
+    assert_eq!(read(&path), Ok((1, false)));
+}
+
+#[test]
 fn calls_cut_anywhere_open_up_to_the_cut() {
     let (_folder, path) = folder();
     write(&path, 3, 4);

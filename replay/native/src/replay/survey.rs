@@ -260,8 +260,8 @@ impl Looking {
             false => format!("blocks ({})", names.join(", ")),
         };
         Err(Refused(format!(
-            "the trace has lost {} {of} before call {next}, and may lack calls{up_to_there}, to a faster disk or \
-             with less of the data kept (--trace-payload)",
+            "the trace has lost {} {of} before call {next}, and may lack calls{up_to_there}, to a faster disk, \
+             with less of the data kept (--trace-payload) or with more room (--trace-max)",
             lost.blocks
         )))
     }

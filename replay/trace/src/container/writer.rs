@@ -102,7 +102,8 @@ impl Writer {
         Ok(writer)
     }
 
-    /// From now on only what makes the trace no larger than `bytes` is written, but for what finishing it takes.
+    /// From now on only what makes the trace no larger than `bytes` is written, but for what finishing it takes. After
+    /// the first frame that it has no room for it takes none: a trace ends there, and has no gaps.
     pub fn limit_to(&mut self, bytes: u64) {
         self.limit = bytes;
     }
@@ -187,12 +188,17 @@ impl Writer {
             return Ok(());
         }
         let failed = |error: io::Error| TraceError::system(CALLS, "write", &error);
+        let too_large = || failed(io::Error::from_raw_os_error(libc::EFBIG));
+        if reserve > 0 && self.left() == 0 {
+            return Err(too_large());
+        }
         let content = self.frame.told();
         let frame = self.compressor.frame(content).map_err(failed)?;
         let sizes = (frame.len() as u32, content.len() as u32);
         if reserve > 0 {
             if frame.len() as u64 > self.left() {
-                return Err(failed(io::Error::from_raw_os_error(libc::EFBIG)));
+                self.limit = 0;
+                return Err(too_large());
             }
             self.make_room(frame.len() as u64).map_err(failed)?;
         }

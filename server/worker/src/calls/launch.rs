@@ -24,6 +24,17 @@ struct Launch {
 }
 
 impl Launch {
+    fn of(args: &CuLaunchKernelArgs, function: CUfunction, stream: CUstream) -> Launch {
+        Launch {
+            function,
+            grid: args.grid,
+            block: args.block,
+            shared_bytes: args.shared_bytes,
+            stream,
+            is_cooperative: args.cooperative != 0,
+        }
+    }
+
     /// # Safety
     /// See the module; `parameters` points to as many bytes for each parameter as the driver said it has.
     unsafe fn make(&self, driver: &Driver, parameters: *mut *mut c_void) -> CUresult {
@@ -55,25 +66,19 @@ pub struct Launches {
 }
 
 impl Launches {
-    /// Reads another. `None`, with nothing done, for one that takes more than a call of the driver's, or is none.
+    /// Reads another. `None` for one that takes more than the driver's launch, or is none: nothing is kept of it.
     #[inline]
     pub fn read(&mut self, handles: &mut HandleTable, arguments: &[u8]) -> Option<()> {
         let args = CuLaunchKernelArgs::decode(&mut Decoder::new(arguments)).ok()?;
-        let launch = Launch {
-            function: handles.get_function(args.function).ok()?.ok()?.cast(),
-            grid: args.grid,
-            block: args.block,
-            shared_bytes: args.shared_bytes,
-            stream: handles.get_stream(args.stream).ok()?.ok()?.cast(),
-            is_cooperative: args.cooperative != 0,
-        };
+        let function = handles.get_function(args.function).ok()?.ok()?.cast();
+        let stream = handles.get_stream(args.stream).ok()?.ok()?.cast();
         let first = self.parameters.len();
         let layout = handles.layouts.get(&args.function)?;
         if find(layout, args.params, &mut self.parameters).is_none() {
             self.parameters.truncate(first);
             return None;
         }
-        self.read.push((launch, first));
+        self.read.push((Launch::of(&args, function, stream), first));
         Some(())
     }
 
@@ -102,17 +107,11 @@ pub fn cuLaunchKernel(
     _out: &mut Encoder,
 ) -> Result<CUresult, Violation> {
     let args = CuLaunchKernelArgs::decode(d)?;
-    let launch = Launch {
-        function: live!(cx.handles.get_function(args.function)),
-        grid: args.grid,
-        block: args.block,
-        shared_bytes: args.shared_bytes,
-        stream: live!(cx.handles.get_stream(args.stream)),
-        is_cooperative: args.cooperative != 0,
-    };
-    let parameters = lay_out(cx, args.function, launch.function, args.params)?;
+    let function = live!(cx.handles.get_function(args.function));
+    let stream = live!(cx.handles.get_stream(args.stream));
+    let parameters = lay_out(cx, args.function, function, args.params)?;
     // SAFETY: `parameters` has just been made by the driver's layout.
-    Ok(unsafe { launch.make(cx.driver, parameters) })
+    Ok(unsafe { Launch::of(&args, function, stream).make(cx.driver, parameters) })
 }
 
 /// Pointers to each parameter in `packed`, by the function's layout.
